@@ -1,0 +1,66 @@
+# Every target sets up .venv by itself, or another one: make PYTHON=python3.12 VENV=.venv-3.12 ... Try `make help`.
+PYTHON ?= python3
+SOURCE ?= gs://mixer_models
+OUT ?= build
+VERSION ?= 2
+FLAVOUR ?= native
+HANDLES ?=
+PYTEST ?=
+VENV ?= .venv
+
+TAG := $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])')
+LOCK := .ci/locks/$(TAG).txt
+READY := $(VENV)/.ready-$(TAG)
+RUN := $(VENV)/bin/python -m
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo convert-all parity test lint types whole browser lock clean
+
+help:  ## show this list
+	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+$(READY): $(LOCK) pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/pip install --quiet --require-hashes --requirement $(LOCK)
+	$(VENV)/bin/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(LOCK):
+	@echo "no lock file for this Python ($(TAG)): use 3.11, 3.12 or 3.13, for instance make PYTHON=python3.12 ..." >&2; exit 2
+
+setup: $(READY)  ## set up .venv with the locked packages
+
+demo: $(READY)  ## seed six checkpoints, convert and check all twelve handles, show the table
+	$(RUN) convert seed build/demo/checkpoints
+	$(RUN) convert convert-all --source build/demo/checkpoints --out build/demo/models
+
+convert-all: $(READY)  ## fetch, convert and check the handles from SOURCE into OUT
+	$(RUN) convert convert-all --source "$(SOURCE)" --out "$(OUT)" --version $(VERSION) --flavour $(FLAVOUR) $(HANDLES)
+
+parity: $(READY)  ## check what was converted with the full set; writes OUT/index.html and OUT/parity.xml
+	$(RUN) convert validate --set full --source "$(SOURCE)" --out "$(OUT)" --version $(VERSION) --flavour $(FLAVOUR) $(HANDLES)
+
+test: lint types  ## lint, types, tests (offline; tiny models)
+	$(RUN) pytest -m 'not whole and not browser' $(PYTEST)
+
+lint: $(READY)
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+
+types: $(READY)
+	$(RUN) mypy
+
+whole: $(READY)  ## tests with full-size models
+	$(RUN) pytest -m whole $(PYTEST)
+
+browser: $(READY)  ## tests of the page in a real browser (Chromium and its driver)
+	$(RUN) pytest -m browser $(PYTEST)
+
+lock: $(READY)  ## resolve the packages anew for each Python
+	for minor in 11 12 13; do \
+	  $(VENV)/bin/uv pip compile --quiet --upgrade --generate-hashes --extra dev --python-version 3.$$minor \
+	    --no-header pyproject.toml --output-file .ci/locks/py3$$minor.txt || exit 1; \
+	done
+
+clean:  ## remove .venv and what the demo made
+	rm -rf $(VENV) build/demo

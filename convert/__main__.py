@@ -1,0 +1,5 @@
+"""Run the command line: `python -m convert`."""
+
+from convert.cli import main
+
+main()

@@ -1,0 +1,124 @@
+"""The archive around a checkpoint: what a file is, and its bytes front to back, each read and hashed once."""
+
+import io
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from zipfile import BadZipFile, ZipFile
+
+from models.errors import MixerError
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes read so far and the bytes in all."""
+
+CHUNK = 1 << 19  # bytes: what was read and where it stays both fit a level-2 cache
+_PICKLE = "it is a pickle, which is never loaded: that would run the code inside it. Save the arrays by np.savez."
+_FOREIGN = {bytes((0x80, protocol)): _PICKLE for protocol in range(2, 6)}
+_FOREIGN[b"\x93NUMPY"] = "it is a single array (.npy), not an archive of named ones."
+UNREADABLE = (BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OverflowError, struct.error)
+
+
+class CheckpointError(MixerError):
+    """A checkpoint file that cannot be loaded as asked."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[io.FileIO]:
+    """Open a checkpoint for reading.
+
+    Raises:
+        CheckpointError: there is no such file, or it cannot be read.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            kind = "a directory" if path.is_dir() else "not a regular file"
+            raise CheckpointError(f"{path} is {kind}; expected a checkpoint (.npz). Name the file itself.")
+        with path.open("rb", buffering=0) as file:
+            yield file
+    except OSError as error:
+        what = {FileNotFoundError: "does not exist", PermissionError: "may not be read by this user"}.get(type(error))
+        reason = what or f"cannot be read ({error.strerror or error})"
+        raise CheckpointError(f"{path} {reason}. Check the path and its permissions, or fetch it first.") from error
+
+
+def read_contents(file: io.FileIO, size: int) -> ZipFile:
+    """Read the table of contents of a file of `size` bytes.
+
+    Raises:
+        CheckpointError: it is no archive; says what it is instead.
+    """
+    start = file.read(512)
+    if not start.startswith(b"PK"):
+        raise CheckpointError(_foreign(start))
+    file.seek(max(0, size - (1 << 16)))
+    tail = file.read(1 << 16)
+    last = tail.rfind(b"PK\5\6")  # the record of 22 bytes that ends an archive
+    follow = len(tail) - last - 22
+    if last < 0 or follow < 0:
+        raise CheckpointError("it starts like an archive, but its end is missing: it was cut off on the way.")
+    if follow:
+        raise CheckpointError(f"{follow:,} bytes follow the end of the archive.")
+    try:
+        return ZipFile(file)
+    except (*UNREADABLE, OSError, MemoryError) as error:
+        raise CheckpointError(f"its table of contents is damaged ({error}).") from error
+
+
+def _foreign(start: bytes) -> str:
+    """Say what a file is that does not start as an archive does."""
+    if not start:
+        return "it is empty."
+    for sign, what in _FOREIGN.items():
+        if start.startswith(sign):
+            return what
+    text = start.decode("utf-8", errors="ignore").strip()
+    if text.startswith("<"):
+        return f"it is a web page or a server's answer, not the file: {text[:60]!r}."
+    if len(text) > len(start) // 2 and all(letter.isprintable() or letter.isspace() for letter in text):
+        return f"it is text, not an archive: {text[:60]!r}."
+    return f"it is not an archive: it starts with the bytes {start[:4].hex(' ')}, an archive with 50 4b 03 04."
+
+
+class Reader:
+    """What `zipfile` reads members from: the file front to back, every byte once, each hashed as it comes."""
+
+    def __init__(self, file: io.FileIO, size: int, progress: Progress | None) -> None:
+        file.seek(0)
+        self.sha256, self.position = sha256(), 0
+        self._file, self._size, self._progress = file, size, progress
+
+    def seekable(self) -> bool:
+        """Say yes: forwards, at least."""
+        return True
+
+    def tell(self) -> int:
+        """Return how many bytes were read."""
+        return self.position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Read on to an offset; there is no way back."""
+        offset += self.position if whence == os.SEEK_CUR else 0
+        if offset < self.position:
+            raise BadZipFile("it overlaps the member before it")
+        self.skip_to(offset)
+        return self.position
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes, at most `size`, and hash them."""
+        data = self._file.read(min(size, self._size - self.position))
+        if not data and self.position < self._size:
+            raise CheckpointError("it became shorter while it was read.")
+        self.sha256.update(data)
+        self.position += len(data)
+        if self._progress:
+            self._progress(self.position, self._size)
+        return data
+
+    def skip_to(self, offset: int) -> None:
+        """Read and hash what lies before an offset."""
+        while self.position < min(offset, self._size):  # a damaged table of contents may name an offset beyond the end
+            self.read(min(CHUNK, offset - self.position))

@@ -1,0 +1,203 @@
+"""Many handles in one process: each is finished or fails by itself, and the summary tells."""
+
+import gc
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from convert.cli import show, stages
+from convert.cli.options import Flavour
+from convert.cli.outcomes import Outcome, judged
+from export.destination import Destination, prepare_out
+from models.catalog import Handle, own_handle
+from models.errors import MixerError, UsageError
+from models.records import Manifest
+
+if TYPE_CHECKING:
+    from convert.cli.checking import Checker
+
+LOG = logging.getLogger(__name__)
+
+BYTES_PER_PARAMETER = 4
+BYTES_OF_GRAPH = 8 << 20
+"""Allowed for what a model's directory holds beside its variables."""
+
+Task = Literal["convert", "validate", "convert-all"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is to be done with which handles."""
+
+    task: Task
+    handles: tuple[Handle, ...]
+    source: stages.Source
+    out: Path
+    version: int
+    flavour: Flavour
+    overwrite: bool = False
+    own: stages.OwnFile | None = None
+    inputs_set: Literal["gate", "full"] = "gate"
+    explain: bool = False
+
+    def destination(self, handle: Handle) -> Destination:
+        """Return where a handle of this batch goes."""
+        return Destination(self.out, self.own.name if self.own else handle.name, self.version)
+
+
+def check_batch(batch: Batch) -> None:
+    """Refuse, before any work, what cannot end well.
+
+    Raises:
+        UsageError: the output cannot be written, exists already, or would not fit on the disk.
+    """
+    if batch.task == "validate":
+        if batch.out.exists() and not batch.out.is_dir():
+            raise UsageError(f"--out {batch.out} is not a directory: expected the one that the models are in.")
+        return
+    prepare_out(batch.out)
+    taken = []
+    for handle in batch.handles:
+        destination = batch.destination(handle)
+        replaced = batch.overwrite or (batch.task == "convert-all" and destination.manifest.is_file())
+        if replaced:
+            destination.refuse_foreign()
+        elif os.path.lexists(destination.directory):
+            taken.append(str(destination.directory))
+    if taken:
+        raise UsageError(f"exists already: {', '.join(taken)}. Give another --version, or --overwrite to replace.")
+    needed = _disk_need(batch)
+    free = shutil.disk_usage(batch.out).free
+    show.tell(f"{show.megabytes(needed)} of disk needed in {batch.out}, {show.megabytes(free)} free")
+    if needed > free:
+        raise UsageError(
+            f"{batch.out} has {show.megabytes(free)} free, {show.megabytes(needed)} are needed: free some space, name "
+            "fewer handles, or give another --out."
+        )
+
+
+def _disk_need(batch: Batch) -> int:
+    """Return the bytes of the new models, and of the largest that stands beside what it replaces for a while."""
+    new, replacing = [0], [0]
+    for handle in batch.handles:
+        size = BYTES_PER_PARAMETER * handle.parameters + BYTES_OF_GRAPH
+        (replacing if batch.destination(handle).directory.is_dir() else new).append(size)
+    return sum(new) + max(replacing)
+
+
+def made_handles(batch: Batch) -> list[Handle]:
+    """Return the handles under the names that they are written: of one's own Mixer, its own."""
+    if batch.own is None:
+        return list(batch.handles)
+    template = batch.handles[0]
+    try:
+        classes = Manifest.read(batch.destination(template).manifest).num_classes
+    except MixerError:
+        classes = None
+    return [own_handle(template, batch.own.name, classes or template.checkpoint.num_classes)]
+
+
+def run_batch(batch: Batch) -> list[Outcome]:
+    """Do the batch's task for each of its handles, checkpoint by checkpoint; a failure ends that handle only."""
+    outcomes: list[Outcome] = []
+    by_checkpoint: dict[str, list[Handle]] = {}
+    for handle in batch.handles:
+        by_checkpoint.setdefault(handle.checkpoint.name, []).append(handle)
+    with show.steps(len(batch.handles)) as steps:
+        for handles in by_checkpoint.values():
+            for outcome in _run_checkpoint(batch, handles, steps):
+                outcomes.append(outcome)
+                steps.finish(_line(outcome))
+            gc.collect()
+    return outcomes
+
+
+def _run_checkpoint(batch: Batch, handles: list[Handle], steps: show.Steps) -> Iterable[Outcome]:
+    try:
+        handles, material = _bring(batch, handles, steps)
+    except Exception as error:  # the other checkpoints are still done; --debug shows where
+        LOG.debug("failed", exc_info=True)
+        for handle in handles:
+            yield Outcome(batch.destination(handle).handle, problems=(_reason(error),))
+        return
+    from convert.cli.checking import Checker
+
+    checker = Checker(material, batch.inputs_set, explain=batch.explain)
+    for handle in handles:
+        yield _run_handle(batch, handle, material, checker, steps)
+
+
+def _bring(batch: Batch, handles: list[Handle], steps: show.Steps) -> tuple[list[Handle], stages.Material]:
+    if batch.own is not None:
+        reading = steps.start(f"reading {batch.own.path}")
+        handle, material = stages.bring_own(batch.own, handles[0], batch.source.digests, reading=reading)
+        return [handle], material
+    checkpoint = handles[0].checkpoint
+    advance = steps.start(f"fetching and reading {checkpoint.object}")
+    return handles, stages.bring(checkpoint, batch.source, fetching=advance, reading=advance)
+
+
+def _run_handle(
+    batch: Batch, handle: Handle, material: stages.Material, checker: "Checker", steps: show.Steps
+) -> Outcome:
+    begin = time.perf_counter()
+    try:
+        outcome = _convert_and_check(batch, handle, material, checker, steps)
+    except Exception as error:  # the other handles are still done; --debug shows where
+        LOG.debug("failed", exc_info=True)
+        outcome = Outcome(handle.name, problems=(_reason(error),))
+    return replace(
+        outcome,
+        origin=material.record.origin,
+        parameters=handle.parameters,
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, MixerError) else f"unexpected {type(error).__name__}: {error}"
+
+
+def _convert_and_check(
+    batch: Batch, handle: Handle, material: stages.Material, checker: "Checker", steps: show.Steps
+) -> Outcome:
+    destination = batch.destination(handle)
+    labels = batch.own.labels if batch.own else (handle.labels.checked_path() if handle.labels else None)
+    if batch.task == "convert-all" and _same_labels(destination, labels):
+        steps.start(f"looking at {destination.directory}")
+        report = stages.find_current(handle, material, destination, batch.flavour)
+        if report is not None:
+            return judged(handle, destination, report, kept=True)
+    if batch.task != "validate":
+        steps.start(f"converting {handle.name}")
+        overwrite = batch.overwrite or (batch.task == "convert-all" and _is_earlier(batch, destination, material))
+        manifest = stages.write(
+            handle, material, destination, flavour=batch.flavour, labels=labels, overwrite=overwrite
+        )
+        if batch.task == "convert":
+            return Outcome(handle.name, size=manifest.size, verdict="converted")
+    steps.start(f"checking {handle.name}")
+    return judged(handle, destination, checker.check(handle, destination), kept=False)
+
+
+def _same_labels(destination: Destination, labels: Path | None) -> bool:
+    found = [path for path in (destination.directory / "assets").glob("*") if path.is_file()]
+    return [path.read_bytes() for path in found] == ([] if labels is None else [labels.read_bytes()])
+
+
+def _is_earlier(batch: Batch, destination: Destination, material: stages.Material) -> bool:
+    """Tell whether what stands there is an earlier make of this model: of the handle, or of one's own same file."""
+    if not destination.manifest.is_file() or batch.own is None:
+        return destination.manifest.is_file()
+    return Manifest.read(destination.manifest).checkpoint.sha256 == material.record.sha256
+
+
+def _line(outcome: Outcome) -> str:
+    return f"{outcome.handle}: {outcome.verdict} in {outcome.seconds:.1f} s" + "".join(
+        f"\n  {problem}" for problem in outcome.problems
+    )

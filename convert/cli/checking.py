@@ -1,0 +1,164 @@
+"""The last stage: hold what stands on disk against JAX and the oracle, and write the report."""
+
+import tempfile
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import tensorflow as tf
+
+from convert.checkpoint import nest
+from convert.cli.stages import Material
+from convert.native import to_tensorflow
+from export.destination import Destination
+from export.manifest import find_differences
+from export.saved_model import write_saved_model
+from models.catalog import Handle
+from models.errors import MixerError
+from models.records import ConsumerCheck, DepthStep, Manifest, Report, write_atomically
+from validation.consumer import run_consumer
+from validation.depth import apply_steps, compare_depth
+from validation.evidence import Evidence
+from validation.gradients import check_gradients, judge_gradients
+from validation.images import Inputs, full_inputs, gate_inputs
+from validation.near_tie import find_near_tie
+from validation.oracle import trace_oracle
+from validation.parity import GATE_ORACLE, GATE_PLAN, check_parity, full_plan, gist, release
+from validation.reference import Reference, apply_both, compute_reference
+from validation.report import GATE, Extras, make_report
+
+InputsSet = Literal["gate", "full"]
+
+SOME_INPUTS = ("noise", "chelsea.png")
+"""For gradients, and for the look along the depth."""
+
+
+class Checker:
+    """The checks on the handles of one checkpoint: JAX and the oracle run once, when first needed."""
+
+    def __init__(self, material: Material, inputs_set: InputsSet, *, explain: bool = False) -> None:
+        self._material = material
+        self._set = inputs_set
+        self._explains = explain
+
+    def check(self, handle: Handle, destination: Destination) -> Report:
+        """Check what stands at the destination, and write its report.
+
+        Raises:
+            MixerError: nothing was converted there.
+        """
+        manifest_bytes = _read_manifest(destination)
+        manifest = Manifest.read(destination.manifest)
+        params = self._material.loaded.for_head(handle.head)
+        reference = self._reference
+        plan = GATE_PLAN if self._set == "gate" else full_plan(reference.inputs.names)
+        findings = check_parity(destination.directory, handle, params, reference, plan)
+        problems = [
+            *self._identity_problems(manifest, handle, destination),
+            *find_differences(manifest, destination.directory),
+        ]
+        extras = GATE
+        if self._set == "full" and findings.comparisons:
+            Evidence.gather(findings, reference.for_head(handle.head)).write(destination.evidence)
+        if findings.comparisons and (self._set == "full" or self._explains):
+            extras, more = self._check_extras(handle, destination)
+            problems += more
+        report = make_report(
+            manifest_bytes,
+            findings,
+            reference.inputs,
+            inputs_set=self._set,
+            extras=extras,
+            other_problems=problems,
+        )
+        write_atomically(destination.report, report.to_bytes())
+        return report
+
+    @cached_property
+    def _reference(self) -> Reference:
+        checkpoint, params = self._material.checkpoint, self._material.loaded.params
+        size = checkpoint.architecture.image_size
+        if self._set == "gate":
+            return compute_reference(checkpoint, self._material.path, params, gate_inputs(size), GATE_ORACLE)
+        inputs = full_inputs(size)
+        inputs += find_near_tie(lambda images: apply_both(checkpoint, params, images)[0], inputs)
+        return compute_reference(checkpoint, self._material.path, params, inputs, inputs.names)
+
+    def _identity_problems(self, manifest: Manifest, handle: Handle, destination: Destination) -> list[str]:
+        problems = []
+        if manifest.handle != handle.name:
+            problems.append(f"the manifest is of {manifest.handle}, expected {handle.name}")
+        if manifest.version != destination.version:
+            problems.append(f"the manifest is of version {manifest.version}, expected {destination.version}")
+        if manifest.checkpoint.sha256 != self._material.record.sha256:
+            problems.append(
+                f"made from a checkpoint of sha256 {manifest.checkpoint.sha256}, compared with one of "
+                f"{self._material.record.sha256}"
+            )
+        return problems
+
+    def _check_extras(self, handle: Handle, destination: Destination) -> tuple[Extras, list[str]]:
+        extras, problems = GATE, []
+        model = tf.saved_model.load(str(destination.directory))
+        try:
+            extras = replace(extras, depth=self._explain(handle, model))
+        except Exception as error:  # what TensorFlow says is any of several types
+            problems.append(f"depth: {gist(error)}")
+        if self._set == "full":
+            try:
+                params = self._material.loaded.for_head(handle.head)
+                gradients = check_gradients(model, handle, params, self._some_inputs())
+                wrong = judge_gradients(gradients, handle)
+                extras = replace(extras, gradients=gradients, fine_tunable=not wrong)
+                problems += wrong
+            except Exception as error:  # as above
+                extras = replace(extras, fine_tunable=False)
+                problems.append(f"gradients: {gist(error)}")
+        release(model)
+        if self._set == "full":
+            consumer = self._consume(handle, destination)
+            extras = replace(extras, consumer=consumer)
+            problems += [f"consumer: {one.name}: {one.detail}" for one in consumer if one.status == "failed"]
+        return extras, problems
+
+    def _consume(self, handle: Handle, destination: Destination) -> tuple[ConsumerCheck, ...]:
+        reference = self._reference
+        with tempfile.TemporaryDirectory() as folder:
+            inputs, expected = Path(folder, "inputs.npy"), Path(folder, "expected.npy")
+            np.save(inputs, reference.inputs.images)
+            np.save(expected, reference.for_head(handle.head).jax)
+            result = run_consumer(destination.directory, inputs=inputs, expected=expected)
+        return tuple(ConsumerCheck.model_validate(check) for check in result["checks"])
+
+    def _explain(self, handle: Handle, model: Any) -> tuple[DepthStep, ...]:  # noqa: ANN401 (a restored user object)
+        """Compare step by step, with the apply function converted again so that it gives all steps.
+
+        It computes on the variables of `model` as restored, so that wrong ones show where they act.
+        """
+        steps, images = apply_steps(handle), self._some_inputs().images
+        restored = nest({variable.name.removesuffix(":0"): variable.numpy() for variable in model.variables})
+        with tempfile.TemporaryDirectory() as folder:
+            write_saved_model(to_tensorflow(steps), restored, Path(folder), image_size=images.shape[1])
+            again = tf.saved_model.load(folder)
+            found = {name: value.numpy() for name, value in again(tf.constant(images)).items()}
+            release(again)
+        in_jax = jax.jit(steps)(self._material.loaded.for_head(handle.head), images)
+        oracle = trace_oracle(self._material.path, images)
+        return compare_depth(oracle, {name: np.asarray(value) for name, value in in_jax.items()}, found)
+
+    def _some_inputs(self) -> Inputs:
+        inputs = self._reference.inputs
+        return Inputs(SOME_INPUTS, inputs.images[[inputs.names.index(name) for name in SOME_INPUTS]])
+
+
+def _read_manifest(destination: Destination) -> bytes:
+    try:
+        return destination.manifest.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MixerError(
+            f"{destination.manifest} is missing: nothing was converted there. Run `mixer-jax2tf convert "
+            f"{destination.handle}` first, or give the --out and --version it was converted with."
+        ) from error

@@ -1,0 +1,160 @@
+"""Commands about models: convert, validate, convert-all."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from convert.cli import options
+from models.catalog import BUCKET, DEFAULT_VERSION, own_handle, select_handles
+from models.errors import UsageError
+
+if TYPE_CHECKING:
+    from convert.cli.batch import Task
+    from convert.cli.stages import OwnFile
+
+OwnCheckpoint = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="FILE",
+        help="One's own Mixer: an .npz of HANDLE's architecture; its head tells the classes. Needs --name.",
+    ),
+]
+OwnName = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the model made from it.")]
+OwnLabels = Annotated[
+    Path | None, typer.Option("--labels", metavar="FILE", help="Its class list: a text file, one line a class.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command()(convert)
+    app.command()(validate)
+    app.command("convert-all")(convert_all)
+
+
+def convert(
+    handles: options.Handles = None,
+    source: options.Source = BUCKET,
+    cache: options.Cache = None,
+    out: options.Out = Path("build"),
+    version: options.Version = DEFAULT_VERSION,
+    flavour: options.FlavourOption = options.Flavour.native,
+    overwrite: options.Overwrite = False,
+    checkpoint: OwnCheckpoint = None,
+    name: OwnName = None,
+    labels: OwnLabels = None,
+    json: options.Json = False,
+) -> None:
+    """Write SavedModels with their manifests; checks nothing yet (see validate)."""
+    own = _own_file(checkpoint, name, labels)
+    _run("convert", handles, (source, cache, out), version, flavour, own, overwrite=overwrite, json=json)
+
+
+def validate(
+    handles: options.Handles = None,
+    source: options.Source = BUCKET,
+    cache: options.Cache = None,
+    out: options.Out = Path("build"),
+    version: options.Version = DEFAULT_VERSION,
+    flavour: options.FlavourOption = options.Flavour.native,
+    inputs_set: options.InputsSetOption = options.InputsSet.gate,
+    explain: Annotated[bool, typer.Option("--explain", help="Show where along the depth errors arise.")] = False,
+    checkpoint: OwnCheckpoint = None,
+    name: OwnName = None,
+    json: options.Json = False,
+) -> None:
+    """Hold SavedModels against JAX and their checkpoints, and write their reports."""
+    own = _own_file(checkpoint, name)
+    _run(
+        "validate",
+        handles,
+        (source, cache, out),
+        version,
+        flavour,
+        own,
+        inputs_set=inputs_set,
+        explain=explain,
+        json=json,
+    )
+
+
+def convert_all(
+    handles: options.Handles = None,
+    source: options.Source = BUCKET,
+    cache: options.Cache = None,
+    out: options.Out = Path("build"),
+    version: options.Version = DEFAULT_VERSION,
+    flavour: options.FlavourOption = options.Flavour.native,
+    overwrite: options.Overwrite = False,
+    checkpoint: OwnCheckpoint = None,
+    name: OwnName = None,
+    labels: OwnLabels = None,
+    json: options.Json = False,
+) -> None:
+    """Fetch, convert and check; what stands complete and proven already is kept."""
+    own = _own_file(checkpoint, name, labels)
+    _run("convert-all", handles, (source, cache, out), version, flavour, own, overwrite=overwrite, json=json)
+
+
+def _run(
+    task: "Task",
+    handles: list[str] | None,
+    places: tuple[str, Path | None, Path],
+    version: int,
+    flavour: options.Flavour,
+    own: "OwnFile | None",
+    *,
+    overwrite: bool = False,
+    inputs_set: options.InputsSet = options.InputsSet.gate,
+    explain: bool = False,
+    json: bool,
+) -> None:
+    from convert.cli import batch, outcomes, stages
+    from convert.cli.frameworks import import_frameworks
+    from convert.fetch import parse_source
+    from models.digests import DigestTable
+
+    source, cache, out = places
+    chosen = select_handles(handles or ())
+    if own is None:
+        parse_source(source)
+    elif not handles or len(chosen) != 1:
+        raise UsageError("--checkpoint takes one HANDLE, which gives the architecture and the head.")
+    else:
+        own_handle(chosen[0], own.name, 1)  # refuses a name that will not do before any work
+        if own.labels is not None and chosen[0].head == "fe":
+            raise UsageError(f"--labels is for classifiers: {chosen[0].name} gives features, which have no classes.")
+    work = batch.Batch(
+        task,
+        tuple(chosen),
+        stages.Source(source, cache, DigestTable.read()),
+        out,
+        version,
+        flavour,
+        overwrite=overwrite,
+        own=own,
+        inputs_set=inputs_set.value,
+        explain=explain,
+    )
+    batch.check_batch(work)
+    import_frameworks()
+    done = batch.run_batch(work)
+    if explain and not json:
+        outcomes.print_depth(done)
+    if work.inputs_set == "full" and out.is_dir():
+        outcomes.write_for_people(done, out, version, batch.made_handles(work))
+    outcomes.print_outcomes(done, json=json)
+
+
+def _own_file(checkpoint: Path | None, name: str | None, labels: Path | None = None) -> "OwnFile | None":
+    from convert.cli.stages import OwnFile
+
+    if checkpoint is None and name is None and labels is None:
+        return None
+    if checkpoint is None or name is None:
+        raise UsageError("one's own Mixer needs both --checkpoint FILE and --name NAME (--labels FILE is optional).")
+    if labels is not None and not labels.is_file():
+        raise UsageError(f"--labels {labels} is not a file: expected a text file, one line a class.")
+    return OwnFile(checkpoint, name, labels)

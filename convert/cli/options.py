@@ -1,0 +1,48 @@
+"""Options and arguments that several commands take."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Handles = Annotated[
+    list[str] | None, typer.Argument(metavar="HANDLE", help="Handles of the catalog; none means all twelve.")
+]
+Source = Annotated[
+    str, typer.Option(metavar="S", help="Bucket (gs://...) or directory of its layout to read checkpoints from.")
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        envvar="MIXER_JAX2TF_CACHE",
+        help="Where downloads are kept.",
+        show_default="the user's cache directory",
+    ),
+]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Where the models go: DIR/<handle>/<version>.")]
+Version = Annotated[int, typer.Option(metavar="N", min=1, max=999_999, help="Version of the models.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace models that exist.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+class Flavour(StrEnum):
+    """How the model is written down in TensorFlow."""
+
+    native = "native"
+
+
+class InputsSet(StrEnum):
+    """How much is checked."""
+
+    gate = "gate"
+    full = "full"
+
+
+InputsSetOption = Annotated[
+    InputsSet, typer.Option("--set", help="gate: outputs and variables; full: more inputs, gradients, consumers.")
+]
+FlavourOption = Annotated[
+    Flavour, typer.Option("--flavour", help="native: jax2tf's own op, runs where TensorFlow has XLA.")
+]

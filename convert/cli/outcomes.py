@@ -1,0 +1,118 @@
+"""What became of the handles: the table, and what is written for people and for CI."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from convert.cli import show
+from export.destination import Destination
+from models.catalog import Handle
+from models.errors import MixerError
+from models.records import Report, write_atomically
+from validation.tolerances import TOLERANCES
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one handle."""
+
+    handle: str
+    origin: str = ""
+    parameters: int = 0
+    size: int = 0
+    seconds: float = 0.0
+    worst: float | None = None
+    """Largest difference of an output from JAX's, over the spread of the image's outputs."""
+    agreement: float | None = None
+    """Share of images with the same first class and the same first five, the lower; None for features."""
+    verdict: Literal["passed", "kept", "converted", "failed"] = "failed"
+    problems: tuple[str, ...] = ()
+    report: Report | None = None
+    """What the check said; None where it was not reached."""
+
+
+def judged(handle: Handle, destination: Destination, report: Report, *, kept: bool) -> Outcome:
+    """Return the outcome that a report tells of."""
+    shares = [share for comparison in report.comparisons for share in (comparison.top1, comparison.top5)]
+    known = [share for share in shares if share is not None]
+    passed: Literal["kept", "passed"] = "kept" if kept else "passed"
+    return Outcome(
+        handle.name,
+        size=sum(path.stat().st_size for path in destination.directory.rglob("*") if path.is_file()),
+        worst=report.worst_relative,
+        agreement=min(known, default=None),
+        verdict=passed if report.verdict == "passed" else "failed",
+        problems=report.problems,
+        report=report,
+    )
+
+
+def print_outcomes(outcomes: list[Outcome], *, json: bool) -> None:
+    """Print what became of the handles.
+
+    Raises:
+        MixerError: one or more failed; names them with their reasons.
+    """
+    columns = ("handle", "origin", "#parameters", "#size", "#seconds", "#worst difference", "#agreement", "verdict")
+    rows = [_cells(outcome) for outcome in outcomes]
+    if json:
+        show.print_json([_as_json(outcome) for outcome in outcomes])
+    else:
+        show.print_table("", columns, rows)
+    show.summarise_in_markdown(columns, rows)
+    reports = [outcome.report for outcome in outcomes if outcome.report is not None]
+    for note in dict.fromkeys(note for report in reports for note in report.not_checked):
+        show.tell(f"not checked: {note}")
+    failed = [outcome for outcome in outcomes if outcome.verdict == "failed"]
+    if failed:
+        reasons = "\n".join(f"{outcome.handle}: {'; '.join(outcome.problems)}" for outcome in failed)
+        raise MixerError(f"{len(failed)} of {len(outcomes)} handles failed.\n{reasons}")
+
+
+def _cells(outcome: Outcome) -> tuple[str, ...]:
+    return (
+        outcome.handle,
+        outcome.origin,
+        f"{outcome.parameters:,}",
+        show.megabytes(outcome.size),
+        f"{outcome.seconds:.1f}",
+        "" if outcome.worst is None else f"{outcome.worst:.1e}",
+        "" if outcome.agreement is None else f"{outcome.agreement:.0%}",
+        outcome.verdict,
+    )
+
+
+def _as_json(outcome: Outcome) -> dict[str, object]:
+    said = outcome.report.not_checked if outcome.report else ()
+    values = asdict(replace(outcome, report=None)) | {"not_checked": said}
+    del values["report"]  # it stands beside the model
+    return values
+
+
+def print_depth(outcomes: Sequence[Outcome]) -> None:
+    """Show step by step how far JAX and each SavedModel are from the oracle, and where a SavedModel first is too far.
+
+    Too far is over the tolerance of outputs and over four times JAX's own distance there.
+    """
+    limit = TOLERANCES["max_relative"].limit
+    for outcome in outcomes:
+        steps = outcome.report.depth if outcome.report else ()
+        first = next((step.name for step in steps if not step.saved_model <= max(limit, 4 * step.jax)), None)
+        rows = [
+            (step.name, f"{step.jax:.1e}", f"{step.saved_model:.1e}", "leaves the oracle" * (step.name == first))
+            for step in steps
+        ]
+        what = "distance from the oracle, over the activations' spread" if rows else "nothing to explain"
+        show.print_table(f"{outcome.handle}: {what}", ("after", "#JAX", "#SavedModel", ""), rows)
+
+
+def write_for_people(outcomes: Sequence[Outcome], out: Path, version: int, handles: Sequence[Handle]) -> None:
+    """Write `parity.xml` (JUnit) and `index.html` into the output directory."""
+    from validation.junit import junit
+    from validation.page import write_page
+
+    reports = {outcome.handle: outcome.report for outcome in outcomes if outcome.report is not None}
+    failures = {outcome.handle: outcome.problems for outcome in outcomes if outcome.verdict == "failed"}
+    write_atomically(out / "parity.xml", junit(reports, failures))
+    show.tell(f"written: {out / 'parity.xml'}, {write_page(out, version, handles)}")

@@ -1,0 +1,105 @@
+"""What a person sees: tables, and progress of long work."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+WIDE = 160
+"""Columns of a table that goes to a file or pipe, where nobody's window cuts it."""
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table to standard output; columns whose name starts with '#' hold numbers and stand to the right."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        numeric = column.startswith("#")
+        table.add_column(column.removeprefix("#"), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(markup=False)
+    if not console.is_terminal:
+        console = Console(width=WIDE, markup=False)
+    console.print(table)
+
+
+def print_json(value: object) -> None:
+    """Print one JSON value to standard output; what JSON has no number for (infinity) becomes text."""
+    strict = json.loads(json.dumps(value), parse_constant=str)
+    sys.stdout.write(json.dumps(strict, indent=1) + "\n")
+
+
+def megabytes(size: int) -> str:
+    """Return a number of bytes in MB (10^6)."""
+    return f"{size / 1e6:,.1f} MB"
+
+
+def tell(message: str) -> None:
+    """Print one line to standard error."""
+    Console(stderr=True, highlight=False, markup=False).print(message, soft_wrap=True)
+
+
+def summarise_in_markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Append a Markdown table to the summary of a GitHub job, where this runs in one."""
+    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    if path:
+        with Path(path).open("a", encoding="utf-8") as summary:
+            summary.write(markdown_table(columns, rows))
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table; columns as in `print_table`."""
+    rule = ["--:" if column.startswith("#") else ":--" for column in columns]
+    lines = [[column.removeprefix("#") for column in columns], rule, *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+class Steps:
+    """Progress on standard error: how many pieces are done, and how far the one in hand is."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress = progress
+        self._done, self._total = 0, total
+        self._all: TaskID = progress.add_task("all", total=total, amount=f"0/{total}")
+        self._now: TaskID = progress.add_task("", total=None, visible=False, amount="")
+
+    def start(self, text: str) -> Callable[[int, int], None]:
+        """Show what is in hand now; the returned function takes bytes done and bytes in all."""
+        self._progress.reset(self._now, total=None, description=text, visible=True, amount="")
+        if not self._progress.console.is_terminal:
+            self._progress.console.print(f"{text} ...", highlight=False, soft_wrap=True)
+
+        def advance(done: int, total: int) -> None:
+            amount = f"{megabytes(done)} of {megabytes(total)}"
+            self._progress.update(self._now, completed=done, total=total, amount=amount)
+
+        return advance
+
+    def finish(self, text: str) -> None:
+        """Count one piece as done, and leave a line about it."""
+        self._done += 1
+        self._progress.update(self._now, visible=False)
+        self._progress.update(self._all, completed=self._done, amount=f"{self._done}/{self._total}")
+        self._progress.console.print(text, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def steps(total: int) -> Iterator[Steps]:
+    """Show progress over `total` pieces for as long as the block runs."""
+    console = Console(stderr=True, markup=False)  # a path may hold square brackets
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[amount]}"),
+        TimeElapsedColumn(),
+    )
+    # On a pipe the bars would only be noise: there, each piece leaves its line.
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield Steps(progress, total)

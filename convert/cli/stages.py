@@ -1,0 +1,156 @@
+"""The stages that a handle goes through, each giving plain values to the next."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from convert.checkpoint import LoadedCheckpoint, load_checkpoint
+from convert.cli.options import Flavour
+from convert.fetch import fetch
+from export.destination import Destination, install, staged
+from models.catalog import Checkpoint, Handle, own_handle
+from models.digests import DigestTable
+from models.errors import MixerError
+from models.records import CheckpointRecord, Manifest, Report
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where checkpoints come from, and what is known of them."""
+
+    source: str
+    cache: Path | None
+    digests: DigestTable
+
+
+@dataclass(frozen=True)
+class Material:
+    """A checkpoint in memory and the record of what it is."""
+
+    checkpoint: Checkpoint
+    path: Path
+    loaded: LoadedCheckpoint
+    record: CheckpointRecord
+
+
+def bring(checkpoint: Checkpoint, source: Source, *, fetching: Progress, reading: Progress) -> Material:
+    """Fetch and load a checkpoint of the catalog.
+
+    Raises:
+        MixerError: it cannot be had, is not what it should be, or differs from its recorded original.
+    """
+    file = fetch(checkpoint, source=source.source, cache=source.cache, digests=source.digests, progress=fetching)
+    loaded = load_checkpoint(file.path, checkpoint.architecture, num_classes=checkpoint.num_classes, progress=reading)
+    origin = source.digests.origin_of(checkpoint.object, loaded.sha256)
+    entry = source.digests.find(checkpoint.object, "original")
+    if origin == "unknown" and entry is not None:
+        raise MixerError(
+            f"{file.path} has sha256 {loaded.sha256}, expected that of the recorded original, {entry.sha256}: it was "
+            "damaged or changed. Fetch it anew; convert weights of your own with --checkpoint and --name; accept an "
+            "updated original with `mixer-jax2tf fetch --record`."
+        )
+    record = CheckpointRecord(
+        name=checkpoint.name,
+        object=checkpoint.object,
+        url=file.url,
+        sha256=loaded.sha256,
+        size=loaded.size,
+        origin=origin,
+    )
+    return Material(checkpoint, file.path, loaded, record)
+
+
+@dataclass(frozen=True)
+class OwnFile:
+    """One's own checkpoint, the name its model gets, and its class list."""
+
+    path: Path
+    name: str
+    labels: Path | None
+
+
+def bring_own(own: OwnFile, template: Handle, digests: DigestTable, *, reading: Progress) -> tuple[Handle, Material]:
+    """Load one's own Mixer: the architecture and head of `template`, the classes of the file's head.
+
+    Raises:
+        MixerError: the file is not such a Mixer, or the class list has another length.
+    """
+    loaded = load_checkpoint(own.path, template.checkpoint.architecture, num_classes=None, progress=reading)
+    handle = own_handle(template, own.name, loaded.num_classes)
+    if own.labels is not None:
+        try:
+            text = own.labels.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise MixerError(f"{own.labels} is not UTF-8 text ({error.reason}): expected one line a class.") from error
+        lines = len(text.removesuffix("\n").split("\n")) if text else 0
+        if lines != loaded.num_classes:
+            raise MixerError(
+                f"{own.labels} has {lines} lines, expected one for each of the {loaded.num_classes} classes of "
+                f"{own.path}."
+            )
+    seeded = [entry for entry in digests.entries if entry.origin == "seeded"]
+    record = CheckpointRecord(
+        name=own.name,
+        object=own.path.name,
+        url=str(own.path.absolute()),
+        sha256=loaded.sha256,
+        size=loaded.size,
+        origin="seeded" if any(entry.sha256 == loaded.sha256 for entry in seeded) else "own",
+    )
+    return handle, Material(handle.checkpoint, own.path, loaded, record)
+
+
+def describe(handle: Handle, material: Material, version: int, flavour: Flavour, directory: Path | None) -> Manifest:
+    """Return the manifest of the handle made here and now from this material."""
+    from convert.native import PLATFORMS
+    from export import manifest
+
+    return manifest.describe(
+        handle, material.record, version=version, flavour=flavour.value, platforms=PLATFORMS, directory=directory
+    )
+
+
+def write(
+    handle: Handle,
+    material: Material,
+    destination: Destination,
+    *,
+    flavour: Flavour,
+    labels: Path | None,
+    overwrite: bool,
+) -> Manifest:
+    """Convert a handle and put its SavedModel and manifest in place."""
+    from convert.native import native_function
+    from export.saved_model import write_saved_model
+
+    if not overwrite:
+        destination.refuse_existing()
+    with staged(destination) as stage:
+        write_saved_model(
+            native_function(handle),
+            material.loaded.for_head(handle.head),
+            stage,
+            image_size=handle.checkpoint.architecture.image_size,
+            labels=labels,
+        )
+        manifest = describe(handle, material, destination.version, flavour, stage)
+        install(stage, destination, manifest, overwrite=overwrite)
+    return manifest
+
+
+def find_current(handle: Handle, material: Material, destination: Destination, flavour: Flavour) -> Report | None:
+    """Return the passing report of what stands at the destination, if all of it is what would be made now."""
+    from export.manifest import is_current
+    from validation import report as reports
+
+    expected = describe(handle, material, destination.version, flavour, None)
+    try:
+        report = Report.read(destination.report)
+    except MixerError:
+        return None
+    if not is_current(destination, expected):
+        return None
+    current = reports.is_current(report, destination.manifest.read_bytes()) and report.verdict == "passed"
+    return report if current else None

@@ -1,0 +1,287 @@
+"""The real gsutil as a subprocess: what the store says of an object, and the object's bytes into a file.
+
+Where neither BOTO_CONFIG nor BOTO_PATH is set, gsutil runs with no configuration at all: it reads anonymously, takes
+nobody's credentials from the home folder, and gives up on a dead network after five retries (half a minute when
+connections are refused). A configuration that the user names is honoured: his proxies, credentials and retries. Either
+way hashes are always checked, the files by which an interrupted download is resumed lie in the cache, updates and
+usage reports are off, and a transfer that does not move for PATIENCE seconds is ended.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from models.errors import MixerError
+
+Progress = Callable[[int, int], None]
+"""What is told of a transfer: bytes so far, bytes in all."""
+
+PATIENCE = 120.0
+"""Seconds without any movement after which gsutil is ended: its own limit is a minute for each of its many tries."""
+
+_POLL = 0.1  # seconds between two looks at the partial file
+
+_ALWAYS = (
+    "GSUtil:check_hashes=always",
+    "GSUtil:sliced_object_download_threshold=0",  # one partial file, written from its beginning to its end
+    "GSUtil:software_update_check_period=0",
+    "GSUtil:use_gcloud_storage=False",
+)
+_ANONYMOUS = ("Boto:num_retries=5", "Boto:max_retry_delay=8")
+_FOREIGN = ("CLOUDSDK_", "AWS_", "DEVSHELL_")  # variables through which gsutil finds credentials
+
+
+class StoreUnreachableError(MixerError):
+    """The store did not answer: the one failure in which what lies in the cache may still serve."""
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """What the store says of an object; hashes in base64, `md5` only of objects that were uploaded in one piece."""
+
+    url: str
+    size: int
+    md5: str | None
+    crc32c: str | None
+    generation: str
+
+
+@dataclass(frozen=True)
+class _Run:
+    status: int
+    output: str
+    errors: str
+
+
+def stat(url: str, state: Path) -> StoredObject:
+    """Return what the store says of the object at `url`; `state` is gsutil's own folder.
+
+    Raises:
+        StoreUnreachableError: the store does not answer.
+        MixerError: there is no such object, it may not be read, or gsutil cannot do its work.
+    """
+    run = _run(["stat", url], state, state, watch=lambda: 0)
+    if run.status != 0:
+        raise _failure(url, run)
+    fields = dict(re.findall(r"^ {4}([^:]+):\s*(\S+)", run.output, flags=re.MULTILINE))
+    if "Content-Length" not in fields or "Generation" not in fields:
+        raise MixerError(
+            f"{url}: cannot read what gsutil says of it (expected lines 'Content-Length:' and 'Generation:'): "
+            f"{run.output[:500]!r}. Is this gsutil 5.38? `make setup` installs it."
+        )
+    return StoredObject(
+        url,
+        int(fields["Content-Length"]),
+        fields.get("Hash (md5)"),
+        fields.get("Hash (crc32c)"),
+        fields["Generation"],
+    )
+
+
+def download(stored: StoredObject, destination: Path, state: Path, progress: Progress | None = None) -> int:
+    """Write the object to `destination`, going on where an earlier run stopped; return the bytes transferred now.
+
+    Gsutil itself checks the hash, and deletes what differs.
+
+    Raises:
+        StoreUnreachableError: the connection is lost or does not move; what was received is kept.
+        MixerError: the bytes differ from their hash, the disk is full, or gsutil was ended by someone.
+    """
+    partial = partial_of(destination)
+    before = _size(partial)
+
+    def watch() -> int:
+        size = max(_size(partial), _size(destination))
+        if progress is not None:
+            progress(min(size, stored.size), stored.size)
+        return size
+
+    # The bare name: gsutil would take brackets or stars in the path of the cache for a pattern.
+    copy = ["cp", f"{stored.url}#{stored.generation}", destination.name]
+    run = _run(copy, destination.parent, state, watch)
+    if run.status != 0:
+        raise _failure(stored.url, run, kept=_size(partial))
+    watch()
+    return stored.size - (before if re.search("Resuming download|Download already complete", run.errors) else 0)
+
+
+def partial_of(destination: Path) -> Path:
+    """Return the file in which gsutil gathers what belongs at `destination`."""
+    return destination.with_name(f"{destination.name}_.gstmp")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _run(arguments: list[str], folder: Path, state: Path, watch: Callable[[], int]) -> _Run:
+    """Run gsutil in a folder, calling `watch` (bytes so far) now and then; end it with whatever is raised meanwhile."""
+    seen, since = -1, time.monotonic()
+    with _system_exit_on_sigterm(), _started(arguments, folder, state) as process:
+        while True:
+            try:
+                output, errors = process.communicate(timeout=_POLL)
+                return _Run(process.returncode, output, errors)
+            except subprocess.TimeoutExpired:
+                size = watch()
+            if size != seen:
+                seen, since = size, time.monotonic()
+            elif time.monotonic() - since > PATIENCE:
+                raise StoreUnreachableError(
+                    f"{arguments[1]}: nothing moved for {PATIENCE:.0f} seconds, so gsutil was ended. Expected an "
+                    "answer from the store: look at the network and run the same command again; what was received "
+                    "is kept."
+                )
+
+
+@contextmanager
+def _started(arguments: list[str], folder: Path, state: Path) -> Iterator[subprocess.Popen[str]]:
+    configured = "BOTO_CONFIG" in os.environ or "BOTO_PATH" in os.environ
+    command = [sys.executable, str(_program())]
+    for option in (f"GSUtil:state_dir={state}", *_ALWAYS, *(() if configured else _ANONYMOUS)):
+        command += ["-o", option]
+    with subprocess.Popen(
+        [*command, *arguments],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+        env=_environment(configured),
+        start_new_session=True,  # a group of its own, so that its helpers can be ended with it
+    ) as process:
+        try:
+            yield process
+        finally:
+            _end(process)
+
+
+def _program() -> Path:
+    program = Path(sys.executable).with_name("gsutil")
+    if not program.is_file():
+        raise MixerError(
+            f"gsutil is missing: expected the program at {program}, beside the running Python. "
+            "`make setup` makes the project's environment with it; then run `.venv/bin/mixer-jax2tf` "
+            "(or give --source a directory, which needs no gsutil)."
+        )
+    return program
+
+
+def _environment(configured: bool) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in {"PYTHONWARNINGS", "PYTHONPATH"}}
+    if not configured:
+        kept = {name: value for name, value in kept.items() if not name.startswith(_FOREIGN)}
+        kept["BOTO_CONFIG"] = os.devnull
+    elif "BOTO_CONFIG" in kept:  # it may be relative to our folder, and gsutil runs in another
+        kept["BOTO_CONFIG"] = str(Path(kept["BOTO_CONFIG"]).expanduser().absolute())
+    return kept | {"GSUTIL_TEST_ANALYTICS": "1"}  # no usage reports
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End gsutil and its helpers, unless they came to their end by themselves."""
+    if process.poll() is not None and process.returncode >= 0:
+        return
+    try:
+        if process.returncode is None:
+            process.send_signal(signal.SIGINT)  # while it copies it does not heed SIGTERM
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(5)
+    finally:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextmanager
+def _system_exit_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind the stack, so that gsutil ends with us; a handler of the caller's own is left alone."""
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+    def leave(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    if ours:
+        signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A failure that gsutil words in one of several ways, and what we say of it."""
+
+    pattern: str
+    words: str
+    kind: type[MixerError] = MixerError
+
+
+_KNOWN = (
+    _Known(
+        "No space left on device|Disk quota exceeded",
+        "the disk is full. Make room, or name a cache on another disk with --cache or MIXER_JAX2TF_CACHE, and run the "
+        "same command again: it goes on where this one stopped.",
+    ),
+    _Known(
+        "HashMismatch|cloud-supplied digest",
+        "what arrived differs from the hash that the store gives, so it was deleted. Run the same command again; if it "
+        "differs again, something on the way (a proxy?) changes the bytes.",
+    ),
+    _Known(
+        "AccessDenied|Exception: 40[13]|'status': '40[13]'|Anonymous caller|protected data|authorized",
+        "the store does not let us read it (or it does not exist). Expected an object that anyone may read; for a "
+        "private bucket name a gsutil configuration with your credentials in BOTO_CONFIG.",
+    ),
+    _Known(
+        "No URLs matched|NotFoundException|Exception: 404",
+        "the store has no such object. Expected a bucket of the layout <folder>/Mixer-<size>_<patch>.npz: look at "
+        "--source (`mixer-jax2tf list` names the objects).",
+    ),
+    _Known(
+        "Connection (refused|reset|aborted)|Unable to find the server|[Uu]nreachable|timed out|gaierror|SSL"
+        "|EOF occurred|RemoteDisconnected|Broken pipe|ResumableDownload|IncompleteRead|[Pp]roxy"
+        "|OSError: None"  # a proxy that is not there, where PySocks is installed
+        "|(Exception: |'status': ')(429|50\\d)",
+        "the store cannot be reached. Look at the network (behind a proxy set https_proxy) and run the same command "
+        "again, or give --source a directory that holds the checkpoints.",
+        StoreUnreachableError,
+    ),
+)
+
+
+def _failure(url: str, run: _Run, kept: int = 0) -> MixerError:
+    """Say in our words what gsutil met, and quote its last lines."""
+    said = _last_lines(run.errors)
+    rest = f" {kept:,} bytes are kept." if kept else ""
+    quoted = f"\n  gsutil: {said[:400]}" if said else ""
+    if run.status < 0:
+        return MixerError(
+            f"{url}: gsutil was ended from outside ({signal.Signals(-run.status).name}).{rest} Run the same command "
+            f"again: it goes on where this one stopped.{quoted}"
+        )
+    for known in _KNOWN:
+        if re.search(known.pattern, said):
+            return known.kind(f"{url}: {known.words}{rest}{quoted}")
+    return MixerError(f"{url}: gsutil failed with status {run.status}, expected 0.{rest}{quoted}")
+
+
+def _last_lines(errors: str, count: int = 3) -> str:
+    """Return the last lines that are not about progress (of a traceback the last), without what may be secret."""
+    lines = [line.split("\r")[-1].strip() for line in errors.splitlines()]
+    told = [line for line in lines if line and not re.match(r"[-\\|/] \[|Copying |Authorization|Operation ", line)]
+    last = told[-1:] if "Traceback (most recent" in errors else told[-count:]
+    return re.sub(r"//[^/\s@]+@", "//***@", " / ".join(last))

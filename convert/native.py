@@ -1,0 +1,45 @@
+"""The native flavour: JAX's own lowering of the Mixer, called from TensorFlow as one `XlaCallModule` op.
+
+jax2tf traces the Flax apply function with a symbolic batch and wraps the StableHLO artifact of `jax.export`; its
+gradient is a second artifact, made from JAX's own VJP.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import tensorflow as tf
+from jax.experimental import jax2tf
+
+from models.catalog import Handle
+from models.mixer import MlpMixer
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+"""Where the artifact may run; without the list, only on the platform that made it."""
+
+CALLING_CONVENTION = 9
+"""Of `jax.export`: the highest that TensorFlow 2.14 to 2.19 know (10 needs 2.20)."""
+
+TensorFlowFunction = Callable[[Mapping[str, Any], tf.Tensor], tf.Tensor]
+"""Takes nested parameters and images `[batch, height, width, 3]`, gives outputs `[batch, n]`; float32 throughout."""
+
+
+def native_function(handle: Handle) -> TensorFlowFunction:
+    """Return the handle's apply function for TensorFlow, differentiable, for any batch of at least one image."""
+    model = MlpMixer(handle.checkpoint.architecture, handle.num_classes)
+    return to_tensorflow(lambda params, images: model.apply({"params": params}, images))
+
+
+def to_tensorflow(apply: Callable[[Mapping[str, Any], jax.Array], Any]) -> TensorFlowFunction:
+    """Return an apply function, of nested parameters and images, for TensorFlow.
+
+    Sets JAX's export calling convention for the whole process, as jax2tf traces gradients only when they are saved.
+    """
+    jax.config.update("jax_export_calling_convention_version", CALLING_CONVENTION)  # type: ignore[no-untyped-call]
+    function: TensorFlowFunction = jax2tf.convert(
+        apply,
+        polymorphic_shapes=(None, "(batch, ...)"),
+        with_gradient=True,
+        native_serialization_platforms=PLATFORMS,
+    )
+    return function

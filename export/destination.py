@@ -1,0 +1,224 @@
+"""Where a model goes: `<out>/<handle>/<version>` and its siblings, complete or not at all."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.errors import MixerError, UsageError
+from models.records import Manifest, write_atomically
+
+
+@dataclass(frozen=True)
+class Destination:
+    """The paths of one version of one handle."""
+
+    out: Path
+    handle: str
+    version: int
+
+    @property
+    def directory(self) -> Path:
+        """The SavedModel."""
+        return self.out / self.handle / str(self.version)
+
+    @property
+    def manifest(self) -> Path:
+        """What it is."""
+        return self._sibling("manifest.json")
+
+    @property
+    def report(self) -> Path:
+        """Whether it is right."""
+        return self._sibling("report.json")
+
+    @property
+    def evidence(self) -> Path:
+        """The outputs that the report was made from, where the full set was run."""
+        return self._sibling("evidence.npz")
+
+    def _sibling(self, suffix: str) -> Path:
+        return self.directory.with_name(f"{self.version}.{suffix}")
+
+    def refuse_existing(self) -> None:
+        """Refuse to go on where something stands already.
+
+        Raises:
+            UsageError: the directory, or something else of its name, exists.
+        """
+        if os.path.lexists(self.directory):
+            raise UsageError(f"{self.directory} exists already: give another --version, or --overwrite to replace it.")
+
+    def refuse_foreign(self) -> None:
+        """Refuse to replace what is not ours alone: no model, or one with files in it that nobody wrote here.
+
+        Raises:
+            UsageError: such a thing stands there.
+        """
+        if not os.path.lexists(self.directory):
+            return
+        try:
+            listed = Manifest.read(self.manifest).files
+        except MixerError:
+            if not (self.directory / "saved_model.pb").is_file():
+                raise UsageError(
+                    f"{self.directory} is not a SavedModel, so it is left alone: move it away, or give another --out."
+                ) from None
+            listed = {}
+        found = (path.relative_to(self.directory) for path in self.directory.rglob("*") if path.is_file())
+        strange = sorted(path.as_posix() for path in found if not (path.as_posix() in listed or _of_a_model(path)))
+        if strange:
+            raise UsageError(
+                f"{self.directory} holds files that were not written with it ({', '.join(strange[:5])}), so it is left "
+                "alone: move them away, or give another --out."
+            )
+
+
+def _of_a_model(path: Path) -> bool:
+    """Tell whether TensorFlow itself would put a file of this relative path into a SavedModel."""
+    folders = ("variables", "assets", "assets.extra")
+    return path.as_posix() in {"saved_model.pb", "fingerprint.pb"} or (
+        len(path.parts) == 2 and path.parts[0] in folders
+    )
+
+
+def prepare_out(out: Path) -> None:
+    """Make the output directory, and make sure that it can be written.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".writable-", dir=out):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"cannot write to the output directory {out} ({error.strerror}): give another --out, or make it writable."
+        ) from error
+
+
+@contextmanager
+def staged(destination: Destination) -> Iterator[Path]:
+    """Give a fresh directory beside the destination to write into; whatever is left of it at the end is removed.
+
+    What killed processes left behind is removed too, or put back if it is an old version that lost its successor; the
+    name tells the process, on this machine.
+
+    Raises:
+        MixerError: writing failed, here or in the block.
+    """
+    stage = None
+    try:
+        stage = _make_stage(destination)
+        yield stage
+    except OSError as error:
+        raise MixerError(
+            f"could not write {destination.directory} ({error.strerror or error}): nothing was left there. Free some "
+            "space, or give another --out."
+        ) from error
+    finally:
+        if stage is not None:
+            shutil.rmtree(stage, ignore_errors=True)
+
+
+def _make_stage(destination: Destination) -> Path:
+    parent = destination.directory.parent
+    parent.mkdir(parents=True, exist_ok=True)
+    _sweep(destination)
+    stage = Path(tempfile.mkdtemp(prefix=f".{destination.version}.partial-{os.getpid()}-", dir=parent))
+    # mkdtemp makes it private; a model is for everybody whom the umask allows.
+    stage.chmod(0o777 & ~_umask())
+    return stage
+
+
+def install(stage: Path, destination: Destination, manifest: Manifest, *, overwrite: bool) -> None:
+    """Put a finished stage in its place, its manifest first, so that a directory without manifest is not ours.
+
+    An old version goes aside before, with its manifest, report and evidence, and is deleted after; if anything fails
+    between, all come back.
+
+    Raises:
+        UsageError: something stands there and `overwrite` is not given, or it is not a SavedModel.
+    """
+    if not os.path.lexists(destination.directory):
+        _place(stage, destination, manifest)
+        return
+    if not overwrite:
+        destination.refuse_existing()
+    destination.refuse_foreign()
+    old = destination.directory.with_name(f".{destination.version}.old-{os.getpid()}")
+    old.mkdir()
+    try:
+        # The directory last: where it is aside, what stands in place is its successor's.
+        for path in (destination.evidence, destination.report, destination.manifest, destination.directory):
+            if os.path.lexists(path):
+                path.rename(old / path.name)
+        _place(stage, destination, manifest)
+    except BaseException:
+        _put_back(old, destination)
+        raise
+    _discard(old)
+
+
+def _place(stage: Path, destination: Destination, manifest: Manifest) -> None:
+    try:
+        destination.report.unlink(missing_ok=True)
+        destination.evidence.unlink(missing_ok=True)
+        write_atomically(destination.manifest, manifest.to_bytes())
+        stage.rename(destination.directory)
+    except BaseException:
+        destination.manifest.unlink(missing_ok=True)
+        raise
+
+
+def _put_back(old: Path, destination: Destination) -> None:
+    if os.path.lexists(old / destination.directory.name):
+        destination.manifest.unlink(missing_ok=True)
+    for path in sorted(old.iterdir()):
+        path.rename(destination.directory.with_name(path.name))
+    old.rmdir()
+
+
+def _discard(old: Path) -> None:
+    # Renamed in one step, so that a process killed while it deletes leaves nothing that looks like an old version.
+    doomed = old.with_name(old.name.replace(".old-", ".partial-") + "-old")
+    old.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _sweep(destination: Destination) -> None:
+    for kind in ("partial", "old"):
+        prefix = f".{destination.version}.{kind}-"
+        for left in destination.directory.parent.glob(f"{prefix}*"):
+            pid = left.name.removeprefix(prefix).split("-")[0]
+            if not pid.isdigit() or _alive(int(pid)):
+                continue
+            replaced = os.path.lexists(left / destination.directory.name) and os.path.lexists(destination.directory)
+            if kind == "partial":
+                shutil.rmtree(left, ignore_errors=True)
+            elif replaced:
+                _discard(left)
+            else:
+                _put_back(left, destination)
+
+
+def _alive(pid: int) -> bool:
+    if pid == os.getpid():  # in containers the numbers repeat; of this process nothing is left when it sweeps
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,277 @@
+"""The catalog: six checkpoints, twice a head, make the twelve handles of the collection.
+
+The table is the only place where a handle, an object of the bucket or a shape is written down; the command line, the
+tests, the manifests and the README derive theirs from it. It needs the standard library alone.
+
+Sources: the architectures are those of table 1 of "MLP-Mixer: An all-MLP Architecture for Vision"
+(https://arxiv.org/abs/2105.01601) and of `vit_jax/configs/models.py` in
+https://github.com/google-research/vision_transformer, which also names the objects of the bucket.
+"""
+
+import difflib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from models.errors import UsageError
+from models.labels import LABELS_1K, LABELS_21K, Labels
+
+BUCKET = "gs://mixer_models"
+"""The public bucket of the original checkpoints (anonymous reads)."""
+
+DEFAULT_VERSION = 2
+"""Version of what this project makes; version 1 is what the collection published in 2021."""
+
+REPOSITORY = "https://github.com/google-research/vision_transformer"
+LICENSE = "Apache-2.0"
+
+MIXER_PAPER = "https://arxiv.org/abs/2105.01601"
+SAM_PAPER = "https://arxiv.org/abs/2010.01412"
+VIT_SAM_PAPER = "https://arxiv.org/abs/2106.01548"
+
+Head = Literal["classification", "fe"]
+HEADS: tuple[Head, ...] = ("classification", "fe")
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of a Mixer, in the paper's letters: patch P, hidden C, blocks, tokens S, token MLP D_S, channel MLP D_C."""
+
+    name: str
+    patch_size: int
+    hidden_dim: int
+    num_blocks: int
+    tokens_mlp_dim: int
+    channels_mlp_dim: int
+    image_size: int = 224
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens (patches) of one image."""
+        return (self.image_size // self.patch_size) ** 2
+
+    def arrays(self, num_classes: int | None) -> dict[str, Shape]:
+        """Return name -> shape of every array of a checkpoint; without the head where `num_classes` is None."""
+        hidden, tokens = self.hidden_dim, self.tokens
+        norm = {"scale": (hidden,), "bias": (hidden,)}
+        shapes: dict[str, Shape] = {
+            "stem/kernel": (self.patch_size, self.patch_size, 3, hidden),
+            "stem/bias": (hidden,),
+        }
+        for index in range(self.num_blocks):
+            block = f"MixerBlock_{index}"
+            for layer in ("LayerNorm_0", "LayerNorm_1"):
+                shapes |= {f"{block}/{layer}/{leaf}": shape for leaf, shape in norm.items()}
+            for mlp, outer, inner in (
+                ("token_mixing", tokens, self.tokens_mlp_dim),
+                ("channel_mixing", hidden, self.channels_mlp_dim),
+            ):
+                shapes |= {
+                    f"{block}/{mlp}/Dense_0/kernel": (outer, inner),
+                    f"{block}/{mlp}/Dense_0/bias": (inner,),
+                    f"{block}/{mlp}/Dense_1/kernel": (inner, outer),
+                    f"{block}/{mlp}/Dense_1/bias": (outer,),
+                }
+        shapes |= {f"pre_head_layer_norm/{leaf}": shape for leaf, shape in norm.items()}
+        if num_classes is not None:
+            shapes |= {"head/kernel": (hidden, num_classes), "head/bias": (num_classes,)}
+        return shapes
+
+    def parameters(self, num_classes: int | None) -> int:
+        """Count the parameters, with a head of `num_classes` outputs or (None) without one."""
+        return sum(math.prod(shape) for shape in self.arrays(num_classes).values())
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a family of checkpoints was trained, and on which classes."""
+
+    name: str
+    folder: str
+    data: str
+    method: str
+    papers: tuple[str, ...]
+    num_classes: int
+    labels: Labels | None
+    source: str = REPOSITORY
+    license: str = LICENSE
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An original checkpoint: where it lies and what is in it."""
+
+    name: str
+    object: str
+    architecture: Architecture
+    training: Training
+    size: int | None = None
+    """Expected bytes of the object (inferred from the bucket's listing: a soft check)."""
+    testing: bool = False
+
+    @property
+    def url(self) -> str:
+        """Where the original lies."""
+        return f"{BUCKET}/{self.object}"
+
+    @property
+    def num_classes(self) -> int:
+        """Number of logits of the checkpoint's head."""
+        return self.training.num_classes
+
+    @property
+    def arrays(self) -> dict[str, Shape]:
+        """Name -> shape of every array in the file."""
+        return self.architecture.arrays(self.num_classes)
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters in the file, head included."""
+        return self.architecture.parameters(self.num_classes)
+
+
+@dataclass(frozen=True)
+class Handle:
+    """One published model: a checkpoint with its head, or its pooled features."""
+
+    name: str
+    checkpoint: Checkpoint
+    head: Head
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of logits; None for a feature extractor."""
+        return self.checkpoint.num_classes if self.head == "classification" else None
+
+    @property
+    def arrays(self) -> dict[str, Shape]:
+        """Name -> shape of every parameter of this model: all of the checkpoint, for `fe` without `head`."""
+        return self.checkpoint.architecture.arrays(self.num_classes)
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters of this model."""
+        return self.checkpoint.architecture.parameters(self.num_classes)
+
+    @property
+    def outputs(self) -> int:
+        """Length of the output vector: logits, or features."""
+        return self.num_classes or self.checkpoint.architecture.hidden_dim
+
+    @property
+    def labels(self) -> Labels | None:
+        """The class list, where this model has a head whose classes are known."""
+        return self.checkpoint.training.labels if self.head == "classification" else None
+
+
+B16 = Architecture("B/16", 16, 768, 12, 384, 3072)
+B32 = Architecture("B/32", 32, 768, 12, 384, 3072)
+L16 = Architecture("L/16", 16, 1024, 24, 512, 4096)
+TINY = Architecture("Ti/8", 8, 32, 2, 24, 48, image_size=32)
+SQUARE = Architecture("Sq/8", 8, 16, 4, 16, 16, image_size=32)
+"""Tokens, channels and both hidden layers are 16 wide: shapes alone tell no kernel from another, nor its transpose."""
+
+_PLAIN = "supervised, from scratch"
+SAM = Training(
+    "sam",
+    "sam",
+    "ImageNet-1k",
+    f"{_PLAIN}, with sharpness-aware minimisation (SAM)",
+    (MIXER_PAPER, SAM_PAPER, VIT_SAM_PAPER),
+    1000,
+    LABELS_1K,
+)
+# On ImageNet-1k alone (https://github.com/huggingface/pytorch-image-models/pull/651), not as version 1 said.
+I1K = Training("i1k", "imagenet1k", "ImageNet-1k", _PLAIN, (MIXER_PAPER,), 1000, LABELS_1K)
+I21K = Training("i21k", "imagenet21k", "ImageNet-21k", _PLAIN, (MIXER_PAPER,), 21843, LABELS_21K)
+SEEDED = Training("seeded", "testing", "nothing", "seeded, never trained", (MIXER_PAPER,), 1000, LABELS_1K)
+
+
+def _row(
+    architecture: Architecture, training: Training, size: int | None = None, *, testing: bool = False
+) -> Checkpoint:
+    name = f"{architecture.name.replace('/', '').lower()}_{training.name}"
+    stored = f"{training.folder}/Mixer-{architecture.name.replace('/', '_')}.npz"
+    return Checkpoint(name, stored, architecture, training, size, testing)
+
+
+_ROWS = (
+    _row(B16, SAM, 239_567_448),
+    _row(B32, SAM, 241_219_272),
+    _row(B16, I1K, 239_564_448),
+    _row(L16, I1K, 832_868_560),
+    _row(B16, I21K, 303_677_516),
+    _row(L16, I21K, 918_324_860),
+    _row(TINY, SEEDED, testing=True),
+    _row(SQUARE, SEEDED, testing=True),
+)
+
+CHECKPOINTS: dict[str, Checkpoint] = {row.name: row for row in _ROWS if not row.testing}
+"""The six checkpoints of the collection, by name."""
+
+_ALL_HANDLES = {
+    handle.name: handle for handle in (Handle(f"mixer_{row.name}_{head}", row, head) for row in _ROWS for head in HEADS)
+}
+
+HANDLES: dict[str, Handle] = {name: handle for name, handle in _ALL_HANDLES.items() if not handle.checkpoint.testing}
+"""The twelve handles of the collection, by name."""
+
+TESTING_HANDLES: dict[str, Handle] = {
+    name: handle for name, handle in _ALL_HANDLES.items() if handle.checkpoint.architecture is TINY
+}
+"""Tiny models for the tests: found when named, never listed nor part of "all twelve"."""
+
+SQUARE_HANDLES: dict[str, Handle] = {
+    name: handle for name, handle in _ALL_HANDLES.items() if handle.checkpoint.architecture is SQUARE
+}
+"""The same, for what goes unnoticed where all shapes are alike."""
+
+
+def select_handles(names: Sequence[str] = ()) -> list[Handle]:
+    """Return the handles of these names, each once, in the given order; no name means all twelve.
+
+    Raises:
+        UsageError: names all that are unknown, each with its nearest neighbours.
+    """
+    if not names:
+        return list(HANDLES.values())
+    unknown = [name for name in names if name not in _ALL_HANDLES]
+    if unknown:
+        raise UsageError("\n".join(_unknown_handle(name) for name in unknown))
+    return [_ALL_HANDLES[name] for name in dict.fromkeys(names)]
+
+
+def _unknown_handle(name: str) -> str:
+    nearest = difflib.get_close_matches(name, HANDLES, n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(nearest)}?" if nearest else "`mixer-jax2tf list` shows the twelve."
+    return f"unknown handle {name!r}: {hint}"
+
+
+def own_handle(template: Handle, name: str, num_classes: int) -> Handle:
+    """Return the handle of one's own Mixer: the architecture and head of `template`, another name and class count.
+
+    Raises:
+        UsageError: the name belongs to the catalog or cannot be a directory's.
+    """
+    if name in _ALL_HANDLES:
+        raise UsageError(f"--name {name!r} belongs to the catalog: give your own model a name of its own.")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,99}", name):
+        raise UsageError(
+            f"--name {name!r} cannot name a model: expected lower-case letters, digits, '_', '-' and '.', "
+            "starting with a letter or digit, at most 100 of them."
+        )
+    training = replace(
+        template.checkpoint.training,
+        data="unknown",
+        method="unknown",
+        papers=(MIXER_PAPER,),
+        num_classes=num_classes,
+        labels=None,
+        source="one's own",
+        license="unknown",
+    )
+    return Handle(name, replace(template.checkpoint, name=name, training=training, size=None), template.head)

@@ -1,0 +1,61 @@
+"""The digests of known checkpoint files: what tells an original from a seeded one, and a changed one from both.
+
+`models/digests.json` holds an entry for each file that was seen and recorded: `original` from the public bucket,
+`seeded` from `mixer-jax2tf seed`. A file that has no entry is `unknown`.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+Origin = Literal["original", "seeded", "unknown", "own"]
+
+DIGESTS_FILE = Path(__file__).parent / "digests.json"
+
+
+@dataclass(frozen=True)
+class Digest:
+    """What is recorded of one file: `md5` and `crc32c` in base64, as the store gives them, `sha256` in hexadecimal."""
+
+    object: str
+    origin: Literal["original", "seeded"]
+    size: int
+    md5: str
+    crc32c: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class DigestTable:
+    """All entries; at most one original and one seeded for each object."""
+
+    entries: tuple[Digest, ...]
+
+    @classmethod
+    def read(cls, path: Path = DIGESTS_FILE) -> "DigestTable":
+        """Read the table from its JSON file."""
+        return cls(tuple(Digest(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))))
+
+    def write(self, path: Path = DIGESTS_FILE) -> None:
+        """Write the table, sorted, so that a change reads well in a diff."""
+        rows = sorted((asdict(entry) for entry in self.entries), key=lambda row: (row["object"], row["origin"]))
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        partial.replace(path)
+
+    def find(self, name: str, origin: str) -> Digest | None:
+        """Return the entry of an object (its name in the bucket) and origin, if there is one."""
+        return next((entry for entry in self.entries if (entry.object, entry.origin) == (name, origin)), None)
+
+    def with_entry(self, new: Digest) -> "DigestTable":
+        """Return a table in which `new` stands for its object and origin."""
+        kept = (entry for entry in self.entries if (entry.object, entry.origin) != (new.object, new.origin))
+        return DigestTable((*kept, new))
+
+    def origin_of(self, name: str, sha256: str) -> Origin:
+        """Return where a file of this content comes from, read for object `name`; `unknown` without an entry."""
+        for entry in self.entries:
+            if (entry.object, entry.sha256) == (name, sha256):
+                return entry.origin
+        return "unknown"

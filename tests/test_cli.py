@@ -1,0 +1,999 @@
+"""The command line: each command, each error, on tiny models."""
+
+import hashlib
+import json
+import logging
+import os
+import pickle
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import export.manifest
+import export.saved_model
+import validation.report
+from convert.cli import batch, catalog_commands, checking, main, stages
+from convert.seeded import seeded_arrays, write_seeded
+from models.catalog import BUCKET, HANDLES, TESTING_HANDLES
+from models.digests import Digest, DigestTable
+from models.provenance import sources_sha256
+from models.records import Manifest, Report
+from validation.tolerances import TOLERANCES
+
+CLASSIFIER, EXTRACTOR = TESTING_HANDLES
+CHECKPOINT = TESTING_HANDLES[CLASSIFIER].checkpoint
+ABSENT = "mixer_b32_sam_fe"
+"""A handle whose checkpoint is not in the sources of these tests."""
+
+WEIGHTS = "variables/variables.data-00000-of-00001"
+
+
+@dataclass(frozen=True)
+class Result:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out, parse_constant=pytest.fail)
+
+    @property
+    def verdicts(self):
+        return {outcome["handle"]: outcome["verdict"] for outcome in self.json}
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run the command line in this process; whatever goes wrong, no traceback is shown."""
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    before = signal.getsignal(signal.SIGTERM)
+    logger = logging.getLogger("convert")
+
+    def call(*arguments):
+        logger.handlers.clear()  # its handler keeps the standard error of whoever called first
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        if "--debug" not in arguments:
+            assert "Traceback" not in printed.err + printed.out
+        return Result(exit_.value.code or 0, printed.out, printed.err)
+
+    yield call
+    logger.handlers.clear()
+    logger.setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def build(tiny_build, tmp_path):
+    """A copy of both tiny models that may be changed."""
+    return Path(shutil.copytree(tiny_build, tmp_path / "build"))
+
+
+@pytest.fixture
+def conversions(monkeypatch):
+    """Count the SavedModels that are written."""
+    written = []
+    real = export.saved_model.write_saved_model
+
+    def count(function, params, directory, **options):
+        written.append(directory.parent.name)
+        real(function, params, directory, **options)
+
+    monkeypatch.setattr(export.saved_model, "write_saved_model", count)
+    return written
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """Let the table of digests hold one entry for the tiny checkpoint."""
+
+    def let(*origins, sha256="0" * 64):
+        entries = tuple(Digest(CHECKPOINT.object, origin, 1, "", "", sha256) for origin in origins)
+        monkeypatch.setattr(DigestTable, "read", classmethod(lambda cls, path=None: cls(entries)))
+
+    return let
+
+
+def contents(folder):
+    """Every file below a folder: its bytes and time of modification."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def sha256_of(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# --- list ---
+
+
+def test_list_prints_a_table_of_the_twelve(run):
+    result = run("list")
+    assert result.status == 0
+    assert all(result.out.count(f"│ {handle} ") == 1 for handle in HANDLES)
+    assert not any(handle in result.out for handle in TESTING_HANDLES)
+    assert "59,880,472" in result.out
+    assert "sam/Mixer-B_16.npz" in result.out
+    assert "1000 logits" in result.out
+    assert "768 features" in result.out
+
+
+def test_list_json_tells_all_the_catalog_knows(run):
+    rows = run("list", "--json").json
+    assert [row["handle"] for row in rows] == list(HANDLES)
+    row = rows[0]
+    assert row["checkpoint"]["url"].startswith(f"{BUCKET}/")
+    assert row["architecture"]["patch_size"] in (16, 32)
+    assert {"papers", "license", "training_data", "training_method", "labels", "outputs"} <= row.keys()
+
+
+def test_list_takes_handles(run):
+    rows = run("list", EXTRACTOR, "mixer_l16_i21k_fe", EXTRACTOR, "--json").json
+    assert [row["handle"] for row in rows] == [EXTRACTOR, "mixer_l16_i21k_fe"]
+
+
+# --- usage ---
+
+
+def test_without_arguments_the_help_is_shown(run):
+    result = run()
+    shown = result.out + result.err
+    assert result.status in (0, 2)
+    for command in ("list", "seed", "fetch", "convert", "validate", "convert-all", "--debug"):
+        assert command in shown
+
+
+@pytest.mark.parametrize("command", ["list", "seed", "fetch", "convert", "validate", "convert-all"])
+def test_each_command_has_help(command, run):
+    result = run(command, "--help")
+    assert result.status == 0
+    assert "Usage: mixer-jax2tf" in result.out
+
+
+@pytest.mark.parametrize("command", ["list", "fetch", "convert", "validate", "convert-all"])
+def test_an_unknown_handle_gets_its_nearest_neighbours(command, run):
+    result = run(command, "mixer_b16_sam_classificaton", "zzz")
+    assert result.status == 2
+    assert result.out == ""
+    first, second = result.err.splitlines()
+    assert first.startswith("mixer-jax2tf: unknown handle 'mixer_b16_sam_classificaton': did you mean ")
+    assert "mixer_b16_sam_classification" in first
+    assert second == "unknown handle 'zzz': `mixer-jax2tf list` shows the twelve."
+
+
+@pytest.mark.parametrize("version", ["0", "-1", "abc", "1.5", ""])
+@pytest.mark.parametrize("command", ["convert", "validate", "convert-all"])
+def test_a_bad_version_is_refused(command, version, run, tmp_path):
+    result = run(command, CLASSIFIER, "--version", version, "--out", tmp_path / "out")
+    assert result.status == 2
+    assert "--version" in result.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("convert", "--flavour", "plain"), "native"),
+        (("convert", "--nonsense"), "--nonsense"),
+        (("nonsense",), "nonsense"),
+        (("seed",), "DIR"),
+    ],
+)
+def test_a_word_that_means_nothing_is_refused(arguments, text, run):
+    result = run(*arguments)
+    assert result.status == 2
+    assert text in result.err
+
+
+@pytest.mark.parametrize("command", ["fetch", "convert", "validate", "convert-all"])
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("s3://mixer_models", "s3 is not read here"),
+        ("gs://", "does not name a bucket"),
+        ("no/such/folder", "does not exist"),
+        (__file__, "is a file"),
+    ],
+)
+def test_a_source_that_is_no_source_is_refused(command, source, text, run, tmp_path):
+    out = () if command == "fetch" else ("--out", tmp_path / "out")
+    result = run(command, CLASSIFIER, "--source", source, *out)
+    assert result.status == 2
+    assert text in result.err
+    assert "expected gs://bucket" in result.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_debug_shows_where_a_usage_error_comes_from(run):
+    result = run("list", "zzz", "--debug")
+    assert result.status == 2
+    assert "Traceback" in result.err
+    assert "UsageError" in result.err
+    assert result.err.endswith("mixer-jax2tf: unknown handle 'zzz': `mixer-jax2tf list` shows the twelve.\n")
+
+
+def test_debug_shows_why_a_handle_failed(run, tmp_path):
+    result = run("--debug", "convert-all", CLASSIFIER, "--source", tmp_path, "--out", tmp_path / "out")
+    assert result.status == 1
+    assert "Traceback" in result.err
+    assert "_from_directory" in result.err
+
+
+def test_a_mistake_in_the_program_is_called_one(run, monkeypatch):
+    def fail(_):
+        raise RuntimeError("some detail")
+
+    monkeypatch.setattr(catalog_commands, "select_handles", fail)
+    result = run("list")
+    assert result.status == 1
+    assert "unexpected RuntimeError: some detail" in result.err
+    assert "--debug shows where" in result.err
+
+
+# --- seed and fetch ---
+
+
+def test_seed_writes_the_buckets_layout_and_keeps_what_is_there(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(catalog_commands, "CHECKPOINTS", {CHECKPOINT.name: CHECKPOINT})
+    first = run("seed", tmp_path / "seeded")
+    assert first.status == 0
+    before = contents(tmp_path)
+    assert list(before) == [f"seeded/{CHECKPOINT.object}"]
+    assert CHECKPOINT.object in first.err
+    assert "MB" in first.err
+    if DigestTable.read().find(CHECKPOINT.object, "seeded"):
+        assert run("seed", tmp_path / "seeded").status == 0
+        assert contents(tmp_path) == before
+
+
+def test_seed_leaves_a_foreign_file_alone(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(catalog_commands, "CHECKPOINTS", {CHECKPOINT.name: CHECKPOINT})
+    path = tmp_path / CHECKPOINT.object
+    path.parent.mkdir()
+    path.write_bytes(b"mine")
+    result = run("seed", tmp_path)
+    assert result.status == 1
+    assert f"{path} exists and is not the seeded file" in result.err
+    assert path.read_bytes() == b"mine"
+
+
+def test_seed_below_a_file_is_refused(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(catalog_commands, "CHECKPOINTS", {CHECKPOINT.name: CHECKPOINT})
+    (tmp_path / "file").write_text("")
+    result = run("seed", tmp_path / "file")
+    assert result.status == 1
+    assert "cannot be written: Not a directory" in result.err
+
+
+def test_fetch_uses_a_directory_in_place(run, tiny_source):
+    result = run("fetch", *TESTING_HANDLES, "--source", tiny_source, "--json")
+    assert result.status == 0
+    (row,) = result.json
+    path = tiny_source / CHECKPOINT.object
+    assert (row["object"], row["path"], row["transferred"]) == (CHECKPOINT.object, str(path), 0)
+    assert row["size"] == path.stat().st_size
+
+
+def test_fetch_prints_a_table(run, tiny_source):
+    result = run("fetch", CLASSIFIER, "--source", tiny_source)
+    assert result.status == 0
+    assert CHECKPOINT.object in result.out
+    assert "0.0 MB" in result.out
+
+
+def test_fetch_tells_what_is_missing_and_does_the_rest(run, tiny_source):
+    result = run("fetch", ABSENT, CLASSIFIER, "--source", tiny_source, "--json")
+    assert result.status == 1
+    assert [row["object"] for row in result.json] == [CHECKPOINT.object]
+    assert f"sam/Mixer-B_32.npz is missing in {tiny_source}" in result.err
+
+
+def test_record_is_for_originals_only(run, tiny_source):
+    before = DigestTable.read()
+    result = run("fetch", CLASSIFIER, "--record", "--source", tiny_source)
+    assert result.status == 2
+    assert f"--record takes originals, from {BUCKET} only; --source is {tiny_source}" in result.err
+    assert DigestTable.read() == before
+
+
+# --- convert, validate, convert-all ---
+
+
+def test_convert_then_validate_then_convert_all(run, tiny_source, tmp_path, conversions, known):
+    known("seeded", sha256=sha256_of(tiny_source / CHECKPOINT.object))
+    out = tmp_path / "new" / "out"
+    places = (*TESTING_HANDLES, "--source", tiny_source, "--out", out, "--version", 7, "--json")
+
+    converted = run("convert", *places)
+    assert converted.status == 0
+    assert converted.verdicts == {CLASSIFIER: "converted", EXTRACTOR: "converted"}
+    for handle in TESTING_HANDLES:
+        assert {path.name for path in (out / handle).iterdir()} == {"7", "7.manifest.json"}
+        manifest = Manifest.read(out / handle / "7.manifest.json")
+        assert (manifest.handle, manifest.version) == (handle, 7)
+        assert manifest.checkpoint.origin == "seeded"
+
+    validated = run("validate", *places)
+    assert validated.status == 0
+    assert validated.verdicts == {CLASSIFIER: "passed", EXTRACTOR: "passed"}
+    assert {Report.read(path).verdict for path in out.glob("*/7.report.json")} == {"passed"}
+
+    before = contents(out)
+    kept = run("convert-all", *places)
+    assert kept.verdicts == {CLASSIFIER: "kept", EXTRACTOR: "kept"}
+    assert contents(out) == before
+    assert conversions == [CLASSIFIER, EXTRACTOR]
+
+
+def test_the_table_tells_what_became_of_the_handles(run, tiny_source, build, tmp_path, monkeypatch, known):
+    known("seeded", sha256=sha256_of(tiny_source / CHECKPOINT.object))
+    summary = tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    result = run("validate", *TESTING_HANDLES, "--source", tiny_source, "--out", build)
+    assert result.status == 0
+    header = "handle origin parameters size seconds worst difference agreement verdict"
+    assert header.split() == re.findall(r"[a-z]+", next(line for line in result.out.splitlines() if "handle" in line))
+    row = next(line for line in result.out.splitlines() if CLASSIFIER in line)
+    assert [cell.strip() for cell in row.strip("│").split("│")][:3] == [CLASSIFIER, "seeded", "47,416"]
+    assert re.search(r"│ +\d\.\de-0\d +│ +100% +│ passed +│", row)
+    lines = summary.read_text().splitlines()
+    assert lines[0].startswith("| handle | origin | parameters | size |")
+    assert lines[2].startswith(f"| {CLASSIFIER} | seeded | 47,416 | ")
+    assert len(lines) == 4
+
+
+@pytest.mark.parametrize(("origins", "origin"), [((), "unknown"), (("original",), "original")])
+def test_the_origin_is_that_of_the_digest_table(origins, origin, run, tiny_source, tmp_path, known):
+    known(*origins, sha256=sha256_of(tiny_source / CHECKPOINT.object))
+    result = run("convert-all", EXTRACTOR, "--source", tiny_source, "--out", tmp_path, "--json")
+    assert [outcome["origin"] for outcome in result.json] == [origin]
+    assert Manifest.read(tmp_path / EXTRACTOR / "2.manifest.json").checkpoint.origin == origin
+    assert Report.read(tmp_path / EXTRACTOR / "2.report.json").origin == origin
+
+
+def test_a_file_that_differs_from_the_recorded_original_is_refused(run, tiny_source, tmp_path, known):
+    known("original")
+    result = run("convert", CLASSIFIER, "--source", tiny_source, "--out", tmp_path / "out")
+    assert result.status == 1
+    assert f"expected that of the recorded original, {'0' * 64}" in result.err
+    assert "fetch --record" in result.err
+    assert contents(tmp_path / "out") == {}
+
+
+def test_jax_runs_once_for_both_heads(run, tiny_source, build, monkeypatch):
+    computed = []
+    real = checking.compute_reference
+
+    def count(checkpoint, *arguments):
+        computed.append(checkpoint.name)
+        return real(checkpoint, *arguments)
+
+    monkeypatch.setattr(checking, "compute_reference", count)
+    assert run("validate", *TESTING_HANDLES, "--source", tiny_source, "--out", build).status == 0
+    assert computed == [CHECKPOINT.name]
+
+
+def test_convert_refuses_what_exists_and_names_all_of_it(run, tiny_source, build, conversions):
+    before = contents(build)
+    result = run("convert", *TESTING_HANDLES, "--source", tiny_source, "--out", build)
+    assert result.status == 2
+    for handle in TESTING_HANDLES:
+        assert str(build / handle / "2") in result.err
+    assert "--overwrite to replace" in result.err
+    assert contents(build) == before
+    assert conversions == []
+
+
+def test_overwrite_replaces(run, tiny_source, build):
+    before = contents(build)
+    result = run("convert", CLASSIFIER, "--source", tiny_source, "--out", build, "--overwrite")
+    assert result.status == 0
+    after = contents(build)
+    assert before.keys() - after.keys() == {f"{CLASSIFIER}/2.report.json"}
+    assert after.keys() <= before.keys()
+    assert after[f"{CLASSIFIER}/2/{WEIGHTS}"][0] == before[f"{CLASSIFIER}/2/{WEIGHTS}"][0]
+    assert after[f"{CLASSIFIER}/2/{WEIGHTS}"][1] != before[f"{CLASSIFIER}/2/{WEIGHTS}"][1]
+    assert sorted(path.name for path in (build / CLASSIFIER).iterdir()) == ["2", "2.manifest.json"]
+
+
+@pytest.mark.parametrize("command", ["convert", "validate"])
+def test_a_missing_checkpoint_fails_its_handles_only(command, run, tiny_source, build, tmp_path):
+    out = build if command == "validate" else tmp_path / "out"
+    result = run(command, ABSENT, EXTRACTOR, "--source", tiny_source, "--out", out, "--json")
+    assert result.status == 1
+    assert result.verdicts == {ABSENT: "failed", EXTRACTOR: "converted" if command == "convert" else "passed"}
+    assert "1 of 2 handles failed" in result.err
+    assert f"{ABSENT}: sam/Mixer-B_32.npz is missing in {tiny_source}" in result.err
+    assert not (out / ABSENT).exists()
+
+
+def test_an_unexpected_exception_fails_its_handle_only(run, tiny_source, tmp_path, monkeypatch):
+    real = export.saved_model.write_saved_model
+
+    def fail(function, params, directory, **options):
+        real(function, params, directory, **options)
+        if "head" in params:
+            raise RuntimeError("some detail")
+
+    monkeypatch.setattr(export.saved_model, "write_saved_model", fail)
+    result = run("convert-all", *TESTING_HANDLES, "--source", tiny_source, "--out", tmp_path, "--json")
+    assert result.status == 1
+    assert result.verdicts == {CLASSIFIER: "failed", EXTRACTOR: "passed"}
+    assert f"{CLASSIFIER}: unexpected RuntimeError: some detail" in result.err
+    assert list((tmp_path / CLASSIFIER).iterdir()) == []
+
+
+def test_an_unexpected_exception_while_reading_fails_its_handles_only(run, tiny_source, build, monkeypatch):
+    real = stages.bring
+
+    def fail(checkpoint, source, **progress):
+        if checkpoint.name != CHECKPOINT.name:
+            raise RuntimeError("some detail")
+        return real(checkpoint, source, **progress)
+
+    monkeypatch.setattr(stages, "bring", fail)
+    result = run("validate", ABSENT, EXTRACTOR, "--source", tiny_source, "--out", build, "--json")
+    assert result.status == 1
+    assert result.verdicts == {ABSENT: "failed", EXTRACTOR: "passed"}
+    assert f"{ABSENT}: unexpected RuntimeError: some detail" in result.err
+
+
+# --- bad checkpoints ---
+
+
+def arrays(**changes):
+    return {name: values.copy() for name, values in seeded_arrays(replace(CHECKPOINT, **changes))}
+
+
+def saved(content):
+    def write(path):
+        np.savez(path, **content)
+
+    return write
+
+
+def wrong_architecture(path):
+    wide = replace(CHECKPOINT.architecture, hidden_dim=40)
+    saved(arrays(architecture=wide))(path)
+
+
+def too_many_classes(path):
+    saved(arrays(training=replace(CHECKPOINT.training, num_classes=21843)))(path)
+
+
+def half_precision(path):
+    content = arrays()
+    content["stem/bias"] = content["stem/bias"].astype(np.float16)
+    saved(content)(path)
+
+
+def with_nan(path):
+    content = arrays()
+    content["head/kernel"][3, 4] = np.nan
+    saved(content)(path)
+
+
+def with_objects(path):
+    saved(arrays() | {"head/bias": np.array([{}] * 1000, dtype=object)})(path)
+
+
+def truncated(path):
+    saved(arrays())(path)
+    path.write_bytes(path.read_bytes()[:-5000])
+
+
+def damaged(path):
+    saved(arrays())(path)
+    flip(path)
+
+
+BAD_CHECKPOINTS = [
+    (truncated, "it was cut off on the way"),
+    (lambda path: path.write_bytes(b""), "it is empty"),
+    (lambda path: path.write_bytes(b"<html>Not found</html>"), "it is a web page or a server's answer"),
+    (lambda path: path.write_bytes(bytes(range(200, 250))), "it is not an archive"),
+    (lambda path: path.write_bytes(pickle.dumps({"a": 1})), "it is a pickle, which is never loaded"),
+    (with_objects, "pickled objects are never loaded"),
+    (wrong_architecture, "found (40,), expected (32,)"),
+    (too_many_classes, "found (21843,), expected (1000,)"),
+    (half_precision, "stem/bias: found float16 (<f2), expected float32"),
+    (with_nan, "head/kernel: found 1 NaN and 0 infinite of 32,000 values"),
+    (damaged, "damaged (1):"),
+]
+
+
+@pytest.mark.parametrize(("make", "text"), BAD_CHECKPOINTS)
+def test_a_bad_checkpoint_is_told_and_nothing_is_written(make, text, run, tmp_path):
+    path = tmp_path / "source" / CHECKPOINT.object
+    path.parent.mkdir(parents=True)
+    make(path)
+    out = tmp_path / "out"
+    result = run("convert-all", *TESTING_HANDLES, "--source", tmp_path / "source", "--out", out, "--json")
+    assert result.status == 1
+    assert result.verdicts == {CLASSIFIER: "failed", EXTRACTOR: "failed"}
+    assert str(path) in result.err
+    assert text in result.err
+    assert list(out.iterdir()) == []
+
+
+# --- outputs that cannot be ---
+
+
+@pytest.mark.parametrize("command", ["convert", "convert-all"])
+def test_an_output_below_a_file_is_refused(command, run, tiny_source, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = run(command, CLASSIFIER, "--source", tiny_source, "--out", tmp_path / "file" / "out")
+    assert result.status == 2
+    assert f"cannot write to the output directory {tmp_path / 'file' / 'out'} (Not a directory)" in result.err
+
+
+def test_a_disk_that_is_too_small_is_told_before_any_work(run, tmp_path, monkeypatch, conversions):
+    class Usage:
+        free = 1_000_000
+
+    source = tmp_path / "source"
+    source.mkdir()  # empty: had any work begun, it would have failed for that
+    monkeypatch.setattr(batch.shutil, "disk_usage", lambda _: Usage)
+    result = run("convert-all", *TESTING_HANDLES, "--source", source, "--out", tmp_path / "out")
+    assert result.status == 2
+    assert "has 1.0 MB free, 17.0 MB are needed" in result.err
+    assert list((tmp_path / "out").iterdir()) == []
+    assert conversions == []
+
+
+def test_the_disk_need_of_all_twelve_is_told(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "run_batch", lambda _: [])
+    result = run("convert-all", "--source", tmp_path, "--out", tmp_path / "out")
+    needed = sum(4 * handle.parameters + (8 << 20) for handle in HANDLES.values())
+    assert f"{needed / 1e6:,.1f} MB of disk needed" in result.err
+
+
+def test_a_write_that_fails_leaves_nothing(run, tiny_source, tmp_path, monkeypatch):
+    def full(function, params, directory, **options):
+        (directory / "half").write_text("half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(export.saved_model, "write_saved_model", full)
+    result = run("convert", CLASSIFIER, "--source", tiny_source, "--out", tmp_path)
+    assert result.status == 1
+    assert "(No space left on device): nothing was left there" in result.err
+    assert list((tmp_path / CLASSIFIER).iterdir()) == []
+
+
+def test_a_directory_of_the_users_own_is_left_alone(run, tiny_source, tmp_path, conversions):
+    directory = tmp_path / CLASSIFIER / "2"
+    directory.mkdir(parents=True)
+    (directory / "thesis.txt").write_text("the only copy")
+    before = contents(tmp_path)
+    places = (CLASSIFIER, "--source", tiny_source, "--out", tmp_path)
+    plain = run("convert-all", *places)
+    assert (plain.status, conversions) == (2, [])
+    assert f"exists already: {directory}" in plain.err
+    forced = run("convert-all", *places, "--overwrite")
+    assert (forced.status, conversions) == (2, [])
+    assert "is not a SavedModel, so it is left alone" in forced.err
+    assert contents(tmp_path) == before
+
+
+def test_a_model_without_its_manifest_is_not_replaced_unasked(run, tiny_source, build, conversions):
+    (build / CLASSIFIER / "2.manifest.json").unlink()
+    before = contents(build)
+    result = run("convert-all", *TESTING_HANDLES, "--source", tiny_source, "--out", build)
+    assert (result.status, conversions) == (2, [])
+    assert f"exists already: {build / CLASSIFIER / '2'}. " in result.err
+    assert contents(build) == before
+
+
+# --- doing again only what is not right ---
+
+
+def test_the_second_run_converts_nothing(run, tiny_source, build, conversions):
+    before = contents(build)
+    result = run("convert-all", *TESTING_HANDLES, "--source", tiny_source, "--out", build, "--json")
+    assert result.status == 0
+    assert result.verdicts == {CLASSIFIER: "kept", EXTRACTOR: "kept"}
+    assert all(outcome["worst"] < TOLERANCES["max_relative"].limit for outcome in result.json)
+    assert conversions == []
+    assert contents(build) == before
+
+
+def drop_report(build):
+    (build / CLASSIFIER / "2.report.json").unlink()
+
+
+def fail_report(build):
+    path = build / CLASSIFIER / "2.report.json"
+    path.write_text(path.read_text().replace('"verdict": "passed"', '"verdict": "failed"'))
+
+
+def damage_weights(build):
+    flip(build / CLASSIFIER / "2" / WEIGHTS)
+
+
+def drop_a_file(build):
+    (build / CLASSIFIER / "2" / "saved_model.pb").unlink()
+
+
+def add_a_file(build):
+    (build / CLASSIFIER / "2" / "stray").write_text("")
+
+
+def change_pipeline(build):
+    path = build / CLASSIFIER / "2.manifest.json"
+    manifest = Manifest.read(path)
+    path.write_bytes(manifest.model_copy(update={"pipeline_sha256": "0" * 64}).to_bytes())
+
+
+def drop_directory(build):
+    shutil.rmtree(build / CLASSIFIER / "2")
+
+
+@pytest.mark.parametrize(
+    "change", [drop_report, fail_report, damage_weights, drop_a_file, change_pipeline, drop_directory]
+)
+def test_only_what_is_not_right_is_made_anew(change, run, tiny_source, build, conversions):
+    before = contents(build)
+    change(build)
+    result = run("convert-all", *TESTING_HANDLES, "--source", tiny_source, "--out", build, "--json")
+    assert result.status == 0, result.err
+    assert result.verdicts == {CLASSIFIER: "passed", EXTRACTOR: "kept"}
+    assert conversions == [CLASSIFIER]
+    after = contents(build)
+    assert after.keys() == before.keys()
+    assert after[f"{CLASSIFIER}/2/{WEIGHTS}"][0] == before[f"{CLASSIFIER}/2/{WEIGHTS}"][0]
+    assert all(after[name] == before[name] for name in before if name.startswith(EXTRACTOR))
+
+
+def test_a_file_that_the_user_put_into_a_model_is_never_deleted(run, tiny_source, build, conversions):
+    add_a_file(build)
+    before = contents(build)
+    for more in ((), ("--overwrite",)):
+        result = run("convert-all", *TESTING_HANDLES, "--source", tiny_source, "--out", build, *more)
+        assert (result.status, conversions) == (2, [])
+        assert "2 holds files that were not written with it (stray), so it is left alone: move them away" in result.err
+    assert contents(build) == before
+
+
+def test_another_checkpoint_makes_the_handle_anew(run, build, tmp_path, conversions):
+    write_seeded(replace(CHECKPOINT, name="other"), tmp_path / "source")
+    result = run("convert-all", EXTRACTOR, "--source", tmp_path / "source", "--out", build, "--json")
+    assert (result.status, conversions) == (0, [EXTRACTOR])
+    manifest = Manifest.read(build / EXTRACTOR / "2.manifest.json")
+    assert manifest.checkpoint.sha256 == sha256_of(tmp_path / "source" / CHECKPOINT.object)
+
+
+# --- validate ---
+
+
+@pytest.mark.parametrize("place", ["nowhere", "."])
+def test_validate_without_a_manifest_tells_what_to_run(place, run, tiny_source, tmp_path):
+    result = run("validate", CLASSIFIER, "--source", tiny_source, "--out", tmp_path / place)
+    assert result.status == 1
+    assert f"{CLASSIFIER}/2.manifest.json is missing: nothing was converted there" in result.err
+    assert f"Run `mixer-jax2tf convert {CLASSIFIER}` first" in result.err
+
+
+def spoil_manifest(build):
+    (build / CLASSIFIER / "2.manifest.json").write_text("{}")
+
+
+def test_a_manifest_that_is_none_is_told(run, tiny_source, build):
+    spoil_manifest(build)
+    result = run("validate", *TESTING_HANDLES, "--source", tiny_source, "--out", build, "--json")
+    assert result.status == 1
+    assert result.verdicts == {CLASSIFIER: "failed", EXTRACTOR: "passed"}
+    assert "2.manifest.json is not a readable manifest of schema 1" in result.err
+
+
+def change_labels(build):
+    path = build / CLASSIFIER / "2" / "assets" / "labels_1k.txt"
+    path.write_text(path.read_text().replace("goldfish", "silverfish"))
+
+
+def drop_labels(build):
+    (build / CLASSIFIER / "2" / "assets" / "labels_1k.txt").unlink()
+
+
+def swap_models(build):
+    shutil.rmtree(build / CLASSIFIER)
+    shutil.copytree(build / EXTRACTOR, build / CLASSIFIER)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (damage_weights, f"{WEIGHTS} has other contents than the manifest says"),
+        (damage_weights, "does not load: DataLossError"),
+        (drop_a_file, "saved_model.pb is missing"),
+        (add_a_file, "stray is not in the manifest"),
+        (change_labels, "assets/labels_1k.txt has other contents"),
+        (drop_labels, "assets/labels_1k.txt is missing"),
+        (drop_directory, "does not load: OSError: SavedModel file does not exist"),
+        (swap_models, f"the manifest is of {EXTRACTOR}, expected {CLASSIFIER}"),
+    ],
+)
+def test_validate_finds_what_was_tampered_with(change, text, run, tiny_source, build):
+    change(build)
+    result = run("validate", *TESTING_HANDLES, "--source", tiny_source, "--out", build, "--json")
+    assert result.status == 1
+    assert result.verdicts == {CLASSIFIER: "failed", EXTRACTOR: "passed"}
+    assert text in result.err
+    report = Report.read(build / CLASSIFIER / "2.report.json")
+    assert report.verdict == "failed"
+    assert any(text in problem for problem in report.problems)
+
+
+def test_validate_against_another_checkpoint_fails(run, build, tmp_path):
+    write_seeded(replace(CHECKPOINT, name="other"), tmp_path / "source")
+    result = run("validate", EXTRACTOR, "--source", tmp_path / "source", "--out", build)
+    assert result.status == 1
+    assert "made from a checkpoint of sha256" in result.err
+    assert "28 variables differ" in result.err
+    assert "max_relative" in result.err
+    assert f"│ {EXTRACTOR}" in result.out
+    assert "│ failed" in result.out
+
+
+def test_validate_refuses_a_file_for_a_directory(run, tiny_source, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = run("validate", CLASSIFIER, "--source", tiny_source, "--out", tmp_path / "file")
+    assert result.status == 2
+    assert f"--out {tmp_path / 'file'} is not a directory" in result.err
+
+
+def test_a_model_copied_to_another_version_fails(run, tiny_source, build):
+    shutil.copytree(build / EXTRACTOR / "2", build / EXTRACTOR / "3")
+    shutil.copy(build / EXTRACTOR / "2.manifest.json", build / EXTRACTOR / "3.manifest.json")
+    result = run("validate", EXTRACTOR, "--source", tiny_source, "--out", build, "--version", 3)
+    assert result.status == 1
+    assert "the manifest is of version 2, expected 3" in result.err
+
+
+def test_a_handle_that_could_not_be_checked_fails_in_the_junit_file_whatever_its_old_report(run, build, tmp_path):
+    (tmp_path / "source" / CHECKPOINT.object).parent.mkdir(parents=True)
+    (tmp_path / "source" / CHECKPOINT.object).write_bytes(b"")
+    result = run("validate", EXTRACTOR, "--source", tmp_path / "source", "--out", build, "--set", "full", "--json")
+    assert (result.status, result.verdicts) == (1, {EXTRACTOR: "failed"})
+    assert 'failures="1"' in (build / "parity.xml").read_text()
+    assert "it is empty" in (build / "parity.xml").read_text()
+
+
+def test_replacing_needs_room_for_the_largest(run, tiny_source, build):
+    result = run("convert", EXTRACTOR, "--source", tiny_source, "--out", build, "--overwrite")
+    assert result.status == 0
+    assert "0.0 MB of disk needed" not in result.err
+
+
+# --- one's own Mixer ---
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A Mixer of one's own: the tiny architecture, ten classes."""
+    training = replace(CHECKPOINT.training, num_classes=10)
+    path = write_seeded(replace(CHECKPOINT, name="flowers", training=training), tmp_path / "own")
+    return path.rename(tmp_path / "flowers.npz")
+
+
+@pytest.fixture
+def labels(tmp_path):
+    path = tmp_path / "flowers.txt"
+    path.write_text("".join(f"flower {index}\n" for index in range(10)))
+    return path
+
+
+def test_ones_own_mixer_is_converted_and_checked(run, own, labels, tmp_path):
+    out = tmp_path / "out"
+    options = ("--checkpoint", own, "--name", "flowers", "--out", out, "--json")
+    result = run("convert-all", CLASSIFIER, *options, "--labels", labels)
+    assert result.status == 0
+    assert result.verdicts == {"flowers": "passed"}
+    assert result.json[0]["origin"] == "own"
+    assert result.json[0]["agreement"] == 1.0
+    manifest = Manifest.read(out / "flowers" / "2.manifest.json")
+    assert (manifest.handle, manifest.num_classes, manifest.checkpoint.origin) == ("flowers", 10, "own")
+    assert manifest.checkpoint.sha256 == sha256_of(own)
+    assert manifest.checkpoint.object == "flowers.npz"
+    assert Report.read(out / "flowers" / "2.report.json").origin == "own"
+    assert (out / "flowers" / "2" / "assets" / "flowers.txt").read_bytes() == labels.read_bytes()
+    model = tf.saved_model.load(str(out / "flowers" / "2"))
+    assert model(tf.zeros((5, 32, 32, 3))).shape == (5, 10)
+
+    assert run("validate", CLASSIFIER, *options).verdicts == {"flowers": "passed"}
+    refused = run("convert", CLASSIFIER, *options)
+    assert refused.status == 2
+    assert f"exists already: {out / 'flowers' / '2'}" in refused.err
+
+
+def test_ones_own_mixer_is_kept_and_another_of_that_name_refused(run, own, tmp_path, conversions):
+    options = ("convert-all", EXTRACTOR, "--name", "flowers", "--out", tmp_path / "out", "--json", "--checkpoint")
+    assert run(*options, own).verdicts == {"flowers": "passed"}
+    before = contents(tmp_path / "out")
+    assert run(*options, own).verdicts == {"flowers": "kept"}
+    other = write_seeded(replace(CHECKPOINT, name="trees"), tmp_path / "trees")
+    refused = run(*options, other)
+    assert (refused.status, conversions) == (1, ["flowers"])
+    assert f"{tmp_path / 'out' / 'flowers' / '2'} exists already" in refused.err
+    assert contents(tmp_path / "out") == before
+
+
+def test_seeded_weights_stay_seeded_under_any_name(run, tiny_source, tmp_path):
+    file = tiny_source / CHECKPOINT.object
+    options = ("--checkpoint", file, "--name", "mine", "--out", tmp_path)
+    assert run("convert", EXTRACTOR, *options).status == 0
+    assert Manifest.read(tmp_path / "mine" / "2.manifest.json").checkpoint.origin == "seeded"
+
+
+def test_a_feature_extractor_takes_no_class_list(run, own, labels, tmp_path):
+    options = ("--checkpoint", own, "--name", "flowers", "--labels", labels, "--out", tmp_path / "out")
+    result = run("convert", EXTRACTOR, *options)
+    assert result.status == 2
+    assert f"--labels is for classifiers: {EXTRACTOR} gives features" in result.err
+
+
+def test_ones_own_mixer_as_features_without_labels(run, own, tmp_path):
+    out = tmp_path / "out"
+    result = run("convert-all", EXTRACTOR, "--checkpoint", own, "--name", "flowers-fe", "--out", out, "--json")
+    assert result.verdicts == {"flowers-fe": "passed"}
+    assert Manifest.read(out / "flowers-fe" / "2.manifest.json").num_classes is None
+    assert not list((out / "flowers-fe" / "2").rglob("*.txt"))
+
+
+@pytest.mark.parametrize("lines", [9, 11, 0])
+def test_labels_of_another_length_are_refused(lines, run, own, labels, tmp_path):
+    labels.write_text("a flower\n" * lines)
+    options = ("--checkpoint", own, "--name", "flowers", "--labels", labels)
+    result = run("convert", CLASSIFIER, *options, "--out", tmp_path / "out")
+    assert result.status == 1
+    assert f"{labels} has {lines} lines, expected one for each of the 10 classes of {own}" in result.err
+    assert contents(tmp_path / "out") == {}
+
+
+def test_labels_that_are_no_text_are_refused(run, own, labels, tmp_path):
+    labels.write_bytes(b"\xff\xfe\n" * 10)
+    options = ("--checkpoint", own, "--name", "flowers", "--labels", labels)
+    result = run("convert", CLASSIFIER, *options, "--out", tmp_path / "out")
+    assert result.status == 1
+    assert f"{labels} is not UTF-8 text" in result.err
+
+
+@pytest.mark.parametrize(
+    ("handles", "options", "text"),
+    [
+        ((CLASSIFIER,), ("--checkpoint", "x.npz"), "needs both --checkpoint FILE and --name NAME"),
+        ((CLASSIFIER,), ("--name", "x"), "needs both --checkpoint FILE and --name NAME"),
+        ((CLASSIFIER,), ("--labels", "x.txt"), "needs both --checkpoint FILE and --name NAME"),
+        ((CLASSIFIER,), ("--checkpoint", "x.npz", "--name", CLASSIFIER), "belongs to the catalog"),
+        ((CLASSIFIER,), ("--checkpoint", "x.npz", "--name", "mixer_b16_sam_fe"), "belongs to the catalog"),
+        ((CLASSIFIER,), ("--checkpoint", "x.npz", "--name", "../x"), "'../x' cannot name a model"),
+        ((CLASSIFIER,), ("--checkpoint", "x.npz", "--name", ""), "'' cannot name a model"),
+        ((CLASSIFIER, EXTRACTOR), ("--checkpoint", "x.npz", "--name", "x"), "--checkpoint takes one HANDLE"),
+        ((), ("--checkpoint", "x.npz", "--name", "x"), "--checkpoint takes one HANDLE"),
+        (
+            (CLASSIFIER,),
+            ("--checkpoint", "x.npz", "--name", "x", "--labels", "no.txt"),
+            "--labels no.txt is not a file",
+        ),
+    ],
+)
+def test_ones_own_mixer_must_be_named_well(handles, options, text, run, tmp_path):
+    result = run("convert", *handles, *options, "--out", tmp_path / "out")
+    assert result.status == 2
+    assert text in result.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_ones_own_file_must_be_a_mixer_of_that_architecture(run, own, tmp_path):
+    missing = run("convert", CLASSIFIER, "--checkpoint", "no.npz", "--name", "x", "--out", tmp_path / "out")
+    assert missing.status == 1
+    assert "no.npz does not exist" in missing.err
+    other = run("convert", "mixer_b16_sam_fe", "--checkpoint", own, "--name", "x", "--out", tmp_path / "out")
+    assert other.status == 1
+    assert f"{own} is not a checkpoint of B/16" in other.err
+    assert contents(tmp_path / "out") == {}
+
+
+# --- as a process ---
+
+
+def environment(tmp_path):
+    """The environment without what these tests, or the machine that runs them, put into it."""
+    dropped = ("TF_CPP_MIN_LOG_LEVEL", "JAX_PLATFORMS", "GITHUB_STEP_SUMMARY", "COLUMNS", "PYTHONWARNINGS")
+    kept = {name: value for name, value in os.environ.items() if name not in dropped}
+    return kept | {"MIXER_JAX2TF_CACHE": str(tmp_path / "cache")}
+
+
+def test_a_process_says_what_it_does_and_nothing_else(tiny_source, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "convert", "convert-all", *TESTING_HANDLES, "--source", tiny_source]
+    result = subprocess.run(
+        [*command, "--out", out, "--json"], env=environment(tmp_path), capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert [outcome["verdict"] for outcome in json.loads(result.stdout)] == ["passed", "passed"]
+    ours = r"\S+ MB of disk needed in |fetching and reading |looking at |converting |checking |mixer_\w+: passed in "
+    lines = result.stderr.splitlines()
+    assert [line for line in lines if not re.match(f"{ours}|not checked: ", line)] == []
+    assert "not checked: cuda, rocm, tpu: exported, not run" in lines
+    assert not (tmp_path / "cache").exists()
+
+
+def test_an_error_of_a_process_is_one_message(tmp_path):
+    command = [sys.executable, "-m", "convert", "list", "mixer_b16"]
+    result = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("mixer-jax2tf: unknown handle 'mixer_b16'")
+    assert len(result.stderr.splitlines()) == 1
+
+
+WAITING = """
+import pathlib, signal, sys, time
+from convert.cli import main, stages
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests with Ctrl-C ignored
+handle, marker, install = sys.argv.pop(1), pathlib.Path(sys.argv.pop(1)), stages.install
+
+def wait_before(stage, destination, *arguments, **options):
+    if destination.handle == handle:
+        marker.touch()
+        time.sleep(120)
+    install(stage, destination, *arguments, **options)
+
+stages.install = wait_before
+main()
+"""
+
+
+def interrupt_before(handle, number, arguments, tmp_path):
+    """Run the command line in a process, and send it a signal when this handle is written but not yet in place."""
+    marker = tmp_path / "marker"
+    command = [sys.executable, "-c", WAITING, handle, marker, *arguments]
+    with subprocess.Popen(command, env=environment(tmp_path), stderr=subprocess.PIPE, text=True) as process:
+        while not marker.exists() and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert "Traceback" not in err
+    assert "interrupted: what was finished stays; run the same command again to go on" in err
+    return process.returncode
+
+
+def test_ctrl_c_ends_with_130_and_leaves_nothing_half_made(tiny_source, tmp_path):
+    arguments = ["convert", CLASSIFIER, "--source", tiny_source, "--out", tmp_path / "out"]
+    assert interrupt_before(CLASSIFIER, signal.SIGINT, arguments, tmp_path) == 130
+    assert list((tmp_path / "out" / CLASSIFIER).iterdir()) == []
+
+
+def test_sigterm_ends_with_143_and_the_next_run_goes_on(run, tiny_source, tmp_path, conversions, monkeypatch):
+    # This process may have read the sources long before that one: read them anew, as the next process would.
+    for module in (export.manifest, validation.report):
+        monkeypatch.setattr(module, "sources_sha256", sources_sha256.__wrapped__)
+    out = tmp_path / "out"
+    arguments = ["convert-all", *TESTING_HANDLES, "--source", tiny_source, "--out", out]
+    assert interrupt_before(EXTRACTOR, signal.SIGTERM, arguments, tmp_path) == 143
+    whole = {"2", "2.manifest.json", "2.report.json"}
+    assert {path.name for path in (out / CLASSIFIER).iterdir()} == whole
+    assert list((out / EXTRACTOR).iterdir()) == []
+
+    again = run(*arguments, "--json")
+    assert again.verdicts == {CLASSIFIER: "kept", EXTRACTOR: "passed"}
+    assert conversions == [EXTRACTOR]
+    assert {path.name for path in (out / EXTRACTOR).iterdir()} == whole

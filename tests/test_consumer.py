@@ -1,0 +1,283 @@
+"""What a consumer does with a model, in a process of its own; and that a broken model is noticed there."""
+
+import ast
+import json
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tensorflow as tf
+from jax.experimental import jax2tf
+
+from convert.checkpoint import load_checkpoint
+from export.saved_model import write_saved_model
+from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
+from models.mixer import MlpMixer
+from validation import consumer
+from validation.consumer import LIMIT, run_consumer
+from validation.tolerances import TOLERANCES
+
+FILE = Path(consumer.__file__)
+SIZE = 32
+WAYS_IN = [
+    "signatures",
+    "__call__",
+    "tf.function",
+    "saved again",
+    "hub.load",
+    "hub.KerasLayer, frozen",
+    "hub.KerasLayer, trainable",
+    "Keras 3 TFSMLayer",
+    "saved_model_cli run",
+]
+OTHERS = ["load", "class list", "variables", "gradients", "no JAX, no Flax"]
+REFUSED = ["batch 0", "wrong height", "wrong width", "wrong rank"]
+CONVERTED_IF_AN_ARRAY = ["float64", "uint8"]
+
+each_handle = pytest.mark.parametrize("name", TESTING_HANDLES)
+
+
+def directory_of(build, name):
+    return build / name / str(DEFAULT_VERSION)
+
+
+def in_jax(source, handle, images):
+    row = handle.checkpoint
+    loaded = load_checkpoint(source / row.object, row.architecture, num_classes=row.num_classes)
+    model = MlpMixer(row.architecture, handle.num_classes)
+    return np.asarray(jax.jit(model.apply)({"params": loaded.for_head(handle.head)}, images))
+
+
+@pytest.fixture(scope="module")
+def results(tiny_build, tiny_source, tmp_path_factory):
+    """Both models' results, held against JAX."""
+    folder = tmp_path_factory.mktemp("consumer")
+    images = np.random.default_rng(0).uniform(-1, 1, (4, SIZE, SIZE, 3)).astype(np.float32)
+    np.save(folder / "inputs.npy", images)
+
+    def run(name):
+        expected = folder / f"{name}.npy"
+        np.save(expected, in_jax(tiny_source, TESTING_HANDLES[name], images))
+        return run_consumer(directory_of(tiny_build, name), inputs=folder / "inputs.npy", expected=expected)
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(TESTING_HANDLES, pool.map(run, TESTING_HANDLES), strict=True))
+
+
+def by_name(result):
+    return {check["name"]: check for check in result["checks"]}
+
+
+@each_handle
+def test_every_check_is_there_and_none_fails_or_is_absent(results, name):
+    checks = by_name(results[name])
+    assert list(checks) == list(consumer.CHECKS)
+    assert {
+        check["name"]: check["detail"] for check in checks.values() if check["status"] in ("failed", "absent")
+    } == {}
+    assert {checks[check]["status"] for check in WAYS_IN + OTHERS} == {"passed"}
+    assert len(checks) == len(WAYS_IN + OTHERS) + 3 * len(consumer.BAD_INPUTS)
+    assert all(set(check) == {"name", "status", "detail", "worst"} for check in checks.values())
+
+
+@each_handle
+def test_every_way_in_computes_what_jax_computes(results, name):
+    checks = by_name(results[name])
+    assert TOLERANCES["max_relative"].limit == LIMIT
+    for way in WAYS_IN:
+        assert checks[way]["worst"] <= LIMIT, way
+    assert max(checks[way]["worst"] for way in WAYS_IN) > 0, "never bit for bit: JAX compiles otherwise"
+
+
+@each_handle
+def test_training_changes_the_weights(results, name):
+    checks, variables = by_name(results[name]), len(TESTING_HANDLES[name].arrays)
+    assert checks["gradients"]["detail"].startswith(f"{variables}, none None")
+    for way in ("hub.KerasLayer, trainable", "Keras 3 TFSMLayer"):
+        changed, of = checks[way]["detail"].rpartition("changed ")[2].removesuffix(" weights").split(" of ")
+        # A bias that the next LayerNorm takes away has a gradient of rounding only; there is one a block.
+        assert (int(of), int(changed) >= variables - 2) == (variables, True), checks[way]
+
+
+@each_handle
+def test_class_list_is_read_where_there_is_one(results, name):
+    detail = by_name(results[name])["class list"]["detail"]
+    classes = TESTING_HANDLES[name].num_classes
+    assert detail == (f"{classes} names, {classes} outputs" if classes else "no class list, as in a feature extractor")
+
+
+@each_handle
+def test_bad_inputs_are_refused_in_words_or_do_no_harm(results, name):
+    checks, outputs = by_name(results[name]), TESTING_HANDLES[name].outputs
+    for bad in REFUSED:
+        for way in consumer.BAD_WAYS:
+            assert checks[f"{bad}, {way}"]["status"] == "refused", (bad, way)
+    for bad in CONVERTED_IF_AN_ARRAY:
+        for way in ("__call__", "signature"):
+            assert checks[f"{bad}, {way}"]["status"] == "refused", (bad, way)
+        array = checks[f"{bad}, __call__ of an array"]
+        assert (array["status"], array["worst"]) == ("accepted", 0)
+    for way in consumer.BAD_WAYS:
+        assert checks[f"NaN, {way}"]["status"] == "accepted"
+        assert checks[f"NaN, {way}"]["detail"].startswith(f"outputs (4, {outputs}); NaN went in for 1 images")
+    assert "Expected value >= 1 for dimension variable 'batch'" in checks["batch 0, signature"]["detail"]
+    assert f"shape=(None, {SIZE}, {SIZE}, 3)" in checks["wrong height, __call__"]["detail"]
+    assert f"tensor<?x{SIZE}x{SIZE}x3xf32>" in checks["wrong rank, signature"]["detail"]
+    assert "expected to be a float tensor but is a double tensor" in checks["float64, signature"]["detail"]
+
+
+@each_handle
+def test_result_says_what_it_ran_in(results, name):
+    from importlib.metadata import version
+
+    found = {key: value for key, value in results[name].items() if key != "checks"}
+    names = {"tensorflow": "tensorflow", "numpy": "numpy", "keras": "keras", "tf_keras": "tf-keras"}
+    expected = {key: version(package) for key, package in names.items()}
+    python = sys.version.split()[0]
+    assert found == {**expected, "tensorflow_hub": version("tensorflow-hub"), "python": python}
+
+
+def test_wrong_outputs_are_noticed_by_the_file_alone(tiny_build, tmp_path):
+    shutil.copy(FILE, tmp_path / "alone.py")
+    name = "mixer_ti8_seeded_fe"
+    np.save(tmp_path / "inputs.npy", np.zeros((1, SIZE, SIZE, 3), np.float32))
+    np.save(tmp_path / "expected.npy", np.arange(TESTING_HANDLES[name].outputs, dtype=np.float32)[None])
+    command = [sys.executable, "alone.py", directory_of(tiny_build, name), "--inputs", "inputs.npy"]
+    command += ["--expected", "expected.npy", "--json", "result.json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    checks = by_name(json.loads((tmp_path / "result.json").read_text()))
+    assert {check for check in checks if checks[check]["status"] == "failed"} == set(WAYS_IN)
+    for way in WAYS_IN:
+        assert checks[way]["worst"] > 100 * LIMIT
+        assert checks[way]["detail"].startswith("over the limit of 5e-05: ")
+    lines = done.stdout.splitlines()
+    assert [line[:9].rstrip() for line in lines] == [check["status"] for check in checks.values()]
+    assert all(check in line for check, line in zip(checks, lines, strict=True))
+
+
+def colours(params, images):
+    return jnp.mean(images, (1, 2)) @ params["kernel"]
+
+
+def without_gradient(params, images):
+    convert = jax2tf.convert(colours, polymorphic_shapes=[None, "(batch, ...)"], with_gradient=False)
+    return convert(params, images)
+
+
+def test_model_without_gradients_is_noticed(tmp_path):
+    write_saved_model(without_gradient, {"kernel": np.eye(3, 4, dtype=np.float32)}, tmp_path, image_size=8)
+    checks = by_name(run_consumer(tmp_path))
+    failed = {name for name, check in checks.items() if check["status"] == "failed"}
+    assert failed == {"gradients", "hub.KerasLayer, trainable", "Keras 3 TFSMLayer"}
+    assert "kernel" in checks["gradients"]["detail"] or "gradient" in checks["gradients"]["detail"]
+
+
+def never(params, images):
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_sum(images) > 1e9, ["out of order"])]):
+        return tf.reduce_mean(images, (1, 2)) @ params["kernel"]
+
+
+def test_model_that_does_not_run_is_noticed(tmp_path):
+    write_saved_model(never, {"kernel": np.eye(3, 4, dtype=np.float32)}, tmp_path, image_size=8)
+    done = subprocess.run([sys.executable, FILE, tmp_path], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, len(done.stdout.splitlines())) == (1, 1)
+    assert done.stdout.startswith("failed   load ")
+    assert "out of order" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_careless_graph_fails_on_bad_inputs(tmp_path):
+    def careless(params, images):
+        return tf.reduce_mean(images[:, ::4, ::4], (1, 2)) @ params["kernel"]
+
+    write_saved_model(careless, {"kernel": np.eye(3, 4, dtype=np.float32)}, tmp_path, image_size=8)
+    on = consumer.Subject(directory=str(tmp_path), inputs=None, expected=None, limit=LIMIT, tf=tf)
+    on.open()
+    for name in ("wrong height, signature", "wrong width, signature"):
+        found = consumer._attempt(name, on)
+        assert (found["status"], found["detail"][:23]) == ("failed", "accepted without a word")
+    assert consumer._attempt("wrong rank, signature", on)["detail"].startswith("refused, but not in words that help")
+    assert consumer._attempt("NaN, __call__", on)["status"] == "accepted"
+    assert consumer._attempt("batch 0, __call__", on)["status"] == "accepted"
+
+
+STAND_IN = """\
+import importlib.util, os, sys, time, types
+spec = importlib.util.spec_from_file_location("consumer", sys.argv[2])
+consumer = importlib.util.module_from_spec(spec)
+sys.modules["consumer"] = consumer
+spec.loader.exec_module(consumer)
+consumer._tensorflow = lambda: types.SimpleNamespace(__version__="0")
+consumer.CHECKS = {"load": lambda on: consumer.Outcome("fine"), "next": lambda on: CRASH}
+sys.exit(consumer.main(sys.argv[3:]))
+"""
+
+
+@pytest.mark.parametrize(("crash", "timeout"), [("os.abort()", 60.0), ("time.sleep(60)", 5.0)])
+def test_process_that_dies_or_hangs_is_a_failed_check(tmp_path, crash, timeout):
+    (tmp_path / "saved_model.pb").touch()
+    (tmp_path / "stand_in.py").write_text(STAND_IN.replace("CRASH", crash))
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{tmp_path}/stand_in.py" "$@"\n')
+    python.chmod(0o755)
+    result = run_consumer(tmp_path, python=str(python), timeout=timeout)
+    assert [(check["name"], check["status"]) for check in result["checks"]] == [("load", "passed"), ("next", "failed")]
+    assert result["checks"][1]["detail"] == "the process ended in it"
+
+
+def test_no_result_says_why(tmp_path):
+    (check,) = run_consumer(tmp_path / "nowhere")["checks"]
+    assert (check["name"], check["status"]) == ("start", "failed")
+    assert "No such file or directory" in check["detail"]
+    assert "nowhere/saved_model.pb" in check["detail"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["nowhere"], ["nowhere", "--limit", "much"], [".", "--inputs", "none.npy"]])
+def test_bad_usage_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        consumer.main(arguments)
+    assert exit_.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [*consumer.BLOCKED, "jax.numpy", "flax.linen"])
+def test_importing_jax_or_flax_is_an_error_there(name):
+    start = f"import sys; sys.path.insert(0, {str(FILE.parent)!r}); import consumer; "
+    start += "sys.meta_path.insert(0, consumer.Blocker()); "
+    done = subprocess.run([sys.executable, "-c", f"{start} import {name}"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert f"ImportError: {name.partition('.')[0]} is blocked: the model must run without it" in done.stderr
+
+
+NEWER_THAN_3_8 = {"removeprefix", "removesuffix", "cache", "pairwise", "batched", "is_relative_to", "readlink"}
+
+
+def test_file_keeps_to_python_3_8():
+    tree = ast.parse(FILE.read_text(encoding="utf-8"), feature_version=(3, 8))
+    assert {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} & NEWER_THAN_3_8 == set()
+    assert "strict" not in {node.arg for node in ast.walk(tree) if isinstance(node, ast.keyword)}
+    # What Python 3.8 cannot evaluate stands in annotations alone, which it leaves alone.
+    annotations = [
+        getattr(node, field) for node in ast.walk(tree) for field in ("annotation", "returns") if hasattr(node, field)
+    ]
+    spared = {id(part) for found in annotations if found is not None for part in ast.walk(found)}
+    for node in (node for node in ast.walk(tree) if id(node) not in spared):
+        assert not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr)), node.lineno
+        assert not (isinstance(node, ast.Subscript) and getattr(node.value, "id", "") in {"dict", "list", "tuple"})
+
+
+def test_file_imports_nothing_but_the_standard_library_and_numpy():
+    tree = ast.parse(FILE.read_text(encoding="utf-8"))
+    named = {
+        alias.name.partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+    }
+    named |= {node.module.partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert named - set(sys.stdlib_module_names) == {"numpy"}

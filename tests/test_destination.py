@@ -1,0 +1,388 @@
+"""Where a model goes: complete or not at all, whatever happens meanwhile."""
+
+import errno
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from export import destination as module
+from export.destination import Destination, install, prepare_out, staged
+from models.errors import MixerError, UsageError
+from models.records import CheckpointRecord, FileDigest, Manifest
+
+
+def manifest(text):
+    return Manifest(
+        handle="mixer_x",
+        version=2,
+        flavour="native",
+        head="fe",
+        architecture="Ti/8",
+        image_size=32,
+        num_classes=None,
+        parameters=1,
+        platforms=("cpu",),
+        checkpoint=CheckpointRecord(name="x", object="x.npz", url="x", sha256="x", size=1, origin="own"),
+        files={name: FileDigest(sha256=text, size=len(text)) for name in ("saved_model.pb", "variables/data")},
+        libraries={},
+        pipeline=text,
+        pipeline_sha256="x",
+        git_commit=None,
+        git_dirty=None,
+    )
+
+
+@pytest.fixture
+def destination(tmp_path):
+    return Destination(tmp_path / "build", "mixer_x", 2)
+
+
+def fill(directory, text):
+    (directory / "saved_model.pb").write_text(text, encoding="utf-8")
+    (directory / "variables").mkdir()
+    (directory / "variables" / "data").write_text(text, encoding="utf-8")
+
+
+def put(destination, text, *, overwrite=False):
+    with staged(destination) as stage:
+        fill(stage, text)
+        install(stage, destination, manifest(text), overwrite=overwrite)
+
+
+def state(destination):
+    """What a user finds: everything below the handle's directory."""
+    parent = destination.directory.parent
+    return {
+        path.relative_to(parent).as_posix(): path.read_text(encoding="utf-8")
+        for path in sorted(parent.rglob("*"))
+        if path.is_file()
+    }
+
+
+def names(destination):
+    return sorted(path.name for path in destination.directory.parent.iterdir())
+
+
+def complete(text):
+    return {
+        "2.manifest.json": manifest(text).to_bytes().decode(),
+        "2/saved_model.pb": text,
+        "2/variables/data": text,
+    }
+
+
+@pytest.fixture(scope="module")
+def dead():
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+@pytest.fixture
+def living():
+    """The number of another process that is still there."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    yield process.pid
+    process.communicate()
+
+
+def test_paths_stand_beside_each_other(destination, tmp_path):
+    handle = tmp_path / "build" / "mixer_x"
+    assert destination.directory == handle / "2"
+    assert destination.manifest == handle / "2.manifest.json"
+    assert destination.report == handle / "2.report.json"
+
+
+def test_new_model_is_put_in_place(destination):
+    put(destination, "new")
+    assert state(destination) == complete("new")
+    assert names(destination) == ["2", "2.manifest.json"]
+
+
+def test_nothing_is_seen_before_it_is_finished(destination):
+    with staged(destination) as stage:
+        fill(stage, "new")
+        assert stage.parent == destination.directory.parent
+        assert stage.name.startswith(".2.partial-")
+        assert not destination.directory.exists()
+        assert not destination.manifest.exists()
+
+
+class InterruptionError(BaseException):
+    """Like a signal that ends the program."""
+
+
+@pytest.mark.parametrize("error", [ValueError("wrong"), MixerError("refused"), InterruptionError()])
+def test_failure_leaves_nothing_and_goes_on_as_it_is(destination, error):
+    with pytest.raises(type(error)) as caught, staged(destination) as stage:
+        fill(stage, "half")
+        raise error
+    assert caught.value is error
+    assert names(destination) == []
+
+
+def test_stage_that_was_not_installed_is_removed(destination):
+    with staged(destination) as stage:
+        fill(stage, "unused")
+    assert not stage.exists()
+    assert names(destination) == []
+
+
+def test_full_disk_is_said_in_words(destination):
+    expected = rf"could not write {re.escape(str(destination.directory))} \(No space left on device\): nothing was left"
+    with pytest.raises(MixerError, match=expected) as caught, staged(destination) as stage:
+        fill(stage, "half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.exit_status == 1
+    assert "Free some space, or give another --out." in str(caught.value)
+    assert names(destination) == []
+
+
+def test_failure_in_the_stage_leaves_the_old_version_alone(destination):
+    put(destination, "old")
+    with pytest.raises(MixerError, match="could not write"), staged(destination) as stage:
+        fill(stage, "half")
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    assert state(destination) == complete("old")
+
+
+def test_handle_directory_that_cannot_be_made_is_said_in_words(destination):
+    destination.out.mkdir()
+    destination.directory.parent.write_text("a file of the user's", encoding="utf-8")
+    with pytest.raises(MixerError, match=r"could not write .*mixer_x.2 \(File exists\)"), staged(destination):
+        pytest.fail("nothing can be staged there")
+    assert destination.directory.parent.read_text(encoding="utf-8") == "a file of the user's"
+
+
+def put_aside(destination, pid, *paths):
+    """As a process leaves it that was killed in the middle of a replacement."""
+    old = destination.directory.with_name(f".2.old-{pid}")
+    old.mkdir()
+    for path in paths:
+        path.rename(old / path.name)
+    return old
+
+
+def killed_at(destination, pid, step):
+    """Replace the old version, report included, by a new one, killed before the step of this number."""
+    put(destination, "old")
+    destination.report.write_text("passed", encoding="utf-8")
+    aside = (destination.report, destination.manifest, destination.directory)
+    put_aside(destination, pid, *aside[: min(step, 3)])
+    if step >= 4:
+        destination.manifest.write_bytes(manifest("new").to_bytes())
+    if step >= 5:
+        destination.directory.mkdir()
+        fill(destination.directory, "new")
+
+
+@pytest.mark.parametrize("step", range(6))
+@pytest.mark.parametrize("whose", ["dead", "same number"])
+def test_replacement_that_was_killed_is_finished_or_undone(destination, dead, step, whose):
+    killed_at(destination, dead if whose == "dead" else os.getpid(), step)
+    expected = complete("new") if step == 5 else complete("old") | {"2.report.json": "passed"}
+    with staged(destination) as stage:
+        stage.rmdir()
+        assert state(destination) == expected
+        assert not any(name.startswith(".") for name in names(destination))
+    assert state(destination) == expected
+
+
+def test_what_dead_processes_left_is_swept(destination, dead):
+    parent = destination.directory.parent
+    for name in (f".2.partial-{dead}-abc", f".2.partial-{dead}-old"):
+        (parent / name).mkdir(parents=True)
+        fill(parent / name, "left")
+    put(destination, "new")
+    assert names(destination) == ["2", "2.manifest.json"]
+    assert state(destination) == complete("new")
+
+
+def test_old_version_without_manifest_comes_back_without_one(destination, dead):
+    put(destination, "old")
+    destination.manifest.unlink()
+    put_aside(destination, dead, destination.directory)
+    destination.manifest.write_bytes(manifest("new").to_bytes())
+    with staged(destination) as stage:
+        stage.rmdir()
+        assert names(destination) == ["2"]
+
+
+@pytest.mark.parametrize("name", [".2.partial-{}-abc", ".2.old-{}"])
+def test_what_living_processes_have_is_kept(destination, living, name):
+    left = destination.directory.parent / name.format(living)
+    left.mkdir(parents=True)
+    fill(left, "theirs")
+    put(destination, "ours")
+    assert (left / "saved_model.pb").read_text(encoding="utf-8") == "theirs"
+    assert names(destination) == [left.name, "2", "2.manifest.json"]
+
+
+@pytest.mark.parametrize("name", [".3.partial-{}-abc", ".21.old-{}", ".2.partial-x-abc", ".2.other-{}", "2.old-{}"])
+def test_what_is_not_of_this_version_is_kept(destination, dead, name):
+    left = destination.directory.parent / name.format(dead)
+    left.mkdir(parents=True)
+    put(destination, "new")
+    assert left.is_dir()
+
+
+@pytest.mark.parametrize("kind", ["model", "empty directory", "file", "dangling link"])
+def test_what_exists_is_refused_without_overwrite(destination, kind):
+    target = destination.directory
+    target.parent.mkdir(parents=True)
+    if kind == "model":
+        put(destination, "old")
+    elif kind == "empty directory":
+        target.mkdir()
+    elif kind == "file":
+        target.write_text("mine", encoding="utf-8")
+    else:
+        target.symlink_to("nowhere")
+    before = state(destination)
+    with pytest.raises(UsageError, match=r"mixer_x.2 exists already: give another --version, or --overwrite"):
+        destination.refuse_existing()
+    with pytest.raises(UsageError, match=r"exists already"):
+        put(destination, "new")
+    assert state(destination) == before
+    assert os.path.lexists(target)
+
+
+def test_overwrite_replaces_the_old_version_and_its_report(destination):
+    put(destination, "old")
+    destination.report.write_text("passed", encoding="utf-8")
+    put(destination, "new", overwrite=True)
+    assert state(destination) == complete("new")
+    assert names(destination) == ["2", "2.manifest.json"]
+
+
+def test_other_versions_are_left_alone(destination):
+    other = Destination(destination.out, destination.handle, 1)
+    put(other, "one")
+    put(destination, "two")
+    put(destination, "three", overwrite=True)
+    assert (other.directory / "saved_model.pb").read_text(encoding="utf-8") == "one"
+    assert names(destination) == ["1", "1.manifest.json", "2", "2.manifest.json"]
+
+
+@pytest.mark.parametrize("kind", ["directory", "file"])
+def test_what_is_no_saved_model_is_never_replaced(destination, kind):
+    target = destination.directory
+    target.parent.mkdir(parents=True)
+    if kind == "file":
+        target.write_text("mine", encoding="utf-8")
+    else:
+        target.mkdir()
+        (target / "thesis.txt").write_text("mine", encoding="utf-8")
+    before = state(destination)
+    with pytest.raises(UsageError, match="is not a SavedModel, so it is left alone: move it away"):
+        put(destination, "new", overwrite=True)
+    assert state(destination) == before
+
+
+def test_what_a_user_put_into_a_model_is_never_deleted(destination):
+    put(destination, "old")
+    (destination.directory / "notes.txt").write_text("mine", encoding="utf-8")
+    before = state(destination)
+    with pytest.raises(UsageError, match=r"not written with it \(notes.txt\), so it is left alone: move them away"):
+        put(destination, "new", overwrite=True)
+    assert state(destination) == before
+
+
+def test_what_a_user_put_into_a_model_without_manifest_is_never_deleted(destination):
+    put(destination, "old")
+    destination.manifest.unlink()
+    (destination.directory / "notes.txt").write_text("mine", encoding="utf-8")
+    before = state(destination)
+    with pytest.raises(UsageError, match=r"not written with it \(notes.txt\)"):
+        put(destination, "new", overwrite=True)
+    assert state(destination) == before
+
+
+def fail_on_rename(monkeypatch, prefix):
+    """Let the rename of what is called so fail, and every other work."""
+    rename = Path.rename
+
+    def failing(self, target):
+        if self.name.startswith(prefix):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+
+
+def test_old_version_comes_back_if_the_new_one_cannot_take_its_place(destination, monkeypatch):
+    put(destination, "old")
+    destination.report.write_text("passed", encoding="utf-8")
+    before = state(destination)
+    fail_on_rename(monkeypatch, ".2.partial-")
+    with pytest.raises(MixerError, match=r"could not write .*Input/output error"):
+        put(destination, "new", overwrite=True)
+    assert state(destination) == before
+
+
+def test_no_manifest_is_left_without_its_model(destination, monkeypatch):
+    fail_on_rename(monkeypatch, ".2.partial-")
+    with pytest.raises(MixerError, match=r"could not write .*Input/output error"):
+        put(destination, "new")
+    assert names(destination) == []
+
+
+def test_old_version_comes_back_if_the_manifest_cannot_be_written(destination, monkeypatch):
+    put(destination, "old")
+    destination.report.write_text("passed", encoding="utf-8")
+    before = state(destination)
+
+    def full(path, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(module, "write_atomically", full)
+    with pytest.raises(MixerError, match="No space left on device"):
+        put(destination, "new", overwrite=True)
+    assert state(destination) == before
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077, 0o027])
+def test_permissions_follow_the_umask(destination, umask):
+    before = os.umask(umask)
+    try:
+        put(destination, "new")
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(destination.directory.stat().st_mode) == 0o777 & ~umask
+    assert stat.S_IMODE(destination.manifest.stat().st_mode) == 0o666 & ~umask
+
+
+def test_output_directory_is_made_and_left_empty(tmp_path):
+    prepare_out(tmp_path / "a" / "b")
+    prepare_out(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+@pytest.mark.parametrize("below", ["", "build", "build/deep"])
+def test_output_at_or_below_a_file_is_refused(tmp_path, below):
+    file = tmp_path / "file"
+    file.write_text("mine", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"cannot write to the output directory .*file.* \((Not a|File ex).*--out"):
+        prepare_out(file / below)
+    assert file.read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="this system has no /proc, where not even root may write")
+@pytest.mark.parametrize("place", ["/proc", "/proc/mixer-build"])
+def test_output_where_nobody_may_write_is_refused(place):
+    with pytest.raises(UsageError, match=rf"cannot write to the output directory {place} \(.+\): give another --out"):
+        prepare_out(Path(place))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_output_without_permission_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UsageError, match=r"cannot write to the output directory .*Permission denied"):
+        prepare_out(tmp_path / "build")

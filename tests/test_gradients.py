@@ -1,0 +1,192 @@
+"""Gradients through the SavedModel against JAX's: what is right passes, and each way to be wrong is named."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from mutations import Bench
+
+from export.saved_model import write_saved_model
+from models.catalog import TESTING_HANDLES
+from validation.gradients import check_gradients, judge_gradients
+from validation.images import gate_inputs
+from validation.parity import release
+from validation.tolerances import TOLERANCES
+
+HANDLE, FEATURES = TESTING_HANDLES.values()
+SIZE = HANDLE.checkpoint.architecture.image_size
+INPUTS = gate_inputs(SIZE)
+LIMIT = TOLERANCES["gradient_relative"].limit
+
+
+@pytest.fixture(scope="module")
+def benches(tiny_source):
+    return {handle: Bench.of(handle, tiny_source / handle.checkpoint.object) for handle in (HANDLE, FEATURES)}
+
+
+@pytest.fixture
+def bench(benches):
+    return benches[HANDLE]
+
+
+@pytest.fixture
+def check(bench, tmp_path):
+    """Write a function of the right parameters as a SavedModel, load it, let it be changed, and check its gradients."""
+
+    def write_and_check(function, change=lambda model: None):
+        write_saved_model(function, bench.params, tmp_path, image_size=SIZE)
+        return examine(tmp_path, bench, change)
+
+    return write_and_check
+
+
+@dataclass
+class Result:
+    found: object
+    problems: list
+
+
+def examine(directory, bench, change=lambda model: None):
+    model = tf.saved_model.load(str(directory))
+    change(model)
+    try:
+        found = check_gradients(model, bench.handle, bench.params, INPUTS)
+    finally:
+        release(model)
+    return Result(found, judge_gradients(found, bench.handle))
+
+
+@pytest.mark.parametrize("handle", TESTING_HANDLES.values(), ids=TESTING_HANDLES)
+def test_the_right_model_has_jaxs_gradients(handle, benches, tiny_build):
+    result = examine(tiny_build / handle.name / "2", benches[handle])
+    assert result.problems == []
+    found = result.found
+    assert found.inputs == INPUTS.names
+    assert found.compared == len(handle.arrays)
+    assert found.missing == ()
+    assert found.worst_variable in handle.arrays
+    assert 0 < found.worst_relative < LIMIT / 5
+    assert 0 < found.input_relative < LIMIT / 5
+    assert found.step_change > 1e-3
+    assert 0 < found.step_relative < TOLERANCES["step_relative"].limit / 3
+
+
+def test_a_model_saved_without_gradients_cannot_be_checked(bench, tmp_path):
+    bench.write(tmp_path)
+    with pytest.raises(LookupError, match="explicitly"):
+        examine(tmp_path, bench)
+
+
+@pytest.mark.parametrize("factor", [2.0, 1.001, -1.0, 0.0])
+def test_a_gradient_that_is_off_by_a_factor_is_noticed(factor, bench, check):
+    @tf.custom_gradient
+    def scale(outputs):
+        return outputs, lambda upstream: upstream * factor
+
+    result = check(lambda params, images: scale(bench.right(params, images)))
+    assert result.found.worst_relative == pytest.approx(abs(1 - factor), rel=0.02)
+    assert result.found.input_relative == pytest.approx(abs(1 - factor), rel=0.02)
+    assert result.problems[0] == (
+        f"gradient by {result.found.worst_variable} is {result.found.worst_relative:.3g} off, allowed 0.0001"
+    )
+    assert result.problems[1].startswith("gradient by the images is ")
+    assert any("outputs after an SGD step are" in problem for problem in result.problems)
+
+
+@pytest.mark.parametrize("name", ["MixerBlock_1/channel_mixing/Dense_0/kernel", "stem/bias"])
+def test_the_variable_whose_gradient_is_off_is_named(name, bench, check):
+    @tf.custom_gradient
+    def halve(value):
+        return tf.identity(value), lambda upstream: upstream / 2
+
+    def function(params, images):
+        return bench.right(changed(params, name, halve), images)
+
+    result = check(function)
+    assert result.found.worst_variable == name
+    assert result.found.worst_relative == pytest.approx(0.5, rel=1e-3)
+    assert result.found.input_relative < LIMIT
+    assert result.problems[0].startswith(f"gradient by {name} is 0.5 off, allowed ")
+
+
+def changed(params, name, change):
+    """Return nested parameters with one of them changed."""
+    head, _, rest = name.partition("/")
+    return {**params, head: changed(params[head], rest, change) if rest else change(params[head])}
+
+
+def test_a_gradient_by_the_images_that_is_off_is_named(bench, check):
+    result = check(lambda params, images: bench.right(params, tf.stop_gradient(images) + images * 0))
+    assert result.found.worst_relative < LIMIT
+    assert result.problems == ["gradient by the images is 1 off, allowed 0.0001"]
+
+
+def test_a_gradient_that_is_not_finite_is_infinitely_far(bench, check):
+    @tf.custom_gradient
+    def spoil(outputs):
+        return outputs, lambda upstream: upstream * np.nan
+
+    result = check(lambda params, images: spoil(bench.right(params, images)))
+    assert (result.found.worst_relative, result.found.input_relative) == (np.inf, np.inf)
+    assert result.found.step_relative == np.inf
+    assert any("inf off, allowed 0.0001" in problem for problem in result.problems)
+
+
+def test_a_variable_without_a_gradient_is_named(bench, check):
+    def function(params, images):
+        return bench.right(changed(params, "head/bias", tf.stop_gradient), images)
+
+    result = check(function)
+    assert result.found.missing == ("head/bias",)
+    assert result.problems == ["no gradient for 1 variables: head/bias", "29 gradients compared, expected 30"]
+
+
+def test_a_variable_that_nothing_depends_on_is_named(bench, check):
+    def add_a_variable(model):
+        model.trainable_variables = [*model.trainable_variables, tf.Variable(1.0, name="idle")]
+
+    result = check(bench.right, add_a_variable)
+    assert result.found.missing == ("idle",)
+    assert result.problems == ["no gradient for 1 variables: idle"]
+
+
+def test_many_variables_without_a_gradient_are_counted(bench, check):
+    def add_variables(model):
+        model.trainable_variables = [*model.trainable_variables, *(tf.Variable(1.0, name=f"v{i}") for i in range(7))]
+
+    assert check(bench.right, add_variables).problems == ["no gradient for 7 variables: v0, v1, v2, v3, v4"]
+
+
+def test_frozen_variables_are_not_all(bench, check):
+    def freeze(model):
+        model.trainable_variables = list(model.trainable_variables)[-2:]
+
+    result = check(bench.right, freeze)
+    assert result.found.compared == 2
+    assert result.problems[0] == "2 gradients compared, expected 30"
+    assert any(problem.startswith("outputs after an SGD step are") for problem in result.problems)
+
+
+def test_a_model_with_nothing_to_train_is_no_match(bench, check):
+    def freeze(model):
+        model.trainable_variables = []
+
+    result = check(bench.right, freeze)
+    assert (result.found.worst_variable, result.found.worst_relative) == (None, np.inf)
+    assert result.problems[0] == "0 gradients compared, expected 30"
+    assert "gradient by None is inf off, allowed 0.0001" in result.problems
+
+
+def test_a_step_that_moves_nothing_proves_nothing(bench, tiny_build):
+    found = examine(tiny_build / HANDLE.name / "2", bench).found
+    still = found.model_copy(update={"step_change": 1e-6})
+    assert judge_gradients(still, HANDLE) == ["an SGD step moves the outputs by 1e-06 only: nothing was trained"]
+
+
+@pytest.mark.parametrize("name", ["worst_relative", "input_relative", "step_relative"])
+@pytest.mark.parametrize("value", [np.inf, np.nan, 2e-4])
+def test_each_figure_has_its_limit(name, value, bench, tiny_build):
+    found = examine(tiny_build / HANDLE.name / "2", bench).found
+    (problem,) = judge_gradients(found.model_copy(update={name: value}), HANDLE)
+    assert f"{value:.3g} off, allowed 0.0001" in problem

@@ -1,0 +1,285 @@
+"""How far outputs are from what they should be, and what is too far."""
+
+import numpy as np
+import pytest
+
+from models.records import OracleDistances
+from validation.outputs import Expected, compare_outputs, judge, relative_distance
+from validation.tolerances import TOLERANCES
+
+LIMIT = TOLERANCES["max_relative"].limit
+EXCESS = TOLERANCES["oracle_excess_ulp"].limit
+NAMES = ("a", "b")
+
+
+def compare(found, expected, *, entry="__call__", classes=True, names=None, oracle=None, indices=None):
+    """Compare outputs of images; without names, as many as there are."""
+    names = names or tuple("abcdefgh"[: len(expected)])
+    chosen = np.arange(len(expected)) if indices is None else np.array(indices)
+    return compare_outputs(entry, found, Expected(names, expected, oracle or {}, classes), chosen)
+
+
+def outputs(seed=0, shape=(2, 50), scale=1.0):
+    return (np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32)
+
+
+# --- the measures ---
+
+
+def test_equal_outputs_differ_by_nothing():
+    same = compare(outputs(), outputs())
+    assert (same.entry, same.batch, same.inputs, same.oracle) == ("__call__", 2, NAMES, None)
+    assert (same.max_abs, same.max_relative, same.max_ulp, same.cosine_distance) == (0, 0, 0, 0)
+    assert (same.top1, same.top5) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("classes", [True, False])
+def test_an_output_that_is_not_finite_is_infinitely_far(bad, classes):
+    found = outputs()
+    found[1, 3] = bad
+    result = compare(found, outputs(), classes=classes)
+    assert (result.max_abs, result.max_relative, result.max_ulp) == (np.inf, np.inf, np.inf)
+    assert result.cosine_distance == 2.0
+    assert (result.top1, result.top5) == ((0.5, 0.5) if classes else (None, None))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_an_image_with_an_output_that_is_not_finite_never_agrees(bad, place):
+    """Not even where it stands at the class that should come first."""
+    expected = outputs()
+    found = expected.copy()
+    for row in found:
+        row[row.argmax() if place == "first" else row.argmin()] = bad
+    result = compare(found, expected)
+    assert (result.top1, result.top5) == (0.0, 0.0)
+
+
+def test_a_reference_that_is_not_finite_passes_nothing():
+    expected = outputs()
+    expected[0, 0] = np.nan
+    result = compare(outputs(), expected)
+    assert not result.max_relative <= LIMIT
+    assert any("max_relative nan is over" in problem for problem in judge(result))
+
+
+def test_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"serving_default gives outputs of shape \(2, 49\), expected \(2, 50\)"):
+        compare(outputs(shape=(2, 49)), outputs(), entry="serving_default")
+
+
+def test_outputs_are_held_against_those_of_their_images():
+    """An image may come several times; it is named once."""
+    expected = outputs(shape=(3, 50))
+    result = compare(expected[[2, 0, 2]], expected, indices=[2, 0, 2])
+    assert (result.max_abs, result.batch, result.inputs) == (0, 3, ("c", "a"))
+    assert compare(expected[[0, 2]], expected, indices=[2, 0]).max_relative > 1
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_differences_are_measured_against_the_spread(scale):
+    expected = outputs(scale=scale)
+    found = expected.copy()
+    found[1, 7] += np.float32(1e-4 * expected[1].std())
+    result = compare(found, expected, classes=False)
+    assert result.max_relative == pytest.approx(1e-4, rel=0.02)
+    assert result.max_abs == pytest.approx(1e-4 * scale, rel=0.3)
+
+
+def test_the_unit_of_the_last_place_is_that_of_the_largest_output():
+    expected = np.array([[1.0, -3.0, 0.5, 0.0, 2.0, 2.5]], np.float32)
+    found = expected.copy()
+    found[0, 3] = 4 * np.spacing(np.float32(3.0))
+    assert compare(found, expected, classes=False).max_ulp == 4.0
+
+
+def test_the_worst_image_counts():
+    expected = outputs()
+    found = expected.copy()
+    found[0] += 1
+    result = compare(found, expected)
+    assert result.max_abs == pytest.approx(1.0, abs=1e-6)
+
+
+def test_constant_outputs_are_compared_without_dividing_by_nothing():
+    flat = np.ones((1, 8), np.float32)
+    assert compare(flat, flat).max_relative == 0
+    assert compare(flat + np.float32(1e-6), flat).max_relative > 1
+
+
+def test_the_cosine_distance_keeps_its_digits_where_vectors_nearly_agree():
+    """1 - cos in float64 would give multiples of 1e-16, in float32 nothing below 6e-8."""
+    expected = np.zeros((1, 8), np.float32)
+    expected[0, 0] = 1
+    for angle in (1e-4, 1e-6, 1e-9, 1e-12):
+        found = expected.copy()
+        found[0, 1] = angle
+        result = compare(found, expected, classes=False)
+        assert result.cosine_distance == pytest.approx(angle**2 / 2, rel=1e-3)
+
+
+def test_opposite_vectors_have_the_largest_cosine_distance():
+    result = compare(-outputs(), outputs(), classes=False)
+    assert result.cosine_distance == pytest.approx(2.0)
+
+
+def ranked(*values):
+    """Outputs whose first entries are these; the rest lies far below, with a spread of about 1."""
+    return np.array([[*values, *np.linspace(-4, -1, 30)]], np.float32)
+
+
+def test_a_tie_in_the_first_class_is_no_disagreement():
+    spread = float(ranked(2, 2, 1, 1, 1, 1).std())
+    close, apart = 1.5 * LIMIT * spread, 10 * LIMIT * spread
+    expected = ranked(2 + close, 2, 1, 0.9, 0.8, 0.7)
+    assert compare(ranked(2, 2 + close, 1, 0.9, 0.8, 0.7), expected).top1 == 1
+    expected = ranked(2 + apart, 2, 1, 0.9, 0.8, 0.7)
+    assert compare(ranked(2, 2 + apart, 1, 0.9, 0.8, 0.7), expected).top1 == 0
+
+
+def test_a_tie_at_the_fifth_place_is_no_disagreement():
+    spread = float(ranked(2, 1.8, 1.6, 1.4, 1, 1).std())
+    close, apart = 1.5 * LIMIT * spread, 10 * LIMIT * spread
+
+    def top5(gap):
+        found, expected = ranked(2, 1.8, 1.6, 1.4, 1, 1 + gap), ranked(2, 1.8, 1.6, 1.4, 1 + gap, 1)
+        return compare(found, expected).top5
+
+    assert (top5(close), top5(apart)) == (1.0, 0.0)
+
+
+def test_the_order_within_the_first_five_does_not_count():
+    found, expected = ranked(2, 3, 4, 5, 6, 0), ranked(6, 5, 4, 3, 2, 0)
+    result = compare(found, expected)
+    assert (result.top1, result.top5) == (0.0, 1.0)
+
+
+def test_agreement_is_a_share_of_the_images():
+    expected = np.concatenate([ranked(6, 5, 4, 3, 2, 0)] * 4)
+    found = expected.copy()
+    found[3, 5] = 10
+    result = compare(found, expected)
+    assert (result.top1, result.top5) == (0.75, 0.75)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_relative_distance_is_that_of_the_worst_image_over_its_spread(scale):
+    expected = outputs(scale=scale)
+    found = expected.astype(np.float64)
+    found[0, 3] += 1e-3 * expected[0].std()
+    found[1, 3] -= 1e-2 * expected[1].std()
+    assert relative_distance(found, expected) == pytest.approx(1e-2, rel=1e-3)
+    assert relative_distance(found, expected.astype(np.float64)) == pytest.approx(1e-2, rel=1e-3)
+    assert relative_distance(expected, expected) == 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_relative_distance_of_what_is_not_finite_is_infinite(bad):
+    found = outputs()
+    found[1, 3] = bad
+    assert relative_distance(found, outputs()) == np.inf
+
+
+# --- the oracle ---
+
+
+def truth_and_rounded(error):
+    """Outputs of the oracle, and JAX's: the first output of each image off by so many units in the last place."""
+    expected = outputs()
+    truth = expected.astype(np.float64)
+    last_place = np.spacing(np.abs(expected).max(axis=1))
+    truth[:, 0] -= error * last_place
+    return dict(zip(NAMES, truth, strict=True)), expected, last_place
+
+
+def test_both_sides_are_measured_against_the_oracle():
+    oracle, expected, last_place = truth_and_rounded(2)
+    found = expected.astype(np.float64)
+    found[0, 0] += 5 * last_place[0]
+    found[1, 0] += 8 * last_place[1]
+    result = compare(found, expected, oracle=oracle).oracle
+    spread = expected.std(axis=1)
+    assert result.inputs == NAMES
+    assert result.excess_ulp == pytest.approx(10 - 2 * 2)
+    assert result.jax == pytest.approx(max(2 * last_place / spread))
+    assert result.saved_model == pytest.approx(max(np.array([7, 10]) * last_place / spread))
+
+
+def test_a_model_no_worse_than_jax_has_no_excess():
+    oracle, expected, _ = truth_and_rounded(2)
+    assert compare(expected, expected, oracle=oracle).oracle.excess_ulp == pytest.approx(-2)
+    nearer = np.stack(list(oracle.values()))
+    assert compare(nearer, expected, oracle=oracle).oracle.excess_ulp == pytest.approx(-4)
+
+
+def test_the_oracle_counts_where_it_was_run_only():
+    oracle, expected, _ = truth_and_rounded(2)
+    found = expected.copy()
+    found[0] += 1
+    del oracle["a"]
+    result = compare(found, expected, oracle=oracle)
+    assert result.oracle.inputs == ("b",)
+    assert result.oracle.excess_ulp < 0
+    assert compare(expected[:1], expected, oracle=oracle, indices=[0]).oracle is None
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_infinitely_far_from_the_oracle(bad):
+    oracle, expected, _ = truth_and_rounded(2)
+    found = expected.copy()
+    found[0, 0] = bad
+    result = compare(found, expected, oracle=oracle)
+    assert (result.oracle.saved_model, result.oracle.excess_ulp) == (np.inf, np.inf)
+    assert any("inf off the oracle" in problem for problem in judge(result))
+
+
+# --- the judgement ---
+
+GOOD = compare(outputs(), outputs(), oracle=truth_and_rounded(2)[0])
+
+
+def test_what_is_within_all_limits_is_no_problem():
+    assert list(judge(GOOD)) == []
+    at_the_limit = {name: TOLERANCES[name].limit for name in ("max_relative", "max_ulp", "cosine_distance")}
+    assert list(judge(GOOD.model_copy(update=at_the_limit))) == []
+
+
+@pytest.mark.parametrize("name", ["max_relative", "max_ulp", "cosine_distance"])
+@pytest.mark.parametrize("factor", [1.01, np.inf, np.nan])
+def test_each_measure_has_its_limit(name, factor):
+    limit = TOLERANCES[name].limit
+    found = limit * factor
+    (problem,) = judge(GOOD.model_copy(update={name: found}))
+    assert problem == f"__call__ on a, b (batch 2): {name} {found:.3g} is over {limit:.3g}"
+
+
+@pytest.mark.parametrize("name", ["top1", "top5"])
+def test_the_first_classes_must_agree_on_every_image(name):
+    (problem,) = judge(GOOD.model_copy(update={name: 0.75}))
+    assert problem == f"__call__ on a, b (batch 2): {name} agrees on 75% of the images, expected all"
+    assert list(judge(GOOD.model_copy(update={name: None}))) == []
+
+
+@pytest.mark.parametrize("excess", [1.01 * EXCESS, np.inf, np.nan])
+def test_the_model_may_not_be_much_further_from_the_oracle_than_jax(excess):
+    oracle = OracleDistances(inputs=("a",), saved_model=3e-5, jax=1e-6, excess_ulp=excess)
+    (problem,) = judge(GOOD.model_copy(update={"oracle": oracle}))
+    assert problem == (
+        "__call__ on a, b (batch 2): 3e-05 off the oracle, JAX 1e-06; that is "
+        f"{excess:.3g} ULP over twice JAX's error, allowed {EXCESS:.3g}"
+    )
+    within = oracle.model_copy(update={"excess_ulp": EXCESS})
+    assert list(judge(GOOD.model_copy(update={"oracle": within}))) == []
+
+
+def test_a_model_off_the_oracle_is_noticed_though_it_agrees_with_jax():
+    """JAX's own error is what excuses the SavedModel's: where JAX is exact, little is excused."""
+    oracle, expected, last_place = truth_and_rounded(0)
+    found = expected.copy()
+    found[:, 0] += (EXCESS + 4) * last_place
+    result = compare(found, expected, oracle=oracle)
+    assert result.max_ulp == pytest.approx(EXCESS + 4)
+    assert [problem.split(": ")[1].split(";")[0] for problem in judge(result)] == [
+        f"{result.oracle.saved_model:.3g} off the oracle, JAX 0"
+    ]

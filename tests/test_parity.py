@@ -1,0 +1,393 @@
+"""The gate must close: models that are wrong on purpose are written to disk and held against JAX and the oracle."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from mutations import (
+    MUTATIONS,
+    SQUARE,
+    TEMPERS,
+    Bench,
+    caught_by,
+    nest,
+    tempered,
+    with_erf,
+    with_larger_epsilon,
+    without_gradients,
+    worst,
+)
+from mutations import flatten as flatten_params
+
+from convert.seeded import write_seeded
+from export.lowering import lower_saved_model
+from models.catalog import TESTING_HANDLES, Handle
+from validation.images import full_inputs
+from validation.oracle import trace_oracle
+from validation.parity import GATE_ORACLE, GATE_PLAN, check_parity, full_plan
+from validation.tolerances import TOLERANCES
+
+HANDLE, FEATURES = TESTING_HANDLES.values()
+SIZE = HANDLE.checkpoint.architecture.image_size
+LIMIT = TOLERANCES["max_relative"].limit
+
+
+@pytest.fixture(scope="module")
+def benches(tiny_source, tmp_path_factory):
+    """The testing checkpoints, the gate set's inputs, and what JAX and the oracle make of both."""
+    square = write_seeded(SQUARE.checkpoint, tmp_path_factory.mktemp("square"))
+    tiny = tiny_source / HANDLE.checkpoint.object
+    return {HANDLE: Bench.of(HANDLE, tiny), FEATURES: Bench.of(FEATURES, tiny), SQUARE: Bench.of(SQUARE, square)}
+
+
+@pytest.fixture
+def bench(benches):
+    return benches[HANDLE]
+
+
+# --- right models pass ---
+
+
+@pytest.mark.parametrize("handle", TESTING_HANDLES.values(), ids=TESTING_HANDLES)
+def test_the_right_model_passes_with_room(handle, benches, tiny_build):
+    findings = benches[handle].check_directory(tiny_build / handle.name / "2")
+    assert findings.problems == ()
+    assert findings.variables.different == ()
+    assert findings.variables.compared == len(handle.arrays)
+    assert worst(findings) < LIMIT / 3
+    assert {comparison.top5 for comparison in findings.comparisons} == {None if handle is FEATURES else 1.0}
+    known = [comparison.oracle for comparison in findings.comparisons if comparison.oracle]
+    assert {name for distances in known for name in distances.inputs} == set(GATE_ORACLE)
+    assert max(distances.excess_ulp for distances in known) < TOLERANCES["oracle_excess_ulp"].limit / 3
+    assert 0 < max(distances.jax for distances in known) < LIMIT / 3
+
+
+def test_both_entries_see_every_kind_of_input(bench, tiny_build):
+    findings = bench.check_directory(tiny_build / HANDLE.name / "2")
+    seen = {(comparison.entry, name) for comparison in findings.comparisons for name in comparison.inputs}
+    assert {name for entry, name in seen if entry == "serving_default"} == {"blank", "coffee.png"}
+    assert {name for _, name in seen} == set(bench.reference.inputs.names)
+    assert [comparison.batch for comparison in findings.comparisons] == [3, 1, 1]
+    assert [comparison.oracle is not None for comparison in findings.comparisons] == [True, True, False]
+
+
+def test_the_findings_keep_the_outputs_of_each_image(bench, tiny_build):
+    findings = bench.check_directory(tiny_build / HANDLE.name / "2")
+    inputs = bench.reference.inputs
+    assert findings.outputs.keys() == set(inputs.names)
+    for name, jax in zip(inputs.names, bench.reference.logits, strict=True):
+        assert findings.outputs[name].shape == (1000,)
+        assert np.abs(findings.outputs[name] - jax).max() < LIMIT * jax.std()
+
+
+@pytest.mark.parametrize("count", [2, 4, 10, 11, 31, 32])
+def test_the_full_plan_has_all_batches_and_both_entries(count):
+    names = ("blank", *(f"image {index}" for index in range(1, count)))
+    plan = full_plan(names)
+    assert {len(batch.names) for batch in plan} == {1, 2, 7, 32}
+    assert {batch.entry for batch in plan} == {"__call__", "serving_default"}
+    assert {name for batch in plan for name in batch.names} == set(names)
+
+
+def test_the_full_plan_of_the_full_inputs_sees_every_image_alone_or_among_others():
+    names = (*full_inputs(SIZE).names, "near tie")
+    plan = full_plan(names)
+    assert sorted((len(batch.names), batch.entry) for batch in plan) == [
+        (1, "__call__"),
+        (1, "serving_default"),
+        (1, "serving_default"),
+        (1, "serving_default"),
+        (2, "serving_default"),
+        (7, "__call__"),
+        (32, "__call__"),
+    ]
+    assert {name for batch in plan for name in batch.names} == set(names)
+    assert {batch.names for batch in plan if len(batch.names) == 1} == {("blank",), ("near tie",), ("coffee.png",)}
+
+
+@pytest.mark.parametrize("name", ["other", "another", "a_third"])
+def test_no_false_alarm_on_other_weights(name, tmp_path):
+    checkpoint = replace(HANDLE.checkpoint, name=name)
+    bench = Bench.of(Handle(name, checkpoint, "classification"), write_seeded(checkpoint, tmp_path))
+    findings = bench.check()
+    assert findings.problems == ()
+    assert worst(findings) < LIMIT
+
+
+LARGEST = {"activations to 1e3": (700, 3000), "all weights times 1e-6": (1e-6, 1e-5)}
+"""Between which limits the largest activation lies."""
+
+
+@pytest.mark.parametrize("temper", TEMPERS)
+def test_no_false_alarm_on_weights_of_another_temperament(temper, tmp_path):
+    path = tempered(HANDLE.checkpoint, temper, tmp_path)
+    bench = Bench.of(HANDLE, path)
+    findings = bench.check()
+    assert findings.problems == ()
+    assert worst(findings) < LIMIT / 3
+    assert np.abs(findings.outputs["coffee.png"]).max() > 0
+    steps = trace_oracle(path, bench.reference.inputs.images)
+    low, high = LARGEST.get(temper, (1, 100))
+    assert low < max(float(np.abs(values).max()) for _, values in steps) < high
+
+
+# --- wrong models do not ---
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ALONE = ("one weight off by 1e-3 of its spread", "one weight off by its last bit")
+"""So little that the outputs need not notice: the variables must."""
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_every_mutation_is_caught(mutation, benches):
+    findings = mutation.run(benches[mutation.on])
+    assert findings.problems
+    noticed = caught_by(findings)
+    assert set(mutation.caught_by) <= set(noticed)
+    if mutation.name not in ALONE:
+        assert noticed == mutation.caught_by
+    if "outputs" in mutation.caught_by:
+        assert worst(findings) > 10 * LIMIT
+        assert any("max_relative" in problem and f"is over {LIMIT:.3g}" in problem for problem in findings.problems)
+    if mutation.caught_by == ("outputs",):
+        assert findings.variables.different == ()
+    if mutation.caught_by == ("loading",):
+        assert findings.comparisons == ()
+        assert findings.variables.compared == 0
+        assert len(findings.problems) == 1
+        assert findings.problems[0].startswith("does not load: ")
+
+
+def test_the_readme_lists_the_mutations_with_what_caught_them():
+    found = re.search(r"<!-- mutations -->\n(.*?)<!-- end mutations -->", README, flags=re.DOTALL)
+    assert found
+    lines = re.findall(r"^\|(.*)\|$", found[1], flags=re.MULTILINE)
+    rows = [[cell.strip() for cell in line.split("|")] for line in lines]
+    listed = [row for row in rows if len(row) == 6][2:]
+    expected = [[mutation.name, mutation.on.checkpoint.name, ", ".join(mutation.caught_by)] for mutation in MUTATIONS]
+    assert [row[:3] for row in listed] == expected
+    assert all(float(margin) > 1 for _, _, caught, _, _, margin in listed if "outputs" in caught)
+    right = [row for row in rows if len(row) == 5][2:]
+    assert [row[0] for row in right] == list(TEMPERS)
+    assert all(float(margin) < 1 for *_, margin in right)
+
+
+def test_the_mutations_have_names_of_their_own():
+    assert len({mutation.name for mutation in MUTATIONS}) == len(MUTATIONS)
+
+
+# --- what exactly is said ---
+
+
+def test_erf_gelu_is_caught_on_every_input(bench):
+    with with_erf():
+        findings = bench.check()
+    assert min(comparison.max_relative for comparison in findings.comparisons) > 10 * LIMIT
+
+
+def test_the_blank_image_shows_the_epsilon(bench):
+    with with_larger_epsilon():
+        findings = bench.check()
+    by_input = {comparison.inputs: comparison.max_relative for comparison in findings.comparisons}
+    assert by_input["blank",] > 1000 * LIMIT
+    assert by_input["coffee.png",] < by_input["blank",] / 1000
+
+
+def named(name):
+    return next(mutation for mutation in MUTATIONS if mutation.name == name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "one block skipped",
+        "blocks 2 and 3 exchanged",
+        "both norms of a block exchanged",
+        "kernels of token and channel mixing swapped",
+        "one kernel transposed",
+        "RGB taken as BGR",
+        "input scaled to [0, 1]",
+        "probabilities instead of logits",
+        "images of a batch mixed up",
+    ],
+)
+def test_another_function_of_the_same_variables_is_far_off(name, benches):
+    findings = named(name).run(benches[named(name).on])
+    assert worst(findings) > 100 * LIMIT
+    assert max(comparison.oracle.saved_model for comparison in findings.comparisons if comparison.oracle) > 100 * LIMIT
+
+
+def test_an_output_that_is_not_finite_is_said_to_be_infinitely_far(bench):
+    findings = named("outputs not finite").run(bench)
+    assert worst(findings) == np.inf
+    assert any("max_relative inf is over" in problem for problem in findings.problems)
+    assert any("top1 agrees on 0% of the images" in problem for problem in findings.problems)
+    assert any("inf off the oracle, JAX " in problem for problem in findings.problems)
+
+
+def test_rounded_weights_are_named_and_seen(bench):
+    findings = named("weights rounded to bfloat16").run(bench)
+    assert len(findings.variables.different) > len(HANDLE.arrays) * 3 / 4
+    assert "variables differ: MixerBlock_0/LayerNorm_0/bias, " in findings.problems[0]
+    assert worst(findings) > 100 * LIMIT
+
+
+def test_one_weight_slightly_off_is_named(bench):
+    findings = named("one weight off by 1e-3 of its spread").run(bench)
+    assert findings.variables.different == ("MixerBlock_0/channel_mixing/Dense_0/kernel",)
+    assert findings.problems[0] == "1 variables differ: MixerBlock_0/channel_mixing/Dense_0/kernel"
+
+
+def test_the_last_bit_of_one_weight_shows_in_the_variables_alone(bench):
+    findings = named("one weight off by its last bit").run(bench)
+    assert findings.problems == ("1 variables differ: stem/kernel",)
+
+
+def test_a_zero_of_the_other_sign_is_another_bit(bench, tmp_path):
+    def with_bias(value):
+        return nest(dict(flatten_params(bench.params)) | {"head/bias": np.full(1000, value, np.float32)})
+
+    bench.write(tmp_path, params=with_bias(-0.0))
+    findings = check_parity(tmp_path, HANDLE, with_bias(0.0), bench.reference, GATE_PLAN)
+    assert findings.variables.different == ("head/bias",)
+    findings = check_parity(tmp_path, HANDLE, with_bias(-0.0), bench.reference, GATE_PLAN)
+    assert findings.variables.different == ()
+
+
+def test_variables_of_another_checkpoint_are_far_off(bench):
+    findings = named("variables of another checkpoint").run(bench)
+    assert f"{len(findings.variables.different)} variables differ" in findings.problems[0]
+    assert worst(findings) > 1000 * LIMIT
+
+
+def test_a_head_of_another_size_is_named(bench):
+    findings = named("head of the wrong size").run(bench)
+    assert "(None, 10)" in findings.problems[0]
+    assert "expected {'output_0': (tf.float32, (None, 1000))}" in findings.problems[0]
+    assert findings.variables.different == ("head/bias", "head/kernel")
+    assert (
+        findings.problems[-1] == "does not run: ValueError: __call__ gives outputs of shape (3, 10), expected (3, 1000)"
+    )
+
+
+def test_features_instead_of_logits_are_caught(benches):
+    findings = benches[HANDLE].check(benches[FEATURES].right, benches[FEATURES].params)
+    assert "(None, 32)" in findings.problems[0]
+    assert findings.variables.different == ("head/bias (missing)", "head/kernel (missing)")
+    assert "2 variables differ: head/bias (missing), head/kernel (missing)" in findings.problems
+
+
+def test_logits_instead_of_features_are_caught(benches):
+    findings = benches[FEATURES].check(benches[HANDLE].right, benches[HANDLE].params)
+    assert "expected {'output_0': (tf.float32, (None, 32))}" in findings.problems[0]
+    assert findings.variables.different == ("head/bias (unexpected)", "head/kernel (unexpected)")
+
+
+def test_another_image_size_is_caught(bench):
+    def crop(params, images):
+        return bench.right(params, images[:, :SIZE, :SIZE])
+
+    findings = bench.check(crop, image_size=2 * SIZE)
+    assert "serving_default takes" in findings.problems[0]
+    assert "(None, 64, 64, 3)" in findings.problems[0]
+    assert "expected {'inputs': (tf.float32, (None, 32, 32, 3))}" in findings.problems[0]
+
+
+def _saved_with(tmp_path, bench, change):
+    """Write the right model with another interface."""
+    variables = {name: tf.Variable(array, name=name) for name, array in flatten_params(bench.params)}
+    model = tf.train.Checkpoint()
+    model.__call__ = tf.function(
+        lambda inputs: bench.right(nest(variables), inputs),
+        input_signature=[tf.TensorSpec([None, SIZE, SIZE, 3], tf.float32, name="inputs")],
+        autograph=False,
+    )
+    model.variables = model.trainable_variables = list(variables.values())
+    model.regularization_losses = []
+    with without_gradients():
+        signature = model.__call__.get_concrete_function()
+        change(model)
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=True)
+        tf.saved_model.save(model, str(tmp_path / "model"), signatures=signature, options=options)
+        lower_saved_model(tmp_path / "model")
+    return bench.check_directory(tmp_path / "model")
+
+
+def test_variables_that_cannot_be_trained_are_caught(tmp_path, bench):
+    def freeze(model):
+        model.trainable_variables = model.variables[:-1]
+
+    findings = _saved_with(tmp_path, bench, freeze)
+    assert findings.problems == ("29 of 30 variables are trainable, expected all",)
+
+
+def test_regularization_losses_are_caught(tmp_path, bench):
+    def add_loss(model):
+        model.regularization_losses = [tf.function(lambda: tf.constant(0.0), input_signature=[])]
+
+    assert _saved_with(tmp_path, bench, add_loss).problems == ("1 regularization losses, expected none",)
+
+
+# --- the model is damaged ---
+
+
+def test_a_flipped_bit_in_the_file_of_the_variables_is_named(bench):
+    findings = named("one bit flipped in the file of the variables").run(bench)
+    assert findings.problems[0].startswith("does not load: DataLossError: ")
+    assert "Checksum does not match" in findings.problems[0]
+
+
+def test_truncated_variables_do_not_load(bench):
+    findings = named("file of the variables cut short").run(bench)
+    assert findings.problems == ("does not load: IndexError: Read less bytes than requested",)
+
+
+def test_a_truncated_graph_does_not_load(bench):
+    def cut(directory):
+        graph = directory / "saved_model.pb"
+        graph.write_bytes(graph.read_bytes()[:-1000])
+
+    findings = bench.check_files(cut)
+    assert findings.comparisons == ()
+    assert len(findings.problems) == 1
+    assert findings.problems[0].startswith("does not load: ")
+
+
+def test_an_empty_graph_does_not_load(bench):
+    findings = bench.check_files(lambda directory: (directory / "saved_model.pb").write_bytes(b""))
+    assert findings.problems[0].startswith("does not load: ")
+
+
+@pytest.mark.parametrize(
+    "name", ["saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"]
+)
+def test_a_missing_file_does_not_load(name, bench):
+    findings = bench.check_files(lambda directory: (directory / name).unlink())
+    assert findings.variables.compared == 0
+    assert findings.problems[0].startswith("does not load: ")
+
+
+def test_an_artifact_that_tensorflow_cannot_read_does_not_run(bench):
+    """What loads may still fail at the first call, as JAX's own artifacts did."""
+
+    def spoil(directory):
+        from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+        path = directory / "saved_model.pb"
+        saved = SavedModel.FromString(path.read_bytes())
+        graph = saved.meta_graphs[0].graph_def
+        for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
+            for node in nodes:
+                if node.op == "XlaCallModule":
+                    node.attr["module"].s = node.attr["module"].s[:100]
+        path.write_bytes(saved.SerializeToString())
+
+    findings = bench.check_files(spoil)
+    assert findings.comparisons == ()
+    assert findings.variables.different == ()
+    assert len(findings.problems) == 1
+    assert findings.problems[0].startswith("does not run: InvalidArgumentError: Cannot deserialize computation")
+    assert "\n" not in findings.problems[0]

@@ -1,0 +1,122 @@
+"""Which sources and libraries made something."""
+
+import platform
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from models import provenance
+from models.provenance import library_versions, pipeline_version
+
+ROOT = Path(__file__).parent.parent
+
+# The functions remember their first answer; here each is asked anew.
+sources_sha256 = provenance.sources_sha256.__wrapped__
+git_state = provenance.git_state.__wrapped__
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A small checkout in place of this one, found by no other repository's git."""
+    root = tmp_path / "checkout"
+    for name in ("models/a.py", "models/labels.txt", "models/deep/b.py", "models/data.json", "export/c.py"):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"# {name}\n", encoding="utf-8")
+    monkeypatch.setattr(provenance, "ROOT", root)
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    return root
+
+
+def git(root, *arguments):
+    identity = ("-c", "user.name=N", "-c", "user.email=n@example.org", "-c", "commit.gpgsign=false")
+    result = subprocess.run(["git", "-C", root, *identity, *arguments], capture_output=True, text=True, check=True)
+    return result.stdout.strip()
+
+
+def test_every_deciding_library_has_its_version():
+    versions = library_versions()
+    assert versions.keys() == {"python", "jax", "jaxlib", "flax", "tensorflow", "numpy"}
+    assert versions["python"] == platform.python_version()
+    assert {name: version for name, version in versions.items() if name != "python"} == {
+        name: metadata.version(name) for name in versions if name != "python"
+    }
+
+
+def test_pipeline_version_is_that_of_the_project():
+    assert f'version = "{pipeline_version()}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_sources_of_this_checkout_have_a_digest_that_stays():
+    first = provenance.sources_sha256("models", "convert", "export")
+    assert len(first) == 64
+    assert first == sources_sha256("models", "convert", "export")
+
+
+@pytest.mark.parametrize("name", ["models/a.py", "models/labels.txt", "models/deep/b.py"])
+def test_sources_digest_changes_with_a_file(root, name):
+    before = sources_sha256("models")
+    with (root / name).open("a", encoding="utf-8") as file:
+        file.write("#")
+    assert sources_sha256("models") != before
+
+
+def test_sources_digest_changes_with_a_new_lost_or_renamed_file(root):
+    seen = [sources_sha256("models")]
+    (root / "models/new.py").write_text("", encoding="utf-8")
+    seen.append(sources_sha256("models"))
+    (root / "models/new.py").rename(root / "models/newer.py")
+    seen.append(sources_sha256("models"))
+    (root / "models/a.py").unlink()
+    seen.append(sources_sha256("models"))
+    assert len(set(seen)) == 4
+
+
+def test_sources_digest_does_not_see_other_packages_data_and_caches(root):
+    before = sources_sha256("models")
+    (root / "export/c.py").write_text("", encoding="utf-8")
+    (root / "models/data.json").write_text("{}", encoding="utf-8")
+    (root / "models/__pycache__").mkdir()
+    (root / "models/__pycache__/a.pyc").write_bytes(b"\0")
+    assert sources_sha256("models") == before
+    assert sources_sha256("models", "export") != before
+
+
+def test_sources_digest_does_not_depend_on_where_the_checkout_lies(root, tmp_path, monkeypatch):
+    before = sources_sha256("models", "export")
+    shutil.copytree(root, tmp_path / "elsewhere")
+    monkeypatch.setattr(provenance, "ROOT", tmp_path / "elsewhere")
+    assert sources_sha256("models", "export") == before
+
+
+def test_state_of_a_git_checkout(root):
+    git(root, "init", "--quiet")
+    git(root, "add", ".")
+    git(root, "commit", "--quiet", "--message", "One")
+    commit = git(root, "rev-parse", "HEAD")
+    assert git_state() == (commit, False)
+    (root / "models/a.py").write_text("changed\n", encoding="utf-8")
+    assert git_state() == (commit, True)
+    git(root, "checkout", "--quiet", "models/a.py")
+    (root / "models/untracked.py").write_text("", encoding="utf-8")
+    assert git_state() == (commit, True)
+
+
+def test_outside_git_there_is_no_state(root):
+    assert git_state() == (None, None)
+
+
+def test_checkout_without_a_commit_has_no_state(root):
+    git(root, "init", "--quiet")
+    assert git_state() == (None, None)
+
+
+def test_without_git_there_is_no_state(root, monkeypatch, tmp_path):
+    git(root, "init", "--quiet")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_state() == (None, None)

@@ -1,0 +1,81 @@
+"""The README tells the truth: its table is the catalog's, its snippets run, its commands exist."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from convert.cli import main
+from models.catalog import TESTING_HANDLES
+from validation.images import read_photograph
+from validation.tolerances import TOLERANCES
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = re.findall(r"^(?:make|\.venv/bin/mixer-jax2tf) [a-z-]+", README, flags=re.MULTILINE)
+
+
+def test_a_command_is_shown_by_line_20():
+    top = README.splitlines()[:20]
+    assert any(line.startswith("make demo") for line in top)
+    assert any(line.startswith("make test") for line in top)
+
+
+def test_the_table_is_the_catalogs(capsys):
+    with pytest.raises(SystemExit):
+        main(["list", "--markdown"])
+    table = re.search(r"<!-- mixer-jax2tf list --markdown -->\n(.*?)<!-- end -->", README, flags=re.DOTALL)
+    assert table
+    assert table[1] == capsys.readouterr().out
+
+
+def test_the_tolerance_is_the_one_in_force():
+    assert f"below {TOLERANCES['max_relative'].limit:g} of the standard deviation" in " ".join(README.split())
+
+
+def test_there_are_three_snippets():
+    assert [kind for kind in ("saved_model.load", "hub.KerasLayer", "TFSMLayer") for s in SNIPPETS if kind in s] == [
+        "saved_model.load",
+        "hub.KerasLayer",
+        "TFSMLayer",
+    ]
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=("load", "tf_keras", "keras3"))
+def test_snippet_runs_on_a_tiny_model(snippet, tiny_build, tmp_path):
+    handle = next(iter(TESTING_HANDLES.values()))
+    size = str(handle.checkpoint.architecture.image_size)
+    shutil.copytree(tiny_build, tmp_path / "build" / "demo" / "models")
+    tiny = snippet.replace("b32_sam", handle.checkpoint.name).replace("224", size)
+    assert tiny != snippet
+    run_snippet(tiny, tmp_path)
+
+
+def run_snippet(snippet: str, folder: Path) -> str:
+    """Run a snippet in a process of its own, as a reader would, beside a photograph; return what it prints."""
+    Image.fromarray(read_photograph("chelsea.png")).save(folder / "photo.jpg")
+    (folder / "snippet.py").write_text(snippet, encoding="utf-8")
+    # -P: not even this project's folder is on the path.
+    result = subprocess.run(
+        [sys.executable, "-P", "snippet.py"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_every_command_of_the_readme_exists():
+    helped = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    programs = subprocess.run(
+        [sys.executable, "-m", "convert", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert COMMANDS
+    for command in COMMANDS:
+        program, name = command.split()
+        assert f" {name} " in (helped if program == "make" else programs)
+    for name in re.findall(r"^\| `([a-z-]+)[ `]", README, flags=re.MULTILINE):
+        assert f" {name} " in programs

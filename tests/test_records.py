@@ -1,0 +1,218 @@
+"""The records beside a SavedModel: what is written is what is read, and nothing else is accepted."""
+
+import json
+import math
+
+import pytest
+from pydantic import ValidationError
+
+from models.errors import MixerError
+from models.records import (
+    CheckpointRecord,
+    Comparison,
+    ConsumerCheck,
+    DepthStep,
+    FileDigest,
+    GradientCheck,
+    Manifest,
+    OracleDistances,
+    Report,
+    Tolerance,
+    VariablesCheck,
+    write_atomically,
+)
+
+MANIFEST = Manifest(
+    handle="mixer_x",
+    version=2,
+    flavour="native",
+    head="classification",
+    architecture="Ti/8",
+    image_size=32,
+    num_classes=1000,
+    parameters=3,
+    platforms=("cpu", "tpu"),
+    checkpoint=CheckpointRecord(name="x", object="o.npz", url="gs://b/o.npz", sha256="a", size=12, origin="seeded"),
+    files={"saved_model.pb": FileDigest(sha256="b", size=5), "assets/names ü.txt": FileDigest(sha256="c", size=7)},
+    libraries={"jax": "0.10.2"},
+    pipeline="0.1.0",
+    pipeline_sha256="d",
+    git_commit=None,
+    git_dirty=None,
+)
+
+
+def comparison(relative):
+    return Comparison(
+        entry="__call__",
+        batch=3,
+        inputs=("noise", "blank"),
+        max_abs=1e-6,
+        max_relative=relative,
+        max_ulp=3.5,
+        cosine_distance=0.1 + 0.2,
+        top1=1.0,
+        top5=None,
+        oracle=OracleDistances(inputs=("blank",), saved_model=relative, jax=1e-7, excess_ulp=-0.5),
+    )
+
+
+REPORT = Report(
+    handle="mixer_x",
+    version=2,
+    flavour="native",
+    origin="seeded",
+    manifest_sha256="e",
+    inputs_set="gate",
+    inputs_sha256="f",
+    comparisons=(comparison(2e-6), comparison(math.inf)),
+    variables=VariablesCheck(compared=9, different=("head/bias",)),
+    gradients=GradientCheck(
+        inputs=("noise",),
+        compared=8,
+        missing=("head/bias",),
+        worst_variable="stem/kernel",
+        worst_relative=math.inf,
+        input_relative=2e-6,
+        step_change=0.3,
+        step_relative=1e-6,
+    ),
+    fine_tunable=False,
+    depth=(DepthStep(name="stem", jax=1e-7, saved_model=math.inf),),
+    consumer=(ConsumerCheck(name="hub.load", status="absent", detail="not installed", worst=None),),
+    not_checked=("tpu: exported, not run",),
+    tolerances={"max_relative": Tolerance(limit=1e-5, reason="because")},
+    problems=("one", "two"),
+    verdict="failed",
+    libraries={"jax": "0.10.2"},
+    validator_sha256="g",
+)
+RECORDS = (MANIFEST, REPORT)
+
+each_record = pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)
+
+
+@each_record
+def test_record_survives_writing_and_reading(record, tmp_path):
+    path = tmp_path / "record.json"
+    path.write_bytes(record.to_bytes())
+    read = type(record).read(path)
+    assert read == record
+    assert read.to_bytes() == record.to_bytes()
+    assert record.to_bytes().endswith(b"}\n")
+
+
+def test_infinity_survives(tmp_path):
+    path = tmp_path / "report.json"
+    path.write_bytes(REPORT.to_bytes())
+    read = Report.read(path)
+    assert read.comparisons[1].max_relative == math.inf
+    assert read.worst_relative == math.inf
+    assert json.loads(path.read_bytes(), parse_constant=pytest.fail)["comparisons"][1]["max_relative"] == "Infinity"
+
+
+def test_not_a_number_survives(tmp_path):
+    path = tmp_path / "report.json"
+    path.write_bytes(REPORT.model_copy(update={"comparisons": (comparison(math.nan),)}).to_bytes())
+    assert math.isnan(Report.read(path).comparisons[0].max_relative)
+
+
+def test_size_of_a_manifest_is_that_of_its_files():
+    assert MANIFEST.size == 12
+
+
+def test_what_the_gate_set_does_not_look_at_is_said_to_be_unknown(tmp_path):
+    gate = REPORT.model_copy(update={"gradients": None, "fine_tunable": None, "depth": (), "consumer": ()})
+    path = tmp_path / "report.json"
+    path.write_bytes(gate.to_bytes())
+    assert Report.read(path) == gate
+    written = json.loads(path.read_bytes())
+    assert [written[name] for name in ("gradients", "fine_tunable", "depth", "consumer")] == [None, None, [], []]
+
+
+@pytest.mark.parametrize("name", ["gradients", "fine_tunable", "depth", "consumer", "not_checked"])
+def test_a_report_must_say_what_it_found_and_what_it_did_not_look_at(name, tmp_path):
+    fields = json.loads(REPORT.to_bytes())
+    del fields[name]
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(fields))
+    with pytest.raises(MixerError, match=rf"{name}\s+Field required"):
+        Report.read(path)
+
+
+@each_record
+def test_record_cannot_be_changed(record):
+    with pytest.raises(ValidationError, match="frozen"):
+        record.handle = "other"
+
+
+def changed(record, **fields):
+    return json.dumps(json.loads(record.to_bytes()) | fields).encode()
+
+
+BREACHES = {
+    "unknown field": (lambda record: changed(record, surprise=1), r"surprise\s+Extra inputs are not permitted"),
+    "later schema": (lambda record: changed(record, schema_version=2), r"schema_version\s+Input should be 1"),
+    "unknown flavour": (lambda record: changed(record, flavour="plain"), r"flavour\s+Input should be 'native' or"),
+    "unknown set of inputs": (
+        lambda record: changed(record, **{"inputs_set" if record is REPORT else "head": "half"}),
+        r"(inputs_set|head)\s+Input should be '(gate|classification)' or",
+    ),
+    "missing field": (lambda record: record.to_bytes().replace(b'"handle"', b'"handel"'), r"handle\s+Field required"),
+    "cut off": (lambda record: record.to_bytes()[:100], "Invalid JSON: EOF"),
+    "empty": (lambda _: b"", "Invalid JSON: EOF"),
+    "not JSON": (lambda _: b"\x89PNG", "Invalid JSON"),
+    "another kind": (lambda record: RECORDS[record is MANIFEST].to_bytes(), "Field required"),
+}
+
+
+@each_record
+@pytest.mark.parametrize("breach", BREACHES)
+def test_what_is_no_such_record_is_refused_by_name(record, breach, tmp_path):
+    make, reason = BREACHES[breach]
+    path = tmp_path / "2.record.json"
+    path.write_bytes(make(record))
+    kind = type(record).__name__.lower()
+    with pytest.raises(MixerError, match=rf"(?s)2\.record\.json is not a readable {kind} of schema 1: .*{reason}"):
+        type(record).read(path)
+
+
+@each_record
+def test_missing_file_is_named(record, tmp_path):
+    with pytest.raises(MixerError, match=r"2\.json is not a readable .*No such file"):
+        type(record).read(tmp_path / "2.json")
+
+
+def test_file_is_written_whole(tmp_path):
+    path = tmp_path / "record.json"
+    write_atomically(path, b"old")
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_failed_write_leaves_the_old_file_and_no_partial_one(tmp_path, monkeypatch):
+    path = tmp_path / "record.json"
+    write_atomically(path, b"old")
+
+    def fill_up(self, target):
+        assert self.read_bytes() == b"new"
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(path), "replace", fill_up)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_write_that_stops_half_way_leaves_nothing(tmp_path, monkeypatch):
+    def write_half(self, content):
+        with self.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(tmp_path), "write_bytes", write_half)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(tmp_path / "record.json", b"content")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,92 @@
+"""What a person sees."""
+
+import io
+import json
+import sys
+
+import pytest
+
+from convert.cli import show
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0.0 MB"), (49_999, "0.0 MB"), (239_567_448, "239.6 MB"), (5_390_000_000, "5,390.0 MB")]
+)
+def test_megabytes_are_decimal(size, text):
+    assert show.megabytes(size) == text
+
+
+def test_a_piped_table_is_not_cut(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    long = "mixer_" + "x" * 60 + "_classification"
+    show.print_table("title", ("handle", "#size"), [(long, "1.0 MB"), ("short", "2.0 MB")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].strip() == "title"
+    assert any(long in line and "1.0 MB" in line for line in lines)
+    assert "#" not in lines[2]
+
+
+def test_numbers_stand_to_the_right(capsys):
+    show.print_table("", ("name", "#size"), [("a", "1"), ("b", "1000")])
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert [row.split("│")[2] for row in rows] == ["    1 ", " 1000 "]
+    assert [row.split("│")[1] for row in rows] == [" a    ", " b    "]
+
+
+def test_square_brackets_of_a_path_are_shown_as_they_are(capsys):
+    show.print_table("", ("file",), [("/data/[new]/x.npz",)])
+    show.tell("1 MB needed in /data/[new]")
+    printed = capsys.readouterr()
+    assert "/data/[new]/x.npz" in printed.out
+    assert "/data/[new]" in printed.err
+
+
+def test_json_is_one_value(capsys):
+    show.print_json([{"a": 1.5, "b": None}])
+    assert json.loads(capsys.readouterr().out) == [{"a": 1.5, "b": None}]
+
+
+def test_markdown_is_appended_to_the_summary_of_a_job(tmp_path, monkeypatch):
+    summary = tmp_path / "summary.md"
+    summary.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    show.summarise_in_markdown(("handle", "#size"), [("a", "1 MB"), ("b", "2 MB")])
+    assert summary.read_text() == "before\n| handle | size |\n| :-- | --: |\n| a | 1 MB |\n| b | 2 MB |\n"
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_outside_a_job_no_summary_is_written(value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if value is None:
+        monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    else:
+        monkeypatch.setenv("GITHUB_STEP_SUMMARY", value)
+    show.summarise_in_markdown(("a",), [("b",)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_steps_leave_their_lines_on_standard_error(capsys):
+    with show.steps(2) as steps:
+        advance = steps.start("reading [a]")
+        advance(10, 20)
+        steps.finish("[a] done")
+        steps.start("reading b")
+        steps.finish("b done")
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.splitlines() == ["reading [a] ...", "[a] done", "reading b ...", "b done"]
+
+
+def test_steps_draw_bars_on_a_terminal(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with show.steps(2) as steps:
+        steps.start("reading a")(10_000_000, 20_000_000)
+        steps.finish("a done")
+    assert "a done" in terminal.getvalue()
+    assert "1/2" in terminal.getvalue()

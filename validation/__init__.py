@@ -1,0 +1,1 @@
+"""Proof that a SavedModel computes what the original JAX model computes."""

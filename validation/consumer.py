@@ -1,0 +1,299 @@
+"""Call a Mixer's SavedModel in every way its users do, in a process where importing JAX or Flax is an error.
+
+    python consumer.py DIRECTORY [--inputs inputs.npy] [--expected expected.npy] [--limit 5e-5] [--json result.json]
+
+A single file for any TensorFlow environment: standard library, NumPy, Python 3.8. Every way in is held against
+`serving_default` image by image and, with `--expected`, against those outputs. A check has `passed`, has `failed`, or
+is `absent` (not installed); a bad input is `refused` or `accepted`, as it should be. Exit status: 1 if any failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any, Callable, NamedTuple, Sequence  # noqa: UP035 (Python 3.8)
+
+import numpy as np
+
+BLOCKED = ("jax", "jaxlib", "flax")
+LIMIT = 5e-5  # of the largest difference over the standard deviation of the image's outputs, as in the parity check
+
+
+class Outcome(NamedTuple):
+    """What a check found; `worst` is the largest difference over the spread of the image's outputs."""
+
+    detail: str
+    worst: float | None = None
+    status: str = "passed"
+
+
+class Blocker:
+    """An import hook (`sys.meta_path`) that refuses what the model has to run without."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Raise `ImportError` for JAX and Flax."""
+        if name.partition(".")[0] in BLOCKED:
+            raise ImportError(f"{name} is blocked: the model must run without it", name=name)
+
+
+def _distance(outputs: object, expected: np.ndarray[Any, Any]) -> float:
+    found, wanted = np.asarray(outputs, np.float64), np.asarray(expected, np.float64)
+    if found.shape != wanted.shape or not np.isfinite(found).all():
+        raise AssertionError(f"outputs of shape {found.shape}, expected finite ones of {wanted.shape}")
+    spread = np.maximum(wanted.std(axis=1), np.finfo(np.float64).tiny)
+    return float(np.max(np.abs(found - wanted).max(axis=1) / spread, initial=0))
+
+
+def _judged(right: bool, detail: str, worst: float | None = None) -> Outcome:
+    return Outcome(detail, worst, "passed" if right else "failed")
+
+
+BAD_INPUTS: dict[str, tuple[Callable[[Any], Any], str, bool]] = {
+    # How to make it of good images; what a readable refusal holds; whether right outputs will do as well.
+    "batch 0": (lambda x: x[:0], "batch|dimension|empty", True),
+    "wrong height": (lambda x: np.pad(x, [(0, 0), (0, 1), (0, 0), (0, 0)], "edge"), r"(?<![f\d])SIZE(?!\d)", False),
+    "wrong width": (lambda x: np.pad(x, [(0, 0), (0, 0), (0, 1), (0, 0)], "edge"), r"(?<![f\d])SIZE(?!\d)", False),
+    "wrong rank": (lambda x: x[0], r"(?<![f\d])SIZE(?!\d)", False),
+    "float64": (lambda x: x.astype("f8"), "float", True),
+    "uint8": (lambda x: (x * 127 + 128).astype("u1"), "float", True),
+    "NaN": (lambda x: np.where(np.arange(x.size).reshape(x.shape), x, np.float32("nan")), "(?!)", True),
+}
+BAD_WAYS = ("__call__", "__call__ of an array", "signature")
+
+
+class Subject(argparse.Namespace):
+    """The options, the model on trial and what it is shown: images `[n, height, width, 3]`, float32."""
+
+    def open(self) -> Outcome:
+        """Load the model, see from its signature what it takes, make noise unless there are images, and serve them."""
+        self.model = self.tf.saved_model.load(self.directory)
+        self.entry = min(self.model.signatures, key=lambda name: (name != "serving_default", name))
+        ((self.input, self.spec),) = self.model.signatures[self.entry].structured_input_signature[1].items()
+        shape = self.spec.shape.as_list()
+        noise = np.random.RandomState(0).uniform(-1, 1, [3, *shape[1:]]).astype(np.float32)
+        self.images = noise if self.inputs is None else self.inputs
+        reference = np.concatenate([self.serve(self.tf.constant(image[None])) for image in self.images])
+        self.sides = [side for side in (reference, self.expected) if side is not None]
+        self.outputs = reference.shape[1]
+        return Outcome(f"{self.entry} takes {self.input} {shape}; {len(self.images)} images served one by one")
+
+    def serve(self, images: object, entry: str | None = None) -> np.ndarray[Any, Any]:
+        """Return the only output of a signature."""
+        signature = self.model.signatures[entry or self.entry]
+        (given,) = signature.structured_input_signature[1]
+        (outputs,) = signature(**{given: images}).values()
+        return np.asarray(outputs)
+
+    def worst(self, call: Callable[[Any], object]) -> float:
+        """Return how far outputs for batches of 1, 2 and 3 or more are from the reference and the expected ones."""
+        batches = [np.arange(count) % len(self.images) for count in (1, 2, max(3, len(self.images)))]
+        found = [(rows, call(self.tf.constant(self.images[rows]))) for rows in batches]
+        return max(_distance(outputs, side[rows]) for rows, outputs in found for side in self.sides)
+
+    def _labels(self) -> Outcome:
+        if not hasattr(self.model, "labels"):
+            return Outcome("no class list, as in a feature extractor")
+        names = self.tf.io.read_file(self.model.labels.asset_path).numpy().decode().splitlines()
+        return _judged(len(names) == self.outputs, f"{len(names)} names, {self.outputs} outputs")
+
+    def _variables(self) -> Outcome:
+        count, losses = len(self.model.variables), len(self.model.regularization_losses)
+        trainable = sum(variable.trainable for variable in self.model.trainable_variables)
+        return _judged(0 < count == trainable and not losses, f"{trainable} of {count} trainable, {losses} losses")
+
+    def _gradients(self) -> Outcome:
+        tf, model, images = self.tf, self.tf.saved_model.load(self.directory), self.images[:2]
+        variables = list(model.trainable_variables)
+        with tf.GradientTape() as tape:
+            before = model(images)
+            loss = tf.reduce_sum(before * np.random.RandomState(1).normal(size=before.shape).astype(np.float32))
+        gradients = tape.gradient(loss, variables)
+        without = [variables[index].name for index, gradient in enumerate(gradients) if gradient is None]
+        if without or not variables:
+            raise AssertionError(f"no gradient for {len(without)} of {len(variables)}: {', '.join(without[:3])}")
+        rate = 1e-4 * tf.linalg.global_norm(variables) / tf.linalg.global_norm(gradients)  # far more than rounding
+        for index, variable in enumerate(variables):
+            variable.assign_sub(rate * gradients[index])
+        moved = _distance(model(images), before)
+        detail = f"{len(variables)}, none None; a step of SGD moved the outputs by {moved:.1e} of their spread"
+        return _judged(moved > self.limit, detail)
+
+    def _saved_again(self) -> float:
+        own = self.tf.train.Checkpoint(mixer=self.model)
+        own.embed = self.tf.function(lambda x: own.mixer(x), input_signature=[self.spec])
+        with tempfile.TemporaryDirectory() as folder:
+            self.tf.saved_model.save(own, folder)
+            return self.worst((own := self.tf.saved_model.load(folder)).embed)
+
+    def _keras(self, *, trainable: bool, hub: bool = True) -> Outcome:
+        keras = importlib.import_module("keras")
+        if hub:
+            keras = importlib.import_module("tf_keras") if keras.__version__.startswith("3.") else keras
+            layer = importlib.import_module("tensorflow_hub").KerasLayer(self.directory, trainable=trainable)
+        elif keras.__version__.startswith("3."):
+            layer = keras.layers.TFSMLayer(self.directory, call_endpoint=self.entry)
+        else:
+            raise ModuleNotFoundError(f"Keras 3 is not installed, but {keras.__version__}")
+        inputs = keras.Input(self.spec.shape[1:])
+        outputs = layer(inputs) if hub else next(iter(layer(inputs).values()))
+        worst = self.worst(partial(keras.Model(inputs, outputs).predict, verbose=0))
+        if not trainable:
+            return _judged(not layer.trainable_weights, f"Keras {keras.__version__}, nothing trainable", worst)
+        head = keras.layers.Dense(2, kernel_initializer=keras.initializers.RandomNormal(seed=0))  # the same each time
+        model, before = keras.Model(inputs, head(outputs)), layer.get_weights()
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        model.fit(self.images[:2], np.arange(len(self.images[:2])), epochs=1, verbose=0)
+        after = layer.get_weights()
+        changed = sum(not np.array_equal(values, after[index]) for index, values in enumerate(before))
+        detail = f"Keras {keras.__version__}, a fit step changed {changed} of {len(before)} weights"
+        return _judged(changed > 0 and all(np.isfinite(values).all() for values in after), detail, worst)
+
+    def _command_line(self) -> Outcome:
+        module = "tensorflow.python.tools.saved_model_cli"
+        start = f"import sys; sys.modules.update(dict.fromkeys({BLOCKED})); from {module} import main; main()"
+        with tempfile.TemporaryDirectory() as folder:
+            np.save(f"{folder}/images.npy", self.images)
+            options = f"run --tag_set serve --signature_def {self.entry} --inputs {self.input}=images.npy --outdir out"
+            command = [sys.executable, *["-I"] * sys.flags.isolated, "-c", start, *options.split()]
+            command += ["--dir", self.directory]
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise AssertionError(f"exit status {done.returncode}: {done.stderr.strip()[-200:]}")
+            (found,) = Path(folder, "out").glob("*.npy")
+            return Outcome(f"wrote {found.name}", max(_distance(np.load(str(found)), side) for side in self.sides))
+
+    def _bad_input(self, *, name: str, way: str) -> Outcome:
+        make, words, may_pass = BAD_INPUTS[name]
+        given, call = make(self.images), self.serve if way == "signature" else self.model
+        try:
+            outputs = np.asarray(call(given if way.endswith("array") else self.tf.constant(given)))
+        except (TypeError, ValueError, self.tf.errors.InvalidArgumentError) as error:
+            if re.search(words.replace("SIZE", str(self.spec.shape[1])), str(error)):
+                return Outcome(_gist(error), None, "refused")
+            raise AssertionError(f"refused, but not in words that help: {_gist(error)}") from error
+        if not may_pass or outputs.shape != (len(given), self.outputs):
+            raise AssertionError(f"accepted without a word, gives outputs {outputs.shape}; expected a refusal")
+        numbers = given.astype(np.float32)
+        broken = np.isnan(numbers).any(axis=(1, 2, 3))
+        status = "accepted" if np.isnan(outputs[broken]).all() else "failed"
+        expected = outputs[:0] if broken.all() else self.serve(self.tf.constant(numbers[~broken]))
+        detail = f"outputs {outputs.shape}; NaN went in for {broken.sum()} images, the others as from float32"
+        return Outcome(detail, _distance(outputs[~broken], expected), status)
+
+
+CHECKS: dict[str, Callable[[Subject], Outcome | float]] = {
+    "load": Subject.open,
+    "signatures": lambda on: max(on.worst(partial(on.serve, entry=name)) for name in on.model.signatures),
+    "__call__": lambda on: on.worst(on.model),
+    "tf.function": lambda on: on.worst(on.tf.function(lambda x: on.model(x), input_signature=[on.spec])),
+    "class list": Subject._labels,
+    "variables": Subject._variables,
+    "gradients": Subject._gradients,
+    "saved again": Subject._saved_again,
+    "hub.load": lambda on: on.worst(importlib.import_module("tensorflow_hub").load(on.directory)),
+    "hub.KerasLayer, frozen": partial(Subject._keras, trainable=False),
+    "hub.KerasLayer, trainable": partial(Subject._keras, trainable=True),
+    "Keras 3 TFSMLayer": partial(Subject._keras, trainable=True, hub=False),
+    "saved_model_cli run": Subject._command_line,
+    **{f"{name}, {way}": partial(Subject._bad_input, name=name, way=way) for name in BAD_INPUTS for way in BAD_WAYS},
+    "no JAX, no Flax": lambda _: _judged({*BLOCKED}.isdisjoint(sys.modules), f"{', '.join(BLOCKED)}: not to be loaded"),
+}
+
+
+def _attempt(name: str, on: Subject) -> dict[str, Any]:
+    try:
+        found = CHECKS[name](on)
+        outcome = found if isinstance(found, Outcome) else Outcome("batches of 1, 2 and more", found)
+    except ModuleNotFoundError as error:
+        outcome = Outcome(str(error), status="absent")
+    except Exception as error:  # what TensorFlow and Keras raise is any of a dozen types
+        outcome = Outcome(_gist(error), status="failed")
+    if outcome.worst is not None and outcome.worst > on.limit:
+        outcome = Outcome(f"over the limit of {on.limit:g}: {outcome.detail}", outcome.worst, "failed")
+    return {"name": name, **outcome._asdict()}
+
+
+def _gist(error: Exception) -> str:
+    # TensorFlow tells first where it was, and only then what it met; and it shows the values of arrays.
+    text = str(error).split("<stack traces unavailable>")[-1].split(" Received args:")[0]
+    return ("" if isinstance(error, AssertionError) else f"{type(error).__name__}: ") + " ".join(text.split())[:240]
+
+
+def _tensorflow() -> Any:  # noqa: ANN401
+    sys.meta_path.insert(0, Blocker())
+    sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != Path(__file__).resolve().parent]
+    os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", KERAS_BACKEND="tensorflow")
+    warnings.simplefilter("ignore")
+    kept = os.dup(2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what is logged at the start whatever the level
+    try:
+        tf = importlib.import_module("tensorflow")
+        with contextlib.suppress(Exception):  # where there is no XLA
+            tf.function(tf.abs, jit_compile=True)(tf.constant(0.0))
+    finally:
+        os.dup2(kept, 2)
+    tf.get_logger().setLevel("ERROR")
+    return tf
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    parser = argparse.ArgumentParser(description="Call a Mixer's SavedModel in every way its users do.")
+    parser.add_argument("directory", type=os.path.abspath, help="the SavedModel")
+    parser.add_argument("--inputs", help=".npy, float32 [n, height, width, 3]; default: noise")
+    parser.add_argument("--expected", help=".npy, [n, outputs]; default: only compare the ways with each other")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="default: %(default)s of the spread")
+    parser.add_argument("--json", default=os.devnull, help="where to write the result, anew after each check")
+    on = parser.parse_args(arguments, namespace=Subject())
+    try:
+        on.inputs, on.expected = (path and np.load(path) for path in (on.inputs, on.expected))
+        Path(on.directory, "saved_model.pb").open("rb").close()
+        on.tf = _tensorflow()
+    except (OSError, ValueError, ImportError) as error:
+        parser.error(str(error))
+    installed = {str(it.metadata["Name"]).replace("-", "_"): it.version for it in importlib.metadata.distributions()}
+    report: dict[str, Any] = {"tensorflow": on.tf.__version__, "python": sys.version.split()[0]}
+    report.update({name: installed.get(name) for name in ("numpy", "keras", "tf_keras", "tensorflow_hub")}, checks=[])
+    for name in CHECKS:
+        report["checks"].append({"name": name, **Outcome("the process ended in it", status="failed")._asdict()})
+        Path(on.json).write_text(json.dumps(report))
+        report["checks"][-1] = found = _attempt(name, on)
+        sys.stdout.write("{status:9}{name:36}{detail}\n".format(**found))
+        if name == "load" and found["status"] == "failed":
+            break
+    Path(on.json).write_text(json.dumps(report))
+    return int(any(found["status"] == "failed" for found in report["checks"]))
+
+
+def run_consumer(
+    directory: Path, *, inputs: Path | None = None, expected: Path | None = None, limit: float = LIMIT,
+    python: str = sys.executable, timeout: float = 1800.0,
+) -> dict[str, Any]:  # fmt: skip
+    """Run this file by itself, with nothing of the project to import, and return what it writes with `--json`.
+
+    `inputs` and `expected` are `.npy` files, `timeout` is in seconds. A crash or a timeout is a failed check.
+    """
+    given = {"--inputs": inputs, "--expected": expected}
+    options = [f"--limit={limit}", *(f"{name}={path.resolve()}" for name, path in given.items() if path is not None)]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [python, "-I", str(Path(__file__).resolve()), str(directory.resolve()), *options, "--json=result"]
+        with Path(folder, "errors").open("w") as errors, contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(command, cwd=folder, stdout=errors, stderr=errors, timeout=timeout, check=False)
+        if not Path(folder, "result").exists():
+            outcome = Outcome(f"no result: {Path(folder, 'errors').read_text()[-300:]}", status="failed")
+            return {"checks": [{"name": "start", **outcome._asdict()}]}
+        return dict(json.loads(Path(folder, "result").read_text()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

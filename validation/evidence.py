@@ -1,0 +1,49 @@
+"""The evidence: the outputs themselves, kept beside the report so that a person can look at them."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.records import write_atomically
+
+if TYPE_CHECKING:  # the page reads evidence without importing TensorFlow
+    from validation.outputs import Expected, Outputs
+    from validation.parity import Findings
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Outputs `[n, k]` for the named images: the SavedModel's and JAX's, float32, and the oracle's, float64."""
+
+    names: tuple[str, ...]
+    saved_model: "Outputs"
+    jax: "Outputs"
+    oracle: NDArray[np.float64]
+
+    @classmethod
+    def gather(cls, findings: "Findings", expected: "Expected") -> "Evidence":
+        """Collect the outputs of images that all three were run on."""
+        names = tuple(name for name in expected.names if name in findings.outputs and name in expected.oracle)
+        return cls(
+            names,
+            np.stack([findings.outputs[name] for name in names]),
+            np.stack([expected.jax[expected.names.index(name)] for name in names]),
+            np.stack([expected.oracle[name] for name in names]),
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> "Evidence":
+        """Read what `write` wrote; never a pickle."""
+        with np.load(path, allow_pickle=False) as arrays:
+            names = tuple(str(name) for name in arrays["names"])
+            return cls(names, arrays["saved_model"], arrays["jax"], arrays["oracle"])
+
+    def write(self, path: Path) -> None:
+        """Write the arrays as `.npz`, atomically."""
+        content = io.BytesIO()
+        np.savez(content, names=np.array(self.names), saved_model=self.saved_model, jax=self.jax, oracle=self.oracle)
+        write_atomically(path, content.getvalue())

@@ -1,0 +1,112 @@
+"""What stands on disk about a handle, and what it is worth."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from models.catalog import Handle
+from models.errors import MixerError
+from models.records import Manifest, Report
+
+if TYPE_CHECKING:
+    from validation.evidence import Evidence
+
+Standing = Literal["passed", "failed", "void", "not checked", "not made"]
+
+SLACK = 1.001
+"""What rounding may add to a figure that is computed again."""
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One handle of the page.
+
+    Attributes:
+        handle: of the catalog, or one's own.
+        standing: the report's verdict; `void` where the records do not belong together or cannot be read.
+        manifest: what the SavedModel is, if it was made.
+        report: whether it is right, if it was checked.
+        evidence: its outputs, if the full set was run.
+        reasons: why the standing is `void`, or why there is no evidence.
+    """
+
+    handle: Handle
+    standing: Standing
+    manifest: Manifest | None = None
+    report: Report | None = None
+    evidence: "Evidence | None" = None
+    reasons: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, out: Path, version: int, handle: Handle) -> "Exhibit":
+        """Read the records `<out>/<handle>/<version>.*`; what is wrong with them becomes a reason, never an error."""
+        place = out / handle.name
+        paths = [place / f"{version}.{name}.json" for name in ("manifest", "report")]
+        if not any(path.is_file() for path in paths):
+            return cls(handle, "not made")
+        manifest, report, unreadable = None, None, []
+        try:
+            manifest = Manifest.read(paths[0])
+        except MixerError as error:
+            unreadable.append(_first_line(error, out))
+        try:
+            report = Report.read(paths[1]) if paths[1].is_file() else None
+        except MixerError as error:
+            unreadable.append(_first_line(error, out))
+        digest = hashlib.sha256(paths[0].read_bytes()).hexdigest() if manifest else None
+        reasons = (*unreadable, *_contradictions(handle, version, manifest, report, digest))
+        standing: Standing = "void" if reasons else report.verdict if report else "not checked"
+        evidence, why = _read_evidence(place / f"{version}.evidence.npz", report) if report else (None, ())
+        return cls(handle, standing, manifest, report, evidence, (*reasons, *why))
+
+
+def _first_line(error: MixerError, out: Path) -> str:
+    return f"{str(error).splitlines()[0].replace(f'{out}/', '')}. Run `mixer-jax2tf convert-all` to make it anew."
+
+
+def _contradictions(
+    handle: Handle, version: int, manifest: Manifest | None, report: Report | None, digest: str | None
+) -> list[str]:
+    """Say where manifest (of this sha256) and report are not of this handle or not of each other."""
+    expected, reasons = f"{handle.name}, version {version}", []
+    for name, record in (("manifest", manifest), ("report", report)):
+        found = f"{record.handle}, version {record.version}" if record else expected
+        if found != expected:
+            reasons.append(f"the {name} is of {found}, expected {expected}.")
+    if manifest and report and report.manifest_sha256 != digest:
+        reasons.append("the report is of another manifest: the model was made anew since. Run `mixer-jax2tf validate`.")
+    return reasons
+
+
+def _read_evidence(path: Path, report: Report) -> tuple["Evidence | None", tuple[str, ...]]:
+    if report.inputs_set == "gate":
+        return None, ()
+    if not path.is_file():
+        return None, (f"{path.name} is missing: no pictures of the outputs.",)
+    from validation.evidence import Evidence  # brings TensorFlow with it
+
+    try:
+        evidence = Evidence.read(path)
+    except Exception as error:  # NumPy says of a damaged archive any of a dozen types
+        return None, (f"{path.name} cannot be read ({error}): no pictures of the outputs.",)
+    if not _fits(evidence, report):
+        return None, (f"{path.name} is not of this report: no pictures of the outputs.",)
+    return evidence, ()
+
+
+def _fits(evidence: "Evidence", report: Report) -> bool:
+    """Say whether the outputs can be those that the report was made from."""
+    from validation.outputs import relative_distance
+
+    known = {name for comparison in report.comparisons for name in comparison.inputs}
+    shape = evidence.jax.shape
+    if {evidence.saved_model.shape, evidence.oracle.shape, (len(evidence.names), *shape[1:])} != {shape}:
+        return False
+    if len(shape) != 2 or not evidence.jax.size or not set(evidence.names) <= known:
+        return False
+    with np.errstate(invalid="ignore"):
+        found = relative_distance(evidence.saved_model, evidence.jax)
+    return report.worst_relative is not None and found <= report.worst_relative * SLACK

@@ -1,0 +1,87 @@
+"""The report: the verdict on one SavedModel, bound to its manifest."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from models.provenance import library_versions, sources_sha256
+from models.records import ConsumerCheck, DepthStep, GradientCheck, Manifest, Report
+from validation.images import Inputs
+from validation.parity import Findings
+from validation.tolerances import TOLERANCES
+
+VALIDATOR_PACKAGES = ("models", "validation")
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What the full set adds to the gate set."""
+
+    gradients: GradientCheck | None = None
+    fine_tunable: bool | None = None
+    depth: tuple[DepthStep, ...] = ()
+    consumer: tuple[ConsumerCheck, ...] = ()
+
+
+GATE = Extras()
+
+
+def make_report(
+    manifest_bytes: bytes,
+    findings: Findings,
+    inputs: Inputs,
+    *,
+    inputs_set: Literal["gate", "full"] = "gate",
+    extras: Extras = GATE,
+    other_problems: Sequence[str] = (),
+) -> Report:
+    """Return the report of these findings on the model that the manifest (its bytes on disk) describes.
+
+    Args:
+        manifest_bytes: the manifest as it stands on disk.
+        findings: what the parity check measured.
+        inputs: what it was measured on.
+        inputs_set: which set they are.
+        extras: what else was measured.
+        other_problems: what else is wrong with the model, for instance files that differ from the manifest.
+    """
+    manifest = Manifest.model_validate_json(manifest_bytes)
+    problems = (*other_problems, *findings.problems)
+    return Report(
+        handle=manifest.handle,
+        version=manifest.version,
+        flavour=manifest.flavour,
+        origin=manifest.checkpoint.origin,
+        manifest_sha256=hashlib.sha256(manifest_bytes).hexdigest(),
+        inputs_set=inputs_set,
+        inputs_sha256=inputs.sha256,
+        comparisons=findings.comparisons,
+        variables=findings.variables,
+        gradients=extras.gradients,
+        fine_tunable=extras.fine_tunable,
+        depth=extras.depth,
+        consumer=extras.consumer,
+        not_checked=_not_checked(manifest, inputs_set),
+        tolerances=TOLERANCES,
+        problems=problems,
+        verdict="failed" if problems else "passed",
+        libraries=library_versions(),
+        validator_sha256=sources_sha256(*VALIDATOR_PACKAGES),
+    )
+
+
+def _not_checked(manifest: Manifest, inputs_set: Literal["gate", "full"]) -> tuple[str, ...]:
+    others = [platform for platform in manifest.platforms if platform != "cpu"]
+    said = [f"{', '.join(others)}: exported, not run"] if others else []
+    said += ["gradients, and what consumers do: see the full set"] if inputs_set == "gate" else []
+    return tuple(said)
+
+
+def is_current(report: Report, manifest_bytes: bytes) -> bool:
+    """Tell whether a report is about this manifest and by today's check, in these library versions."""
+    return (
+        report.manifest_sha256 == hashlib.sha256(manifest_bytes).hexdigest()
+        and report.validator_sha256 == sources_sha256(*VALIDATOR_PACKAGES)
+        and report.libraries == library_versions()
+    )
