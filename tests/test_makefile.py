@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-VARIABLES = {"PYTHON", "SOURCE", "OUT", "VERSION", "FLAVOUR", "HANDLES", "PYTEST"}
+VARIABLES = set(re.findall(r"^(\w+) \?=", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
 
 
 @pytest.fixture
