@@ -6,6 +6,7 @@ VERSION ?= 2
 FLAVOUR ?= native
 HANDLES ?=
 PYTEST ?=
+JOBS ?= auto
 VENV ?= .venv
 
 TAG := $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])')
@@ -41,7 +42,7 @@ parity: $(READY)  ## check what was converted with the full set; writes OUT/inde
 	$(RUN) convert validate --set full --source "$(SOURCE)" --out "$(OUT)" --version $(VERSION) --flavour $(FLAVOUR) $(HANDLES)
 
 test: lint types  ## lint, types, tests (offline; tiny models)
-	$(RUN) pytest -m 'not whole and not browser' $(PYTEST)
+	$(RUN) pytest -n $(JOBS) --maxprocesses 4 -m 'not whole and not browser' $(PYTEST)
 
 lint: $(READY)
 	$(RUN) ruff check .

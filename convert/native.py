@@ -26,8 +26,13 @@ TensorFlowFunction = Callable[[Mapping[str, Any], tf.Tensor], tf.Tensor]
 
 def native_function(handle: Handle) -> TensorFlowFunction:
     """Return the handle's apply function for TensorFlow, differentiable, for any batch of at least one image."""
+    return to_tensorflow(handle_apply(handle))
+
+
+def handle_apply(handle: Handle) -> Callable[[Mapping[str, Any], jax.Array], Any]:
+    """Return the handle's apply function in JAX, of nested parameters and images."""
     model = MlpMixer(handle.checkpoint.architecture, handle.num_classes)
-    return to_tensorflow(lambda params, images: model.apply({"params": params}, images))
+    return lambda params, images: model.apply({"params": params}, images)
 
 
 def to_tensorflow(apply: Callable[[Mapping[str, Any], jax.Array], Any]) -> TensorFlowFunction:

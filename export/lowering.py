@@ -10,16 +10,12 @@ artifact newer than its own StableHLO, and says so at the first call only, never
 3. written again in the version `STABLEHLO_VERSION`, which fails if an operation did not exist then, and
 4. marked with `XLA_CALL_MODULE_VERSION`.
 
-TensorFlow also marks the VJP's own outputs with a gradient of second order, which it does not save; it would warn of
-that at every loading. The mark is dropped: a second derivative is refused all the same, since an `XlaCallModule` has
-none.
-
 An artifact that calls anything but its own operations is refused: nothing could be said of where it runs. Only the
-check of the symbolic batch (`shape_assertion`) is known; every reader implements it.
+check of the symbolic batch (`shape_assertion`) is known, and dropped: TensorFlow 2.13 does not implement it, and the
+SavedModel checks its input itself (`export.saved_model`).
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from jax.extend.mlir import ir, passmanager
 from jax.extend.mlir.dialects import stablehlo
@@ -28,21 +24,25 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from models.errors import MixerError
 
-STABLEHLO_VERSION = "0.14.0"
-"""Read by every TensorFlow from 2.14 on: from 0.15.0 on the encoding is one that 2.15 cannot read."""
+STABLEHLO_VERSION = "0.9.0"
+"""The oldest that can be written: TensorFlow 2.13 reads no newer one, 2.14 and 2.15 none after 0.14.0."""
 
-XLA_CALL_MODULE_VERSION = 8
-"""The op's version attribute that goes with it; 9, for the same contents, is refused by TensorFlow 2.15 and older."""
+XLA_CALL_MODULE_VERSION = 5
+"""The op's version attribute: the oldest that TensorFlow 2.21 takes, and the newest that 2.13 does.
 
-KNOWN_CUSTOM_CALLS = frozenset({"shape_assertion"})
+The later ones add what is not used here: checks that can be turned off (6), shape assertions (7), a mark on modules
+with unknown sizes (8), and another order of effects (9).
+"""
+
+SHAPE_ASSERTION = "shape_assertion"
 
 
 class LoweringError(MixerError):
     """An artifact that cannot be made readable for the promised TensorFlow releases."""
 
 
-def lower_saved_model(directory: Path) -> int:
-    """Lower every artifact in `saved_model.pb`, in place, and drop the fingerprint, which names other bytes.
+def lower_artifacts(saved_model: SavedModel) -> int:
+    """Lower every artifact of a SavedModel, in place.
 
     Returns:
         The number of artifacts lowered.
@@ -50,16 +50,11 @@ def lower_saved_model(directory: Path) -> int:
     Raises:
         LoweringError: an artifact does something that is not known to run everywhere.
     """
-    path = directory / "saved_model.pb"
-    saved_model = SavedModel.FromString(path.read_bytes())
     lowered = 0
     for node in _xla_call_modules(saved_model):
         node.attr["module"].s = lower_artifact(node.attr["module"].s)
         node.attr["version"].i = XLA_CALL_MODULE_VERSION
         lowered += 1
-    _drop_unsaved_gradients(saved_model)
-    path.write_bytes(saved_model.SerializeToString(deterministic=True))
-    (directory / "fingerprint.pb").unlink(missing_ok=True)
     return lowered
 
 
@@ -79,18 +74,21 @@ def lower_artifact(artifact: bytes) -> bytes:
                 f"the exported function cannot be read back ({error}): it is no artifact, or holds more than "
                 "StableHLO, such as the sharding of a linear solver. Write the model without it."
             ) from error
-        unknown = sorted(set(_custom_calls(module.operation)) - KNOWN_CUSTOM_CALLS)
+        calls = list(_custom_calls(module.operation))
+        unknown = sorted(set(map(_target, calls)) - {SHAPE_ASSERTION})
         if unknown:
             raise LoweringError(
-                f"the exported function calls {', '.join(unknown)}: only {', '.join(sorted(KNOWN_CUSTOM_CALLS))} "
-                "is known to run in every TensorFlow. Write the model without it."
+                f"the exported function calls {', '.join(unknown)}: nothing is known of where that runs. Write the "
+                "model without it."
             )
+        for call in calls:
+            call.erase()
         passmanager.PassManager.parse("builtin.module(strip-debuginfo)").run(module.operation)
         try:
             return bytes(stablehlo.serialize_portable_artifact(module, STABLEHLO_VERSION))
         except (ValueError, RuntimeError, ir.MLIRError) as error:
             raise LoweringError(
-                f"the exported function cannot be written as StableHLO {STABLEHLO_VERSION}, which TensorFlow 2.14 "
+                f"the exported function cannot be written as StableHLO {STABLEHLO_VERSION}, which TensorFlow 2.13 "
                 f"reads: {error}"
             ) from error
 
@@ -102,20 +100,14 @@ def _xla_call_modules(saved_model: SavedModel) -> Iterator[NodeDef]:
             yield from (node for node in nodes if node.op == "XlaCallModule")
 
 
-def _drop_unsaved_gradients(saved_model: SavedModel) -> None:
-    for meta_graph in saved_model.meta_graphs:
-        library = meta_graph.graph_def.library
-        saved = {gradient.registered_op_type.encode() for gradient in library.registered_gradients}
-        for function in library.function:
-            for node in function.node_def:
-                if "_gradient_op_type" in node.attr and node.attr["_gradient_op_type"].s not in saved:
-                    del node.attr["_gradient_op_type"]
-
-
-def _custom_calls(operation: ir.Operation) -> Iterator[str]:
+def _custom_calls(operation: ir.Operation) -> Iterator[ir.Operation]:
     if operation.name == "stablehlo.custom_call":
-        yield ir.StringAttr(operation.attributes["call_target_name"]).value
+        yield operation
     for region in operation.regions:
         for block in region.blocks:
             for child in block.operations:
                 yield from _custom_calls(child.operation)
+
+
+def _target(call: ir.Operation) -> str:
+    return ir.StringAttr(call.attributes["call_target_name"]).value

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from export.lowering import lower_saved_model
+from export.canonical import rewrite_saved_model
 
 INPUT_NAME = "inputs"
 
@@ -53,7 +53,7 @@ def write_saved_model(
         # TensorFlow's registry of gradients keeps the function, and through it the variables, as long as the process.
         for variable in model.variables:
             tf.raw_ops.AssignVariableOp(resource=variable.handle, value=tf.zeros([0]))
-    lower_saved_model(directory)
+    rewrite_saved_model(directory)
 
 
 def _reusable_model(
@@ -67,7 +67,7 @@ def _reusable_model(
     nested = _as_variables(params, "", variables)
 
     def apply(inputs: tf.Tensor) -> tf.Tensor:
-        return function(nested, inputs)
+        return function(nested, _checked(inputs, image_size))
 
     model = tf.train.Checkpoint()
     model.__call__ = tf.function(
@@ -81,6 +81,20 @@ def _reusable_model(
     if labels is not None:
         model.labels = tf.saved_model.Asset(str(labels))
     return model
+
+
+def _checked(inputs: tf.Tensor, image_size: int) -> tf.Tensor:
+    """Return the images, once their shape has been found right when the model runs.
+
+    TensorFlow itself lets a signature take any height and width, and neither flavour has anything to say of no images.
+    """
+    shape = (image_size, image_size, 3)
+    found = tf.shape(inputs)
+    sizes = tf.concat([found, [0] * 5], 0)[:5]  # as many for every rank
+    right = tf.logical_and(tf.reduce_all(tf.equal(sizes[1:], [*shape, 0])), sizes[0] > 0)
+    expected = f"expected images of shape [batch, {', '.join(map(str, shape))}], at least one, but found the shape"
+    with tf.control_dependencies([tf.debugging.Assert(right, [expected, found], summarize=8)]):
+        return tf.identity(inputs)
 
 
 def _as_variables(params: Mapping[str, Any], prefix: str, variables: list[tf.Variable]) -> dict[str, Any]:

@@ -15,3 +15,9 @@ class UsageError(MixerError):
     """A command, option or input that cannot be worked with as given (exit status 2)."""
 
     exit_status = 2
+
+
+class DifferentError(MixerError):
+    """Nothing failed, but what was compared is not the same (exit status 3)."""
+
+    exit_status = 3

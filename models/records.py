@@ -175,6 +175,47 @@ class ConsumerCheck(_Record):
     worst: float | None
 
 
+class PublishedVariables(_Record):
+    """A model's variables against those of an earlier published version, bit for bit.
+
+    One whose name only one variable has, here and there, is compared with that one; the others, whatever they are
+    called, with all of the same type and shape.
+    """
+
+    count: int
+    published: int
+    """Number of the published version's."""
+    same_name: int
+    """How many were compared by name."""
+    equal: int
+    """How many have an equal counterpart."""
+    different: tuple[str, ...]
+    """Names of those that have none."""
+    left_over: tuple[str, ...]
+    """Those of the published version that are the counterpart of none."""
+
+
+class PublishedComparison(_Record):
+    """A model against an earlier published version of its handle; no part of the verdict on the model."""
+
+    name: str
+    """Of the directory or archive, without the path to it."""
+    kind: Literal["directory", "archive"]
+    sha256: str
+    """Of the archive, or of the directory's `saved_model.pb`."""
+    outputs: Comparison | None
+    """Through both models' `serving_default`, with the published version's in the place of JAX's; None where one of
+    them did not run."""
+    signatures: tuple[str, ...] | None
+    """What differs; None where one of the models could not be read."""
+    variables: PublishedVariables | None
+    """None where one of the models could not be read."""
+    differences: tuple[str, ...]
+    """Everything, in words; empty if and only if the verdict is `same`."""
+    verdict: Literal["same", "different"]
+    """Whether outputs are within the tolerances of the report, signatures the same and variables equal."""
+
+
 class Report(_Record):
     """The verdict on a SavedModel and the figures behind it."""
 
@@ -196,6 +237,8 @@ class Report(_Record):
     """Where along the depth JAX and the SavedModel's apply function leave the oracle; empty in the gate set."""
     consumer: tuple[ConsumerCheck, ...]
     """Empty in the gate set."""
+    reference: PublishedComparison | None
+    """None where no earlier version was given to compare with."""
     not_checked: tuple[str, ...]
     """What this report says nothing of."""
     tolerances: dict[str, Tolerance]

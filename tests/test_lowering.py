@@ -18,7 +18,8 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from convert.native import CALLING_CONVENTION, PLATFORMS
 from export import saved_model as saved_model_module
-from export.lowering import LoweringError, lower_artifact, lower_saved_model
+from export.canonical import rewrite_saved_model
+from export.lowering import LoweringError, lower_artifact
 from export.saved_model import write_saved_model
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
 
@@ -50,7 +51,7 @@ def raw(tmp_path_factory):
     directory = tmp_path_factory.mktemp("raw") / "model"
     directory.mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(saved_model_module, "lower_saved_model", lambda _: 0)
+        patch.setattr(saved_model_module, "rewrite_saved_model", lambda _: 0)
         write_saved_model(function, PARAMS, directory, image_size=2)
     return directory
 
@@ -59,7 +60,7 @@ def raw(tmp_path_factory):
 def lowered(raw, tmp_path_factory):
     """The same, lowered, and the number of artifacts in it."""
     directory = shutil.copytree(raw, tmp_path_factory.mktemp("lowered") / "model")
-    return directory, lower_saved_model(directory)
+    return directory, rewrite_saved_model(directory)
 
 
 def artifacts(directory):
@@ -80,25 +81,25 @@ def assert_lowered(nodes):
     assert nodes
     for node in nodes:
         assert node.attr["module"].s.startswith(MAGIC)
-        assert node.attr["module"].s[4:].lstrip(b"\t\r").startswith(b"StableHLO_v0.14.0\0")
-        assert node.attr["version"].i == 8
+        assert node.attr["module"].s[4:].startswith(b"\x01StableHLO_v0.9.0\0")
+        assert node.attr["version"].i == 5
         assert set(node.attr["platforms"].list.s) == {b"CPU", b"CUDA", b"ROCM", b"TPU"}
 
 
-def test_artifacts_are_stablehlo_0_14_0(lowered):
+def test_artifacts_are_stablehlo_0_9_0(lowered):
     directory, _ = lowered
     assert_lowered(artifacts(directory))
 
 
 @pytest.mark.parametrize("name", TESTING_HANDLES)
-def test_artifacts_of_a_mixer_are_stablehlo_0_14_0(tiny_build, name):
+def test_artifacts_of_a_mixer_are_stablehlo_0_9_0(tiny_build, name):
     assert_lowered(artifacts(tiny(tiny_build, name)))
 
 
 def test_artifacts_were_not_so_before(raw):
     nodes = artifacts(raw)
     assert nodes
-    assert not any(b"StableHLO_v0.14.0" in node.attr["module"].s[:32] for node in nodes)
+    assert not any(b"StableHLO_v0.9.0" in node.attr["module"].s[:32] for node in nodes)
     assert {node.attr["version"].i for node in nodes} == {CALLING_CONVENTION}
 
 
@@ -112,7 +113,7 @@ def test_every_artifact_is_counted_forward_and_gradient(raw, lowered):
 def test_lowering_again_changes_nothing(lowered, tmp_path):
     directory, count = lowered
     again = shutil.copytree(directory, tmp_path / "again")
-    assert lower_saved_model(again) == count
+    assert rewrite_saved_model(again) == count
     assert (again / "saved_model.pb").read_bytes() == (directory / "saved_model.pb").read_bytes()
 
 
@@ -219,7 +220,7 @@ def test_plain_artifact_is_lowered_and_smaller():
     artifact = artifact_of(jnp.tanh)
     lowered = lower_artifact(artifact)
     assert artifact.startswith(MAGIC)
-    assert lowered.startswith(MAGIC + b"\tStableHLO_v0.14.0\0")
+    assert lowered.startswith(MAGIC + b"\x01StableHLO_v0.9.0\0")
     assert lower_artifact(lowered) == lowered
 
 
@@ -234,7 +235,7 @@ def test_plain_artifact_is_lowered_and_smaller():
 )
 def test_unknown_calls_are_refused_by_name(function, names):
     artifact = artifact_of(function, allowed=names.split(", "))
-    with pytest.raises(LoweringError, match=rf"function calls {names}: only shape_assertion is known to run in every"):
+    with pytest.raises(LoweringError, match=rf"function calls {names}: nothing is known of where that runs"):
         lower_artifact(artifact)
 
 
@@ -243,9 +244,9 @@ def test_unknown_calls_are_refused_by_name(function, names):
     [jax.lax.tan, lambda x: x.astype(jnp.float8_e4m3), lambda x: x.astype(jnp.float4_e2m1fn)],
     ids=["tan (1.4)", "float8_e4m3 (1.7)", "float4_e2m1fn (1.8)"],
 )
-def test_what_came_after_0_14_0_is_refused(function):
+def test_what_came_after_0_9_0_is_refused(function):
     artifact = artifact_of(function)
-    with pytest.raises(LoweringError, match=r"cannot be written as StableHLO 0\.14\.0, which TensorFlow 2\.14 reads"):
+    with pytest.raises(LoweringError, match=r"cannot be written as StableHLO 0\.9\.0, which TensorFlow 2\.13 reads"):
         lower_artifact(artifact)
 
 
@@ -260,10 +261,15 @@ def test_what_is_no_artifact_is_refused():
         lower_artifact(b"garbage")
 
 
+def test_the_check_of_the_shape_is_dropped(raw, lowered):
+    assert any(b"shape_assertion" in node.attr["module"].s for node in artifacts(raw))
+    assert not any(b"shape_assertion" in node.attr["module"].s for node in artifacts(lowered[0]))
+
+
 def test_refusal_leaves_the_file_alone(raw, tmp_path, monkeypatch):
     directory = shutil.copytree(raw, tmp_path / "model")
     before = (directory / "saved_model.pb").read_bytes()
-    monkeypatch.setattr("export.lowering.KNOWN_CUSTOM_CALLS", frozenset())
-    with pytest.raises(LoweringError, match="shape_assertion"):
-        lower_saved_model(directory)
+    monkeypatch.setattr("export.lowering.SHAPE_ASSERTION", "something")
+    with pytest.raises(LoweringError, match="calls shape_assertion"):
+        rewrite_saved_model(directory)
     assert (directory / "saved_model.pb").read_bytes() == before

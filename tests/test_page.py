@@ -23,6 +23,8 @@ from models.records import (
     GradientCheck,
     Manifest,
     OracleDistances,
+    PublishedComparison,
+    PublishedVariables,
     Report,
     VariablesCheck,
 )
@@ -96,6 +98,7 @@ def report_of(manifest, *, worst=4e-6, full=True, **changes):
         "fine_tunable": True if full else None,
         "depth": depth if full else (),
         "consumer": (ConsumerCheck(name="hub.load", status="passed", detail="as it should", worst=1e-7),) * full,
+        "reference": None,
         "not_checked": ("tpu: exported, not run",),
         "tolerances": TOLERANCES,
         "problems": (),
@@ -104,6 +107,13 @@ def report_of(manifest, *, worst=4e-6, full=True, **changes):
         "validator_sha256": "e" * 64,
     }
     return Report(**values | changes)
+
+
+def reference_of(**changes):
+    variables = PublishedVariables(count=150, published=151, same_name=2, equal=149, different=("a",), left_over=("b",))
+    values = {"name": "tiny_1.tar.gz", "kind": "archive", "sha256": "9" * 64, "outputs": comparison(2e-6)}
+    values |= {"signatures": (), "variables": variables, "differences": ("what differs",), "verdict": "different"}
+    return PublishedComparison(**values | changes)
 
 
 def put(out, handle, manifest=None, report=None, evidence=None):
@@ -225,6 +235,27 @@ def test_gate_report_says_how_to_get_the_rest(page):
     assert "4e-06" in section
 
 
+def test_comparison_with_an_earlier_version_is_shown_and_does_not_touch_the_verdict(tmp_path):
+    put_full(tmp_path, HANDLE, reference=reference_of())
+    page = show(tmp_path, [HANDLE])
+    assert "1 handle: 1 passed." in page.text
+    assert "Earlier version. tiny_1.tar.gz is different. A new version may differ on purpose" in page.text
+    assert "sha256 (archive): " + "9" * 64 in page.text
+    assert "outputs 2e-06 of their spread apart on 4 images signatures the same variables 149 of 150" in page.text
+    assert "<li>what differs</li>" in page.source
+
+
+def test_without_an_earlier_version_nothing_is_said_of_one(page):
+    assert "Earlier version" not in page.text
+
+
+def test_same_directory_as_earlier_version_is_told_by_its_file(tmp_path):
+    put_full(tmp_path, HANDLE, reference=reference_of(kind="directory", differences=(), verdict="same"))
+    page = show(tmp_path, [HANDLE])
+    assert "tiny_1.tar.gz is the same. " in page.text
+    assert "sha256 (its saved_model.pb): " in page.text
+
+
 def test_report_of_another_manifest_is_void(page):
     section = page.section(list(HANDLES.values())[5])
     assert "of another manifest" in section
@@ -293,13 +324,14 @@ def test_hostile_text_stays_text(tmp_path):
     handle = replace(HANDLE, name='h"<i>&x$x$')
     manifest = manifest_of(handle, libraries={HOSTILE: HOSTILE}, files={HOSTILE: FileDigest(sha256="0", size=1)})
     consumer = (ConsumerCheck(name=HOSTILE, status="failed", detail=HOSTILE, worst=None),)
-    report = report_of(manifest, problems=(HOSTILE, "${title} $policy"), verdict="failed", consumer=consumer)
+    changes = {"consumer": consumer, "reference": reference_of(name=HOSTILE, differences=(HOSTILE,) * 2)}
+    report = report_of(manifest, problems=(HOSTILE, "${title} $policy"), verdict="failed", **changes)
     put(tmp_path, handle, manifest, report, outputs(handle))
     page = show(tmp_path, [handle])
     assert len(page.all("script")) == 1
     assert not page.all("img")
     assert not page.all("i")
-    assert page.text.count(HOSTILE) >= 5
+    assert page.text.count(HOSTILE) >= 9
     assert "${title} $policy" in page.text
     assert 'h"<i>&x$x$' in page.text
 

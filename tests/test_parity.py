@@ -23,7 +23,7 @@ from mutations import (
 from mutations import flatten as flatten_params
 
 from convert.seeded import write_seeded
-from export.lowering import lower_saved_model
+from export.canonical import rewrite_saved_model
 from models.catalog import TESTING_HANDLES, Handle
 from validation.images import full_inputs
 from validation.oracle import trace_oracle
@@ -312,7 +312,7 @@ def _saved_with(tmp_path, bench, change):
         change(model)
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=True)
         tf.saved_model.save(model, str(tmp_path / "model"), signatures=signature, options=options)
-        lower_saved_model(tmp_path / "model")
+        rewrite_saved_model(tmp_path / "model")
     return bench.check_directory(tmp_path / "model")
 
 

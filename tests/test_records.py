@@ -16,6 +16,8 @@ from models.records import (
     GradientCheck,
     Manifest,
     OracleDistances,
+    PublishedComparison,
+    PublishedVariables,
     Report,
     Tolerance,
     VariablesCheck,
@@ -80,6 +82,23 @@ REPORT = Report(
     fine_tunable=False,
     depth=(DepthStep(name="stem", jax=1e-7, saved_model=math.inf),),
     consumer=(ConsumerCheck(name="hub.load", status="absent", detail="not installed", worst=None),),
+    reference=PublishedComparison(
+        name="mixer_x_1.tar.gz",
+        kind="archive",
+        sha256="h",
+        outputs=comparison(math.inf),
+        signatures=("signature train: only in this version",),
+        variables=PublishedVariables(
+            count=9,
+            published=10,
+            same_name=1,
+            equal=8,
+            different=("head/bias",),
+            left_over=("a float32[3]",) * 2,
+        ),
+        differences=("one", "two"),
+        verdict="different",
+    ),
     not_checked=("tpu: exported, not run",),
     tolerances={"max_relative": Tolerance(limit=1e-5, reason="because")},
     problems=("one", "two"),
@@ -122,15 +141,18 @@ def test_size_of_a_manifest_is_that_of_its_files():
 
 
 def test_what_the_gate_set_does_not_look_at_is_said_to_be_unknown(tmp_path):
-    gate = REPORT.model_copy(update={"gradients": None, "fine_tunable": None, "depth": (), "consumer": ()})
+    gate = REPORT.model_copy(
+        update={"gradients": None, "fine_tunable": None, "depth": (), "consumer": (), "reference": None}
+    )
     path = tmp_path / "report.json"
     path.write_bytes(gate.to_bytes())
     assert Report.read(path) == gate
     written = json.loads(path.read_bytes())
     assert [written[name] for name in ("gradients", "fine_tunable", "depth", "consumer")] == [None, None, [], []]
+    assert written["reference"] is None
 
 
-@pytest.mark.parametrize("name", ["gradients", "fine_tunable", "depth", "consumer", "not_checked"])
+@pytest.mark.parametrize("name", ["gradients", "fine_tunable", "depth", "consumer", "reference", "not_checked"])
 def test_a_report_must_say_what_it_found_and_what_it_did_not_look_at(name, tmp_path):
     fields = json.loads(REPORT.to_bytes())
     del fields[name]

@@ -12,6 +12,7 @@ from models.records import (
     GradientCheck,
     Manifest,
     OracleDistances,
+    PublishedComparison,
     Report,
     VariablesCheck,
 )
@@ -110,6 +111,24 @@ def test_the_full_set_adds_to_the_report(manifest_bytes):
     assert (report.inputs_set, report.verdict) == ("full", "passed")
     found = Extras(report.gradients, report.fine_tunable, report.depth, report.consumer)
     assert found == EXTRAS
+
+
+def test_how_it_compares_with_an_earlier_version_does_not_touch_the_verdict(manifest_bytes):
+    found = PublishedComparison(
+        name="1",
+        kind="directory",
+        sha256="0",
+        outputs=None,
+        signatures=None,
+        variables=None,
+        differences=("1 does not load: why",),
+        verdict="different",
+    )
+    report = make_report(manifest_bytes, GOOD, INPUTS, reference=found)
+    assert report.reference == found
+    assert (report.verdict, report.problems) == ("passed", ())
+    assert is_current(report, manifest_bytes)
+    assert make_report(manifest_bytes, GOOD, INPUTS).reference is None
 
 
 def test_the_gate_set_says_nothing_of_what_it_did_not_look_at(manifest_bytes):

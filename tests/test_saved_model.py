@@ -204,12 +204,16 @@ def test_call_says_what_it_got_and_what_it_expects(models, name, wrong):
         models[name](tf.constant(np.zeros(shape, dtype)))
 
 
+def said_of(shape):
+    found = " ".join(map(str, shape))
+    return rf"expected images of shape \[batch, {SIZE}, {SIZE}, 3\], at least one, but found the shape\] \[{found}\]"
+
+
 @pytest.mark.parametrize("wrong", WRONG_INPUTS)
 def test_signature_says_what_it_got_and_what_it_expects(models, wrong):
     shape, dtype = WRONG_INPUTS[wrong]
     if dtype == np.float32:
-        got = "x".join(map(str, shape))
-        message = rf"must match .*in tensor<\?x{SIZE}x{SIZE}x3xf32> -> tensor<{got}xf32>"
+        message = said_of(shape)
     else:
         found = {np.float64: "double", np.uint8: "uint8"}[dtype]
         message = f"was expected to be a float tensor but is a {found} tensor"
@@ -222,7 +226,7 @@ def test_signature_says_what_it_got_and_what_it_expects(models, wrong):
 def test_empty_batch_is_refused_in_words(models, name):
     nothing = tf.zeros((0, SIZE, SIZE, 3))
     for entry in (models[name], lambda x: models[name].signatures["serving_default"](inputs=x)):
-        with pytest.raises(tf.errors.InvalidArgumentError, match="Expected value >= 1 for dimension variable 'batch'"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=said_of(nothing.shape)):
             entry(nothing)
 
 

@@ -1,6 +1,6 @@
 """Parity: a SavedModel, read back from disk, against JAX and the oracle on the parameters of the checkpoint."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,8 +84,13 @@ def release(model: Any) -> None:  # noqa: ANN401 (a restored user object)
 
     TensorFlow's registry of gradients would keep them as long as the process.
     """
-    for variable in getattr(model, "variables", ()):
-        tf.raw_ops.AssignVariableOp(resource=variable.handle, value=tf.zeros([0]))
+    free(getattr(model, "variables", ()))
+
+
+def free(variables: Iterable[Any]) -> None:
+    """Free the memory of variables, of any type, whoever still holds them."""
+    for variable in variables:
+        tf.raw_ops.AssignVariableOp(resource=variable.handle, value=tf.zeros([0], variable.dtype))
 
 
 def _check_model(

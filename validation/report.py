@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from models.provenance import library_versions, sources_sha256
-from models.records import ConsumerCheck, DepthStep, GradientCheck, Manifest, Report
+from models.records import ConsumerCheck, DepthStep, GradientCheck, Manifest, PublishedComparison, Report
 from validation.images import Inputs
 from validation.parity import Findings
 from validation.tolerances import TOLERANCES
@@ -35,6 +35,7 @@ def make_report(
     inputs_set: Literal["gate", "full"] = "gate",
     extras: Extras = GATE,
     other_problems: Sequence[str] = (),
+    reference: PublishedComparison | None = None,
 ) -> Report:
     """Return the report of these findings on the model that the manifest (its bytes on disk) describes.
 
@@ -45,6 +46,7 @@ def make_report(
         inputs_set: which set they are.
         extras: what else was measured.
         other_problems: what else is wrong with the model, for instance files that differ from the manifest.
+        reference: how it compares with an earlier published version; does not touch the verdict.
     """
     manifest = Manifest.model_validate_json(manifest_bytes)
     problems = (*other_problems, *findings.problems)
@@ -62,6 +64,7 @@ def make_report(
         fine_tunable=extras.fine_tunable,
         depth=extras.depth,
         consumer=extras.consumer,
+        reference=reference,
         not_checked=_not_checked(manifest, inputs_set),
         tolerances=TOLERANCES,
         problems=problems,

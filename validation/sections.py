@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from models.catalog import HANDLES, Handle
-from models.records import Comparison, ConsumerCheck, GradientCheck, Manifest, Report
+from models.records import Comparison, ConsumerCheck, GradientCheck, Manifest, PublishedComparison, Report
 from validation.exhibit import Exhibit, Standing
 from validation.figures import Picture, draw_agreement, draw_depth, draw_errors
 from validation.markup import NOTHING, Cell, Column, Markup, code, details, element, facts, figure_of, join, link, table
+from validation.published import summarise
 
 ORIGINS = {
     "original": "the digest is the one recorded from the public bucket",
@@ -119,6 +120,8 @@ def _measured(handle: Handle, report: Report) -> Iterator[Markup]:
         yield _gradients(handle, report.gradients, report)
     if report.consumer:
         yield _consumers(handle, report.consumer)
+    if report.reference:
+        yield from _earlier(handle, report.reference)
     if report.not_checked:
         yield element("p", element("strong", "Not checked. "), "; ".join(report.not_checked), ".")
     columns = (Column("Limit"), Column("Value", numeric=True), Column("Reason"))
@@ -217,6 +220,17 @@ def _consumers(handle: Handle, checks: tuple[ConsumerCheck, ...]) -> Markup:
     )
     rows = [(check.name, check.status, figure_of(check.worst), check.detail) for check in checks]
     return table(f"{handle.name}: in a process without JAX", columns, rows)
+
+
+def _earlier(handle: Handle, found: PublishedComparison) -> Iterator[Markup]:
+    """Say how the model compares with an earlier published version, which is no part of its verdict."""
+    of = "archive" if found.kind == "archive" else "its saved_model.pb"
+    outcome = {"same": "the same", "different": "different"}[found.verdict]
+    said = f" is {outcome}. A new version may differ on purpose: this is no part of the verdict. sha256 ({of}): "
+    yield element("p", element("strong", "Earlier version. "), code(found.name), said, code(found.sha256))
+    yield table(f"{handle.name}: against {found.name}", (Column("What"), Column("Outcome")), summarise(found))
+    if found.differences:
+        yield element("ul", *(element("li", difference) for difference in found.differences))
 
 
 def _provenance(manifest: Manifest, report: Report | None) -> Markup:

@@ -29,7 +29,7 @@ model_commands.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command and exit: 0 done, 1 a handle failed, 2 bad usage or input, 130 and 143 on signals."""
+    """Run one command and exit: 0 done, 1 a handle failed, 2 bad usage or input, 3 differs, 130 and 143 on signals."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     _log_to_stderr(debug=debug)

@@ -20,6 +20,7 @@ from models.records import Manifest
 
 if TYPE_CHECKING:
     from convert.cli.checking import Checker
+    from validation.published import Published
 
 LOG = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ class Batch:
     own: stages.OwnFile | None = None
     inputs_set: Literal["gate", "full"] = "gate"
     explain: bool = False
+    published: "Published | None" = None
+    """An earlier version to compare with, of the only handle."""
 
     def destination(self, handle: Handle) -> Destination:
         """Return where a handle of this batch goes."""
@@ -127,7 +130,7 @@ def _run_checkpoint(batch: Batch, handles: list[Handle], steps: show.Steps) -> I
         return
     from convert.cli.checking import Checker
 
-    checker = Checker(material, batch.inputs_set, explain=batch.explain)
+    checker = Checker(material, batch.inputs_set, explain=batch.explain, published=batch.published)
     for handle in handles:
         yield _run_handle(batch, handle, material, checker, steps)
 

@@ -18,7 +18,7 @@ from export.manifest import find_differences
 from export.saved_model import write_saved_model
 from models.catalog import Handle
 from models.errors import MixerError
-from models.records import ConsumerCheck, DepthStep, Manifest, Report, write_atomically
+from models.records import ConsumerCheck, DepthStep, Manifest, PublishedComparison, Report, write_atomically
 from validation.consumer import run_consumer
 from validation.depth import apply_steps, compare_depth
 from validation.evidence import Evidence
@@ -27,8 +27,10 @@ from validation.images import Inputs, full_inputs, gate_inputs
 from validation.near_tie import find_near_tie
 from validation.oracle import trace_oracle
 from validation.parity import GATE_ORACLE, GATE_PLAN, check_parity, full_plan, gist, release
+from validation.published import Published
 from validation.reference import Reference, apply_both, compute_reference
 from validation.report import GATE, Extras, make_report
+from validation.versions import compare_versions
 
 InputsSet = Literal["gate", "full"]
 
@@ -39,10 +41,13 @@ SOME_INPUTS = ("noise", "chelsea.png")
 class Checker:
     """The checks on the handles of one checkpoint: JAX and the oracle run once, when first needed."""
 
-    def __init__(self, material: Material, inputs_set: InputsSet, *, explain: bool = False) -> None:
+    def __init__(
+        self, material: Material, inputs_set: InputsSet, *, explain: bool = False, published: Published | None = None
+    ) -> None:
         self._material = material
         self._set = inputs_set
         self._explains = explain
+        self._published = published
 
     def check(self, handle: Handle, destination: Destination) -> Report:
         """Check what stands at the destination, and write its report.
@@ -73,9 +78,16 @@ class Checker:
             inputs_set=self._set,
             extras=extras,
             other_problems=problems,
+            reference=self._compare_with_published(handle, destination),
         )
         write_atomically(destination.report, report.to_bytes())
         return report
+
+    def _compare_with_published(self, handle: Handle, destination: Destination) -> PublishedComparison | None:
+        if self._published is None:
+            return None
+        classes = handle.head == "classification"
+        return compare_versions(destination.directory, self._published, self._reference.inputs, classes=classes)
 
     @cached_property
     def _reference(self) -> Reference:

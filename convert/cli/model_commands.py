@@ -1,12 +1,14 @@
 """Commands about models: convert, validate, convert-all."""
 
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from convert.cli import options
-from models.catalog import BUCKET, DEFAULT_VERSION, own_handle, select_handles
+from models.catalog import BUCKET, DEFAULT_VERSION, Handle, own_handle, select_handles
 from models.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ def validate(
     version: options.Version = DEFAULT_VERSION,
     flavour: options.FlavourOption = options.Flavour.native,
     inputs_set: options.InputsSetOption = options.InputsSet.gate,
+    reference: options.Reference = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show where along the depth errors arise.")] = False,
     checkpoint: OwnCheckpoint = None,
     name: OwnName = None,
@@ -75,6 +78,7 @@ def validate(
         flavour,
         own,
         inputs_set=inputs_set,
+        reference=reference,
         explain=explain,
         json=json,
     )
@@ -108,27 +112,22 @@ def _run(
     *,
     overwrite: bool = False,
     inputs_set: options.InputsSet = options.InputsSet.gate,
+    reference: Path | None = None,
     explain: bool = False,
     json: bool,
 ) -> None:
     from convert.cli import batch, outcomes, stages
     from convert.cli.frameworks import import_frameworks
-    from convert.fetch import parse_source
     from models.digests import DigestTable
+    from validation.published import opened
 
     source, cache, out = places
-    chosen = select_handles(handles or ())
-    if own is None:
-        parse_source(source)
-    elif not handles or len(chosen) != 1:
-        raise UsageError("--checkpoint takes one HANDLE, which gives the architecture and the head.")
-    else:
-        own_handle(chosen[0], own.name, 1)  # refuses a name that will not do before any work
-        if own.labels is not None and chosen[0].head == "fe":
-            raise UsageError(f"--labels is for classifiers: {chosen[0].name} gives features, which have no classes.")
+    chosen = _choose(handles or [], source, own)
+    if reference is not None and (not handles or len(chosen) != 1):
+        raise UsageError("--reference takes one HANDLE: the one that it is an earlier version of.")
     work = batch.Batch(
         task,
-        tuple(chosen),
+        chosen,
         stages.Source(source, cache, DigestTable.read()),
         out,
         version,
@@ -139,13 +138,30 @@ def _run(
         explain=explain,
     )
     batch.check_batch(work)
-    import_frameworks()
-    done = batch.run_batch(work)
+    with ExitStack() as stack:
+        published = None if reference is None else stack.enter_context(opened(reference))
+        import_frameworks()
+        done = batch.run_batch(replace(work, published=published))
     if explain and not json:
         outcomes.print_depth(done)
     if work.inputs_set == "full" and out.is_dir():
         outcomes.write_for_people(done, out, version, batch.made_handles(work))
     outcomes.print_outcomes(done, json=json)
+
+
+def _choose(handles: list[str], source: str, own: "OwnFile | None") -> tuple[Handle, ...]:
+    from convert.fetch import parse_source
+
+    chosen = tuple(select_handles(handles))
+    if own is None:
+        parse_source(source)
+    elif not handles or len(chosen) != 1:
+        raise UsageError("--checkpoint takes one HANDLE, which gives the architecture and the head.")
+    else:
+        own_handle(chosen[0], own.name, 1)  # refuses a name that will not do before any work
+        if own.labels is not None and chosen[0].head == "fe":
+            raise UsageError(f"--labels is for classifiers: {chosen[0].name} gives features, which have no classes.")
+    return chosen
 
 
 def _own_file(checkpoint: Path | None, name: str | None, labels: Path | None = None) -> "OwnFile | None":

@@ -43,6 +43,14 @@ class InputsSet(StrEnum):
 InputsSetOption = Annotated[
     InputsSet, typer.Option("--set", help="gate: outputs and variables; full: more inputs, gradients, consumers.")
 ]
+Reference = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR|TAR.GZ",
+        help="An earlier version of HANDLE, as published, to compare outputs, signatures and variables with; exit "
+        "status 3 where they differ. A SavedModel is a program: give one that you trust.",
+    ),
+]
 FlavourOption = Annotated[
     Flavour, typer.Option("--flavour", help="native: jax2tf's own op, runs where TensorFlow has XLA.")
 ]

@@ -8,7 +8,7 @@ from typing import Literal
 from convert.cli import show
 from export.destination import Destination
 from models.catalog import Handle
-from models.errors import MixerError
+from models.errors import DifferentError, MixerError
 from models.records import Report, write_atomically
 from validation.tolerances import TOLERANCES
 
@@ -53,6 +53,7 @@ def print_outcomes(outcomes: list[Outcome], *, json: bool) -> None:
 
     Raises:
         MixerError: one or more failed; names them with their reasons.
+        DifferentError: none failed, but one differs from the earlier version that it was compared with; says in what.
     """
     columns = ("handle", "origin", "#parameters", "#size", "#seconds", "#worst difference", "#agreement", "verdict")
     rows = [_cells(outcome) for outcome in outcomes]
@@ -61,13 +62,32 @@ def print_outcomes(outcomes: list[Outcome], *, json: bool) -> None:
     else:
         show.print_table("", columns, rows)
     show.summarise_in_markdown(columns, rows)
+    differences = _print_references(outcomes, json=json)
     reports = [outcome.report for outcome in outcomes if outcome.report is not None]
     for note in dict.fromkeys(note for report in reports for note in report.not_checked):
         show.tell(f"not checked: {note}")
     failed = [outcome for outcome in outcomes if outcome.verdict == "failed"]
     if failed:
         reasons = "\n".join(f"{outcome.handle}: {'; '.join(outcome.problems)}" for outcome in failed)
-        raise MixerError(f"{len(failed)} of {len(outcomes)} handles failed.\n{reasons}")
+        raise MixerError("\n".join((f"{len(failed)} of {len(outcomes)} handles failed.\n{reasons}", *differences)))
+    if differences:
+        raise DifferentError("\n".join(differences))
+
+
+def _print_references(outcomes: Sequence[Outcome], *, json: bool) -> list[str]:
+    """Print how models compare with an earlier version, where one was given, and return in what they differ."""
+    from validation.published import summarise
+
+    differences = []
+    for outcome in outcomes:
+        found = outcome.report.reference if outcome.report else None
+        if found is None or outcome.verdict == "kept":  # then it was compared by an earlier command
+            continue
+        if not json:
+            show.print_table(f"{outcome.handle} against {found.name}", ("what", "outcome"), summarise(found))
+        if found.verdict == "different":
+            differences.append("\n  ".join((f"{outcome.handle} differs from {found.name}:", *found.differences)))
+    return differences
 
 
 def _cells(outcome: Outcome) -> tuple[str, ...]:
@@ -85,7 +105,11 @@ def _cells(outcome: Outcome) -> tuple[str, ...]:
 
 def _as_json(outcome: Outcome) -> dict[str, object]:
     said = outcome.report.not_checked if outcome.report else ()
-    values = asdict(replace(outcome, report=None)) | {"not_checked": said}
+    reference = outcome.report.reference if outcome.report else None
+    values = asdict(replace(outcome, report=None)) | {
+        "not_checked": said,
+        "reference": None if reference is None else reference.model_dump(),
+    }
     del values["report"]  # it stands beside the model
     return values
 

@@ -1,0 +1,113 @@
+"""The graph flavour: the Mixer as plain TensorFlow operations, which need no XLA and run in TensorFlow from 2.6 on.
+
+The same apply function that the native flavour exports is traced to a jaxpr, JAX's own list of primitive operations
+(https://docs.jax.dev/en/latest/jaxpr.html), and written down one primitive after the other by the rules of
+`convert.primitives`. Gradients are TensorFlow's own, of what is written. At a point where JAX defines a gradient by
+convention (a tie of two arguments of `max`, a function with a rule of its own for its derivative) they may differ from
+JAX's; the check of gradients tells.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import tensorflow as tf
+from jax import export
+from jax.extend import core
+
+from convert.native import TensorFlowFunction, handle_apply
+from convert.operand import Operand, Shape
+from convert.primitives import RULES, GraphError, Rule
+from models.catalog import Handle
+
+BATCH = "batch"
+"""Name of the only size that may be unknown."""
+
+NESTED = {"pjit": "jaxpr", "jit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr"}
+"""Primitives that hold equations of their own, which are written down in their place, and where they hold them."""
+
+
+def graph_function(handle: Handle) -> TensorFlowFunction:
+    """Return the handle's apply function as plain TensorFlow operations, for any batch."""
+    return to_graph(handle_apply(handle))
+
+
+def to_graph(apply: Callable[[Mapping[str, Any], jax.Array], Any]) -> TensorFlowFunction:
+    """Return an apply function, of nested parameters and images, as plain TensorFlow operations.
+
+    It is traced when it is called, on the shapes of the arguments; the first axis of the images may be unknown.
+
+    Raises:
+        GraphError: when called: the function uses a primitive, or a size, that there is no rule for.
+    """
+
+    def function(params: Mapping[str, Any], images: tf.Tensor) -> Any:  # noqa: ANN401 (any tree of tensors)
+        size = images.shape[0]
+        shape = (export.symbolic_shape(BATCH)[0] if size is None else size, *images.shape[1:])
+        abstract = jax.tree.map(_abstract, params), _abstract(images, shape)
+        closed, outputs = jax.make_jaxpr(apply, return_shape=True)(*abstract)
+        if closed.effects:
+            raise GraphError(f"the function has effects ({closed.effects}), which a graph cannot keep: write it pure.")
+        given = [Operand.of(tf.convert_to_tensor(value)) for value in (*jax.tree.leaves(params), images)]
+        writer = _Writer(tf.shape(images)[0] if size is None else tf.constant(size))
+        found = [operand.full for operand in writer.write(closed, given)]
+        return jax.tree.unflatten(jax.tree.structure(outputs), found)
+
+    return function
+
+
+def _abstract(value: Any, shape: Any = None) -> Any:  # noqa: ANN401 (what JAX traces on: no types come with it)
+    return jax.ShapeDtypeStruct(shape or tuple(value.shape), value.dtype.as_numpy_dtype)  # type: ignore[no-untyped-call]
+
+
+class _Writer:
+    """Writes jaxprs into the graph that is being traced; `batch` is the size of the batch, a scalar tensor."""
+
+    def __init__(self, batch: tf.Tensor) -> None:
+        self._batch = batch
+
+    def write(self, closed: core.ClosedJaxpr, given: list[Operand]) -> list[Operand]:
+        """Write the equations of a jaxpr for these arguments, and return its results."""
+        known: dict[Any, Operand] = dict(zip(closed.jaxpr.constvars, map(_constant, closed.consts), strict=True))
+        known |= dict(zip(closed.jaxpr.invars, given, strict=True))
+
+        def read(atom: Any) -> Operand:  # noqa: ANN401 (a variable or a literal)
+            return Operand.of(tf.constant(atom.val, atom.aval.dtype)) if hasattr(atom, "val") else known[atom]
+
+        for equation in closed.jaxpr.eqns:
+            results = self._write_equation(equation, [read(atom) for atom in equation.invars])
+            known.update(zip(equation.outvars, results, strict=True))
+        return [read(atom) for atom in closed.jaxpr.outvars]
+
+    def _write_equation(self, equation: core.JaxprEqn, operands: list[Operand]) -> list[Operand]:
+        name = equation.primitive.name
+        if name in NESTED:
+            return self.write(equation.params[NESTED[name]], operands)
+        results: list[Any] = equation.outvars  # variables, whose abstract values have shapes
+        shapes = [_known_shape(result.aval.shape, name) for result in results]
+        rule: Rule | None = RULES.get(name)
+        if rule is None or len(shapes) != 1:
+            raise GraphError(
+                f"no rule for the primitive {name} ({equation}): add one to convert/primitives.py, or convert with "
+                "--flavour native."
+            )
+        return [rule(equation.params, shapes[0], self._batch, *operands)]
+
+
+def _constant(value: Any) -> Operand:  # noqa: ANN401 (an array of NumPy's or of JAX's)
+    return Operand.of(tf.constant(value))
+
+
+def _known_shape(shape: tuple[Any, ...], name: str) -> Shape:
+    """Return a shape with None for the batch.
+
+    Raises:
+        GraphError: it has another size that is not known, or the batch twice.
+    """
+    unknown = [str(size) for size in shape if not isinstance(size, int)]
+    if unknown not in ([], [BATCH]):
+        raise GraphError(
+            f"{name} gives the shape {shape}, expected sizes that are known but for one that is the batch: keep the "
+            "batch as an axis of its own."
+        )
+    return tuple(size if isinstance(size, int) else None for size in shape)
