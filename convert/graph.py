@@ -7,7 +7,7 @@ convention (a tie of two arguments of `max`, a function with a rule of its own f
 JAX's; the check of gradients tells.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ import tensorflow as tf
 from jax import export
 from jax.extend import core
 
-from convert.native import TensorFlowFunction, handle_apply
+from convert.native import Apply, TensorFlowFunction, handle_apply
 from convert.operand import Operand, Shape
 from convert.primitives import RULES, GraphError, Rule
 from models.catalog import Handle
@@ -32,8 +32,8 @@ def graph_function(handle: Handle) -> TensorFlowFunction:
     return to_graph(handle_apply(handle))
 
 
-def to_graph(apply: Callable[[Mapping[str, Any], jax.Array], Any]) -> TensorFlowFunction:
-    """Return an apply function, of nested parameters and images, as plain TensorFlow operations.
+def to_graph(apply: Apply) -> TensorFlowFunction:
+    """Return an apply function as plain TensorFlow operations.
 
     It is traced when it is called, on the shapes of the arguments; the first axis of the images may be unknown.
 

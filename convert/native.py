@@ -18,7 +18,10 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 """Where the artifact may run; without the list, only on the platform that made it."""
 
 CALLING_CONVENTION = 9
-"""Of `jax.export`: the highest that TensorFlow 2.14 to 2.19 know (10 needs 2.20)."""
+"""Of `jax.export`: the highest that TensorFlow up to 2.19 knows (10 needs 2.20)."""
+
+Apply = Callable[[Mapping[str, Any], jax.Array], Any]
+"""An apply function in JAX, of nested parameters and images; gives an array, or any tree of arrays."""
 
 TensorFlowFunction = Callable[[Mapping[str, Any], tf.Tensor], tf.Tensor]
 """Takes nested parameters and images `[batch, height, width, 3]`, gives outputs `[batch, n]`; float32 throughout."""
@@ -29,14 +32,14 @@ def native_function(handle: Handle) -> TensorFlowFunction:
     return to_tensorflow(handle_apply(handle))
 
 
-def handle_apply(handle: Handle) -> Callable[[Mapping[str, Any], jax.Array], Any]:
-    """Return the handle's apply function in JAX, of nested parameters and images."""
+def handle_apply(handle: Handle) -> Apply:
+    """Return the handle's apply function in JAX."""
     model = MlpMixer(handle.checkpoint.architecture, handle.num_classes)
     return lambda params, images: model.apply({"params": params}, images)
 
 
-def to_tensorflow(apply: Callable[[Mapping[str, Any], jax.Array], Any]) -> TensorFlowFunction:
-    """Return an apply function, of nested parameters and images, for TensorFlow.
+def to_tensorflow(apply: Apply) -> TensorFlowFunction:
+    """Return an apply function for TensorFlow.
 
     Sets JAX's export calling convention for the whole process, as jax2tf traces gradients only when they are saved.
     """

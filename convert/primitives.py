@@ -218,6 +218,7 @@ RULES: Mapping[str, Rule] = {
     "mul": _mul,
     "div": _elementwise(tf.divide),
     "neg": _elementwise(tf.negative),
+    "sign": _elementwise(tf.sign),
     "abs": _elementwise(tf.abs),
     "max": _elementwise(tf.maximum),
     "min": _elementwise(tf.minimum),

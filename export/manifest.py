@@ -2,7 +2,6 @@
 
 import hashlib
 from pathlib import Path
-from typing import Literal
 
 from export.destination import Destination
 from models.catalog import Handle
@@ -21,7 +20,6 @@ def describe(
     checkpoint: CheckpointRecord,
     *,
     version: int,
-    flavour: Literal["native", "graph"],
     platforms: tuple[str, ...],
     directory: Path | None = None,
 ) -> Manifest:
@@ -30,7 +28,7 @@ def describe(
     return Manifest(
         handle=handle.name,
         version=version,
-        flavour=flavour,
+        flavour=handle.flavour,
         head=handle.head,
         architecture=handle.checkpoint.architecture.name,
         image_size=handle.checkpoint.architecture.image_size,

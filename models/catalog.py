@@ -34,6 +34,11 @@ VIT_SAM_PAPER = "https://arxiv.org/abs/2106.01548"
 Head = Literal["classification", "fe"]
 HEADS: tuple[Head, ...] = ("classification", "fe")
 
+Flavour = Literal["native", "graph"]
+"""How a model is written in TensorFlow: with JAX's own lowering as one operation, or in plain operations."""
+
+GRAPH_SUFFIX = "-graph"
+
 Shape = tuple[int, ...]
 
 
@@ -141,6 +146,12 @@ class Handle:
     name: str
     checkpoint: Checkpoint
     head: Head
+    flavour: Flavour = "native"
+
+    def in_flavour(self, flavour: Flavour) -> "Handle":
+        """Return this model in a flavour; the plain TensorFlow one is a module of its own, with a name of its own."""
+        name = self.name.removesuffix(GRAPH_SUFFIX)
+        return replace(self, name=name + GRAPH_SUFFIX if flavour == "graph" else name, flavour=flavour)
 
     @property
     def num_classes(self) -> int | None:
@@ -257,7 +268,7 @@ def own_handle(template: Handle, name: str, num_classes: int) -> Handle:
     Raises:
         UsageError: the name belongs to the catalog or cannot be a directory's.
     """
-    if name in _ALL_HANDLES:
+    if name.removesuffix(GRAPH_SUFFIX) in _ALL_HANDLES:
         raise UsageError(f"--name {name!r} belongs to the catalog: give your own model a name of its own.")
     if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,99}", name):
         raise UsageError(
@@ -274,4 +285,5 @@ def own_handle(template: Handle, name: str, num_classes: int) -> Handle:
         source="one's own",
         license="unknown",
     )
-    return Handle(name, replace(template.checkpoint, name=name, training=training, size=None), template.head)
+    checkpoint = replace(template.checkpoint, name=name, training=training, size=None)
+    return Handle(name, checkpoint, template.head).in_flavour(template.flavour)

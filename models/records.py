@@ -10,6 +10,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from models.catalog import Flavour
 from models.errors import MixerError
 
 
@@ -67,7 +68,7 @@ class Manifest(_Record):
     schema_version: Literal[1] = 1
     handle: str
     version: int
-    flavour: Literal["native", "graph"]
+    flavour: Flavour
     head: Literal["classification", "fe"]
     architecture: str
     image_size: int
@@ -222,7 +223,7 @@ class Report(_Record):
     schema_version: Literal[1] = 1
     handle: str
     version: int
-    flavour: Literal["native", "graph"]
+    flavour: Flavour
     origin: Literal["original", "seeded", "unknown", "own"]
     manifest_sha256: str
     inputs_set: Literal["gate", "full"]

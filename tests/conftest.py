@@ -41,12 +41,12 @@ def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_build(tmp_path_factory: pytest.TempPathFactory, tiny_source: Path) -> Path:
-    """Both tiny models, converted and checked by the command line; for reading only."""
+    """Both tiny models in both flavours, converted and checked by the command line; for reading only."""
     from convert.cli import main
     from models.catalog import TESTING_HANDLES
 
     out = tmp_path_factory.mktemp("tiny_build")
     with pytest.raises(SystemExit) as exit_:
-        main(["convert-all", *TESTING_HANDLES, "--source", str(tiny_source), "--out", str(out)])
+        main(["convert-all", *TESTING_HANDLES, "--source", str(tiny_source), "--out", str(out), "--flavour", "both"])
     assert exit_.value.code == 0
     return out

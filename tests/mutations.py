@@ -22,6 +22,7 @@ import tensorflow as tf
 from jax.experimental import jax2tf
 
 from convert.checkpoint import LoadedCheckpoint, load_checkpoint
+from convert.graph import graph_function
 from convert.native import native_function
 from convert.seeded import seeded_arrays, write_seeded
 from export.saved_model import write_saved_model
@@ -34,11 +35,12 @@ from validation.reference import Reference, compute_reference
 from validation.tolerances import TOLERANCES
 
 TINY, TINY_FEATURES = TESTING_HANDLES.values()
+TINY_GRAPH = TINY.in_flavour("graph")
 SQUARE, _ = SQUARE_HANDLES.values()
 LIMIT = TOLERANCES["max_relative"].limit
 WEIGHTS = "variables/variables.data-00000-of-00001"
-INTERFACE = ("serving_default takes ", "serving_default returns ")
-"""How a problem begins that is told from names, types and shapes."""
+INTERFACE = ("serving_default takes ", "serving_default returns ", "saved_model.pb is of the ")
+"""How a problem begins that is told from names, types, shapes and kinds of operations."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Bench:
 
     @property
     def right(self):
-        return native_function(self.handle)
+        return graph_function(self.handle) if self.handle.flavour == "graph" else native_function(self.handle)
 
     def check_directory(self, directory: Path) -> Findings:
         return check_parity(directory, self.handle, self.params, self.reference, GATE_PLAN)
@@ -329,6 +331,8 @@ MUTATIONS = (
     Mutation("GELU in its erf form, feature extractor", OUTPUTS, during=with_erf, on=TINY_FEATURES),
     Mutation("layer norm epsilon 1e-5", OUTPUTS, during=with_larger_epsilon),
     Mutation("layer norm epsilon 1e-5, feature extractor", OUTPUTS, during=with_larger_epsilon, on=TINY_FEATURES),
+    Mutation("GELU in its erf form, graph flavour", OUTPUTS, during=with_erf, on=TINY_GRAPH),
+    Mutation("layer norm epsilon 1e-5, graph flavour", OUTPUTS, during=with_larger_epsilon, on=TINY_GRAPH),
     Mutation("layer norms without bias", OUTPUTS, during=without_norm_bias),
     Mutation("mean over the tokens before the last norm", OUTPUTS, during=with_mean_before_last_norm),
     Mutation("one block skipped", OUTPUTS, skip_a_block, SQUARE),
@@ -349,10 +353,11 @@ MUTATIONS = (
     Mutation("saved_model.pb of another architecture", ("loading",), with_graph_of(SQUARE)),
     Mutation("saved_model.pb of the feature extractor", ("variables", "interface"), with_graph_of(TINY_FEATURES)),
     Mutation("saved_model.pb of the classifier", ("loading",), with_graph_of(TINY), TINY_FEATURES),
+    Mutation("saved_model.pb of the graph flavour", ("interface",), with_graph_of(TINY_GRAPH)),
+    Mutation("saved_model.pb of the native flavour", ("interface",), with_graph_of(TINY), TINY_GRAPH),
     Mutation("one bit flipped in the file of the variables", ("loading",), lambda bench: bench.check_files(flip_a_bit)),
     Mutation("file of the variables cut short", ("loading",), lambda bench: bench.check_files(cut_the_weights)),
 )
-"""Not here: `saved_model.pb` of the other flavour, of which there is none yet."""
 
 
 # --- right models of other temperaments ---
@@ -420,7 +425,8 @@ def mutation_lines(folder: Path) -> Iterator[str]:
     yield "<!-- made by: .venv/bin/python tests/mutations.py --markdown -->"
     yield ""
     yield "Models that are wrong on purpose, which the check must notice, each by one part of it or several: *outputs*,"
-    yield "*variables* (compared bit for bit), *interface* (names, types, shapes), *loading* (TensorFlow refuses it)."
+    yield "*variables* (compared bit for bit), *interface* (names, types, shapes, kinds of operations), *loading*"
+    yield "(TensorFlow refuses it)."
     yield "The margin is the largest difference of an output over its limit: above 1 where the outputs notice. Measured"
     yield f"on {datetime.now(UTC):%Y-%m-%d}, with the seeded checkpoints `ti8_seeded` and `sq8_seeded` of the tests."
     yield ""
@@ -440,11 +446,11 @@ def temper_lines(folder: Path) -> Iterator[str]:
     yield ""
     yield "| weights | on | difference | limit | margin |"
     yield "| :-- | :-- | --: | --: | --: |"
-    for temper in TEMPERS:
-        bench = Bench.of(TINY, tempered(TINY.checkpoint, temper, folder))
-        findings = bench.check()
-        assert not findings.problems, (temper, findings.problems)
-        yield row(temper, TINY.checkpoint.name, *figures(findings))
+    for handle in (TINY, TINY_GRAPH):
+        for temper in TEMPERS:
+            findings = Bench.of(handle, tempered(handle.checkpoint, temper, folder)).check()
+            assert not findings.problems, (temper, findings.problems)
+            yield row(temper, f"{handle.checkpoint.name}, {handle.flavour}", *figures(findings))
 
 
 def figures(findings: Findings) -> tuple[str, str, str]:

@@ -20,7 +20,8 @@ from export.saved_model import write_saved_model
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
 from models.mixer import MlpMixer
 from validation import consumer
-from validation.consumer import LIMIT, run_consumer
+from validation.consumer import LIMIT
+from validation.consumption import run_consumer
 from validation.tolerances import TOLERANCES
 
 FILE = Path(consumer.__file__)

@@ -107,6 +107,7 @@ FUNCTIONS = {
     "mul": weigh,
     "div": lambda p, x: x / p["w"],
     "neg": lambda p, x: -x,
+    "sign": lambda p, x: jnp.sign(x),
     "abs": lambda p, x: jnp.abs(x),
     "max": lambda p, x: jnp.maximum(x, 0.25),
     "min": lambda p, x: jnp.minimum(x, 0.25),

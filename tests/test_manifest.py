@@ -34,7 +34,6 @@ def expected_now(name, manifest):
         TESTING_HANDLES[name],
         manifest.checkpoint,
         version=DEFAULT_VERSION,
-        flavour="native",
         platforms=PLATFORMS,
     )
 
@@ -61,6 +60,7 @@ def test_manifest_says_what_the_model_is(tiny_build, tiny_source, name):
 def test_manifest_lists_every_file_with_its_digest(tiny_build, name):
     destination, manifest = made(tiny_build, name)
     expected = {"saved_model.pb", "variables/variables.index", WEIGHTS}
+    expected |= {f"assets.extra/{file}" for file in ("model.json", "LICENSE", "CITATION.bib")}
     labels = TESTING_HANDLES[name].labels
     assert manifest.files.keys() == expected | ({f"assets/{labels.file}"} if labels else set())
     for file, digest in manifest.files.items():

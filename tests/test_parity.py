@@ -31,6 +31,7 @@ from validation.parity import GATE_ORACLE, GATE_PLAN, check_parity, full_plan
 from validation.tolerances import TOLERANCES
 
 HANDLE, FEATURES = TESTING_HANDLES.values()
+GRAPHS = (HANDLE.in_flavour("graph"), FEATURES.in_flavour("graph"))
 SIZE = HANDLE.checkpoint.architecture.image_size
 LIMIT = TOLERANCES["max_relative"].limit
 
@@ -40,7 +41,7 @@ def benches(tiny_source, tmp_path_factory):
     """The testing checkpoints, the gate set's inputs, and what JAX and the oracle make of both."""
     square = write_seeded(SQUARE.checkpoint, tmp_path_factory.mktemp("square"))
     tiny = tiny_source / HANDLE.checkpoint.object
-    return {HANDLE: Bench.of(HANDLE, tiny), FEATURES: Bench.of(FEATURES, tiny), SQUARE: Bench.of(SQUARE, square)}
+    return {SQUARE: Bench.of(SQUARE, square)} | {one: Bench.of(one, tiny) for one in (HANDLE, FEATURES, *GRAPHS)}
 
 
 @pytest.fixture
@@ -51,14 +52,14 @@ def bench(benches):
 # --- right models pass ---
 
 
-@pytest.mark.parametrize("handle", TESTING_HANDLES.values(), ids=TESTING_HANDLES)
+@pytest.mark.parametrize("handle", [HANDLE, FEATURES, *GRAPHS], ids=lambda handle: handle.name)
 def test_the_right_model_passes_with_room(handle, benches, tiny_build):
     findings = benches[handle].check_directory(tiny_build / handle.name / "2")
     assert findings.problems == ()
     assert findings.variables.different == ()
     assert findings.variables.compared == len(handle.arrays)
     assert worst(findings) < LIMIT / 3
-    assert {comparison.top5 for comparison in findings.comparisons} == {None if handle is FEATURES else 1.0}
+    assert {comparison.top5 for comparison in findings.comparisons} == {None if handle.head == "fe" else 1.0}
     known = [comparison.oracle for comparison in findings.comparisons if comparison.oracle]
     assert {name for distances in known for name in distances.inputs} == set(GATE_ORACLE)
     assert max(distances.excess_ulp for distances in known) < TOLERANCES["oracle_excess_ulp"].limit / 3
@@ -121,10 +122,11 @@ LARGEST = {"activations to 1e3": (700, 3000), "all weights times 1e-6": (1e-6, 1
 """Between which limits the largest activation lies."""
 
 
+@pytest.mark.parametrize("handle", [HANDLE, GRAPHS[0]], ids=["native", "graph"])
 @pytest.mark.parametrize("temper", TEMPERS)
-def test_no_false_alarm_on_weights_of_another_temperament(temper, tmp_path):
-    path = tempered(HANDLE.checkpoint, temper, tmp_path)
-    bench = Bench.of(HANDLE, path)
+def test_no_false_alarm_on_weights_of_another_temperament(temper, handle, tmp_path):
+    path = tempered(handle.checkpoint, temper, tmp_path)
+    bench = Bench.of(handle, path)
     findings = bench.check()
     assert findings.problems == ()
     assert worst(findings) < LIMIT / 3
@@ -171,7 +173,7 @@ def test_the_readme_lists_the_mutations_with_what_caught_them():
     assert [row[:3] for row in listed] == expected
     assert all(float(margin) > 1 for _, _, caught, _, _, margin in listed if "outputs" in caught)
     right = [row for row in rows if len(row) == 5][2:]
-    assert [row[0] for row in right] == list(TEMPERS)
+    assert [row[0] for row in right] == [*TEMPERS, *TEMPERS]
     assert all(float(margin) < 1 for *_, margin in right)
 
 

@@ -13,6 +13,11 @@ from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
 from models.mixer import MlpMixer
 
 SIZE = 32
+MODELS = {
+    model.name: model
+    for handle in TESTING_HANDLES.values()
+    for model in (handle.in_flavour("native"), handle.in_flavour("graph"))
+}
 GRADIENT_TOLERANCE = 1e-4
 """Of an array's largest gradient: float32 sums in another order, through a deep chain."""
 OF_NO_EFFECT = ("token_mixing/Dense_1/bias", "token_mixing/Dense_1/kernel")
@@ -21,7 +26,7 @@ for rounding, and is held against that of the kernel beside it."""
 OUTPUT_TOLERANCE = 2e-5
 """Of the outputs' spread: the gate's own limit is for the real images, these are noise."""
 
-each_handle = pytest.mark.parametrize("name", TESTING_HANDLES)
+each_handle = pytest.mark.parametrize("name", MODELS)
 
 
 def images_of(batch, seed=0):
@@ -35,14 +40,14 @@ def load(build, name):
 @pytest.fixture(scope="module")
 def models(tiny_build):
     """Both models, for reading only."""
-    return {name: load(tiny_build, name) for name in TESTING_HANDLES}
+    return {name: load(tiny_build, name) for name in MODELS}
 
 
 @pytest.fixture(scope="module")
 def params(tiny_source):
     """The parameters of both."""
     found = {}
-    for name, handle in TESTING_HANDLES.items():
+    for name, handle in MODELS.items():
         row = handle.checkpoint
         loaded = load_checkpoint(tiny_source / row.object, row.architecture, num_classes=row.num_classes)
         found[name] = loaded.for_head(handle.head)
@@ -50,14 +55,14 @@ def params(tiny_source):
 
 
 def in_jax(name):
-    handle = TESTING_HANDLES[name]
+    handle = MODELS[name]
     model = MlpMixer(handle.checkpoint.architecture, handle.num_classes)
     return jax.jit(lambda params, images: model.apply({"params": params}, images))
 
 
 def direction(name, batch):
     """Fixed weights of the outputs in a loss."""
-    return np.random.default_rng(7).normal(size=(batch, TESTING_HANDLES[name].outputs)).astype(np.float32)
+    return np.random.default_rng(7).normal(size=(batch, MODELS[name].outputs)).astype(np.float32)
 
 
 @each_handle
@@ -69,7 +74,7 @@ def test_signature_takes_inputs_and_gives_output_0(models, name):
     assert list(models[name].signatures) == ["serving_default"]
     served = serve(inputs=tf.constant(images_of(2)))
     assert list(served) == ["output_0"]
-    assert served["output_0"].shape == (2, TESTING_HANDLES[name].outputs)
+    assert served["output_0"].shape == (2, MODELS[name].outputs)
     assert served["output_0"].dtype == tf.float32
 
 
@@ -81,7 +86,7 @@ def test_both_entries_compute_what_jax_computes_for_any_batch(models, params, na
     served = model.signatures["serving_default"](inputs=tf.constant(images))["output_0"].numpy()
     np.testing.assert_array_equal(called, served)
     expected = np.asarray(in_jax(name)(params[name], images))
-    assert called.shape == expected.shape == (batch, TESTING_HANDLES[name].outputs)
+    assert called.shape == expected.shape == (batch, MODELS[name].outputs)
     np.testing.assert_allclose(called, expected, rtol=0, atol=OUTPUT_TOLERANCE * expected.std())
 
 
@@ -89,7 +94,7 @@ def test_both_entries_compute_what_jax_computes_for_any_batch(models, params, na
 def test_call_works_inside_a_function_of_unknown_batch(models, name):
     model = models[name]
     function = tf.function(lambda x: model(x), input_signature=[tf.TensorSpec([None, SIZE, SIZE, 3], tf.float32)])
-    assert function.get_concrete_function().output_shapes.as_list() == [None, TESTING_HANDLES[name].outputs]
+    assert function.get_concrete_function().output_shapes.as_list() == [None, MODELS[name].outputs]
     images = tf.constant(images_of(3))
     np.testing.assert_array_equal(function(images), model(images))
     np.testing.assert_array_equal(function(images[:1]), model(images[:1]))
@@ -106,7 +111,7 @@ def test_variables_are_the_checkpoints_arrays_bit_for_bit(models, params, name):
     model = models[name]
     expected = flatten(params[name])
     found = {variable.name.removesuffix(":0"): variable.numpy() for variable in model.variables}
-    assert list(found) == list(expected) == list(TESTING_HANDLES[name].arrays)
+    assert list(found) == list(expected) == list(MODELS[name].arrays)
     assert len(model.variables) == len(expected)
     for path, value in found.items():
         assert value.dtype == np.float32
@@ -136,7 +141,7 @@ def test_gradients_are_jaxs(models, params, name, entry):
     by_params, by_images = jax.grad(lambda p, x: jnp.sum(forward(p, x) * weights), argnums=(0, 1))(params[name], images)
     expected = {"inputs": by_images, **flatten(by_params)}
     # JAX sorts the names; the model has them in the checkpoint's order.
-    names = ["inputs", *TESTING_HANDLES[name].arrays]
+    names = ["inputs", *MODELS[name].arrays]
     assert expected.keys() == set(names)
     for path, gradient in zip(names, found, strict=True):
         wanted = expected[path]
@@ -173,7 +178,7 @@ def test_one_training_step_changes_the_outputs_as_in_jax(tiny_build, params, nam
 
 @each_handle
 def test_class_list_is_an_asset_of_the_classifier_alone(models, tiny_build, name):
-    handle = TESTING_HANDLES[name]
+    handle = MODELS[name]
     directory = tiny_build / name / str(DEFAULT_VERSION)
     if handle.labels is None:
         assert not hasattr(models[name], "labels")

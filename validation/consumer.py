@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -58,6 +59,10 @@ def _judged(right: bool, detail: str, worst: float | None = None) -> Outcome:
     return Outcome(detail, worst, "passed" if right else "failed")
 
 
+def _digests(layer: Any) -> list[bytes]:  # noqa: ANN401
+    return [hashlib.sha256(np.asarray(weight).tobytes()).digest() for weight in layer.weights]
+
+
 BAD_INPUTS: dict[str, tuple[Callable[[Any], Any], str, bool]] = {
     # How to make it of good images; what a readable refusal holds; whether right outputs will do as well.
     "batch 0": (lambda x: x[:0], "at least one", False),
@@ -73,6 +78,8 @@ BAD_WAYS = ("__call__", "__call__ of an array", "signature")
 
 class Subject(argparse.Namespace):
     """The options, the model on trial and what it is shown: images `[n, height, width, 3]`, float32."""
+
+    brief_ones: list[Any] = []  # noqa: RUF012 (of the only subject of the process)
 
     def open(self) -> Outcome:
         """Load the model, see from its signature what it takes, make noise unless there are images, and serve them."""
@@ -111,8 +118,20 @@ class Subject(argparse.Namespace):
         trainable = sum(variable.trainable for variable in self.model.trainable_variables)
         return _judged(0 < count == trainable and not losses, f"{trainable} of {count} trainable, {losses} losses")
 
+    def brief(self, model: Any) -> Any:  # noqa: ANN401
+        """Return a model that is of no use after this check: `free` will empty its variables."""
+        self.brief_ones.append(model)
+        return model
+
+    def free(self) -> None:
+        """Free the memory of those models: TensorFlow keeps what has a custom gradient to the very end."""
+        for variable in (variable for model in self.brief_ones for variable in model.variables):
+            resource = variable.handle if hasattr(variable, "handle") else variable.value.handle  # wrapped in Keras 3
+            self.tf.raw_ops.AssignVariableOp(resource=resource, value=self.tf.zeros([0]))
+        self.brief_ones.clear()
+
     def _gradients(self) -> Outcome:
-        tf, model, images = self.tf, self.tf.saved_model.load(self.directory), self.images[:2]
+        tf, images, model = self.tf, self.images[:2], self.brief(self.tf.saved_model.load(self.directory))
         variables = list(model.trainable_variables)
         with tf.GradientTape() as tape:
             before = model(images)
@@ -133,7 +152,8 @@ class Subject(argparse.Namespace):
         own.embed = self.tf.function(lambda x: own.mixer(x), input_signature=[self.spec])
         with tempfile.TemporaryDirectory() as folder:
             self.tf.saved_model.save(own, folder)
-            return self.worst((own := self.tf.saved_model.load(folder)).embed)
+            self.brief((again := self.tf.saved_model.load(folder)).mixer)
+            return self.worst(again.embed)
 
     def _keras(self, *, trainable: bool, hub: bool = True) -> Outcome:
         keras = importlib.import_module("keras")
@@ -144,19 +164,19 @@ class Subject(argparse.Namespace):
             layer = keras.layers.TFSMLayer(self.directory, call_endpoint=self.entry)
         else:
             raise ModuleNotFoundError(f"Keras 3 is not installed, but {keras.__version__}")
+        self.brief(layer)
         inputs = keras.Input(self.spec.shape[1:])
         outputs = layer(inputs) if hub else next(iter(layer(inputs).values()))
         worst = self.worst(partial(keras.Model(inputs, outputs).predict, verbose=0))
         if not trainable:
             return _judged(not layer.trainable_weights, f"Keras {keras.__version__}, nothing trainable", worst)
         head = keras.layers.Dense(2, kernel_initializer=keras.initializers.RandomNormal(seed=0))  # the same each time
-        model, before = keras.Model(inputs, head(outputs)), layer.get_weights()
+        model, before = keras.Model(inputs, head(outputs)), _digests(layer)
         model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         model.fit(self.images[:2], np.arange(len(self.images[:2])), epochs=1, verbose=0)
-        after = layer.get_weights()
-        changed = sum(not np.array_equal(values, after[index]) for index, values in enumerate(before))
+        changed = sum(digest != before[index] for index, digest in enumerate(_digests(layer)))
         detail = f"Keras {keras.__version__}, a fit step changed {changed} of {len(before)} weights"
-        return _judged(changed > 0 and all(np.isfinite(values).all() for values in after), detail, worst)
+        return _judged(changed > 0 and all(np.isfinite(weight).all() for weight in layer.weights), detail, worst)
 
     def _command_line(self) -> Outcome:
         module = "tensorflow.python.tools.saved_model_cli"
@@ -200,7 +220,7 @@ CHECKS: dict[str, Callable[[Subject], Outcome | float]] = {
     "variables": Subject._variables,
     "gradients": Subject._gradients,
     "saved again": Subject._saved_again,
-    "hub.load": lambda on: on.worst(importlib.import_module("tensorflow_hub").load(on.directory)),
+    "hub.load": lambda on: on.worst(on.brief(importlib.import_module("tensorflow_hub").load(on.directory))),
     "hub.KerasLayer, frozen": partial(Subject._keras, trainable=False),
     "hub.KerasLayer, trainable": partial(Subject._keras, trainable=True),
     "Keras 3 TFSMLayer": partial(Subject._keras, trainable=True, hub=False),
@@ -218,6 +238,7 @@ def _attempt(name: str, on: Subject) -> dict[str, Any]:
         outcome = Outcome(str(error), status="absent")
     except Exception as error:  # what TensorFlow and Keras raise is any of a dozen types
         outcome = Outcome(_gist(error), status="failed")
+    on.free()
     if outcome.worst is not None and outcome.worst > on.limit:
         outcome = Outcome(f"over the limit of {on.limit:g}: {outcome.detail}", outcome.worst, "failed")
     return {"name": name, **outcome._asdict()}
@@ -273,26 +294,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             break
     Path(on.json).write_text(json.dumps(report))
     return int(any(found["status"] == "failed" for found in report["checks"]))
-
-
-def run_consumer(
-    directory: Path, *, inputs: Path | None = None, expected: Path | None = None, limit: float = LIMIT,
-    python: str = sys.executable, timeout: float = 1800.0,
-) -> dict[str, Any]:  # fmt: skip
-    """Run this file by itself, with nothing of the project to import, and return what it writes with `--json`.
-
-    `inputs` and `expected` are `.npy` files, `timeout` is in seconds. A crash or a timeout is a failed check.
-    """
-    given = {"--inputs": inputs, "--expected": expected}
-    options = [f"--limit={limit}", *(f"{name}={path.resolve()}" for name, path in given.items() if path is not None)]
-    with tempfile.TemporaryDirectory() as folder:
-        command = [python, "-I", str(Path(__file__).resolve()), str(directory.resolve()), *options, "--json=result"]
-        with Path(folder, "errors").open("w") as errors, contextlib.suppress(subprocess.TimeoutExpired):
-            subprocess.run(command, cwd=folder, stdout=errors, stderr=errors, timeout=timeout, check=False)
-        if not Path(folder, "result").exists():
-            outcome = Outcome(f"no result: {Path(folder, 'errors').read_text()[-300:]}", status="failed")
-            return {"checks": [{"name": "start", **outcome._asdict()}]}
-        return dict(json.loads(Path(folder, "result").read_text()))
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def _policy(template: str) -> str:
 def _anchors(handles: Sequence[Handle]) -> list[str]:
     """Return an id for each handle: its name, where that can be one and is no other's."""
     names = [handle.name for handle in handles]
-    good = {name for name in names if re.fullmatch(r"mixer_[a-z0-9_]+", name) and names.count(name) == 1}
+    good = {name for name in names if re.fullmatch(r"mixer_[a-z0-9_-]+", name) and names.count(name) == 1}
     return [name if name in good else f"handle-{index}" for index, name in enumerate(names)]
 
 

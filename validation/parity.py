@@ -74,7 +74,7 @@ def check_parity(
     except Exception as error:  # what a damaged file brings up is any of a dozen types
         return Findings((), VariablesCheck(compared=0, different=()), (f"does not load: {gist(error)}",))
     try:
-        return _check_model(model, handle, params, reference, plan)
+        return _check_model(model, directory, handle, params, reference, plan)
     finally:
         release(model)
 
@@ -95,13 +95,14 @@ def free(variables: Iterable[Any]) -> None:
 
 def _check_model(
     model: Any,  # noqa: ANN401
+    directory: Path,
     handle: Handle,
     params: Mapping[str, Any],
     reference: Reference,
     plan: Sequence[Batch],
 ) -> Findings:
     try:
-        problems = list(_interface_problems(model, handle))
+        problems = [*_flavour_problems(directory, handle), *_interface_problems(model, handle)]
     except Exception as error:  # as above
         return Findings((), VariablesCheck(compared=0, different=()), (f"does not load: {gist(error)}",))
     variables = _compare_variables(model, params)
@@ -142,6 +143,12 @@ def _run(
         found = model.signatures["serving_default"](inputs=images)["output_0"]
     outputs = found.numpy()
     return compare_outputs(batch.entry, outputs, reference.for_head(handle.head), indices), outputs
+
+
+def _flavour_problems(directory: Path, handle: Handle) -> Iterator[str]:
+    found = "native" if b"XlaCallModule" in (directory / "saved_model.pb").read_bytes() else "graph"
+    if found != handle.flavour:
+        yield f"saved_model.pb is of the {found} flavour, expected {handle.flavour}"
 
 
 def _interface_problems(model: Any, handle: Handle) -> Iterator[str]:  # noqa: ANN401 (a restored user object)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from convert.cli import show, stages
-from convert.cli.options import Flavour
 from convert.cli.outcomes import Outcome, judged
 from export.destination import Destination, prepare_out
 from models.catalog import Handle, own_handle
@@ -40,7 +39,6 @@ class Batch:
     source: stages.Source
     out: Path
     version: int
-    flavour: Flavour
     overwrite: bool = False
     own: stages.OwnFile | None = None
     inputs_set: Literal["gate", "full"] = "gate"
@@ -50,7 +48,8 @@ class Batch:
 
     def destination(self, handle: Handle) -> Destination:
         """Return where a handle of this batch goes."""
-        return Destination(self.out, self.own.name if self.own else handle.name, self.version)
+        named = replace(handle, name=self.own.name).in_flavour(handle.flavour) if self.own else handle
+        return Destination(self.out, named.name, self.version)
 
 
 def check_batch(batch: Batch) -> None:
@@ -97,12 +96,14 @@ def made_handles(batch: Batch) -> list[Handle]:
     """Return the handles under the names that they are written: of one's own Mixer, its own."""
     if batch.own is None:
         return list(batch.handles)
-    template = batch.handles[0]
-    try:
-        classes = Manifest.read(batch.destination(template).manifest).num_classes
-    except MixerError:
-        classes = None
-    return [own_handle(template, batch.own.name, classes or template.checkpoint.num_classes)]
+    made = []
+    for template in batch.handles:
+        try:
+            classes = Manifest.read(batch.destination(template).manifest).num_classes
+        except MixerError:
+            classes = None
+        made.append(own_handle(template, batch.own.name, classes or template.checkpoint.num_classes))
+    return made
 
 
 def run_batch(batch: Batch) -> list[Outcome]:
@@ -139,7 +140,7 @@ def _bring(batch: Batch, handles: list[Handle], steps: show.Steps) -> tuple[list
     if batch.own is not None:
         reading = steps.start(f"reading {batch.own.path}")
         handle, material = stages.bring_own(batch.own, handles[0], batch.source.digests, reading=reading)
-        return [handle], material
+        return [handle.in_flavour(template.flavour) for template in handles], material
     checkpoint = handles[0].checkpoint
     advance = steps.start(f"fetching and reading {checkpoint.object}")
     return handles, stages.bring(checkpoint, batch.source, fetching=advance, reading=advance)
@@ -173,15 +174,13 @@ def _convert_and_check(
     labels = batch.own.labels if batch.own else (handle.labels.checked_path() if handle.labels else None)
     if batch.task == "convert-all" and _same_labels(destination, labels):
         steps.start(f"looking at {destination.directory}")
-        report = stages.find_current(handle, material, destination, batch.flavour)
+        report = stages.find_current(handle, material, destination)
         if report is not None:
             return judged(handle, destination, report, kept=True)
     if batch.task != "validate":
         steps.start(f"converting {handle.name}")
         overwrite = batch.overwrite or (batch.task == "convert-all" and _is_earlier(batch, destination, material))
-        manifest = stages.write(
-            handle, material, destination, flavour=batch.flavour, labels=labels, overwrite=overwrite
-        )
+        manifest = stages.write(handle, material, destination, labels=labels, overwrite=overwrite)
         if batch.task == "convert":
             return Outcome(handle.name, size=manifest.size, verdict="converted")
     steps.start(f"checking {handle.name}")

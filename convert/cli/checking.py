@@ -11,15 +11,14 @@ import numpy as np
 import tensorflow as tf
 
 from convert.checkpoint import nest
-from convert.cli.stages import Material
-from convert.native import to_tensorflow
+from convert.cli.stages import Material, to_flavour
 from export.destination import Destination
 from export.manifest import find_differences
 from export.saved_model import write_saved_model
 from models.catalog import Handle
 from models.errors import MixerError
 from models.records import ConsumerCheck, DepthStep, Manifest, PublishedComparison, Report, write_atomically
-from validation.consumer import run_consumer
+from validation.consumption import run_consumer
 from validation.depth import apply_steps, compare_depth
 from validation.evidence import Evidence
 from validation.gradients import check_gradients, judge_gradients
@@ -103,6 +102,8 @@ class Checker:
         problems = []
         if manifest.handle != handle.name:
             problems.append(f"the manifest is of {manifest.handle}, expected {handle.name}")
+        if manifest.flavour != handle.flavour:
+            problems.append(f"the manifest is of flavour {manifest.flavour}, expected {handle.flavour}")
         if manifest.version != destination.version:
             problems.append(f"the manifest is of version {manifest.version}, expected {destination.version}")
         if manifest.checkpoint.sha256 != self._material.record.sha256:
@@ -153,7 +154,7 @@ class Checker:
         steps, images = apply_steps(handle), self._some_inputs().images
         restored = nest({variable.name.removesuffix(":0"): variable.numpy() for variable in model.variables})
         with tempfile.TemporaryDirectory() as folder:
-            write_saved_model(to_tensorflow(steps), restored, Path(folder), image_size=images.shape[1])
+            write_saved_model(to_flavour(handle.flavour)(steps), restored, Path(folder), image_size=images.shape[1])
             again = tf.saved_model.load(folder)
             found = {name: value.numpy() for name, value in again(tf.constant(images)).items()}
             release(again)

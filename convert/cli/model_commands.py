@@ -123,15 +123,14 @@ def _run(
 
     source, cache, out = places
     chosen = _choose(handles or [], source, own)
-    if reference is not None and (not handles or len(chosen) != 1):
-        raise UsageError("--reference takes one HANDLE: the one that it is an earlier version of.")
+    if reference is not None and (not handles or len(chosen) * len(flavour.each) != 1):
+        raise UsageError("--reference takes one HANDLE in one flavour: the one that it is an earlier version of.")
     work = batch.Batch(
         task,
-        chosen,
+        tuple(handle.in_flavour(one) for handle in chosen for one in flavour.each),
         stages.Source(source, cache, DigestTable.read()),
         out,
         version,
-        flavour,
         overwrite=overwrite,
         own=own,
         inputs_set=inputs_set.value,

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from models import catalog
+
 Handles = Annotated[
     list[str] | None, typer.Argument(metavar="HANDLE", help="Handles of the catalog; none means all twelve.")
 ]
@@ -31,6 +33,15 @@ class Flavour(StrEnum):
     """How the model is written down in TensorFlow."""
 
     native = "native"
+    graph = "graph"
+    both = "both"
+
+    @property
+    def each(self) -> tuple[catalog.Flavour, ...]:
+        """The flavours that are meant."""
+        meant: dict[Flavour, tuple[catalog.Flavour, ...]]
+        meant = {Flavour.native: ("native",), Flavour.graph: ("graph",), Flavour.both: ("native", "graph")}
+        return meant[self]
 
 
 class InputsSet(StrEnum):
@@ -52,5 +63,10 @@ Reference = Annotated[
     ),
 ]
 FlavourOption = Annotated[
-    Flavour, typer.Option("--flavour", help="native: jax2tf's own op, runs where TensorFlow has XLA.")
+    Flavour,
+    typer.Option(
+        "--flavour",
+        help="native: JAX's own lowering as one operation, TensorFlow 2.13 or later; graph: plain operations, "
+        "TensorFlow 2.6 or later and converters, named HANDLE-graph.",
+    ),
 ]

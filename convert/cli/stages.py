@@ -3,15 +3,18 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from convert.checkpoint import LoadedCheckpoint, load_checkpoint
-from convert.cli.options import Flavour
 from convert.fetch import fetch
 from export.destination import Destination, install, staged
-from models.catalog import Checkpoint, Handle, own_handle
+from models.catalog import Checkpoint, Flavour, Handle, own_handle
 from models.digests import DigestTable
 from models.errors import MixerError
 from models.records import CheckpointRecord, Manifest, Report
+
+if TYPE_CHECKING:
+    from convert.native import Apply, TensorFlowFunction
 
 Progress = Callable[[int, int], None]
 
@@ -102,14 +105,23 @@ def bring_own(own: OwnFile, template: Handle, digests: DigestTable, *, reading: 
     return handle, Material(handle.checkpoint, own.path, loaded, record)
 
 
-def describe(handle: Handle, material: Material, version: int, flavour: Flavour, directory: Path | None) -> Manifest:
+def describe(handle: Handle, material: Material, version: int, directory: Path | None) -> Manifest:
     """Return the manifest of the handle made here and now from this material."""
     from convert.native import PLATFORMS
     from export import manifest
 
-    return manifest.describe(
-        handle, material.record, version=version, flavour=flavour.value, platforms=PLATFORMS, directory=directory
-    )
+    return manifest.describe(handle, material.record, version=version, platforms=PLATFORMS, directory=directory)
+
+
+def to_flavour(flavour: Flavour) -> "Callable[[Apply], TensorFlowFunction]":
+    """Return what turns an apply function into a TensorFlow function of that flavour."""
+    if flavour == "graph":
+        from convert.graph import to_graph
+
+        return to_graph
+    from convert.native import to_tensorflow
+
+    return to_tensorflow
 
 
 def write(
@@ -117,35 +129,36 @@ def write(
     material: Material,
     destination: Destination,
     *,
-    flavour: Flavour,
     labels: Path | None,
     overwrite: bool,
 ) -> Manifest:
     """Convert a handle and put its SavedModel and manifest in place."""
-    from convert.native import native_function
+    from convert.native import handle_apply
+    from export.extras import write_extras
     from export.saved_model import write_saved_model
 
     if not overwrite:
         destination.refuse_existing()
     with staged(destination) as stage:
         write_saved_model(
-            native_function(handle),
+            to_flavour(handle.flavour)(handle_apply(handle)),
             material.loaded.for_head(handle.head),
             stage,
             image_size=handle.checkpoint.architecture.image_size,
             labels=labels,
         )
-        manifest = describe(handle, material, destination.version, flavour, stage)
+        write_extras(stage, handle, destination.version, material.record, labels=labels)
+        manifest = describe(handle, material, destination.version, stage)
         install(stage, destination, manifest, overwrite=overwrite)
     return manifest
 
 
-def find_current(handle: Handle, material: Material, destination: Destination, flavour: Flavour) -> Report | None:
+def find_current(handle: Handle, material: Material, destination: Destination) -> Report | None:
     """Return the passing report of what stands at the destination, if all of it is what would be made now."""
     from export.manifest import is_current
     from validation import report as reports
 
-    expected = describe(handle, material, destination.version, flavour, None)
+    expected = describe(handle, material, destination.version, None)
     try:
         report = Report.read(destination.report)
     except MixerError:

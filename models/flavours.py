@@ -1,0 +1,43 @@
+"""The two flavours that a model is written in, and where each runs: the only place where that is written down."""
+
+from dataclasses import dataclass
+
+from models.catalog import Flavour
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a flavour is, and the TensorFlow releases that it was proven in (`major.minor`, both included)."""
+
+    name: Flavour
+    what: str
+    lowest: str
+    highest: str
+    platforms: str
+
+    def runs_in(self, release: str) -> bool:
+        """Say whether a TensorFlow release, such as `2.14.1`, is within the range."""
+        return _numbers(self.lowest) <= _numbers(release) <= _numbers(self.highest)
+
+
+def _numbers(release: str) -> tuple[int, int]:
+    major, minor = release.split(".")[:2]
+    return int(major), int(minor)
+
+
+FLAVOURS: dict[Flavour, Kind] = {
+    "native": Kind(
+        "native",
+        "JAX's own lowering as one operation, XlaCallModule",
+        "2.13",
+        "2.21",
+        "where TensorFlow has XLA: CPU, CUDA, ROCm, TPU",
+    ),
+    "graph": Kind(
+        "graph",
+        "plain TensorFlow operations",
+        "2.6",
+        "2.21",
+        "wherever TensorFlow runs, without XLA too",
+    ),
+}

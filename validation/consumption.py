@@ -1,0 +1,33 @@
+"""Run `validation/consumer.py` as its users do: by itself, in a process that has nothing of the project."""
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from validation.consumer import LIMIT, Outcome
+
+FILE = Path(__file__).with_name("consumer.py").resolve()
+
+
+def run_consumer(
+    directory: Path, *, inputs: Path | None = None, expected: Path | None = None, limit: float = LIMIT,
+    python: str = sys.executable, timeout: float = 1800.0,
+) -> dict[str, Any]:  # fmt: skip
+    """Run this file by itself, with nothing of the project to import, and return what it writes with `--json`.
+
+    `inputs` and `expected` are `.npy` files, `timeout` is in seconds. A crash or a timeout is a failed check.
+    """
+    given = {"--inputs": inputs, "--expected": expected}
+    options = [f"--limit={limit}", *(f"{name}={path.resolve()}" for name, path in given.items() if path is not None)]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [python, "-I", str(FILE), str(directory.resolve()), *options, "--json=result"]
+        with Path(folder, "errors").open("w") as errors, contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(command, cwd=folder, stdout=errors, stderr=errors, timeout=timeout, check=False)
+        if not Path(folder, "result").exists():
+            outcome = Outcome(f"no result: {Path(folder, 'errors').read_text()[-300:]}", status="failed")
+            return {"checks": [{"name": "start", **outcome._asdict()}]}
+        return dict(json.loads(Path(folder, "result").read_text()))
