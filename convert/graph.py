@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import tensorflow as tf
 from jax import export
-from jax.extend import core
 
 from convert.native import Apply, TensorFlowFunction, handle_apply
 from convert.operand import Operand, Shape
@@ -66,7 +65,7 @@ class _Writer:
     def __init__(self, batch: tf.Tensor) -> None:
         self._batch = batch
 
-    def write(self, closed: core.ClosedJaxpr, given: list[Operand]) -> list[Operand]:
+    def write(self, closed: Any, given: list[Operand]) -> list[Operand]:  # noqa: ANN401 (a closed jaxpr)
         """Write the equations of a jaxpr for these arguments, and return its results."""
         known: dict[Any, Operand] = dict(zip(closed.jaxpr.constvars, map(_constant, closed.consts), strict=True))
         known |= dict(zip(closed.jaxpr.invars, given, strict=True))
@@ -79,12 +78,11 @@ class _Writer:
             known.update(zip(equation.outvars, results, strict=True))
         return [read(atom) for atom in closed.jaxpr.outvars]
 
-    def _write_equation(self, equation: core.JaxprEqn, operands: list[Operand]) -> list[Operand]:
+    def _write_equation(self, equation: Any, operands: list[Operand]) -> list[Operand]:  # noqa: ANN401
         name = equation.primitive.name
         if name in NESTED:
             return self.write(equation.params[NESTED[name]], operands)
-        results: list[Any] = equation.outvars  # variables, whose abstract values have shapes
-        shapes = [_known_shape(result.aval.shape, name) for result in results]
+        shapes = [_known_shape(result.aval.shape, name) for result in equation.outvars]
         rule: Rule | None = RULES.get(name)
         if rule is None or len(shapes) != 1:
             raise GraphError(
