@@ -456,7 +456,7 @@ def test_the_page_lists_the_differences(run, build):
 def test_a_reference_takes_one_handle(handles, run, build, model):
     status, _, err = run("validate", *handles, "--reference", model)
     assert status == 2
-    assert "--reference takes one HANDLE: the one that it is an earlier version of" in err
+    assert "--reference takes one HANDLE in one flavour: the one that it is an earlier version of" in err
 
 
 def test_a_reference_that_is_none_is_refused_before_any_work(run, build, tmp_path):
