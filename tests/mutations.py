@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 from jax.experimental import jax2tf
 
-from convert.checkpoint import LoadedCheckpoint, load_checkpoint
+from convert.checkpoint import LoadedCheckpoint, load_checkpoint, nest
 from convert.graph import graph_function
 from convert.native import native_function
 from convert.seeded import seeded_arrays, write_seeded
@@ -239,17 +239,6 @@ def flatten(params, prefix=""):
             yield from flatten(value, f"{prefix}{name}/")
         else:
             yield f"{prefix}{name}", value
-
-
-def nest(flat):
-    nested = {}
-    for name, value in flat.items():
-        *groups, leaf = name.split("/")
-        node = nested
-        for group in groups:
-            node = node.setdefault(group, {})
-        node[leaf] = value
-    return nested
 
 
 # --- the variables are others ---

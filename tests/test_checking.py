@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from mutations import flatten, nest, without_gradients
+from mutations import flatten, without_gradients
 
-from convert.checkpoint import load_checkpoint
+from convert.checkpoint import load_checkpoint, nest
 from convert.cli import checking, main
 from convert.native import native_function
 from export.saved_model import write_saved_model

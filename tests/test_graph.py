@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from convert import graph as module
+from convert.checkpoint import nest
 from convert.graph import graph_function, to_graph
 from convert.primitives import RULES, GraphError
 from models.catalog import HANDLES, TESTING_HANDLES
@@ -229,8 +230,6 @@ def test_a_convolution_of_another_layout_is_refused():
 def mixer_graph(name):
     """The operations of a Mixer, with variables of its arrays' shapes, and their number."""
     handle = TESTING_HANDLES.get(name) or HANDLES[name]
-    from convert.checkpoint import nest
-
     params = jax.tree.map(tf.Variable, nest({key: np.zeros(shape, np.float32) for key, shape in handle.arrays.items()}))
     size = handle.checkpoint.architecture.image_size
     function = graph_function(handle)

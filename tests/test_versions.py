@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from mutations import flatten, nest, without_gradients
+from mutations import flatten, without_gradients
 from tensorflow.core.protobuf import saved_model_pb2
 
-from convert.checkpoint import load_checkpoint
+from convert.checkpoint import load_checkpoint, nest
 from convert.cli import main
 from convert.native import native_function
 from convert.seeded import write_seeded

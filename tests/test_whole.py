@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from test_readme import SNIPPETS, run_snippet
 
+from convert.checkpoint import nest
 from convert.cli import main
 from convert.seeded import write_seeded
 from models.catalog import BUCKET, CHECKPOINTS, HANDLES
@@ -67,6 +68,8 @@ def test_both_handles_come_from_one_download_and_pass(first_run, folder):
         assert (manifest.checkpoint.origin, report.verdict, report.origin) == ("seeded", "passed", "seeded")
         assert manifest.checkpoint.url == f"{BUCKET}/{CHECKPOINT.object}"
         assert manifest.parameters == HANDLES[name].parameters
+        weights = manifest.files["variables/variables.data-00000-of-00001"].size
+        assert manifest.files["saved_model.pb"].size < weights / 100
 
 
 def test_second_run_transfers_and_converts_nothing(first_run, bucket, folder):
@@ -93,7 +96,7 @@ def test_gradients_are_those_of_jax(name, folder):
     found = dict(zip((v.name for v in loaded.variables), tape.gradient(loss, loaded.variables), strict=True))
 
     model = MlpMixer(handle.checkpoint.architecture, handle.num_classes)
-    params = nested({v.name.removesuffix(":0"): v.numpy() for v in loaded.variables})
+    params = nest({v.name.removesuffix(":0"): v.numpy() for v in loaded.variables})
     expected = jax.jit(jax.grad(lambda p: (model.apply({"params": p}, images) ** 2).mean()))(params)
     leaves = jax.tree_util.tree_leaves_with_path(expected)
     # The second bias of token mixing shifts all channels of a token alike, which every later norm undoes: its gradient
@@ -102,14 +105,3 @@ def test_gradients_are_those_of_jax(name, folder):
     for path, gradient in leaves:
         ours = found["/".join(key.key for key in path) + ":0"].numpy()
         np.testing.assert_allclose(ours, gradient, rtol=0, atol=1e-4 * np.abs(gradient).max() + noise)
-
-
-def nested(flat):
-    params = {}
-    for name, value in flat.items():
-        *groups, leaf = name.split("/")
-        node = params
-        for group in groups:
-            node = node.setdefault(group, {})
-        node[leaf] = value
-    return params
