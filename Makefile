@@ -15,7 +15,7 @@ READY := $(VENV)/.ready-$(TAG)
 RUN := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo convert-all parity test lint types whole browser lock clean
+.PHONY: help setup demo convert-all parity test lint types whole browser matrix lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -42,7 +42,7 @@ parity: $(READY)  ## check what was converted with the full set; writes OUT/inde
 	$(RUN) convert validate --set full --source "$(SOURCE)" --out "$(OUT)" --version $(VERSION) --flavour $(FLAVOUR) $(HANDLES)
 
 test: lint types  ## lint, types, tests (offline; tiny models)
-	$(RUN) pytest -n $(JOBS) --maxprocesses 4 -m 'not whole and not browser' $(PYTEST)
+	$(RUN) pytest -n $(JOBS) --maxprocesses 4 -m 'not whole and not browser and not matrix' $(PYTEST)
 
 lint: $(READY)
 	$(RUN) ruff check .
@@ -56,6 +56,9 @@ whole: $(READY)  ## tests with full-size models
 
 browser: $(READY)  ## tests of the page in a real browser (Chromium and its driver)
 	$(RUN) pytest -m browser $(PYTEST)
+
+matrix: $(READY)  ## run models in each TensorFlow release; writes OUT/matrix.json
+	$(RUN) convert matrix --out "$(OUT)"
 
 lock: $(READY)  ## resolve the packages anew for each Python
 	for minor in 11 12 13; do \

@@ -18,16 +18,18 @@ from pathlib import Path
 
 from convert import gsutil
 from convert.cache import VARIABLE, Slot, default_cache, is_object
-from convert.gsutil import Progress, StoredObject, StoreUnreachableError
+from convert.complaints import StoreUnreachableError
+from convert.gsutil import Progress, StoredObject
 from models.catalog import BUCKET, Checkpoint
 from models.digests import Digest, DigestTable
 from models.errors import MixerError, UsageError
+from models.files import hash_file
 
-__all__ = ["FetchedFile", "Progress", "default_cache", "fetch", "record"]
+__all__ = ["FetchedFile", "Progress", "SourceObject", "default_cache", "fetch", "look", "record"]
 
 _LOG = logging.getLogger(__name__)
 
-_BUCKET_URL = re.compile(r"gs://[a-z0-9][a-z0-9._-]+(/[\w=+-][\w.=+-]*)*", flags=re.ASCII)
+BUCKET_URL = re.compile(r"gs://[a-z0-9][a-z0-9._-]+(/[\w=+-][\w.=+-]*)*", flags=re.ASCII)
 _SPARE = 1 << 20  # bytes that a disk must have beyond the object: notes, logs
 
 
@@ -125,6 +127,36 @@ def record(
     return digests.find(checkpoint.object, "original"), new
 
 
+@dataclass(frozen=True)
+class SourceObject:
+    """What a source says of a checkpoint, without bringing it: `md5` in base64, `sha256` in hexadecimal."""
+
+    url: str
+    size: int
+    md5: str | None
+    sha256: str | None
+    """None of a bucket, which knows none."""
+
+
+def look(checkpoint: Checkpoint, *, source: str = BUCKET, cache: Path | None = None) -> SourceObject:
+    """Return what the source has now; of a bucket nothing is downloaded.
+
+    Raises:
+        UsageError: the source is neither a bucket nor a directory.
+        MixerError: the file is missing, or the store or gsutil cannot serve it.
+    """
+    bucket = parse_source(source)
+    if isinstance(bucket, Path):
+        path = _from_directory(checkpoint, bucket).path
+        hashes = hash_file(path)
+        return SourceObject(str(path), hashes.size, hashes.md5, hashes.sha256)
+    url = f"{bucket}/{checkpoint.object}"
+    slot = Slot((cache or default_cache()).absolute(), url.removeprefix("gs://"))
+    slot.prepare()
+    stored = gsutil.stat(url, slot.state)
+    return SourceObject(url, stored.size, stored.md5, None)
+
+
 def parse_source(source: str) -> str | Path:
     """Return a source as the URL of a bucket (or a folder in it), without a slash at its end, or as a directory.
 
@@ -133,7 +165,7 @@ def parse_source(source: str) -> str | Path:
     """
     expected = "expected gs://bucket, gs://bucket/prefix, or a directory of the bucket's layout"
     if source.startswith("gs://"):
-        if _BUCKET_URL.fullmatch(source.rstrip("/")):
+        if BUCKET_URL.fullmatch(source.rstrip("/")):
             return source.rstrip("/")
         raise UsageError(f"--source {source!r} does not name a bucket: {expected}, such as {BUCKET}.")
     if "://" in source:

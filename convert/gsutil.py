@@ -1,5 +1,7 @@
 """The real gsutil as a subprocess: what the store says of an object, and the object's bytes into a file.
 
+`convert.upload` brings files the other way.
+
 Where neither BOTO_CONFIG nor BOTO_PATH is set, gsutil runs with no configuration at all: it reads anonymously, takes
 nobody's credentials from the home folder, and gives up on a dead network after five retries (half a minute when
 connections are refused). A configuration that the user names is honoured: his proxies, credentials and retries. Either
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from convert.complaints import Run, StoreUnreachableError, failure
 from models.errors import MixerError
 
 Progress = Callable[[int, int], None]
@@ -33,15 +36,12 @@ _POLL = 0.1  # seconds between two looks at the partial file
 _ALWAYS = (
     "GSUtil:check_hashes=always",
     "GSUtil:sliced_object_download_threshold=0",  # one partial file, written from its beginning to its end
+    "GSUtil:parallel_composite_upload_threshold=0",  # one object, which has an MD5
     "GSUtil:software_update_check_period=0",
     "GSUtil:use_gcloud_storage=False",
 )
 _ANONYMOUS = ("Boto:num_retries=5", "Boto:max_retry_delay=8")
 _FOREIGN = ("CLOUDSDK_", "AWS_", "DEVSHELL_")  # variables through which gsutil finds credentials
-
-
-class StoreUnreachableError(MixerError):
-    """The store did not answer: the one failure in which what lies in the cache may still serve."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,6 @@ class StoredObject:
     generation: str
 
 
-@dataclass(frozen=True)
-class _Run:
-    status: int
-    output: str
-    errors: str
-
-
 def stat(url: str, state: Path) -> StoredObject:
     """Return what the store says of the object at `url`; `state` is gsutil's own folder.
 
@@ -69,14 +62,23 @@ def stat(url: str, state: Path) -> StoredObject:
         StoreUnreachableError: the store does not answer.
         MixerError: there is no such object, it may not be read, or gsutil cannot do its work.
     """
-    run = _run(["stat", url], state, state, watch=lambda: 0)
-    if run.status != 0:
-        raise _failure(url, run)
-    fields = dict(re.findall(r"^ {4}([^:]+):\s*(\S+)", run.output, flags=re.MULTILINE))
+    ran = run(["stat", url], state, state, watch=lambda _: 0)
+    if ran.status != 0:
+        raise failure(url, ran)
+    return described(url, ran.output)
+
+
+def described(url: str, output: str) -> StoredObject:
+    """Return what `gsutil stat` said of one object.
+
+    Raises:
+        MixerError: it said something else.
+    """
+    fields = dict(re.findall(r"^ {4}([^:]+):\s*(\S+)", output, flags=re.MULTILINE))
     if "Content-Length" not in fields or "Generation" not in fields:
         raise MixerError(
             f"{url}: cannot read what gsutil says of it (expected lines 'Content-Length:' and 'Generation:'): "
-            f"{run.output[:500]!r}. Is this gsutil 5.38? `make setup` installs it."
+            f"{output[:500]!r}. Is this gsutil 5.38? `make setup` installs it."
         )
     return StoredObject(
         url,
@@ -99,7 +101,7 @@ def download(stored: StoredObject, destination: Path, state: Path, progress: Pro
     partial = partial_of(destination)
     before = _size(partial)
 
-    def watch() -> int:
+    def watch(_: int) -> int:
         size = max(_size(partial), _size(destination))
         if progress is not None:
             progress(min(size, stored.size), stored.size)
@@ -107,11 +109,11 @@ def download(stored: StoredObject, destination: Path, state: Path, progress: Pro
 
     # The bare name: gsutil would take brackets or stars in the path of the cache for a pattern.
     copy = ["cp", f"{stored.url}#{stored.generation}", destination.name]
-    run = _run(copy, destination.parent, state, watch)
-    if run.status != 0:
-        raise _failure(stored.url, run, kept=_size(partial))
-    watch()
-    return stored.size - (before if re.search("Resuming download|Download already complete", run.errors) else 0)
+    ran = run(copy, destination.parent, state, watch)
+    if ran.status != 0:
+        raise failure(stored.url, ran, kept=_size(partial))
+    watch(0)
+    return stored.size - (before if re.search("Resuming download|Download already complete", ran.errors) else 0)
 
 
 def partial_of(destination: Path) -> Path:
@@ -126,23 +128,35 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _run(arguments: list[str], folder: Path, state: Path, watch: Callable[[], int]) -> _Run:
-    """Run gsutil in a folder, calling `watch` (bytes so far) now and then; end it with whatever is raised meanwhile."""
+def run(arguments: list[str], folder: Path, state: Path, watch: Callable[[int], int]) -> Run:
+    """Run gsutil in a folder, asking now and then how far it is; end it with whatever is raised meanwhile.
+
+    Args:
+        arguments: of gsutil.
+        folder: where it runs.
+        state: its own folder.
+        watch: takes gsutil's process id and gives the bytes so far; what matters is that they change.
+
+    Raises:
+        StoreUnreachableError: nothing changed for PATIENCE seconds.
+        MixerError: there is no gsutil.
+    """
+    address = next(word for word in arguments if word.startswith("gs://"))
     seen, since = -1, time.monotonic()
     with _system_exit_on_sigterm(), _started(arguments, folder, state) as process:
         while True:
             try:
                 output, errors = process.communicate(timeout=_POLL)
-                return _Run(process.returncode, output, errors)
+                return Run(process.returncode, output, errors)
             except subprocess.TimeoutExpired:
-                size = watch()
+                size = watch(process.pid)
             if size != seen:
                 seen, since = size, time.monotonic()
             elif time.monotonic() - since > PATIENCE:
                 raise StoreUnreachableError(
-                    f"{arguments[1]}: nothing moved for {PATIENCE:.0f} seconds, so gsutil was ended. Expected an "
-                    "answer from the store: look at the network and run the same command again; what was received "
-                    "is kept."
+                    f"{address}: nothing moved for {PATIENCE:.0f} seconds, so gsutil was ended. Expected an "
+                    "answer from the store: look at the network and run the same command again; it goes on with what "
+                    "was finished."
                 )
 
 
@@ -219,69 +233,3 @@ def _system_exit_on_sigterm() -> Iterator[None]:
     finally:
         if ours:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-@dataclass(frozen=True)
-class _Known:
-    """A failure that gsutil words in one of several ways, and what we say of it."""
-
-    pattern: str
-    words: str
-    kind: type[MixerError] = MixerError
-
-
-_KNOWN = (
-    _Known(
-        "No space left on device|Disk quota exceeded",
-        "the disk is full. Make room, or name a cache on another disk with --cache or MIXER_JAX2TF_CACHE, and run the "
-        "same command again: it goes on where this one stopped.",
-    ),
-    _Known(
-        "HashMismatch|cloud-supplied digest",
-        "what arrived differs from the hash that the store gives, so it was deleted. Run the same command again; if it "
-        "differs again, something on the way (a proxy?) changes the bytes.",
-    ),
-    _Known(
-        "AccessDenied|Exception: 40[13]|'status': '40[13]'|Anonymous caller|protected data|authorized",
-        "the store does not let us read it (or it does not exist). Expected an object that anyone may read; for a "
-        "private bucket name a gsutil configuration with your credentials in BOTO_CONFIG.",
-    ),
-    _Known(
-        "No URLs matched|NotFoundException|Exception: 404",
-        "the store has no such object. Expected a bucket of the layout <folder>/Mixer-<size>_<patch>.npz: look at "
-        "--source (`mixer-jax2tf list` names the objects).",
-    ),
-    _Known(
-        "Connection (refused|reset|aborted)|Unable to find the server|[Uu]nreachable|timed out|gaierror|SSL"
-        "|EOF occurred|RemoteDisconnected|Broken pipe|ResumableDownload|IncompleteRead|[Pp]roxy"
-        "|OSError: None"  # a proxy that is not there, where PySocks is installed
-        "|(Exception: |'status': ')(429|50\\d)",
-        "the store cannot be reached. Look at the network (behind a proxy set https_proxy) and run the same command "
-        "again, or give --source a directory that holds the checkpoints.",
-        StoreUnreachableError,
-    ),
-)
-
-
-def _failure(url: str, run: _Run, kept: int = 0) -> MixerError:
-    """Say in our words what gsutil met, and quote its last lines."""
-    said = _last_lines(run.errors)
-    rest = f" {kept:,} bytes are kept." if kept else ""
-    quoted = f"\n  gsutil: {said[:400]}" if said else ""
-    if run.status < 0:
-        return MixerError(
-            f"{url}: gsutil was ended from outside ({signal.Signals(-run.status).name}).{rest} Run the same command "
-            f"again: it goes on where this one stopped.{quoted}"
-        )
-    for known in _KNOWN:
-        if re.search(known.pattern, said):
-            return known.kind(f"{url}: {known.words}{rest}{quoted}")
-    return MixerError(f"{url}: gsutil failed with status {run.status}, expected 0.{rest}{quoted}")
-
-
-def _last_lines(errors: str, count: int = 3) -> str:
-    """Return the last lines that are not about progress (of a traceback the last), without what may be secret."""
-    lines = [line.split("\r")[-1].strip() for line in errors.splitlines()]
-    told = [line for line in lines if line and not re.match(r"[-\\|/] \[|Copying |Authorization|Operation ", line)]
-    last = told[-1:] if "Traceback (most recent" in errors else told[-count:]
-    return re.sub(r"//[^/\s@]+@", "//***@", " / ".join(last))

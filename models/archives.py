@@ -1,13 +1,16 @@
-"""Archives from elsewhere (`.tar.gz`): unpacked only where every member is harmless and the whole is complete."""
+"""Archives from elsewhere (`.tar.gz`): read only where every member is harmless and the whole is complete."""
 
 import gzip
+import hashlib
+import io
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from models.errors import MixerError
+from models.records import FileDigest
 
 MOST_BYTES = 4 << 30
 """Unpacked, all in all. The largest model of the collection has 0.93 GB, and one's own Mixer may have a few times that;
@@ -38,14 +41,44 @@ def extract_archive(path: Path, directory: Path) -> None:
             `MOST_MEMBERS`, or a member that is neither a file nor a directory below the archive's root, or stands
             twice. Says everything that was found up to where reading ended.
     """
+
+    def extract(archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        archive.extract(member, directory, filter="data")
+
     try:
-        with path.open("rb") as file:
-            problems = list(_unpack(file, directory))
+        _read(path, extract)
     except OSError as error:
         raise MixerError(
             f"{path} cannot be unpacked ({error.strerror or error}): expected a readable .tar.gz, and room for "
             f"its contents in {directory.parent}."
         ) from error
+
+
+def digest_archive(path: Path) -> dict[str, FileDigest]:
+    """Return size and sha256 of every file in a `.tar.gz`, by its path from the archive's root; nothing is written.
+
+    Raises:
+        MixerError: as `extract_archive`.
+    """
+    found = {}
+
+    def digest(archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        file = cast("io.BufferedReader | None", archive.extractfile(member))
+        if file is not None:  # else it is a directory
+            name = PurePosixPath(member.name).as_posix()
+            found[name] = FileDigest(sha256=hashlib.file_digest(file, "sha256").hexdigest(), size=member.size)
+
+    try:
+        _read(path, digest)
+    except OSError as error:
+        raise MixerError(f"{path} cannot be read ({error.strerror or error}): expected a readable .tar.gz.") from error
+    return found
+
+
+def _read(path: Path, take: Callable[[tarfile.TarFile, tarfile.TarInfo], None]) -> None:
+    """Give each harmless member, up to the first problem, to `take`, and refuse the archive if there is a problem."""
+    with path.open("rb") as file:
+        problems = list(_take_members(file, take))
     if problems:
         said = "".join(f"\n  {problem}" for problem in problems)
         raise MixerError(
@@ -73,8 +106,8 @@ class _Unpacked(gzip.GzipFile):
             raise MixerError(f"it unpacks to more than {MOST_BYTES:,} bytes, which no model has")
 
 
-def _unpack(file: BinaryIO, directory: Path) -> Iterator[str]:
-    """Unpack what is harmless, up to the first problem, and yield all problems."""
+def _take_members(file: BinaryIO, take: Callable[[tarfile.TarFile, tarfile.TarInfo], None]) -> Iterator[str]:
+    """Take what is harmless, up to the first problem, and yield all problems."""
     clean, member = True, None
     try:
         with _Unpacked(fileobj=file) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as archive:
@@ -85,7 +118,7 @@ def _unpack(file: BinaryIO, directory: Path) -> Iterator[str]:
                     clean = False
                     yield f"{_shown(member.name)} {fault}"
                 if clean:
-                    archive.extract(member, directory, filter="data")
+                    take(archive, member)
             yield from _faults_of_the_end(unpacked, archive.offset, member)
     except MixerError as error:
         yield str(error)

@@ -24,7 +24,9 @@ def write_atomically(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """What every record is: read strictly, never changed."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     def to_bytes(self) -> bytes:
@@ -44,14 +46,14 @@ class _Record(BaseModel):
             raise MixerError(f"{path} is not a readable {cls.__name__.lower()} of schema 1: {error}") from error
 
 
-class FileDigest(_Record):
+class FileDigest(Record):
     """One file: `sha256` in hexadecimal, `size` in bytes."""
 
     sha256: str
     size: int
 
 
-class CheckpointRecord(_Record):
+class CheckpointRecord(Record):
     """The checkpoint that a model was made from."""
 
     name: str
@@ -62,7 +64,7 @@ class CheckpointRecord(_Record):
     origin: Literal["original", "seeded", "unknown", "own"]
 
 
-class Manifest(_Record):
+class Manifest(Record):
     """What a SavedModel is and what it was made from."""
 
     schema_version: Literal[1] = 1
@@ -92,14 +94,14 @@ class Manifest(_Record):
         return sum(file.size for file in self.files.values())
 
 
-class Tolerance(_Record):
+class Tolerance(Record):
     """A limit, with the reason why it is what it is."""
 
     limit: float
     reason: str
 
 
-class OracleDistances(_Record):
+class OracleDistances(Record):
     """The third party of a comparison: how far each side is from the float64 oracle, on the images it was run on."""
 
     inputs: tuple[str, ...]
@@ -111,7 +113,7 @@ class OracleDistances(_Record):
     output; the worst image. Negative where it does not."""
 
 
-class Comparison(_Record):
+class Comparison(Record):
     """SavedModel against JAX, and both against the oracle, on one batch through one entry."""
 
     entry: Literal["__call__", "serving_default"]
@@ -132,14 +134,14 @@ class Comparison(_Record):
     """None where the oracle was run on none of the images."""
 
 
-class VariablesCheck(_Record):
+class VariablesCheck(Record):
     """The model's variables against the checkpoint's arrays, bit for bit."""
 
     compared: int
     different: tuple[str, ...]
 
 
-class GradientCheck(_Record):
+class GradientCheck(Record):
     """Gradients of a fixed loss, TensorFlow against JAX, and one SGD step with them."""
 
     inputs: tuple[str, ...]
@@ -159,7 +161,7 @@ class GradientCheck(_Record):
     """SavedModel against JAX after the step: largest difference over the spread of the image's outputs."""
 
 
-class DepthStep(_Record):
+class DepthStep(Record):
     """Activations after one step of the model: largest difference from the oracle's, over their standard deviation."""
 
     name: str
@@ -167,7 +169,7 @@ class DepthStep(_Record):
     saved_model: float
 
 
-class ConsumerCheck(_Record):
+class ConsumerCheck(Record):
     """One thing that a user does with the model, in a process without JAX."""
 
     name: str
@@ -176,7 +178,7 @@ class ConsumerCheck(_Record):
     worst: float | None
 
 
-class PublishedVariables(_Record):
+class PublishedVariables(Record):
     """A model's variables against those of an earlier published version, bit for bit.
 
     One whose name only one variable has, here and there, is compared with that one; the others, whatever they are
@@ -196,7 +198,7 @@ class PublishedVariables(_Record):
     """Those of the published version that are the counterpart of none."""
 
 
-class PublishedComparison(_Record):
+class PublishedComparison(Record):
     """A model against an earlier published version of its handle; no part of the verdict on the model."""
 
     name: str
@@ -217,7 +219,7 @@ class PublishedComparison(_Record):
     """Whether outputs are within the tolerances of the report, signatures the same and variables equal."""
 
 
-class Report(_Record):
+class Report(Record):
     """The verdict on a SavedModel and the figures behind it."""
 
     schema_version: Literal[1] = 1

@@ -35,16 +35,26 @@ class Faults:
     """Change the first byte of each answer that carries an object."""
     no_md5: bool = False
     """Describe objects as the store does those that were composed of pieces."""
+    hold_upload_after: int | None = None
+    """Take this many bytes of what is sent, all requests together, then wait until `release`."""
+    upload_status: int | None = None
+    """Answer with this status where an object is sent."""
     release: threading.Event = field(default_factory=threading.Event)
 
 
 class Store:
-    """The object store: `boto` is the file for BOTO_CONFIG; `served` and `ranges` tell what objects were read."""
+    """The object store: `boto` is the file for BOTO_CONFIG.
+
+    `served` and `ranges` tell what objects were read, `received` how many bytes of objects (and of the descriptions
+    around them) were sent, `sent` by which requests.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.faults = Faults()
         self.requests = 0
         self.served = 0
+        self.received = 0
+        self.sent: list[str] = []
         self.ranges: list[str | None] = []
         authority = trustme.CA()
         authority.cert_pem.write_to_path(folder / "ca.pem")
@@ -62,19 +72,36 @@ class Store:
             f"[Boto]\nca_certificates_file = {folder / 'ca.pem'}\nnum_retries = 1\n"
         )
 
+    def make_bucket(self, bucket: str) -> None:
+        """Make a bucket, if there is none yet."""
+        self._post("/storage/v1/b?project=test", json.dumps({"name": bucket}).encode())
+
     def put(self, bucket: str, name: str, content: bytes) -> str:
         """Store an object (and its bucket), return its MD5 in hexadecimal."""
-        self._post("/storage/v1/b?project=test", json.dumps({"name": bucket}).encode())
+        self.make_bucket(bucket)
         self._post(
             f"/upload/storage/v1/b/{bucket}/o?uploadType=media&name={urllib.parse.quote(name, safe='')}", content
         )
         return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
+    def objects(self, bucket: str) -> dict[str, bytes]:
+        """Return the contents of all objects of a bucket."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/storage/v1/b/{bucket}/o") as answer:
+            names = [item["name"] for item in json.load(answer).get("items", ())]
+        return {
+            name: self._get(f"/storage/v1/b/{bucket}/o/{urllib.parse.quote(name, safe='')}?alt=media") for name in names
+        }
+
+    def _get(self, path: str) -> bytes:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}") as answer:
+            content: bytes = answer.read()
+            return content
+
     def reset(self) -> None:
         """Behave well, count from 0."""
         self.faults.release.set()
         self.faults = Faults()
-        self.requests, self.served, self.ranges = 0, 0, []
+        self.requests, self.served, self.received, self.ranges, self.sent = 0, 0, 0, [], []
 
     def stop(self) -> None:
         """Stop both servers."""
@@ -140,6 +167,51 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._send_description(answer, faults)
         except OSError:  # the client went away
+            self.close_connection = True
+        finally:
+            connection.close()
+
+    def do_POST(self) -> None:
+        self._forward()
+
+    def do_PUT(self) -> None:
+        self._forward()
+
+    def do_DELETE(self) -> None:
+        self._forward()
+
+    def _forward(self) -> None:
+        """Pass a request on as its bytes come; where the client goes away, so does the rest."""
+        store, faults = self.store, self.store.faults
+        store.requests += 1
+        if faults.upload_status is not None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))  # else the client does not read our answer
+            self.close_connection = True
+            self.send_error(faults.upload_status)
+            return
+        connection = http.client.HTTPConnection("127.0.0.1", store.port)
+        try:
+            store.sent.append(f"{self.command} {self.path}")
+            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                if name.lower() != "accept-encoding":
+                    connection.putheader(name, value)
+            connection.endheaders()
+            left = int(self.headers.get("Content-Length", 0))
+            while left:
+                chunk = self.rfile.read1(min(left, _CHUNK))
+                if not chunk:
+                    raise ConnectionError("the client went away")
+                left -= len(chunk)
+                store.received += len(chunk)
+                if faults.hold_upload_after is not None and store.received >= faults.hold_upload_after:
+                    faults.release.wait()
+                connection.send(chunk)
+            answer = connection.getresponse()
+            body = answer.read()
+            self._start(answer, len(body))
+            self.wfile.write(body)
+        except OSError:
             self.close_connection = True
         finally:
             connection.close()

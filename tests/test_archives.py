@@ -1,6 +1,7 @@
 """Archives from elsewhere: an honest one is unpacked, anything else is refused by name and nothing bad is written."""
 
 import gzip
+import hashlib
 import io
 import os
 import random
@@ -9,7 +10,7 @@ import tarfile
 import pytest
 
 from models import archives
-from models.archives import MOST_AT_ONCE, MOST_BYTES, MOST_MEMBERS, extract_archive
+from models.archives import MOST_AT_ONCE, MOST_BYTES, MOST_MEMBERS, digest_archive, extract_archive
 from models.errors import MixerError
 
 CONTENT = random.Random(7).randbytes(3000)  # noqa: S311 (content of a test: as incompressible as weights)
@@ -104,6 +105,30 @@ BAD_MEMBERS = {
     "line break": (member("a\nb", content=b"x"), r"'a\\nb' has characters in its name that are not printable"),
     "not UTF-8": (member("a\udcff", content=b"x"), r"'a\\udcff' has characters in its name that are not printable"),
 }
+
+
+def test_an_honest_archive_is_digested_where_it_is(path, tmp_path):
+    pack(path, *honest())
+    found = digest_archive(path)
+    assert {name: (one.sha256, one.size) for name, one in found.items()} == {
+        info.name: (hashlib.sha256(content.getvalue()).hexdigest(), info.size)
+        for info, content in HONEST
+        if info.isfile()
+    }
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("bad", BAD_MEMBERS)
+def test_an_archive_that_could_do_harm_is_not_digested(bad, path):
+    (info, content), text = BAD_MEMBERS[bad]
+    pack(path, *honest(), (info, io.BytesIO(content.getvalue())))
+    with pytest.raises(MixerError, match=rf"model\.tar\.gz is refused:\n  {text}"):
+        digest_archive(path)
+
+
+def test_an_archive_that_is_not_there_is_not_digested(path):
+    with pytest.raises(MixerError, match=r"model\.tar\.gz cannot be read \(No such file or directory\)"):
+        digest_archive(path)
 
 
 @pytest.mark.parametrize("bad", BAD_MEMBERS)

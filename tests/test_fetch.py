@@ -16,8 +16,8 @@ import pytest
 
 from convert import cache as cache_module
 from convert import gsutil
+from convert.complaints import StoreUnreachableError, last_lines
 from convert.fetch import default_cache, fetch, parse_source, record
-from convert.gsutil import StoreUnreachableError
 from models.catalog import BUCKET, CHECKPOINTS, HANDLES
 from models.digests import Digest, DigestTable
 from models.errors import MixerError, UsageError
@@ -388,7 +388,7 @@ def test_own_configuration_is_anonymous_and_tells_no_secret(store, tmp_path, mon
 
 
 def test_secrets_are_taken_out_of_what_gsutil_said():
-    said = gsutil._last_lines("Copying x\nerror at http://someone:secret@proxy:80/\nAuthorization: secret\n")
+    said = last_lines("Copying x\nerror at http://someone:secret@proxy:80/\nAuthorization: secret\n")
     assert said == "error at http://***@proxy:80/"
 
 

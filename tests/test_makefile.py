@@ -47,9 +47,8 @@ def test_help_lists_the_targets(make):
     result = make("help")
     assert result.returncode == 0
     listed = re.findall(r"^  make (\S+) +(\S.*)$", result.stdout, flags=re.MULTILINE)
-    assert {"help", "setup", "demo", "convert-all", "parity", "test", "whole", "browser", "lock", "clean"} <= {
-        name for name, _ in listed
-    }
+    expected = ["help", "setup", "demo", "convert-all", "parity", "test", "whole", "browser", "matrix", "lock", "clean"]
+    assert set(expected) <= {name for name, _ in listed}
     assert len(listed) == len(result.stdout.splitlines())
 
 
@@ -88,7 +87,7 @@ def test_demo_seeds_and_converts(make):
 def test_test_runs_lint_types_and_tests(make):
     result = make("-n", "test", PYTEST="-k something")
     assert result.returncode == 0
-    pytest = "pytest -n auto --maxprocesses 4 -m 'not whole and not browser' -k something"
+    pytest = "pytest -n auto --maxprocesses 4 -m 'not whole and not browser and not matrix' -k something"
     for tool in ("ruff check .", "ruff format --check .", "mypy", pytest):
         assert f".venv/bin/python -m {tool}" in result.stdout
 
@@ -105,6 +104,10 @@ def test_browser_runs_the_tests_of_the_page(make):
 
 def test_whole_runs_the_full_size_tests(make):
     assert ".venv/bin/python -m pytest -m whole" in make("-n", "whole").stdout
+
+
+def test_matrix_writes_beside_the_models(make):
+    assert commands(make("-n", "matrix", OUT="o")) == [["matrix", "--out", "o"]]
 
 
 def test_the_environment_comes_from_the_lock_of_this_python(make, tmp_path):

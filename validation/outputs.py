@@ -1,7 +1,7 @@
 """Measures of how far outputs are from what they should be, and the judgement on them."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
@@ -44,24 +44,64 @@ def compare_outputs(entry: Entry, found: Outputs, expected: Expected, indices: N
     names = tuple(expected.names[index] for index in indices)
     if found.shape != jax.shape:
         raise ValueError(f"{entry} gives outputs of shape {found.shape}, expected {jax.shape}")
-    ours, theirs = found.astype(np.float64), jax.astype(np.float64)
-    ours = np.where(np.isfinite(ours), ours, np.inf)
-    distance = np.abs(ours - theirs).max(axis=1)
-    spread, last_place = _scales(jax)
-    slack = 2 * TOLERANCES["max_relative"].limit * spread
-    classes = expected.classes
+    tie = 2 * TOLERANCES["max_relative"].limit
     return Comparison(
         entry=entry,
         batch=len(found),
         inputs=tuple(dict.fromkeys(names)),
+        **asdict(measure(found, jax, classes=expected.classes, tie=tie)),
+        oracle=_compare_with_oracle(_finite_or_far(found), jax, expected.oracle, names),
+    )
+
+
+@dataclass(frozen=True)
+class Distances:
+    """How far outputs are from those expected, each figure that of the worst image.
+
+    Attributes:
+        max_abs: largest difference.
+        max_relative: the same over the spread (standard deviation) of the image's expected outputs.
+        max_ulp: the same in units of the last place (float32) of the largest of them.
+        cosine_distance: 1 - cosine similarity.
+        top1: share of images whose first class agrees; None for features.
+        top5: share of images whose set of first five agrees; None for features.
+    """
+
+    max_abs: float
+    max_relative: float
+    max_ulp: float
+    cosine_distance: float
+    top1: float | None
+    top5: float | None
+
+
+def measure(found: Outputs, expected: Outputs | Values, *, classes: bool, tie: float) -> Distances:
+    """Measure how far outputs `[m, k]` are from those expected.
+
+    NaN and infinity count as infinitely far.
+
+    Args:
+        found: the outputs.
+        expected: what they should be.
+        classes: whether they are logits, of which the largest matter.
+        tie: expected logits that differ by no more than this, over the image's spread, count as equal.
+    """
+    ours, theirs = _finite_or_far(found), expected.astype(np.float64)
+    distance = np.abs(ours - theirs).max(axis=1)
+    spread, last_place = _scales(expected)
+    return Distances(
         max_abs=float(distance.max()),
         max_relative=float((distance / spread).max()),
         max_ulp=float((distance / last_place).max()),
         cosine_distance=float(_cosine_distance(ours, theirs).max()),
-        top1=_agreement(ours, theirs, 1, slack) if classes else None,
-        top5=_agreement(ours, theirs, 5, slack) if classes else None,
-        oracle=_compare_with_oracle(ours, jax, expected.oracle, names),
+        top1=_agreement(ours, theirs, 1, tie * spread) if classes else None,
+        top5=_agreement(ours, theirs, 5, tie * spread) if classes else None,
     )
+
+
+def _finite_or_far(found: Outputs) -> Values:
+    values = found.astype(np.float64)
+    return np.where(np.isfinite(values), values, np.inf)
 
 
 def relative_distance(found: Outputs, expected: Outputs | Values) -> float:

@@ -1,5 +1,6 @@
 """The limits of the parity check, each with its reason."""
 
+from models.formats import Weights
 from models.records import Tolerance
 
 TOLERANCES = {
@@ -38,3 +39,53 @@ TOLERANCES = {
         "twice max_relative count as equal.",
     ),
 }
+
+
+EXPORT_TOLERANCES: dict[Weights, dict[str, Tolerance]] = {
+    "float32": {
+        name: Tolerance(limit=TOLERANCES[name].limit, reason=f"As for the SavedModel. {TOLERANCES[name].reason}")
+        for name in ("max_relative", "max_ulp", "cosine_distance")
+    }
+    | {
+        "tie": Tolerance(
+            limit=2 * TOLERANCES["max_relative"].limit,
+            reason="The first class agrees on every image; classes whose logits are closer than this, over the spread, "
+            "count as equal: twice max_relative.",
+        )
+    },
+    "float16": {
+        "max_relative": Tolerance(
+            limit=5e-2,
+            reason="Largest difference of an output over the standard deviation of the image's outputs. Weights of 11 "
+            "bits are off by up to 5e-4 each, and the errors of the layers add up: 6e-3 is seen on photographs, 2e-2 "
+            "on a blank image, whose layer norms enlarge them. What moves outputs by less than this is noticed in the "
+            "float32 file, which comes from the same graph.",
+        ),
+        "cosine_distance": Tolerance(
+            limit=1e-5, reason="1 - cosine similarity: the typical error rather than the largest; up to 1.4e-6 is seen."
+        ),
+        "tie": Tolerance(
+            limit=2e-2,
+            reason="The first class agrees on every image; classes whose logits are closer than this, over the spread, "
+            "count as equal: a few times the typical error.",
+        ),
+    },
+    "int8": {
+        "max_relative": Tolerance(
+            limit=0.75,
+            reason="Largest difference of an output over the standard deviation of the image's outputs. Kernels, and "
+            "the inputs of dense layers, of 8 bits each are off by up to 4e-3 of the largest in their row, and the "
+            "errors of the layers add up: 0.28 is seen in logits, 0.47 in features. What moves outputs by less than "
+            "this is noticed in the float32 file, which comes from the same graph.",
+        ),
+        "cosine_distance": Tolerance(
+            limit=1e-2, reason="1 - cosine similarity: the typical error rather than the largest; up to 2e-3 is seen."
+        ),
+        "tie": Tolerance(
+            limit=0.25,
+            reason="The first class agrees on every image; classes whose logits are closer than this, over the spread, "
+            "count as equal: a few times the typical error.",
+        ),
+    },
+}
+"""For the formats beyond TensorFlow, against the float64 oracle, by how the weights are stored."""

@@ -9,7 +9,7 @@ from types import FrameType
 
 import typer
 
-from convert.cli import catalog_commands, model_commands
+from convert.cli import catalog_commands, export_commands, matrix_commands, model_commands, publish_commands
 from models.errors import MixerError
 
 PROGRAM = "mixer-jax2tf"
@@ -26,6 +26,9 @@ app = typer.Typer(
 )
 catalog_commands.register(app)
 model_commands.register(app)
+export_commands.register(app)
+matrix_commands.register(app)
+publish_commands.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -16,7 +16,7 @@ def import_frameworks() -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    with _quiet_stderr():
+    with quiet_stderr():
         import jax  # noqa: F401
         import tensorflow as tf
         from jax.experimental import jax2tf  # noqa: F401
@@ -26,7 +26,8 @@ def import_frameworks() -> None:
 
 
 @contextmanager
-def _quiet_stderr() -> Iterator[None]:
+def quiet_stderr() -> Iterator[None]:
+    """Keep from the user what is said on standard error while the block runs; shown after all if it fails."""
     # The C++ side writes to the file descriptor itself, before it reads its log level.
     sys.stderr.flush()
     with tempfile.TemporaryFile() as kept:

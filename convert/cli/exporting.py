@@ -1,0 +1,218 @@
+"""Many handles to one format in one process: each is finished or fails by itself, and the summary tells."""
+
+import gc
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from convert.cli import show, stages
+from convert.cli.frameworks import quiet_stderr
+from export.destination import Destination, install, staged
+from export.exported import ExportDestination, describe_export
+from export.manifest import find_differences
+from models.catalog import Checkpoint, Handle
+from models.errors import MixerError
+from models.exported import ExportComparison, ExportReport
+from models.formats import Format
+from models.records import Manifest, write_atomically
+
+if TYPE_CHECKING:
+    from validation.exports import Truth
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Exports:
+    """Which handles are to be written in which format."""
+
+    format: Format
+    handles: tuple[Handle, ...]
+    source: stages.Source
+    out: Path
+    version: int
+    overwrite: bool = False
+
+    def saved_model(self, handle: Handle) -> Destination:
+        """Return where the SavedModel that a handle is written from stands."""
+        return Destination(self.out, handle.in_flavour("graph").name, self.version)
+
+    def destination(self, handle: Handle) -> ExportDestination:
+        """Return where a handle goes."""
+        return ExportDestination(self.out, self.format.named(handle.name), self.version)
+
+
+@dataclass(frozen=True)
+class ExportOutcome:
+    """What became of one handle."""
+
+    name: str
+    seconds: float
+    report: ExportReport | None
+    problems: tuple[str, ...]
+
+
+def check_exports(work: Exports) -> None:
+    """Refuse, before any work, to replace what is not to be replaced.
+
+    Raises:
+        UsageError: something stands in the way.
+    """
+    for handle in work.handles:
+        destination = work.destination(handle)
+        if work.overwrite:
+            destination.refuse_foreign()
+        else:
+            destination.refuse_existing()
+
+
+def run_exports(work: Exports) -> list[ExportOutcome]:
+    """Write and check each handle, checkpoint by checkpoint; a failure ends that handle only."""
+    outcomes: list[ExportOutcome] = []
+    by_checkpoint: dict[Checkpoint, list[Handle]] = {}
+    for handle in work.handles:
+        by_checkpoint.setdefault(handle.checkpoint, []).append(handle)
+    with show.steps(len(work.handles)) as steps:
+        for checkpoint, handles in by_checkpoint.items():
+            for outcome in _run_checkpoint(work, checkpoint, handles, steps):
+                outcomes.append(outcome)
+                steps.finish("\n  ".join([f"{outcome.name}: {_verdict(outcome)}", *outcome.problems]))
+            gc.collect()
+    return outcomes
+
+
+def _run_checkpoint(
+    work: Exports, checkpoint: Checkpoint, handles: list[Handle], steps: show.Steps
+) -> Iterator[ExportOutcome]:
+    truth: Truth | None = None
+    sha256 = ""
+    for handle in handles:
+        begin, name = time.perf_counter(), work.destination(handle).handle
+        report: ExportReport | None = None
+        problems: tuple[str, ...]
+        try:
+            _read_source(work.saved_model(handle))  # before anything is fetched for it
+            if truth is None:
+                truth, sha256 = _find_truth(work, checkpoint, steps)
+            steps.start(f"writing and checking {name}")
+            with quiet_stderr():
+                report = _export(work, handle, truth, sha256)
+            problems = report.problems
+        except Exception as error:  # the others are still done; --debug shows where
+            LOG.debug("failed", exc_info=True)
+            known = isinstance(error, MixerError)
+            problems = (str(error) if known else f"unexpected {type(error).__name__}: {error}",)
+        yield ExportOutcome(name, time.perf_counter() - begin, report, problems)
+
+
+def _find_truth(work: Exports, checkpoint: Checkpoint, steps: show.Steps) -> tuple["Truth", str]:
+    """Return the oracle's outputs for a checkpoint, and the sha256 of its file."""
+    from validation.exports import Truth
+
+    advance = steps.start(f"fetching and reading {checkpoint.object}")
+    material = stages.bring(checkpoint, work.source, fetching=advance, reading=advance)
+    steps.start(f"running the oracle on {checkpoint.object}")
+    return Truth.of(material.path, checkpoint.architecture.image_size), material.record.sha256
+
+
+def _export(work: Exports, handle: Handle, truth: "Truth", sha256: str) -> ExportReport:
+    from export.formats import write_format
+    from validation.exports import check_export, make_export_report
+
+    saved_model, destination = work.saved_model(handle), work.destination(handle)
+    source = _read_source(saved_model, sha256)
+    with staged(destination) as stage:
+        write_format(work.format.name, saved_model.directory, stage)
+        manifest = describe_export(work.format.name, destination.handle, source, stage)
+        install(stage, destination, manifest, overwrite=work.overwrite)
+    findings = check_export(work.format.name, destination.directory, handle, truth)
+    differences = find_differences(manifest, destination.directory)
+    report = make_export_report(destination.manifest.read_bytes(), findings, truth, other_problems=differences)
+    write_atomically(destination.report, report.to_bytes())
+    return report
+
+
+def _read_source(saved_model: Destination, sha256: str | None = None) -> bytes:
+    """Return the manifest of a SavedModel that is whole; with `sha256`, one made from the checkpoint of that digest."""
+    convert = f"mixer-jax2tf convert {saved_model.handle.removesuffix('-graph')} --flavour graph"
+    if not saved_model.manifest.is_file() or not saved_model.directory.is_dir():
+        raise MixerError(
+            f"{saved_model.directory} is missing, or its manifest beside it: an export is made from the SavedModel of "
+            f"the graph flavour. Run `{convert}` first, or give the --out and --version it was converted with."
+        )
+    manifest = Manifest.read(saved_model.manifest)
+    if sha256 is None:
+        return saved_model.manifest.read_bytes()
+    if manifest.checkpoint.sha256 != sha256:
+        raise MixerError(
+            f"{saved_model.directory} was made from a checkpoint of sha256 {manifest.checkpoint.sha256}, and --source "
+            f"has one of {sha256}: give the --source that it was converted from, or convert it anew (`{convert}`)."
+        )
+    differences = find_differences(manifest, saved_model.directory)
+    if differences:
+        raise MixerError(
+            f"{saved_model.directory} is not what its manifest says ({'; '.join(differences)}): convert it anew "
+            f"(`{convert} --overwrite`)."
+        )
+    return saved_model.manifest.read_bytes()
+
+
+def _verdict(outcome: ExportOutcome) -> str:
+    return f"{outcome.report.verdict if outcome.report else 'failed'} in {outcome.seconds:.1f} s"
+
+
+def print_outcomes(outcomes: list[ExportOutcome], *, json: bool) -> None:
+    """Print what became of the handles, a line for each file.
+
+    Raises:
+        MixerError: one or more failed; names them with their reasons.
+    """
+    if json:
+        show.print_json([_as_json(outcome) for outcome in outcomes])
+    else:
+        columns = ("model", "file", "#size", "#worst error", "#first class", "verdict")
+        rows = [row for outcome in outcomes for row in _rows(outcome)]
+        show.print_table("", columns, rows)
+    reports = [outcome.report for outcome in outcomes if outcome.report is not None]
+    for note in dict.fromkeys(note for report in reports for note in report.not_checked):
+        show.tell(f"not checked: {note}")
+    failed = [outcome for outcome in outcomes if outcome.problems]
+    if failed:
+        reasons = "\n".join(f"{outcome.name}: {'; '.join(outcome.problems)}" for outcome in failed)
+        raise MixerError(f"{len(failed)} of {len(outcomes)} exports failed.\n{reasons}")
+
+
+def _rows(outcome: ExportOutcome) -> Iterator[tuple[str, ...]]:
+    if outcome.report is None:
+        yield outcome.name, "", "", "", "", "failed"
+        return
+    files: dict[str, list[ExportComparison]] = {}
+    for comparison in outcome.report.comparisons:
+        files.setdefault(comparison.file, []).append(comparison)
+    for file, size in outcome.report.sizes.items():
+        compared = files.get(file, [])
+        worst = max((one.max_relative for one in compared), default=None)
+        agreed = min((one.top1 for one in compared if one.top1 is not None), default=None)
+        yield (
+            outcome.name,
+            file,
+            show.megabytes(size),
+            "" if worst is None else f"{worst:.1e}",
+            "" if agreed is None else f"{agreed:.0%}",
+            outcome.report.verdict,
+        )
+
+
+def _as_json(outcome: ExportOutcome) -> dict[str, object]:
+    report = None if outcome.report is None else outcome.report.model_dump(mode="json")
+    verdict = "failed" if outcome.report is None else outcome.report.verdict
+    return {
+        "name": outcome.name,
+        "verdict": verdict,
+        "seconds": outcome.seconds,
+        "problems": outcome.problems,
+        "report": report,
+    }

@@ -1,0 +1,125 @@
+"""What may leave: a model that is proven, packed, of known origin and made from committed sources."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.destination import Destination
+from export.siblings import Siblings
+from export.verify import verify
+from models.catalog import GRAPH_SUFFIX, select_handles
+from models.digests import DigestTable
+from models.errors import MixerError, UsageError
+from models.files import Hashes, hash_file
+from models.records import Manifest
+
+ORIGINS = frozenset({"original"})
+"""What is published under a handle of the catalog."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is asked of a model before it leaves."""
+
+    digests: DigestTable
+    """Says what an original is."""
+    origins: frozenset[str] = ORIGINS
+    """Of the checkpoint, under a handle of the catalog; tests and measurements allow others."""
+    allow_dirty: bool = False
+    """Whether it may be made from sources that no commit names."""
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A model that may leave: its manifest, and the files to publish."""
+
+    manifest: Manifest
+    files: dict[Path, Hashes]
+
+
+def admit(destination: Destination, rules: Rules) -> Admitted:
+    """Return a model's files, once all of them were found in order.
+
+    Raises:
+        MixerError: they are not, or the model may not leave; says everything that is in the way.
+    """
+    siblings = Siblings.of(destination)
+    if not siblings.manifest.is_file():
+        raise MixerError(
+            f"{siblings.manifest} is missing: nothing was converted there. Run `mixer-jax2tf convert "
+            f"{destination.handle}` first, or give the --out and --version it was converted with."
+        )
+    manifest = Manifest.read(siblings.manifest)
+    problems = [
+        *_missing(siblings, destination.handle),
+        *_differences(siblings),
+        *_identity_problems(manifest, destination),
+        *_origin_problems(manifest, destination.handle, rules),
+        *([] if rules.allow_dirty else _source_problems(manifest)),
+    ]
+    if problems:
+        said = "".join(f"\n  {problem}" for problem in problems)
+        raise MixerError(f"version {destination.version} may not be published:{said}")
+    wanted = (siblings.archive, siblings.manifest, siblings.report, siblings.provenance)
+    extra = [path for path in (siblings.signature, siblings.card) if path.is_file()]
+    return Admitted(manifest, {path: hash_file(path) for path in (*wanted, *extra)})
+
+
+def _missing(siblings: Siblings, handle: str) -> Iterator[str]:
+    for path, command in (
+        (siblings.report, "validate"),
+        (siblings.archive, "package"),
+        (siblings.provenance, "package"),
+    ):
+        if not path.is_file():
+            yield f"there is no {path.name}: `mixer-jax2tf {command} {handle}` writes it"
+
+
+def _differences(siblings: Siblings) -> tuple[str, ...]:
+    """Return what verifying the archive tells; of a model that was not packed, the directory."""
+    path = siblings.archive if siblings.archive.is_file() else siblings.directory
+    return verify(path).differences if path.exists() else ()
+
+
+def _identity_problems(manifest: Manifest, destination: Destination) -> Iterator[str]:
+    if (manifest.handle, manifest.version) != (destination.handle, destination.version):
+        yield (
+            f"the manifest is of {manifest.handle} version {manifest.version}, expected {destination.handle} version "
+            f"{destination.version}"
+        )
+
+
+def _origin_problems(manifest: Manifest, name: str, rules: Rules) -> Iterator[str]:
+    checkpoint = manifest.checkpoint
+    catalogued = _is_catalogued(name)
+    allowed = rules.origins if catalogued else frozenset({"own"})
+    if checkpoint.origin not in allowed:
+        whose = "a handle of the catalog" if catalogued else "a name of one's own"
+        yield (
+            f"its checkpoint is of origin {checkpoint.origin}, but under {whose} only {' or '.join(sorted(allowed))} "
+            "is published"
+        )
+    elif checkpoint.origin == "original":
+        known = rules.digests.origin_of(checkpoint.object, checkpoint.sha256)
+        if known != "original":
+            yield (
+                f"its manifest calls the checkpoint original, but models/digests.json has no original "
+                f"{checkpoint.object} of sha256 {checkpoint.sha256}: `mixer-jax2tf fetch --record` records what "
+                "the bucket holds"
+            )
+
+
+def _is_catalogued(name: str) -> bool:
+    try:
+        select_handles([name.removesuffix(GRAPH_SUFFIX)])
+    except UsageError:
+        return False
+    return True
+
+
+def _source_problems(manifest: Manifest) -> Iterator[str]:
+    again = "convert it again from a commit, or give --allow-dirty"
+    if manifest.git_commit is None:
+        yield f"no git commit tells which sources it was made from: {again}"
+    elif manifest.git_dirty is not False:
+        yield f"it was made from sources that differ from commit {manifest.git_commit}: {again}"

@@ -1,0 +1,64 @@
+"""The index of a place where models are published: one file a handle, written last, so that what it lists is whole."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from models.errors import MixerError
+from models.records import FileDigest
+
+INDEX = "index.json"
+
+
+class Index(BaseModel):
+    """The versions of a handle that were published whole."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    handle: str
+    versions: dict[str, dict[str, FileDigest]] = {}
+    """Version -> name of each of its files -> size and sha256."""
+
+    @property
+    def latest(self) -> int | None:
+        """The highest version; None where none was published."""
+        return max(map(int, self.versions), default=None)
+
+    def with_version(self, version: int, files: dict[str, FileDigest]) -> "Index":
+        """Return an index that lists this version too."""
+        listed = {**self.versions, str(version): files}
+        return Index(handle=self.handle, versions={name: listed[name] for name in sorted(listed, key=int)})
+
+    def to_bytes(self) -> bytes:
+        """Return the index as it stands on disk: indented JSON, UTF-8."""
+        return self.model_dump_json(indent=1).encode() + b"\n"
+
+    @classmethod
+    def parse(cls, content: bytes, where: str) -> Self:
+        """Read an index that came from `where`.
+
+        Raises:
+            MixerError: it is no index.
+        """
+        try:
+            index = cls.model_validate_json(content)
+            if not all(version.isdigit() for version in index.versions):
+                raise ValueError(f"versions are numbers, found {sorted(index.versions)}")
+        except (ValidationError, ValueError) as error:
+            raise MixerError(f"{where} is not a readable index of schema 1: {error}") from error
+        return index
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read an index from its file.
+
+        Raises:
+            MixerError: the file is no index.
+        """
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise MixerError(f"{path} cannot be read ({error.strerror}).") from error
+        return cls.parse(content, str(path))

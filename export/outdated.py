@@ -1,0 +1,104 @@
+"""What was published last against what would be made now: which models need a new version, and why."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from export.index import INDEX
+from export.publish import read_index, read_manifest
+from export.stores import Store
+from models.catalog import DEFAULT_VERSION
+from models.digests import DigestTable
+from models.records import CheckpointRecord, Manifest
+
+NO_MATTER = frozenset({"python"})
+"""Of what a manifest lists as libraries: another release of it computes the same."""
+
+
+class SourceObject(Protocol):
+    """What a source says of a checkpoint now."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    @property
+    def md5(self) -> str | None:
+        """In base64; None where the source has none."""
+
+    @property
+    def sha256(self) -> str | None:
+        """In hexadecimal; None where the source has none."""
+
+
+@dataclass(frozen=True)
+class Now:
+    """What a model would be made from and with."""
+
+    libraries: Mapping[str, str]
+    pipeline: str
+    digests: DigestTable
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a published model stands."""
+
+    handle: str
+    published: int | None
+    """The highest version; None where there is none."""
+    next: int
+    """The number that a new version would get."""
+    reasons: tuple[str, ...]
+    """Why it needs a new version; empty where it does not."""
+    unknown: tuple[str, ...] = ()
+    """What could not be compared."""
+
+
+def compare_with_published(handle: str, store: Store, source: SourceObject, now: Now) -> Standing:
+    """Compare the highest published version of a handle with what would be made now.
+
+    Raises:
+        MixerError: what is published cannot be read.
+    """
+    latest = read_index(store, handle).latest if INDEX in store.names(handle) else None
+    if latest is None:
+        return Standing(handle, None, DEFAULT_VERSION, ("it was never published",))
+    manifest = read_manifest(store, handle, latest)
+    entry = _recorded_md5(manifest.checkpoint, now.digests)
+    known = source.sha256 is not None or (source.md5 is not None and entry is not None)
+    unknown = (
+        f"{manifest.checkpoint.object} has the published size, but no digest that both know: models/digests.json has "
+        f"no entry of sha256 {manifest.checkpoint.sha256}"
+    )
+    unsure = not known and source.size == manifest.checkpoint.size
+    reasons = (*_checkpoint_reasons(manifest.checkpoint, source, entry), *_pipeline_reasons(manifest, now))
+    return Standing(handle, latest, latest + 1, reasons, (unknown,) if unsure else ())
+
+
+def _recorded_md5(checkpoint: CheckpointRecord, digests: DigestTable) -> str | None:
+    """Return the MD5 of the file that the published model was made from, if it is recorded."""
+    entries = digests.entries
+    same = (entry for entry in entries if (entry.object, entry.sha256) == (checkpoint.object, checkpoint.sha256))
+    return next((entry.md5 for entry in same), None)
+
+
+def _checkpoint_reasons(checkpoint: CheckpointRecord, source: SourceObject, md5: str | None) -> Iterator[str]:
+    pairs = (
+        ("size", source.size, checkpoint.size),
+        ("sha256", source.sha256, checkpoint.sha256),
+        ("md5", source.md5, md5),
+    )
+    for what, is_now, was in pairs:
+        if None not in (is_now, was) and is_now != was:
+            yield f"the checkpoint {checkpoint.object} changed: {what} {was} is now {is_now}"
+            return
+
+
+def _pipeline_reasons(manifest: Manifest, now: Now) -> Iterator[str]:
+    if manifest.pipeline != now.pipeline:
+        yield f"mixer-jax2tf {manifest.pipeline} is now {now.pipeline}"
+    for name in sorted((manifest.libraries.keys() | now.libraries.keys()) - NO_MATTER):
+        was, is_now = manifest.libraries.get(name), now.libraries.get(name)
+        if was != is_now:
+            yield f"{name} {was or '(none)'} is now {is_now or '(none)'}"

@@ -1,0 +1,207 @@
+"""A proven model as the archive that TensorFlow Hub reads, with the provenance that binds it to manifest and report.
+
+The archive is deterministic: sorted names, `saved_model.pb` at its root, and nothing of the machine: no times, owners
+or modes. (Another build of zlib may pack the same bytes another way; the files inside stay the same.)
+"""
+
+import gzip
+import hashlib
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from export.contents import compare_contents
+from export.destination import Destination
+from export.siblings import Siblings
+from export.signature import Signer
+from export.statement import make_statement
+from models.errors import MixerError, UsageError
+from models.files import written_whole
+from models.records import FileDigest, Manifest, Report, write_atomically
+
+COMPRESSION = 1
+"""Of gzip's nine levels: trained weights hardly shrink at any."""
+
+Progress = Callable[[int, int], None]
+"""What is told of the work: bytes so far, bytes in all."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A packed model; `size` in bytes and `sha256` in hexadecimal are the archive's."""
+
+    handle: str
+    version: int
+    archive: Path
+    provenance: Path
+    signature: Path | None
+    size: int
+    sha256: str
+
+
+def refuse_packaged(*destinations: Destination) -> None:
+    """Refuse to go on where something was packed already.
+
+    Raises:
+        UsageError: archive or provenance of one or more stands there; names them all.
+    """
+    siblings = [Siblings.of(destination) for destination in destinations]
+    taken = [str(path) for one in siblings for path in (one.archive, one.provenance) if os.path.lexists(path)]
+    if taken:
+        raise UsageError(f"exists already: {', '.join(taken)}. --overwrite replaces it.")
+
+
+def package_model(
+    destination: Destination,
+    *,
+    overwrite: bool = False,
+    sign: Signer | None = None,
+    progress: Progress | None = None,
+) -> Package:
+    """Pack a model that passed its check, and write its provenance beside the archive.
+
+    An old archive is replaced in one step; provenance is written after it, so that there is never one of another.
+
+    Raises:
+        UsageError: archive or provenance exists, and `overwrite` is not given.
+        MixerError: the model has no manifest or no passing report of it, a file differs from the manifest, or
+            something cannot be read or written; what stood there before still stands.
+    """
+    if not overwrite:
+        refuse_packaged(destination)
+    siblings = Siblings.of(destination)
+    manifest, bound = _proven(destination, siblings)
+    with _told(siblings.archive), written_whole(siblings.archive) as file:
+        packed = _Hashing(file)
+        found = _write_archive(siblings.directory, manifest, packed, progress)
+        differences = compare_contents(manifest.files, found)
+        if differences:
+            said = "".join(f"\n  {difference}" for difference in differences)
+            raise MixerError(
+                f"{siblings.directory} is not what {siblings.manifest.name} says, so it was not packed:{said}\n"
+                f"Convert {destination.handle} again (--overwrite)."
+            )
+        siblings.signature.unlink(missing_ok=True)
+        siblings.provenance.unlink(missing_ok=True)
+    with _told(siblings.provenance):
+        statement = make_statement(manifest, {siblings.archive.name: packed.sha256, **bound})
+        write_atomically(siblings.provenance, statement.to_bytes())
+    if sign is not None:
+        sign(siblings.provenance, siblings.signature)
+    return Package(
+        manifest.handle,
+        manifest.version,
+        siblings.archive,
+        siblings.provenance,
+        None if sign is None else siblings.signature,
+        packed.size,
+        packed.sha256,
+    )
+
+
+def _proven(destination: Destination, siblings: Siblings) -> tuple[Manifest, dict[str, str]]:
+    """Return the manifest, and the sha256 of manifest and report by file name, of a model that passed its check."""
+    again = f"Run `mixer-jax2tf validate {destination.handle}`"
+    if not siblings.manifest.is_file():
+        raise MixerError(
+            f"{siblings.manifest} is missing: nothing was converted there. Run `mixer-jax2tf convert "
+            f"{destination.handle}` first, or give the --out and --version it was converted with."
+        )
+    if not siblings.report.is_file():
+        raise MixerError(f"{siblings.report} is missing: the model was not checked. {again} first.")
+    manifest, report = Manifest.read(siblings.manifest), Report.read(siblings.report)
+    if (manifest.handle, manifest.version) != (destination.handle, destination.version):
+        raise MixerError(
+            f"{siblings.manifest} is of {manifest.handle} version {manifest.version}, expected {destination.handle} "
+            f"version {destination.version}: convert it under its own name."
+        )
+    sha256 = hashlib.sha256(siblings.manifest.read_bytes()).hexdigest()
+    if report.manifest_sha256 != sha256:
+        raise MixerError(
+            f"{siblings.report} is of another manifest (sha256 {report.manifest_sha256}, expected {sha256}). {again} "
+            "again."
+        )
+    if report.verdict != "passed":
+        raise MixerError(f"{siblings.report} says that it {report.verdict}: {'; '.join(report.problems)}.")
+    digest = hashlib.sha256(siblings.report.read_bytes()).hexdigest()
+    return manifest, {siblings.manifest.name: sha256, siblings.report.name: digest}
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise MixerError(
+            f"could not write {path} ({error.strerror or error}: {error.filename or 'its contents'}): free some space, "
+            "or look at the rights."
+        ) from error
+
+
+class _Hashing:
+    """A file that is written, or read, from its beginning to its end, and hashed on the way."""
+
+    def __init__(self, file: BinaryIO, advance: Callable[[int], None] | None = None) -> None:
+        self._file, self._advance, self._hash, self.size = file, advance, hashlib.sha256(), 0
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def write(self, chunk: bytes) -> int:
+        self._count(chunk)
+        return self._file.write(chunk)
+
+    def read(self, size: int = -1) -> bytes:
+        chunk = self._file.read(size)
+        self._count(chunk)
+        return chunk
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def _count(self, chunk: bytes) -> None:
+        self._hash.update(chunk)
+        self.size += len(chunk)
+        if self._advance is not None:
+            self._advance(len(chunk))
+
+
+def _write_archive(
+    directory: Path, manifest: Manifest, file: "_Hashing", progress: Progress | None
+) -> dict[str, FileDigest]:
+    """Pack all files below a directory; return the digests of what was packed."""
+    done, found = 0, {}
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(min(done, manifest.size), manifest.size)
+
+    names = [PurePosixPath(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()]
+    folders = {parent for name in names for parent in name.parents} - {PurePosixPath(".")}
+    with (
+        gzip.GzipFile(filename="", mode="wb", compresslevel=COMPRESSION, fileobj=file, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for name in sorted(map(str, {*names, *folders})):
+            if PurePosixPath(name) in folders:  # TensorFlow Hub makes none that the archive does not name
+                archive.addfile(_member(name, tarfile.DIRTYPE, 0o755))
+                continue
+            with (directory / name).open("rb") as source:
+                content, member = _Hashing(source, advance), _member(name, tarfile.REGTYPE, 0o644)
+                member.size = os.fstat(source.fileno()).st_size
+                archive.addfile(member, content)
+            found[name] = FileDigest(sha256=content.sha256, size=content.size)
+    return found
+
+
+def _member(name: str, kind: bytes, mode: int) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.mode = kind, mode
+    return member

@@ -1,0 +1,231 @@
+"""A packed model to where it is published: whole, once, and never over another.
+
+Layout: `<handle>/<version>.{tar.gz,manifest.json,report.json,provenance.json}` (and `.md`, `.provenance.json.sig` where
+they exist), then `<handle>/index.json`, which lists what is there whole. What is there already, with equal bytes, is
+not sent again; so a publication that was interrupted is finished by the next one.
+"""
+
+import re
+import tempfile
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from export.admission import Admitted, Rules, admit
+from export.contents import compare_contents
+from export.destination import Destination
+from export.index import INDEX, Index
+from export.stores import Progress, Store, Stored
+from models.errors import MixerError
+from models.files import Hashes, hash_file
+from models.records import FileDigest, Manifest
+
+
+@dataclass(frozen=True)
+class Item:
+    """What becomes of one file: its address, its size in bytes."""
+
+    address: str
+    size: int
+    action: Literal["sent", "to be sent", "there already"]
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What became of one model."""
+
+    handle: str
+    version: int
+    verdict: Literal["published", "to be published", "published already"]
+    items: tuple[Item, ...]
+
+    @property
+    def sent(self) -> int:
+        """Bytes that were sent."""
+        return sum(item.size for item in self.items if item.action == "sent")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What is published of a handle, as found."""
+
+    store: Store
+    handle: str
+    names: frozenset[str]
+    index: Index
+    index_seen: Stored | None
+
+    @property
+    def next_free(self) -> int:
+        """The lowest number above every version that left a trace here."""
+        numbers = [int(found[1]) for name in self.names if (found := re.match(r"(\d+)\.", name))]
+        return max([0, self.index.latest or 0, *numbers]) + 1
+
+    def address(self, name: str) -> str:
+        return self.store.address(self.handle, name)
+
+
+def publish(
+    destination: Destination, store: Store, rules: Rules, *, dry_run: bool = False, progress: Progress | None = None
+) -> Publication:
+    """Publish a model, or say what would be sent.
+
+    Raises:
+        MixerError: the model may not leave, its number is taken by other files or is not above the published ones, the
+            place cannot be read or written, or does not hold what was sent. Nothing that was there was changed.
+    """
+    admitted = admit(destination, rules)
+    place = _look(store, destination.handle)
+    version = destination.version
+    if str(version) in place.index.versions:
+        return _compare_with_published(place, version, admitted)
+    latest = place.index.latest
+    if latest is not None and version < latest:
+        raise MixerError(
+            f"version {version} is not above the published {latest} ({place.address(INDEX)}): convert it with "
+            f"--version {place.next_free}."
+        )
+    local = {path.name: hashes for path, hashes in admitted.files.items()}
+    there = _refuse_others(place, version, local)
+    missing = [path for path in admitted.files if path.name not in there]
+    index = place.index.with_version(version, _digests(local))
+    items = _items(place, local, there, index, dry_run=dry_run)
+    if dry_run:
+        return Publication(destination.handle, version, "to be published", items)
+    if missing:
+        store.put(missing, destination.handle, progress)
+    _read_back(place, local)
+    _write_index(place, index)
+    return Publication(destination.handle, version, "published", items)
+
+
+def _look(store: Store, handle: str) -> _Place:
+    names = store.names(handle)
+    if INDEX not in names:
+        return _Place(store, handle, names, Index(handle=handle), None)
+    seen = store.stat(handle, [INDEX]).get(INDEX)  # before it is read: if it is replaced between, writing will tell
+    index = read_index(store, handle)
+    return _Place(store, handle, names, index, seen)
+
+
+def read_index(store: Store, handle: str) -> Index:
+    """Return the index of a handle.
+
+    Raises:
+        MixerError: it cannot be read, or is of another handle.
+    """
+    address = store.address(handle, INDEX)
+    index = Index.parse(store.cat(handle, INDEX), address)
+    if index.handle != handle:
+        raise MixerError(f"{address} is of {index.handle}, expected {handle}: is this where the models are published?")
+    return index
+
+
+def read_manifest(store: Store, handle: str, version: int) -> Manifest:
+    """Return the manifest of a published version.
+
+    Raises:
+        MixerError: it cannot be read.
+    """
+    name = f"{version}.manifest.json"
+    try:
+        return Manifest.model_validate_json(store.cat(handle, name))
+    except ValidationError as error:
+        raise MixerError(f"{store.address(handle, name)} is not a readable manifest of schema 1: {error}") from error
+
+
+def _compare_with_published(place: _Place, version: int, admitted: Admitted) -> Publication:
+    """Return that nothing is to do, if what is published holds the same files."""
+    listed = place.index.versions[str(version)]
+    found = place.store.stat(place.handle, listed)
+    damaged = [name for name in sorted(listed) if name not in found or found[name].size != listed[name].size]
+    if damaged:
+        raise MixerError(
+            f"{', '.join(map(place.address, damaged))}: missing, or not of the size that {INDEX} lists. What is "
+            f"published is damaged: have it repaired, or publish version {place.next_free}."
+        )
+    published = read_manifest(place.store, place.handle, version)
+    differences = compare_contents(published.files, admitted.manifest.files)
+    if differences:
+        said = "".join(f"\n  {difference}" for difference in differences)
+        raise MixerError(
+            f"version {version} is published already with other files than those here, and never overwritten "
+            f"({place.address(INDEX)}). Compared with its manifest:{said}\nConvert with --version {place.next_free}."
+        )
+    items = tuple(Item(place.address(name), listed[name].size, "there already") for name in (*sorted(listed),))
+    return Publication(place.handle, version, "published already", items)
+
+
+def _refuse_others(place: _Place, version: int, local: Mapping[str, Hashes]) -> Collection[str]:
+    """Return which of the files are there already, from a publication that was not finished.
+
+    Raises:
+        MixerError: one is there with other contents.
+    """
+    there = place.store.stat(place.handle, local.keys() & place.names)
+    others = [
+        f"{place.address(name)}: {found.size:,} bytes of md5 {found.md5}, here {local[name].size:,} bytes of md5 "
+        f"{local[name].md5}"
+        for name, found in sorted(there.items())
+        if (found.size, found.md5) != (local[name].size, local[name].md5)
+    ]
+    if others:
+        said = "".join(f"\n  {other}" for other in others)
+        raise MixerError(
+            f"an unfinished publication of version {version} left other files, which are never overwritten:{said}\n"
+            f"Convert with --version {place.next_free}, or remove them there, if nobody reads them."
+        )
+    return there.keys()
+
+
+def _digests(local: Mapping[str, Hashes]) -> dict[str, FileDigest]:
+    return {name: FileDigest(sha256=hashes.sha256, size=hashes.size) for name, hashes in sorted(local.items())}
+
+
+def _items(
+    place: _Place, local: Mapping[str, Hashes], there: Collection[str], index: Index, *, dry_run: bool
+) -> tuple[Item, ...]:
+    sent: Literal["to be sent", "sent"] = "to be sent" if dry_run else "sent"
+    return (
+        *(
+            Item(place.address(name), one.size, "there already" if name in there else sent)
+            for name, one in local.items()
+        ),
+        Item(place.address(INDEX), len(index.to_bytes()), sent),
+    )
+
+
+def _read_back(place: _Place, local: Mapping[str, Hashes]) -> None:
+    """Make sure that the place holds what was sent, before the index says so."""
+    found = place.store.stat(place.handle, local.keys())
+    wrong = []
+    for name, hashes in local.items():
+        stored = found.get(name)
+        if stored is None:
+            wrong.append(f"{place.address(name)} is not there")
+        elif (stored.size, stored.md5) != (hashes.size, hashes.md5):
+            wrong.append(
+                f"{place.address(name)} has {stored.size:,} bytes of md5 {stored.md5}, sent were {hashes.size:,} of "
+                f"{hashes.md5}"
+            )
+    if wrong:
+        said = "".join(f"\n  {one}" for one in wrong)
+        raise MixerError(
+            f"what was sent is not what is there, so {INDEX} was not written:{said}\nRemove it there, and run it again."
+        )
+
+
+def _write_index(place: _Place, index: Index) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, INDEX)
+        file.write_bytes(index.to_bytes())
+        place.store.replace(file, place.handle, place.index_seen)
+        stored, hashes = place.store.stat(place.handle, [INDEX]).get(INDEX), hash_file(file)
+    if stored is None or (stored.size, stored.md5) != (hashes.size, hashes.md5):
+        raise MixerError(
+            f"{place.address(INDEX)} is not what was written (md5 {stored.md5 if stored else 'unknown'}, expected "
+            f"{hashes.md5}): is somebody else publishing? Run it again."
+        )

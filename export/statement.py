@@ -1,0 +1,155 @@
+"""The provenance: an in-toto statement that binds a model's archive, manifest and report by their sha256.
+
+Formats: https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md and https://slsa.dev/spec/v1.0/provenance.
+It holds no time of day: equal inputs, packed by the same builder, give equal bytes.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from models.catalog import BUCKET
+from models.errors import MixerError
+from models.records import Manifest
+
+BUILD_TYPE = "urn:mixer-jax2tf:convert:1"
+LOCAL_BUILDER = "urn:mixer-jax2tf:local"
+"""Where no CI says who it is."""
+
+
+class _Part(BaseModel):
+    # The formats want readers to pass over fields that they do not know.
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
+
+
+class Resource(_Part):
+    """One thing, named by address or digest."""
+
+    name: str | None = None
+    uri: str | None = None
+    digest: dict[str, str] | None = None
+    annotations: dict[str, str | int | bool] | None = None
+
+
+class BuildDefinition(_Part):
+    """What was asked for, and what went in."""
+
+    build_type: str
+    external_parameters: dict[str, str | int]
+    internal_parameters: dict[str, str] = {}
+    resolved_dependencies: tuple[Resource, ...] = ()
+
+
+class Builder(_Part):
+    """Who made it."""
+
+    id: str
+    version: dict[str, str] = {}
+
+
+class RunDetails(_Part):
+    """How it was made."""
+
+    builder: Builder
+
+
+class Provenance(_Part):
+    """SLSA's account of how something was made."""
+
+    build_definition: BuildDefinition
+    run_details: RunDetails
+
+
+class Statement(_Part):
+    """In-toto's statement about files."""
+
+    type: Literal["https://in-toto.io/Statement/v1"] = Field(
+        default="https://in-toto.io/Statement/v1", validation_alias="_type", serialization_alias="_type"
+    )
+    subject: tuple[Resource, ...]
+    predicate_type: Literal["https://slsa.dev/provenance/v1"] = "https://slsa.dev/provenance/v1"
+    predicate: Provenance
+
+    def to_bytes(self) -> bytes:
+        """Return the statement as it stands on disk: indented JSON, UTF-8."""
+        return self.model_dump_json(indent=1, by_alias=True, exclude_none=True).encode() + b"\n"
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a statement from its file.
+
+        Raises:
+            MixerError: the file is no such statement.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise MixerError(f"{path} is not a readable in-toto statement with SLSA provenance: {error}") from error
+
+    @property
+    def bound(self) -> dict[str, str]:
+        """The sha256 of each file that it is about, by name; empty where it gives none."""
+        return {str(subject.name): (subject.digest or {}).get("sha256", "") for subject in self.subject}
+
+    @property
+    def checkpoint_sha256(self) -> str | None:
+        """The sha256 of the checkpoint that it names."""
+        for resource in self.predicate.build_definition.resolved_dependencies:
+            if "sha256" in (resource.digest or {}):
+                return (resource.digest or {})["sha256"]
+        return None
+
+
+def make_statement(manifest: Manifest, bound: Mapping[str, str]) -> Statement:
+    """Return the statement about files (name -> sha256) that were made of the model of a manifest."""
+    definition = BuildDefinition(
+        build_type=BUILD_TYPE,
+        external_parameters={
+            "handle": manifest.handle,
+            "version": manifest.version,
+            "flavour": manifest.flavour,
+            "checkpoint": manifest.checkpoint.object,
+        },
+        internal_parameters={"pipeline": manifest.pipeline, "pipeline_sha256": manifest.pipeline_sha256},
+        resolved_dependencies=(_checkpoint(manifest), *_sources(manifest), *_libraries(manifest)),
+    )
+    builder = Builder(id=_builder(), version={"mixer-jax2tf": manifest.pipeline})
+    return Statement(
+        subject=tuple(Resource(name=name, digest={"sha256": sha256}) for name, sha256 in bound.items()),
+        predicate=Provenance(build_definition=definition, run_details=RunDetails(builder=builder)),
+    )
+
+
+def _checkpoint(manifest: Manifest) -> Resource:
+    checkpoint = manifest.checkpoint
+    # An original is the bucket's, wherever it was read from; a path of somebody's disk tells nobody else anything.
+    url = f"{BUCKET}/{checkpoint.object}" if checkpoint.origin == "original" else checkpoint.url
+    return Resource(
+        name=checkpoint.object,
+        uri=url if "://" in url else None,
+        digest={"sha256": checkpoint.sha256},
+        annotations={"origin": checkpoint.origin, "size": checkpoint.size},
+    )
+
+
+def _sources(manifest: Manifest) -> tuple[Resource, ...]:
+    if manifest.git_commit is None:
+        return ()
+    dirty = {} if manifest.git_dirty is None else {"dirty": manifest.git_dirty}
+    return (Resource(name="mixer-jax2tf", digest={"gitCommit": manifest.git_commit}, annotations={**dirty}),)
+
+
+def _libraries(manifest: Manifest) -> tuple[Resource, ...]:
+    return tuple(
+        Resource(uri=f"pkg:{'generic' if name == 'python' else 'pypi'}/{name}@{version}")
+        for name, version in sorted(manifest.libraries.items())
+    )
+
+
+def _builder() -> str:
+    workflow = os.environ.get("GITHUB_WORKFLOW_REF")
+    return f"{os.environ.get('GITHUB_SERVER_URL', 'https://github.com')}/{workflow}" if workflow else LOCAL_BUILDER

@@ -1,0 +1,45 @@
+"""The README's table of exports, from the reports that `mixer-jax2tf export` has written of both heads.
+
+.venv/bin/python tests/export_table.py OUT b32_sam 2
+"""
+
+import sys
+from pathlib import Path
+
+from convert.cli.show import markdown_table, megabytes
+from models.catalog import HEADS, select_handles
+from models.exported import ExportReport
+from models.formats import FORMATS
+
+COLUMNS = ("file", "#classifier", "#error", "#same first class", "#feature extractor", "#error")
+
+
+def read_reports(out: Path, checkpoint: str, version: int):
+    """Return the passing reports of classifier and feature extractor, by format."""
+    handles = select_handles([f"mixer_{checkpoint}_{head}" for head in HEADS])
+    for name, kind in FORMATS.items():
+        paths = (out / kind.named(handle.name) / f"{version}.report.json" for handle in handles)
+        reports = [ExportReport.read(path) for path in paths]
+        assert all(report.verdict == "passed" for report in reports)
+        yield name, reports
+
+
+def rows(out: Path, checkpoint: str, version: int):
+    for name, (classifier, extractor) in read_reports(out, checkpoint, version):
+        kind = FORMATS[name]
+        for file, weights in kind.models.items():
+            (together,) = (one for one in classifier.comparisons if one.file == file and one.batch > 1)
+            title = f"{kind.title}, {weights}" + ("" if weights == "float32" else " weights")
+            same = f"{together.top1 * together.batch:.0f} of {together.batch}"
+            yield title, *figures(classifier, file), same, *figures(extractor, file)
+
+
+def figures(report: ExportReport, file: str):
+    beside = FORMATS[report.format].companions
+    worst = max(one.max_relative for one in report.comparisons if one.file == file)
+    return megabytes(sum(report.sizes[name] for name in (file, *beside))), f"{worst:.1e}"
+
+
+if __name__ == "__main__":
+    folder, name, number = sys.argv[1:]
+    sys.stdout.write(markdown_table(COLUMNS, rows(Path(folder), name, int(number))))

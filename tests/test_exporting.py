@@ -1,0 +1,236 @@
+"""`mixer-jax2tf export`: from what stands on disk to a model with manifest and report, and each way to fail."""
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convert.cli import main
+from export import formats as writing
+from models import formats
+from models.catalog import HANDLES, TESTING_HANDLES
+from models.exported import ExportManifest, ExportReport
+from models.formats import FORMATS
+from validation.tolerances import EXPORT_TOLERANCES
+
+CLASSIFIER, EXTRACTOR = TESTING_HANDLES
+CHECKPOINT = TESTING_HANDLES[CLASSIFIER].checkpoint
+ABSENT = next(iter(HANDLES))
+
+each_format = pytest.mark.parametrize("name", FORMATS)
+
+
+@pytest.fixture
+def build(tiny_build, tmp_path):
+    """The graph flavour of both tiny models, to write beside."""
+    out = tmp_path / "build"
+    for handle in TESTING_HANDLES:
+        shutil.copytree(tiny_build / f"{handle}-graph", out / f"{handle}-graph")
+    return out
+
+
+@pytest.fixture
+def export(tiny_source, build, capsys):
+    """Run `export`; return its exit status, standard output and standard error."""
+
+    def run(*words, source=tiny_source):
+        logging.getLogger("convert").handlers.clear()
+        with pytest.raises(SystemExit) as exit_:
+            main(["export", *map(str, words), "--source", str(source), "--out", str(build)])
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        return exit_.value.code or 0, said.out, said.err
+
+    return run
+
+
+@each_format
+def test_both_models_are_written_and_pass(name, export, build):
+    status, out, _ = export(*TESTING_HANDLES, "--to", name, "--json")
+    assert status == 0
+    outcomes = json.loads(out)
+    assert [(one["name"], one["verdict"], one["problems"]) for one in outcomes] == [
+        (f"{handle}-{name}", "passed", []) for handle in TESTING_HANDLES
+    ]
+    for handle, outcome in zip(TESTING_HANDLES, outcomes, strict=True):
+        folder = build / f"{handle}-{name}"
+        assert {path.name for path in folder.iterdir()} == {"2", "2.manifest.json", "2.report.json"}
+        manifest_bytes = (folder / "2.manifest.json").read_bytes()
+        manifest, report = ExportManifest.read(folder / "2.manifest.json"), ExportReport.read(folder / "2.report.json")
+        source = (build / f"{handle}-graph" / "2.manifest.json").read_bytes()
+        assert manifest.source_sha256 == hashlib.sha256(source).hexdigest()
+        assert (manifest.handle, manifest.format, manifest.flavour) == (f"{handle}-{name}", name, "graph")
+        assert manifest.files.keys() == {path.name for path in (folder / "2").iterdir()}
+        assert report.manifest_sha256 == hashlib.sha256(manifest_bytes).hexdigest()
+        assert report.model_dump(mode="json") == outcome["report"]
+
+
+@each_format
+def test_the_report_says_what_it_rests_on(name, export, build):
+    assert export(EXTRACTOR, "--to", name)[0] == 0
+    folder = build / f"{EXTRACTOR}-{name}"
+    report = ExportReport.read(folder / "2.report.json")
+    kind = FORMATS[name]
+    assert report.tolerances == {weights: EXPORT_TOLERANCES[weights] for weights in kind.models.values()}
+    assert set(kind.libraries.values()) <= report.libraries.keys()
+    assert report.sizes == {file: (folder / "2" / file).stat().st_size for file in (*kind.models, *kind.companions)}
+    assert {comparison.file for comparison in report.comparisons} == set(kind.models)
+    assert {comparison.batch for comparison in report.comparisons} == {1, 4}
+    assert "accelerators: run on the CPU only" in report.not_checked
+    assert report.origin == "seeded"
+
+
+def test_the_table_has_a_line_for_each_file(export):
+    status, out, err = export(CLASSIFIER, "--to", "litert")
+    assert status == 0
+    assert [file for file in FORMATS["litert"].models if file in out] == list(FORMATS["litert"].models)
+    assert "not checked: gradients" in err
+
+
+def test_a_missing_saved_model_names_the_command_that_makes_it(export, tmp_path):
+    status, _, err = export(ABSENT, CLASSIFIER, "--to", "onnx", "--json")
+    assert status == 1
+    assert f"Run `mixer-jax2tf convert {ABSENT} --flavour graph` first" in err
+    assert "1 of 2 exports failed" in err
+
+
+def test_the_native_flavour_is_not_enough(export, build, tiny_build):
+    shutil.rmtree(build / f"{EXTRACTOR}-graph")
+    shutil.copytree(tiny_build / EXTRACTOR, build / EXTRACTOR)
+    status, _, err = export(EXTRACTOR, "--to", "onnx")
+    assert status == 1
+    assert "--flavour graph` first" in err
+
+
+def test_another_checkpoint_than_the_models_is_refused(export, tiny_source, tmp_path):
+    arrays = dict(np.load(tiny_source / CHECKPOINT.object))
+    arrays["head/bias"] = arrays["head/bias"] + 1
+    other = tmp_path / "other" / CHECKPOINT.object
+    other.parent.mkdir(parents=True)
+    with other.open("wb") as file:
+        np.savez(file, **arrays)
+    status, _, err = export(EXTRACTOR, "--to", "onnx", source=tmp_path / "other")
+    assert status == 1
+    assert "give the --source that it was converted from" in err
+
+
+def test_a_changed_saved_model_is_refused(export, build):
+    path = build / f"{EXTRACTOR}-graph" / "2" / "saved_model.pb"
+    path.write_bytes(path.read_bytes() + b"\n")
+    status, _, err = export(EXTRACTOR, "--to", "onnx")
+    assert status == 1
+    assert "is not what its manifest says (saved_model.pb has other contents" in err
+    assert not (build / f"{EXTRACTOR}-onnx" / "2").exists()
+
+
+@each_format
+def test_a_wrong_export_fails_and_the_other_is_finished(name, export, build, monkeypatch, tiny_source):
+    """One weight of the classifier's file is changed while it is written."""
+    bias = np.load(tiny_source / CHECKPOINT.object)["head/bias"]
+    changed = bias.copy()
+    changed[3] += 10
+    write = writing.WRITERS[name]
+
+    def write_wrongly(saved_model, directory):
+        write(saved_model, directory)
+        for path in directory.iterdir():
+            path.write_bytes(path.read_bytes().replace(bias.tobytes(), changed.tobytes()))
+
+    monkeypatch.setitem(writing.WRITERS, name, write_wrongly)
+    status, out, err = export(*TESTING_HANDLES, "--to", name, "--json")
+    assert status == 1
+    assert [one["verdict"] for one in json.loads(out)] == ["failed", "passed"]
+    assert "1 of 2 exports failed" in err
+    assert "max_relative" in err
+    report = ExportReport.read(build / f"{CLASSIFIER}-{name}" / "2.report.json")
+    assert report.verdict == "failed"
+    assert report.problems
+
+
+def test_a_converter_that_fails_leaves_nothing(export, build, monkeypatch):
+    def fail(saved_model, directory):
+        (directory / "model.onnx").write_bytes(b"half")
+        raise RuntimeError("no such operation")
+
+    monkeypatch.setitem(writing.WRITERS, "onnx", fail)
+    status, _, err = export(EXTRACTOR, "--to", "onnx")
+    assert status == 1
+    assert "cannot be written as ONNX: RuntimeError: no such operation" in err
+    assert list((build / f"{EXTRACTOR}-onnx").iterdir()) == []
+
+
+def test_what_exists_is_kept_unless_told(export, build):
+    assert export(EXTRACTOR, "--to", "openvino")[0] == 0
+    status, _, err = export(EXTRACTOR, "--to", "openvino")
+    assert status == 2
+    assert "exists already" in err
+    path = build / f"{EXTRACTOR}-openvino" / "2" / "model.bin"
+    before = path.stat().st_ino
+    assert export(EXTRACTOR, "--to", "openvino", "--overwrite")[0] == 0
+    assert path.stat().st_ino != before
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: (folder / "2" / "notes.txt").write_text("mine"), r"not written with it \(notes.txt\)"),
+        (lambda folder: (folder / "2.manifest.json").unlink(), "has no manifest of an export beside it"),
+    ],
+    ids=["another file", "no manifest"],
+)
+def test_what_is_not_ours_is_never_replaced(spoil, message, export, build):
+    assert export(EXTRACTOR, "--to", "openvino")[0] == 0
+    spoil(build / f"{EXTRACTOR}-openvino")
+    status, _, err = export(EXTRACTOR, "--to", "openvino", "--overwrite")
+    assert status == 2
+    assert re.search(message, err)
+    assert (build / f"{EXTRACTOR}-openvino" / "2" / "model.bin").is_file()
+
+
+@each_format
+def test_a_missing_library_is_bad_usage(name, export, monkeypatch):
+    monkeypatch.setattr(formats, "find_spec", lambda module: None)
+    status, _, err = export(EXTRACTOR, "--to", name)
+    assert status == 2
+    assert f"install the extra {name} of this project" in err
+
+
+def test_the_format_has_to_be_known(export):
+    status, _, err = export(EXTRACTOR, "--to", "tfjs")
+    assert status == 2
+    assert all(name in err for name in FORMATS)
+
+
+def test_an_unknown_handle_is_bad_usage(export):
+    status, _, err = export("mixer_b32", "--to", "onnx")
+    assert status == 2
+    assert "did you mean" in err
+
+
+def test_paths_follow_the_layout():
+    from convert.cli.exporting import Exports
+
+    handle = TESTING_HANDLES[CLASSIFIER]
+    work = Exports(FORMATS["onnx"], (handle,), None, Path("build"), 7)
+    assert work.saved_model(handle).directory == Path(f"build/{CLASSIFIER}-graph/7")
+    assert work.destination(handle).directory == Path(f"build/{CLASSIFIER}-onnx/7")
+    assert work.destination(handle).report == Path(f"build/{CLASSIFIER}-onnx/7.report.json")
+
+
+def test_the_readmes_table_has_a_line_for_each_file(export, build):
+    from export_table import COLUMNS, rows
+
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    shown = readme.partition("tests/export_table.py OUT b32_sam 2 -->\n")[2].partition("<!-- end exports -->")[0]
+    for name in FORMATS:
+        assert export(*TESTING_HANDLES, "--to", name)[0] == 0
+    made = list(rows(build, CHECKPOINT.name, 2))
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown.splitlines()]
+    assert lines[0] == [column.removeprefix("#") for column in COLUMNS]
+    assert [line[0] for line in lines[2:]] == [row[0] for row in made]
+    assert {len(row) for row in made} == {len(COLUMNS)}

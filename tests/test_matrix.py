@@ -1,0 +1,357 @@
+"""The matrix: what counts as failed, what is written down, and the real thing in a few releases."""
+
+import json
+import os
+import re
+import shutil
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convert.cli import main, matrix_commands
+from convert.cli.show import markdown_table
+from models.catalog import DEFAULT_VERSION, HANDLES, TESTING_HANDLES
+from models.errors import MixerError
+from models.flavours import FLAVOURS
+from validation import matrix
+from validation.consumer import LIMIT
+from validation.environments import RELEASES, EnvironmentMissingError
+from validation.matrix import NEEDED, Cell, Matrix, Model, Row, run_matrix, tabulate
+
+ROOT = Path(__file__).parent.parent
+NEWEST = [name for name, release in RELEASES.items() if not release.candidate][-1]
+FE = "mixer_ti8_seeded_fe"
+
+
+def cell(flavour="graph", architecture="Ti/8", *, promised=True, failure=None, doctor=None, worst=1e-6):
+    runs = failure is None
+    return Cell(
+        handle=f"a_{flavour}",
+        architecture=architecture,
+        flavour=flavour,
+        promised=promised,
+        passed=31,
+        absent=(),
+        worst=worst if runs else None,
+        failure=failure,
+        doctor=runs if doctor is None else doctor,
+    )
+
+
+def row(*cells, release="2.14", **facts):
+    return Row(release=release, **{"tensorflow": f"{release}.1"} | facts, cells=cells)
+
+
+def whole(*rows):
+    return Matrix(date="2026-01-01", platform="Linux x86_64", rows=rows)
+
+
+@pytest.mark.parametrize(
+    ("given", "verdict", "problem"),
+    [
+        (cell(), "runs", None),
+        (cell(failure="load: no"), "failed", "a_graph is promised to run: load: no"),
+        (cell(promised=False, failure="load: no"), "no, not promised", None),
+        (cell(promised=False), "runs, not promised", None),
+        (cell(doctor=False), "runs", "a_graph: the doctor says that it cannot run, but found was: it runs"),
+        (
+            cell(promised=False, failure="load: no", doctor=True),
+            "no, not promised",
+            "a_graph: the doctor says that it can run, but found was: load: no",
+        ),
+    ],
+)
+def test_what_counts_as_failed(given, verdict, problem):
+    assert (given.verdict, given.problem) == (verdict, problem)
+    problems = whole(row(cell()), row(given, release="2.12")).problems
+    assert problems == ([] if problem is None else [f"TensorFlow 2.12.1: {problem}"])
+
+
+def test_a_release_that_is_not_here_fails_nothing_but_one_that_broke_does():
+    missing = Row(release="2.6", not_run="no Python 3.9 here")
+    assert whole(missing, row(cell())).problems == []
+    assert whole(missing).problems == ["nothing was run: 2.6: no Python 3.9 here"]
+    broken = Row(release="2.12", broken="`uv pip install` failed")
+    assert whole(broken, row(cell())).problems == ["TensorFlow 2.12: `uv pip install` failed"]
+
+
+# --- one release, with what the consumer and the doctor say made up ---
+
+
+@pytest.fixture
+def surroundings(monkeypatch, tmp_path):
+    """Let the consumer and the doctor say this, in an environment that nothing was installed in."""
+    state = {"checks": [], "can_run": True, "open": 0, "made": 0, "error": None}
+
+    @contextmanager
+    def environment(release, python):
+        if state["error"]:
+            raise EnvironmentMissingError(state["error"])
+        state["open"], state["made"] = state["open"] + 1, state["made"] + 1
+        try:
+            yield tmp_path / "python"
+        finally:
+            state["open"] -= 1
+
+    def run_consumer(directory, **options):
+        assert state["open"] == 1
+        return {"tensorflow": "2.14.1", "python": "3.11.7", "numpy": "1.26.4", "keras": None, "checks": state["checks"]}
+
+    monkeypatch.setattr(matrix, "environment", environment)
+    monkeypatch.setattr(matrix, "run_consumer", run_consumer)
+    monkeypatch.setattr(matrix, "ask_doctor", lambda directory, python: {"can_run": state["can_run"]})
+    monkeypatch.setattr(matrix, "find_python", lambda versions: Path(sys.executable))
+    return state
+
+
+def check(name, status="passed", worst=1e-6):
+    return {"name": name, "status": status, "detail": "as it was", "worst": worst}
+
+
+def model(flavour="graph", folder=Path()):
+    return Model(f"a_{flavour}", "Ti/8", flavour, folder, folder / "inputs.npy", folder / "expected.npy")
+
+
+def run(*models, releases=("2.14",)):
+    lines = []
+    chosen = [RELEASES[name] for name in releases]
+    return run_matrix(chosen, models, started=lines.append, finished=lines.append), lines
+
+
+@pytest.mark.parametrize(
+    ("release", "flavour", "checks", "failure"),
+    [
+        ("2.14", "native", [check(name) for name in NEEDED], None),
+        ("2.14", "native", [check("load", "failed")], "load: as it was"),
+        ("2.12", "native", [check("load", "failed")], "load: as it was"),
+        ("2.14", "graph", [check(name) for name in NEEDED] + [check("NaN", "failed", 2.0)], "NaN: as it was"),
+        ("2.14", "graph", [check(name) for name in NEEDED[:-1]], "gradients: not checked"),
+        ("2.14", "graph", [check(NEEDED[0], "absent")] + [check(name) for name in NEEDED[1:]], "load: not checked"),
+        ("2.14", "graph", [], "load: not checked"),
+    ],
+)
+def test_a_cell_takes_every_check_of_the_consumer(surroundings, release, flavour, checks, failure):
+    surroundings.update(checks=checks, can_run=failure is None)
+    found, _ = run(model(flavour), releases=[release])
+    (only,) = found.rows[0].cells
+    assert only.failure == failure
+    assert only.promised == FLAVOURS[flavour].runs_in(release)
+    assert bool(found.problems) == (only.promised and failure is not None)
+    assert surroundings["open"] == 0
+
+
+def test_one_environment_a_release_serves_all_models(surroundings):
+    surroundings["checks"] = [*map(check, NEEDED), check("uint8", "accepted", None), check("hub.load", "absent", None)]
+    found, lines = run(model("native"), model(), releases=["2.14", "2.15"])
+    assert surroundings["made"] == 2
+    assert [(one.release, one.tensorflow, one.numpy, one.keras) for one in found.rows] == [
+        ("2.14", "2.14.1", "1.26.4", None),
+        ("2.15", "2.14.1", "1.26.4", None),
+    ]
+    only = found.rows[0].cells[0]
+    assert (only.passed, only.absent, only.worst) == (5, ("hub.load",), 1e-6)
+    assert lines[:3] == [
+        "installing TensorFlow 2.14",
+        "TensorFlow 2.14: a_native",
+        "TensorFlow 2.14.1: a_native: runs: 5 checks, worst difference 1.0e-06",
+    ]
+
+
+def test_without_its_python_a_release_is_not_run(surroundings, monkeypatch):
+    monkeypatch.setattr(matrix, "find_python", lambda versions: None)
+    found, lines = run(model(), releases=["2.6"])
+    assert found.rows[0].not_run == "no Python 3.9 or 3.8 here"
+    assert lines == ["TensorFlow 2.6: no Python 3.9 or 3.8 here"]
+    assert surroundings["made"] == 0
+
+
+def test_what_cannot_be_installed_fails_unless_it_is_a_candidate(surroundings):
+    surroundings["error"] = "no index"
+    found, _ = run(model(), releases=["2.14", "2.22.0rc0"])
+    assert [(one.broken, one.not_run) for one in found.rows] == [("no index", None), (None, "no index")]
+    assert found.problems == ["TensorFlow 2.14: no index"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, RuntimeError])
+def test_the_environment_goes_when_the_consumer_is_interrupted(surroundings, monkeypatch, error):
+    def fail(directory, **options):
+        raise error
+
+    monkeypatch.setattr(matrix, "run_consumer", fail)
+    with pytest.raises(error):
+        run(model())
+    assert (surroundings["made"], surroundings["open"]) == (1, 0)
+
+
+# --- models that are run, in this very environment ---
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Take the tests' own Python for an environment of any release."""
+
+    @contextmanager
+    def environment(release, python):
+        yield Path(sys.executable)
+
+    monkeypatch.setattr(matrix, "environment", environment)
+
+
+def test_a_broken_model_gives_a_failing_cell(here, tiny_build, tmp_path):
+    graph = TESTING_HANDLES[FE].in_flavour("graph").name
+    directory = shutil.copytree(tiny_build / graph / str(DEFAULT_VERSION), tmp_path / "model")
+    path = directory / "variables" / "variables.data-00000-of-00001"
+    path.write_bytes(path.read_bytes()[:1000])
+    np.save(tmp_path / "inputs.npy", np.zeros((1, 32, 32, 3), np.float32))
+    np.save(tmp_path / "expected.npy", np.zeros((1, 32), np.float32))
+    found, _ = run(replace(model("graph", tmp_path), directory=directory))
+    (only,) = found.rows[0].cells
+    assert (only.verdict, only.doctor) == ("failed", False)
+    assert only.failure.startswith("load: ")
+    assert len(found.problems) == 1
+
+
+def command(*arguments):
+    with pytest.raises(SystemExit) as exit_:
+        main(list(map(str, arguments)))
+    return exit_.value.code
+
+
+def test_the_command_makes_models_runs_them_and_writes_what_came_of_it(here, tmp_path, capsys):
+    options = ["--releases", NEWEST, "--flavour", "graph", "--out", tmp_path]
+    assert command("matrix", FE, *options, "--json") == 0
+    printed = capsys.readouterr()
+    found = Matrix.read(tmp_path / "matrix.json")
+    assert json.loads(printed.out) == found.model_dump(mode="json")
+    (only,) = found.rows[0].cells
+    assert (only.handle, only.verdict, only.doctor) == (f"{FE}-graph", "runs", True)
+    assert 0 < only.worst <= LIMIT
+    assert f"{FE}-graph: runs: " in printed.err
+    assert command("matrix", "--markdown", "--out", tmp_path) == 0
+    assert f"| {found.rows[0].tensorflow} | " in capsys.readouterr().out
+
+
+def test_a_model_that_gives_other_outputs_than_jax_fails_the_command(here, tmp_path, capsys, monkeypatch):
+    from validation import reference
+
+    right = reference.apply_both
+    monkeypatch.setattr(reference, "apply_both", lambda *given: tuple(1.001 * value for value in right(*given)))
+    assert command("matrix", FE, "--releases", NEWEST, "--flavour", "graph", "--out", tmp_path) == 1
+    printed = capsys.readouterr()
+    assert f"{FE}-graph is promised to run: signatures: over the limit of 5e-05" in printed.err
+    assert "**failed**" in printed.out
+
+
+def test_bad_usage_is_refused_before_any_work(tmp_path, capsys):
+    assert command("matrix", "--releases", "2.12,1.15") == 2
+    assert "no TensorFlow release 1.15 in the matrix" in capsys.readouterr().err
+    assert command("matrix", "mixer_x") == 2
+    assert command("matrix", "--source", tmp_path / "nowhere") == 2
+    assert command("matrix", "--markdown", "--out", tmp_path) == 1
+    assert "matrix.json is not a readable matrix" in capsys.readouterr().err
+
+
+def test_no_handle_means_both_tiny_and_both_of_b32(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(matrix_commands, "_run", lambda chosen, *_: (seen.extend(chosen), whole(row(cell())))[1])
+    assert command("matrix", "--out", tmp_path) == 0
+    names = [*TESTING_HANDLES, "mixer_b32_sam_classification", "mixer_b32_sam_fe"]
+    assert [handle.name for handle in seen] == names
+
+
+# --- the table ---
+
+SHOWN = whole(
+    Row(release="2.6", not_run="no Python 3.9 or 3.8 here"),
+    row(
+        cell("native", promised=False, failure="load: Op 'X' is missing in binary running on vm. Make sure"),
+        cell(worst=2e-6),
+        cell("graph", worst=3e-6),
+        release="2.12",
+        python="3.11.7",
+        numpy="1.23.5",
+        keras="2.12.0",
+    ),
+    row(cell("native"), cell(failure="gradients: no")),
+    row(cell("native", promised=False), cell(), release="2.22"),
+)
+
+
+def test_the_table_has_a_row_a_release_and_a_column_a_kind_of_model():
+    columns, rows = tabulate(SHOWN)
+    assert columns == ["TensorFlow", "Python", "NumPy", "Keras", "native, Ti/8", "graph, Ti/8"]
+    assert rows == [
+        ["2.6", "", "", "", "not run", "not run"],
+        ["2.12.1", "3.11.7", "1.23.5", "2.12.0", "no", "3.0e-06"],
+        ["2.14.1", "", "", "", "1.0e-06", "**failed**"],
+        ["2.22.1", "", "", "", "(1.0e-06)", "1.0e-06"],
+    ]
+
+
+def test_below_the_table_stand_the_ranges_and_the_reasons():
+    lines = list(matrix_commands.markdown_lines(SHOWN))
+    assert "Measured on 2026-01-01 (Linux x86_64, CPU)" in lines[2]
+    below = [line for line in lines if line.startswith("- ")]
+    assert [line.split(":")[0] for line in below[:2]] == ["- `native`", "- `graph`"]
+    assert below[2:] == [
+        "- 2.6: not run, no Python 3.9 or 3.8 here",
+        "- native in 2.12.1: `load: Op 'X' is missing`",
+        "- graph in 2.14.1: `gradients: no`",
+    ]
+
+
+def test_a_record_is_read_as_written(tmp_path):
+    SHOWN.write(tmp_path / "deep" / "matrix.json")
+    assert Matrix.read(tmp_path / "deep" / "matrix.json") == SHOWN
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(MixerError, match=r"other\.json is not a readable matrix of schema 1"):
+        Matrix.read(tmp_path / "other.json")
+
+
+def test_the_readme_shows_a_whole_matrix_that_keeps_what_is_promised():
+    """The figures stand there alone: the part is read back, and has to be what the program would write of them."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    part = re.search(r"<!-- matrix -->\n(.*?)<!-- end matrix -->", readme, flags=re.DOTALL)[1]
+    lines = part.splitlines()
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    columns, rows = table[0], table[2:]
+    kinds = [
+        (name, size) for size in ("Ti/8", HANDLES["mixer_b32_sam_fe"].checkpoint.architecture.name) for name in FLAVOURS
+    ]
+    assert set(columns[4:]) == {f"{flavour}, {size}" for flavour, size in kinds}
+    assert part.count(markdown_table([*columns[:4], *(f"#{name}" for name in columns[4:])], rows)) == 1
+    releases = [next(name for name in RELEASES if f"{line[0]}.".startswith(f"{name}.")) for line in rows]
+    assert releases == [name for name in RELEASES if name in releases]
+    assert {name for name, release in RELEASES.items() if not release.candidate} <= set(releases)
+    for release, line in zip(releases, rows, strict=True):
+        for kind, found in zip(columns[4:], line[4:], strict=True):
+            promised = FLAVOURS[kind.split(",")[0]].runs_in(release)
+            assert re.fullmatch(r"\d\.\de-\d\d" if promised else r"no|not run|\(\d\.\de-\d\d\)", found), (release, kind)
+            assert not promised or float(found) <= LIMIT
+    written = whole(row(cell()))
+    ranges = [line for line in matrix_commands.markdown_lines(written) if line.startswith("- ")]
+    assert [line for line in lines if line.startswith("- ")][:2] == ranges
+    dated = written.model_copy(update={"date": re.search(r"Measured on (\d{4}-\d\d-\d\d)", part)[1]})
+    assert lines[:5] == list(matrix_commands.markdown_lines(dated))[:5]
+
+
+# --- the real thing ---
+
+
+@pytest.mark.matrix
+def test_the_matrix_is_real(tmp_path):
+    """2.12 (`graph` alone is promised), 2.14 and the newest, or the releases that MATRIX names (2.12,2.14)."""
+    releases = os.environ.get("MATRIX", f"2.12,2.14,{NEWEST}")
+    assert command("matrix", *TESTING_HANDLES, "--releases", releases, "--out", tmp_path) == 0
+    found = Matrix.read(tmp_path / "matrix.json")
+    assert [one.release for one in found.rows] == releases.split(",")
+    for one in found.rows:
+        assert one.tensorflow.startswith(one.release), one.not_run
+        assert len(one.cells) == 2 * len(TESTING_HANDLES)
+        for each in one.cells:
+            promised = FLAVOURS[each.flavour].runs_in(one.release)
+            assert each.verdict == ("runs" if promised else "no, not promised")

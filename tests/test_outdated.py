@@ -1,0 +1,159 @@
+"""What needs a new version is told with its reason, and nothing is downloaded to find out."""
+
+import base64
+import hashlib
+import json
+from dataclasses import dataclass
+
+import pytest
+from publishable import CHECKPOINT, HANDLE, write_model
+
+from convert.cli import main
+from convert.fetch import look
+from export.admission import Rules
+from export.outdated import Now, compare_with_published
+from export.package import package_model
+from export.publish import publish
+from export.stores import Mirror
+from models.catalog import DEFAULT_VERSION
+from models.digests import Digest, DigestTable
+from models.errors import MixerError
+from models.provenance import library_versions, pipeline_version
+
+CONTENT = b"a checkpoint"
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+MD5 = base64.b64encode(hashlib.md5(CONTENT, usedforsecurity=False).digest()).decode()
+RECORDED = DigestTable((Digest(CHECKPOINT.object, "original", len(CONTENT), MD5, "", SHA256),))
+NOW = Now({"python": "3.13.0", "jax": "0.10.2"}, "0.1.0", RECORDED)
+
+
+@dataclass(frozen=True)
+class Source:
+    size: int = len(CONTENT)
+    md5: str | None = MD5
+    sha256: str | None = None
+
+
+@pytest.fixture
+def mirror(tmp_path):
+    return published(tmp_path)
+
+
+def published(folder, **fields):
+    destination = write_model(folder / "build", checkpoint={"sha256": SHA256, "size": len(CONTENT)}, **fields)
+    package_model(destination)
+    mirror = Mirror(folder / "mirror")
+    publish(destination, mirror, Rules(RECORDED))
+    return mirror
+
+
+def test_what_would_be_made_the_same_is_up_to_date(mirror):
+    found = compare_with_published(HANDLE, mirror, Source(), NOW)
+    assert (found.handle, found.published, found.next, found.reasons, found.unknown) == (HANDLE, 2, 3, (), ())
+    assert compare_with_published(HANDLE, mirror, Source(md5=None, sha256=SHA256), NOW) == found
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (Source(size=13), "size 12 is now 13"),
+        (Source(md5="other"), f"md5 {MD5} is now other"),
+        (Source(sha256="f" * 64), f"sha256 {SHA256} is now {'f' * 64}"),
+    ],
+)
+def test_a_changed_checkpoint_is_a_reason(source, reason, mirror):
+    found = compare_with_published(HANDLE, mirror, source, NOW)
+    assert found.reasons == (f"the checkpoint {CHECKPOINT.object} changed: {reason}",)
+
+
+def test_other_libraries_and_another_pipeline_are_reasons(mirror):
+    now = Now({"python": "3.13.0", "jax": "0.11.0", "numpy": "2.3"}, "0.2.0", RECORDED)
+    assert compare_with_published(HANDLE, mirror, Source(), now).reasons == (
+        "mixer-jax2tf 0.1.0 is now 0.2.0",
+        "jax 0.10.2 is now 0.11.0",
+        "numpy (none) is now 2.3",
+    )
+
+
+def test_the_highest_published_version_is_compared(mirror, tmp_path):
+    published(tmp_path, version=11, pipeline="0.0.9")
+    found = compare_with_published(HANDLE, mirror, Source(), NOW)
+    assert (found.published, found.next, found.reasons) == (11, 12, ("mixer-jax2tf 0.0.9 is now 0.1.0",))
+
+
+def test_what_was_never_published_needs_a_version(tmp_path):
+    found = compare_with_published(HANDLE, Mirror(tmp_path / "nowhere"), Source(), NOW)
+    assert (found.published, found.next, found.reasons) == (None, DEFAULT_VERSION, ("it was never published",))
+
+
+def test_what_cannot_be_compared_is_said(mirror):
+    found = compare_with_published(HANDLE, mirror, Source(), Now(NOW.libraries, NOW.pipeline, DigestTable(())))
+    assert found.reasons == ()
+    assert len(found.unknown) == 1
+    assert "no digest that both know: models/digests.json has no entry of sha256" in found.unknown[0]
+    assert compare_with_published(HANDLE, mirror, Source(size=1), NOW).unknown == ()
+
+
+# --- what the source has ---
+
+
+def test_looking_at_a_bucket_downloads_nothing(store, tmp_path):
+    store.put("mixer_models", CHECKPOINT.object, CONTENT)
+    found = look(CHECKPOINT, cache=tmp_path)
+    assert (found.url, found.size, found.md5, found.sha256) == (CHECKPOINT.url, len(CONTENT), MD5, None)
+    assert store.served == 0
+
+
+def test_looking_at_a_directory_reads_the_file(tmp_path):
+    path = tmp_path / CHECKPOINT.object
+    path.parent.mkdir()
+    path.write_bytes(CONTENT)
+    found = look(CHECKPOINT, source=str(tmp_path))
+    assert (found.size, found.md5, found.sha256) == (len(CONTENT), MD5, SHA256)
+    path.unlink()
+    with pytest.raises(MixerError, match="is missing in"):
+        look(CHECKPOINT, source=str(tmp_path))
+
+
+# --- the command ---
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "source" / CHECKPOINT.object
+    path.parent.mkdir(parents=True)
+    path.write_bytes(CONTENT)
+    return tmp_path / "source"
+
+
+def run(capfd, *arguments):
+    with pytest.raises(SystemExit) as end:
+        main([*map(str, arguments)])
+    said = capfd.readouterr()
+    return end.value.code, said.out, said.err
+
+
+def test_the_command_exits_with_3_where_one_is_out_of_date(tmp_path, source, capfd):
+    mirror = published(tmp_path, libraries=dict(library_versions()), pipeline=pipeline_version())
+    command = ("outdated", HANDLE, "--published", mirror.root, "--source", source)
+    code, out, err = run(capfd, *command)
+    assert (code, "up to date" in out) == (0, True), err
+    code, out, err = run(capfd, *command, "--flavour", "both", "--json")
+    assert code == 3
+    assert [(one["published"], one["reasons"]) for one in json.loads(out)] == [
+        (2, []),
+        (None, ["it was never published"]),
+    ]
+    assert f"1 of 2 handles are out of date: {HANDLE}-graph." in err
+    (source / CHECKPOINT.object).write_bytes(CONTENT[::-1])
+    code, out, err = run(capfd, *command)
+    assert (code, "changed: sha256" in out) == (3, True)
+
+
+def test_the_command_tells_a_place_that_cannot_be_read(tmp_path, source, capfd):
+    mirror = published(tmp_path)
+    (mirror.root / HANDLE / "index.json").write_text("{")
+    code, _, err = run(capfd, "outdated", HANDLE, "--published", mirror.root, "--source", source)
+    assert (code, "is not a readable index" in err) == (1, True)
+    code, _, err = run(capfd, "outdated", HANDLE, "--published", "s3://x", "--source", source)
+    assert (code, "s3 is not published to here" in err) == (2, True)

@@ -1,0 +1,598 @@
+"""What is published is proven, whole and never overwritten, in a mirror and in a bucket, whatever happens meanwhile."""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from publishable import CHECKPOINT, HANDLE, WEIGHTS, tree, write_model, write_report
+
+from convert import gsutil
+from convert.cli import main
+from convert.complaints import StoreUnreachableError
+from convert.upload import Bucket, bucket, parse_destination
+from export.admission import ORIGINS, Rules
+from export.destination import Destination
+from export.index import Index
+from export.package import package_model
+from export.publish import publish
+from export.siblings import Siblings
+from export.stores import Mirror
+from export.verify import verify
+from models.digests import Digest, DigestTable
+from models.errors import MixerError, UsageError
+from models.records import Manifest
+
+ROOT = Path(gsutil.__file__).parent.parent
+NAMES = ("2.manifest.json", "2.provenance.json", "2.report.json", "2.tar.gz")
+RECORDED = Digest(CHECKPOINT.object, "original", 12, "", "", "a" * 64)
+RULES = Rules(DigestTable((RECORDED,)))
+MIB = 1 << 20
+
+
+def packed(out, **fields):
+    destination = write_model(out, **fields)
+    package_model(destination, overwrite=True)
+    return destination
+
+
+@pytest.fixture(scope="module")
+def _made(tmp_path_factory):
+    return packed(tmp_path_factory.mktemp("made")).out
+
+
+@pytest.fixture
+def destination(_made, tmp_path):
+    """A packed model of one's own."""
+    return Destination(shutil.copytree(_made, tmp_path / "build"), HANDLE, 2)
+
+
+@pytest.fixture
+def mirror(tmp_path):
+    return Mirror(tmp_path / "mirror")
+
+
+@pytest.fixture
+def gs(store, request):
+    """A bucket of the test's own, by URL."""
+    name = "b-" + hashlib.sha256(request.node.name.encode()).hexdigest()[:20]
+    store.make_bucket(name)
+    return f"gs://{name}/models"
+
+
+def objects(store, gs):
+    name = gs.removeprefix("gs://").removesuffix("/models")
+    return {path.removeprefix("models/"): content for path, content in store.objects(name).items()}
+
+
+def expected(destination, names=NAMES):
+    folder = destination.directory.parent
+    return {f"{destination.handle}/{name}": (folder / name).read_bytes() for name in names}
+
+
+def without_index(there):
+    return {name: content for name, content in there.items() if not name.endswith("index.json")}
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+# --- what is there afterwards ---
+
+
+def test_a_mirror_holds_the_model_and_an_index(destination, mirror):
+    seen = []
+    done = publish(destination, mirror, RULES, progress=lambda *both: seen.append(both))
+    there = tree(mirror.root)
+    assert without_index(there) == expected(destination)
+    index = Index.read(mirror.root / HANDLE / "index.json")
+    assert (index.handle, index.latest, list(index.versions)) == (HANDLE, 2, ["2"])
+    assert {name: (one.sha256, one.size) for name, one in index.versions["2"].items()} == {
+        name.split("/")[1]: (hashlib.sha256(content).hexdigest(), len(content))
+        for name, content in expected(destination).items()
+    }
+    assert (done.verdict, done.sent) == ("published", sum(map(len, there.values())))
+    assert seen[-1][0] == seen[-1][1] == sum(map(len, expected(destination).values()))
+    assert verify(mirror.root / HANDLE / "2.tar.gz").not_checked == ()
+
+
+def test_a_bucket_holds_the_same(destination, mirror, store, gs):
+    publish(destination, mirror, RULES)
+    with bucket(gs) as there:
+        done = publish(destination, there, RULES)
+    assert objects(store, gs) == tree(mirror.root)
+    assert done.verdict == "published"
+    assert {item.address for item in done.items} == {f"{gs}/{name}" for name in tree(mirror.root)}
+
+
+def test_a_second_time_nothing_is_sent(destination, mirror, store, gs):
+    for place in (mirror, Bucket(gs, destination.out)):
+        publish(destination, place, RULES)
+        before, received = tree(mirror.root), store.received
+        # The report of another day and its provenance: what was published stays.
+        write_report(destination, Manifest.read(destination.manifest), inputs_set="full")
+        package_model(destination, overwrite=True)
+        again = publish(destination, place, RULES)
+        assert (again.verdict, again.sent) == ("published already", 0)
+        assert {item.action for item in again.items} == {"there already"}
+        assert (tree(mirror.root), store.received) == (before, received)
+
+
+def test_further_versions_are_listed_beside_it(destination, mirror):
+    publish(destination, mirror, RULES)
+    for version in (3, 11):
+        publish(packed(destination.out, version=version, seed=version), mirror, RULES)
+    index = Index.read(mirror.root / HANDLE / "index.json")
+    assert (list(index.versions), index.latest) == (["2", "3", "11"], 11)
+
+
+def test_card_and_signature_go_along(destination, mirror):
+    siblings = Siblings.of(destination)
+    siblings.card.write_text("# Module")
+    siblings.signature.write_text("{}")
+    publish(destination, mirror, RULES)
+    assert without_index(tree(mirror.root)) == expected(destination, (*NAMES, "2.md", "2.provenance.json.sig"))
+
+
+def test_the_index_is_written_last_and_never_kept_by_caches(destination, store, gs, monkeypatch):
+    calls, run = [], gsutil.run
+    monkeypatch.setattr(gsutil, "run", lambda words, *rest: calls.append(words) or run(words, *rest))
+    publish(destination, Bucket(gs, destination.out), RULES)
+    sent = [words for words in calls if "cp" in words]
+    assert [words[words.index("cp") + 1] for words in sent] == ["2.tar.gz", "2.manifest.json", "index.json"]
+    assert [calls.index(words) for words in sent][-1] == len(calls) - 2  # and read back
+    assert calls[-3][0] == calls[-1][0] == "stat"
+    assert "Content-Type:application/gzip" in sent[0]
+    assert "Cache-Control:no-cache" in sent[-1]
+    assert all("x-goog-if-generation-match:0" in words for words in sent)
+
+
+def test_a_dry_run_says_what_would_go_where_and_sends_nothing(destination, mirror, store, gs):
+    for place in (mirror, Bucket(gs, destination.out)):
+        planned = publish(destination, place, RULES, dry_run=True)
+        assert planned.verdict == "to be published"
+        assert planned.sent == 0
+        assert (place is mirror or objects(store, gs) == {}) and (place is not mirror or not mirror.root.exists())
+        assert {(item.address, item.size) for item in planned.items} == {
+            (item.address, item.size) for item in publish(destination, place, RULES).items
+        }
+
+
+# --- never overwritten ---
+
+
+def test_a_published_number_is_not_given_to_other_files(destination, mirror, store, gs):
+    for place in (mirror, Bucket(gs, destination.out)):
+        publish(destination, place, RULES)
+    before = tree(mirror.root), objects(store, gs)
+    other = packed(destination.out.with_name("other"), seed=1)
+    for place in (mirror, Bucket(gs, destination.out)):
+        with pytest.raises(MixerError, match="version 2 is published already with other files") as error:
+            publish(other, place, RULES)
+        assert f"\n  {WEIGHTS} has sha256 " in str(error.value)
+        assert str(error.value).endswith("Convert with --version 3.")
+    assert (tree(mirror.root), objects(store, gs)) == before
+
+
+def test_a_version_must_be_above_the_published_one(destination, mirror):
+    publish(packed(destination.out, version=7), mirror, RULES)
+    with pytest.raises(MixerError, match=r"version 2 is not above the published 7 \(.*index\.json\): .* --version 8"):
+        publish(destination, mirror, RULES)
+
+
+def test_what_an_unfinished_publication_left_is_kept_if_equal_and_else_in_the_way(destination, mirror, store, gs):
+    place = Bucket(gs, destination.out)
+    for one in (mirror, place):
+        one.put([Siblings.of(destination).archive, Siblings.of(destination).manifest], HANDLE)
+    store.received = 0
+    other = packed(destination.out.with_name("other"), seed=1)
+    for one in (mirror, place):
+        with pytest.raises(MixerError, match="an unfinished publication of version 2 left other files") as error:
+            publish(other, one, RULES)
+        assert str(error.value).count("bytes of md5") == 2 * 2
+        assert "--version 3, or remove them there" in str(error.value)
+        actions = {item.address.rpartition("/")[2]: item.action for item in publish(destination, one, RULES).items}
+        assert actions == {
+            "2.tar.gz": "there already",
+            "2.manifest.json": "there already",
+            "2.report.json": "sent",
+            "2.provenance.json": "sent",
+            "index.json": "sent",
+        }
+    assert store.received < Siblings.of(destination).archive.stat().st_size
+
+
+def test_what_was_put_there_meanwhile_is_not_overwritten(destination, mirror, store, gs):
+    manifest = Siblings.of(destination).manifest
+    for place, text in ((mirror, "was put there meanwhile"), (Bucket(gs, destination.out), "nothing was overwritten")):
+        place.put([manifest], HANDLE)
+        with pytest.raises(MixerError, match=text):
+            place.put([manifest], HANDLE)
+
+
+def test_an_index_that_changed_meanwhile_is_not_overwritten(destination, mirror, store, gs, tmp_path):
+    file = tmp_path / "index.json"
+    for place, text in ((mirror, "changed meanwhile"), (Bucket(gs, destination.out), "changed meanwhile")):
+        file.write_text("1")
+        place.replace(file, HANDLE, None)
+        with pytest.raises(MixerError, match=text):
+            place.replace(file, HANDLE, None)
+        seen = place.stat(HANDLE, ["index.json"])["index.json"]
+        file.write_text("2")
+        place.replace(file, HANDLE, seen)
+        file.write_text("3")
+        with pytest.raises(MixerError, match=text):
+            place.replace(file, HANDLE, seen)
+        assert place.cat(HANDLE, "index.json") == b"2"
+
+
+# --- what the place holds is read back ---
+
+
+def test_what_arrived_otherwise_is_not_listed(destination, mirror, monkeypatch):
+    put = Mirror.put
+
+    def spoil(self, files, folder, progress=None):
+        put(self, files, folder, progress)
+        (self.root / folder / "2.tar.gz").write_bytes(b"spoilt")
+        (self.root / folder / "2.report.json").unlink()
+
+    monkeypatch.setattr(Mirror, "put", spoil)
+    with pytest.raises(
+        MixerError, match=r"what was sent is not what is there, so index\.json was not written"
+    ) as error:
+        publish(destination, mirror, RULES)
+    assert "2.tar.gz has 6 bytes of md5 " in str(error.value)
+    assert "2.report.json is not there" in str(error.value)
+    assert not (mirror.root / HANDLE / "index.json").exists()
+
+
+def test_an_object_without_md5_is_not_listed(destination, store, gs):
+    store.faults.no_md5 = True
+    with pytest.raises(MixerError, match="of md5 None, sent were"):
+        publish(destination, Bucket(gs, destination.out), RULES)
+    assert f"{HANDLE}/index.json" not in objects(store, gs)
+
+
+def test_a_damaged_place_is_told(destination, mirror):
+    publish(destination, mirror, RULES)
+    (mirror.root / HANDLE / "2.report.json").unlink()
+    with pytest.raises(MixerError, match=r"2\.report\.json: missing, or not of the size that index\.json lists"):
+        publish(destination, mirror, RULES)
+    edit(mirror.root / HANDLE / "index.json", handle="other")
+    with pytest.raises(MixerError, match=rf"index\.json is of other, expected {HANDLE}: is this where"):
+        publish(destination, mirror, RULES)
+    (mirror.root / HANDLE / "index.json").write_text("{")
+    with pytest.raises(MixerError, match=r"index\.json is not a readable index of schema 1"):
+        publish(destination, mirror, RULES)
+
+
+def test_a_published_manifest_that_cannot_be_read_is_told(destination, mirror):
+    publish(destination, mirror, RULES)
+    manifest = mirror.root / HANDLE / "2.manifest.json"
+    manifest.write_bytes(b"x" * manifest.stat().st_size)
+    with pytest.raises(MixerError, match=r"2\.manifest\.json is not a readable manifest of schema 1"):
+        publish(destination, mirror, RULES)
+
+
+# --- what may not leave ---
+
+
+def refused(destination, mirror, rules=RULES):
+    with pytest.raises(MixerError, match="version 2 may not be published:") as error:
+        publish(destination, mirror, rules)
+    assert not mirror.root.exists()
+    return str(error.value).splitlines()[1:]
+
+
+def test_without_a_report_nothing_leaves(destination, mirror):
+    destination.report.unlink()
+    assert refused(destination, mirror) == [f"  there is no 2.report.json: `mixer-jax2tf validate {HANDLE}` writes it"]
+
+
+def test_without_an_archive_nothing_leaves(destination, mirror):
+    Siblings.of(destination).archive.unlink()
+    Siblings.of(destination).provenance.unlink()
+    assert refused(destination, mirror) == [
+        f"  there is no 2.tar.gz: `mixer-jax2tf package {HANDLE}` writes it",
+        f"  there is no 2.provenance.json: `mixer-jax2tf package {HANDLE}` writes it",
+    ]
+
+
+def test_without_a_model_nothing_leaves(tmp_path, mirror):
+    with pytest.raises(MixerError, match=r"2\.manifest\.json is missing: nothing was converted there"):
+        publish(Destination(tmp_path, HANDLE, 2), mirror, RULES)
+
+
+def test_a_model_that_failed_does_not_leave(destination, mirror):
+    write_report(destination, Manifest.read(destination.manifest), problems=("outputs differ",))
+    told = refused(destination, mirror)
+    assert "  2.report.json says that the model failed: outputs differ" in told
+
+
+@pytest.mark.parametrize("name", ["manifest", "report", "provenance", "archive"])
+def test_records_of_other_bytes_do_not_leave(name, destination, mirror):
+    path = getattr(Siblings.of(destination), name)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'"native"', b'"graph"') if name != "archive" else content[:-1])
+    assert any(f"2.{'tar.gz' if name == 'archive' else name}" in line for line in refused(destination, mirror))
+
+
+@pytest.mark.parametrize("origin", ["seeded", "unknown", "own"])
+@pytest.mark.parametrize("suffix", ["", "-graph"])
+def test_what_is_no_original_does_not_leave_under_a_handle_of_the_catalog(origin, suffix, tmp_path, mirror):
+    other = packed(tmp_path, handle=HANDLE + suffix, checkpoint={"origin": origin})
+    (line,) = refused(other, mirror)
+    assert line == (
+        f"  its checkpoint is of origin {origin}, but under a handle of the catalog only original is published"
+    )
+    assert publish(other, mirror, Rules(RULES.digests, origins=frozenset({origin}))).verdict == "published"
+
+
+def test_what_only_calls_itself_original_does_not_leave(destination, mirror):
+    (line,) = refused(destination, mirror, Rules(DigestTable(())))
+    assert "calls the checkpoint original, but models/digests.json has no original" in line
+    seeded = Digest(CHECKPOINT.object, "seeded", 12, "", "", "a" * 64)
+    refused(destination, mirror, Rules(DigestTable((seeded,))))
+
+
+def test_ones_own_leaves_under_its_own_name_only(tmp_path, mirror):
+    own = packed(tmp_path, handle="my_mixer", checkpoint={"origin": "own"})
+    assert publish(own, mirror, RULES).verdict == "published"
+    seeded = packed(tmp_path, handle="your_mixer", checkpoint={"origin": "seeded"})
+    with pytest.raises(MixerError, match="of origin seeded, but under a name of one's own only own is published"):
+        publish(seeded, mirror, RULES)
+
+
+@pytest.mark.parametrize(
+    ("state", "text"),
+    [
+        ({"git_commit": None, "git_dirty": None}, "no git commit tells which sources it was made from"),
+        ({"git_dirty": True}, f"it was made from sources that differ from commit {'c' * 40}"),
+        ({"git_dirty": None}, "it was made from sources that differ from commit"),
+    ],
+)
+def test_what_no_commit_names_does_not_leave_unless_told(state, text, tmp_path, mirror):
+    other = packed(tmp_path, **state)
+    (line,) = refused(other, mirror)
+    assert text in line
+    assert "--allow-dirty" in line
+    assert publish(other, mirror, Rules(RULES.digests, allow_dirty=True)).verdict == "published"
+
+
+def test_everything_in_the_way_is_told_at_once(tmp_path, mirror):
+    other = packed(tmp_path, checkpoint={"origin": "seeded"}, git_commit=None)
+    other.report.unlink()
+    Siblings.of(other).archive.unlink()
+    (other.directory / WEIGHTS).write_bytes(b"")
+    assert len(refused(other, mirror)) == 5
+
+
+def test_a_model_under_a_foreign_name_does_not_leave(destination, mirror):
+    moved = Destination(destination.out, "mixer_sq8_seeded_fe", 2)
+    destination.directory.parent.rename(moved.directory.parent)
+    assert refused(moved, mirror) == [
+        f"  the manifest is of {HANDLE} version 2, expected mixer_sq8_seeded_fe version 2"
+    ]
+
+
+# --- uploads that do not end well ---
+
+PROGRAM = f"""
+import sys
+from pathlib import Path
+from convert.upload import bucket
+from export.admission import Rules
+from export.destination import Destination
+from export.publish import publish
+from models.digests import DigestTable
+with bucket(sys.argv[2]) as there:
+    publish(Destination(Path(sys.argv[1]), {HANDLE!r}, 2), there, Rules(DigestTable(()), origins=frozenset({{"own"}})))
+"""
+
+
+@pytest.fixture(scope="module")
+def _big(tmp_path_factory):
+    out = tmp_path_factory.mktemp("big")
+    packed(out, size=12 * MIB, checkpoint={"origin": "own"})  # gsutil sends in pieces what is larger than 8 MiB
+    return out
+
+
+def started(out, gs):
+    return subprocess.Popen([sys.executable, "-c", PROGRAM, out, gs], cwd=ROOT, stderr=subprocess.PIPE)
+
+
+def children(pid):
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def kill(process, how):
+    """End a publication: as a user or a system would, gsutil alone, or everything at once."""
+    gsutils = children(process.pid)
+    if how == "everything":
+        process.kill()
+    if how in {"gsutil", "everything"}:
+        for pid in gsutils:
+            os.killpg(pid, signal.SIGKILL)
+    else:
+        process.send_signal(signal.SIGTERM)
+
+
+def refuse_half(store, gs, whole):
+    """Make sure that every object is whole, and that the index stands only beside all of them."""
+    there = objects(store, gs)
+    for name, content in without_index(there).items():
+        assert content == whole[name], name
+    if len(there) != len(without_index(there)):
+        assert without_index(there) == whole
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_an_upload_killed_at_random_moments_is_finished_by_the_next(seed, _big, store, gs):
+    chance = random.Random(seed)  # noqa: S311
+    destination = Destination(_big, HANDLE, 2)
+    whole = expected(destination)
+    for how in chance.sample(["user", "gsutil", "everything"], 3):
+        store.reset()
+        store.faults.hold_upload_after = chance.randrange(sum(map(len, whole.values())))
+        with started(_big, gs) as process:
+            while store.received < store.faults.hold_upload_after and process.poll() is None:
+                time.sleep(0.01)
+            kill(process, how)
+            process.wait()
+            store.faults.release.set()
+            assert process.returncode != 0
+        refuse_half(store, gs, whole)
+    left = without_index(objects(store, gs))
+    store.reset()
+    rules = Rules(DigestTable(()), origins=frozenset({"own"}))
+    seen: list[tuple[int, int]] = []
+    with bucket(gs) as there:
+        done = publish(destination, there, rules, progress=lambda *both: seen.append(both))
+    assert without_index(objects(store, gs)) == whole
+    assert Index.parse(objects(store, gs)[f"{HANDLE}/index.json"], "there").latest == 2
+    again = {item.address.removeprefix(f"{gs}/") for item in done.items if item.action == "there already"}
+    assert again == set(left)
+    missing = sum(len(content) for name, content in whole.items() if name not in left)
+    assert {total for _, total in seen} <= {missing}
+    assert all(0 <= so_far <= total for so_far, total in seen)
+
+
+def test_an_upload_that_does_not_move_is_ended(_big, store, gs, monkeypatch):
+    monkeypatch.setattr(gsutil, "PATIENCE", 3)
+    store.faults.hold_upload_after = 4 * MIB
+    archive, seen = Siblings.of(Destination(_big, HANDLE, 2)).archive, []
+    with bucket(gs) as there, pytest.raises(StoreUnreachableError, match=f"{HANDLE}/: nothing moved for 3 seconds"):
+        there.put([archive], HANDLE, lambda *both: seen.append(both))
+    assert 0 < seen[-1][0] <= seen[-1][1] == archive.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [(403, "does not let us in. .* BOTO_CONFIG"), (503, "the store cannot be reached"), (404, "no such bucket")],
+)
+def test_a_store_that_refuses_is_told(status, text, destination, store, gs):
+    store.faults.upload_status = status
+    with pytest.raises(MixerError, match=text) as error:
+        publish(destination, Bucket(gs, destination.out), RULES)
+    assert "gsutil: " in str(error.value)
+    assert objects(store, gs) == {}
+
+
+def test_a_store_that_may_not_be_read_is_told(destination, store, gs):
+    store.faults.status = 401
+    with pytest.raises(MixerError, match="the store does not let us in"):
+        publish(destination, Bucket(gs, destination.out), RULES)
+
+
+def test_a_bucket_that_does_not_exist_is_told(destination, store):
+    with pytest.raises(MixerError, match=r"gs://nowhere-at-all/.*no such bucket or object\. .* look at --to"):
+        publish(destination, Bucket("gs://nowhere-at-all", destination.out), RULES)
+
+
+def test_a_mirror_that_cannot_be_written_is_told(destination, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(MixerError, match=r"Not a directory\. Expected a directory to publish in"):
+        publish(destination, Mirror(tmp_path / "file"), RULES)
+
+
+def test_secrets_are_neither_told_nor_stored(destination, store, gs, monkeypatch, tmp_path, capfd):
+    boto = tmp_path / "secret.boto"
+    boto.write_text(store.boto.read_text().replace("[Boto]", "gs_oauth2_refresh_token = very-secret\n[Boto]"))
+    monkeypatch.setenv("BOTO_CONFIG", str(boto))
+    state = tmp_path / "state"
+    state.mkdir()
+    with pytest.raises(MixerError, match="gsutil: ") as error:  # the token opens nothing here
+        publish(destination, Bucket(gs, state), RULES)
+    assert "very-secret" not in str(error.value)
+    assert "very-secret" not in "".join(capfd.readouterr())
+    kept = [path for path in tmp_path.rglob("*") if path.is_file() and b"very-secret" in path.read_bytes()]
+    assert kept == [boto]
+
+
+# --- where to ---
+
+
+@pytest.mark.parametrize(
+    ("text", "place"), [("gs://bucket/", "gs://bucket"), ("gs://bucket/a/b", "gs://bucket/a/b"), ("mirror", None)]
+)
+def test_a_destination_is_a_bucket_or_a_directory(text, place):
+    assert parse_destination(text) == (place or Path("mirror").absolute())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("s3://bucket", "s3 is not published to here"),
+        ("gs://", "does not name a bucket"),
+        ("gs://user:secret@bucket", "does not name a bucket"),
+        ("", "is not a directory"),
+        (__file__, "is not a directory"),
+    ],
+)
+def test_what_is_no_destination_is_refused(text, said):
+    with pytest.raises(UsageError, match=rf"{said}.*: expected gs://bucket, gs://bucket/prefix, or a directory|{said}"):
+        parse_destination(text)
+
+
+# --- the command ---
+
+
+def run(capfd, *arguments):
+    with pytest.raises(SystemExit) as end:
+        main([*map(str, arguments)])
+    said = capfd.readouterr()
+    return end.value.code, said.out, said.err
+
+
+@pytest.fixture
+def allowed(monkeypatch, tmp_path):
+    """What the command takes for original."""
+    monkeypatch.setattr(DigestTable, "read", classmethod(lambda _: RULES.digests))
+
+
+@pytest.mark.usefixtures("allowed")
+def test_the_command_publishes_to_a_bucket(destination, store, gs, capfd):
+    code, out, err = run(capfd, "publish", HANDLE, "--out", destination.out, "--to", gs, "--json")
+    assert code == 0, err
+    (done,) = json.loads(out)
+    assert done["verdict"] == "published"
+    assert done["sent"] == sum(map(len, objects(store, gs).values()))
+    assert without_index(objects(store, gs)) == expected(destination)
+
+
+@pytest.mark.usefixtures("allowed")
+def test_the_command_publishes_what_it_can_and_tells_the_rest(destination, tmp_path, capfd):
+    mirror = tmp_path / "mirror"
+    command = ("publish", HANDLE, "--flavour", "both", "--out", destination.out, "--to", mirror)
+    code, out, err = run(capfd, *command, "--dry-run")
+    assert (code, mirror.exists()) == (1, False)
+    assert out.count("to be sent") == 5
+    code, out, err = run(capfd, *command)
+    assert code == 1
+    assert f"1 of 2 handles failed.\n{HANDLE}-graph: " in err
+    assert "MB were sent." in err
+    assert without_index(tree(mirror)) == expected(destination)
+
+
+def test_no_flag_lets_out_what_is_no_original(tmp_path, capfd):
+    other = packed(tmp_path / "build", checkpoint={"origin": "seeded"})
+    command = ("publish", HANDLE, "--out", other.out, "--to", tmp_path / "mirror", "--allow-dirty")
+    code, _, err = run(capfd, *command)
+    assert (code, "of origin seeded" in err) == (1, True)
+    assert {"original"} == ORIGINS
+
+
+def test_the_command_refuses_to_publish_where_models_are_made(destination, capfd):
+    code, _, err = run(capfd, "publish", HANDLE, "--out", destination.out, "--to", f"{destination.out}/../build")
+    assert (code, "is where the models are made" in err) == (2, True)
+    code, _, err = run(capfd, "publish", HANDLE, "--out", destination.out)
+    assert (code, "--to" in err) == (2, True)

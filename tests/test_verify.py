@@ -1,0 +1,370 @@
+"""What arrived is checked without JAX or TensorFlow, and everything that is wrong is told at once."""
+
+import gzip
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from publishable import HANDLE, WEIGHTS, tree, write_model, write_report
+
+from convert.cli import main
+from export.destination import Destination
+from export.index import Index
+from export.package import package_model
+from export.siblings import Siblings
+from export.statement import Statement, make_statement
+from export.verify import verify
+from models.archives import MOST_BYTES, digest_archive
+from models.errors import MixerError, UsageError
+from models.files import hash_file
+from models.records import FileDigest, Manifest
+
+ROOT = Path(__file__).parent.parent
+KINDS = ("directory", "archive")
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """A packed model; for reading only."""
+    destination = write_model(tmp_path_factory.mktemp("packed"))
+    package_model(destination)
+    return destination
+
+
+@pytest.fixture
+def siblings(packed, tmp_path):
+    """A packed model of one's own."""
+    shutil.copytree(packed.out, tmp_path / "build")
+    return Siblings.of(Destination(tmp_path / "build", HANDLE, 2))
+
+
+def flip(path, offset=20):
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 1
+    path.write_bytes(content)
+
+
+def change(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_whole_model_is_as_it_should_be(kind, siblings):
+    before = tree(siblings.folder)
+    found = verify(getattr(siblings, kind))
+    assert (found.verdict, found.differences, found.not_checked) == ("same", (), ())
+    assert (found.kind, found.handle, found.version) == (kind, HANDLE, 2)
+    assert found.checked == (
+        "5 files of 20,015 bytes are those of 2.manifest.json",
+        "2.report.json says that the model of this manifest passed (inputs: gate)",
+        "2.provenance.json binds 2.tar.gz, 2.manifest.json, 2.report.json",
+    )
+    assert tree(siblings.folder) == before  # nothing is unpacked
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_beside_it_is_said_and_no_fault(kind, siblings):
+    siblings.report.unlink()
+    siblings.provenance.unlink()
+    found = verify(getattr(siblings, kind))
+    assert found.verdict == "same"
+    assert found.not_checked == (
+        "there is no 2.report.json, so nothing tells whether the model was proven",
+        "there is no 2.provenance.json, so nothing tells who packed it, and from what",
+    )
+
+
+def test_a_signature_is_pointed_to(siblings):
+    siblings.signature.write_text("{}")
+    assert "model_signing verify key" in verify(siblings.archive).not_checked[0]
+
+
+# --- damage ---
+
+
+def test_every_damaged_file_of_a_directory_is_told(siblings):
+    flip(siblings.directory / WEIGHTS)
+    (siblings.directory / "assets/labels.txt").unlink()
+    (siblings.directory / "saved_model.pb").write_bytes(b"grap")
+    (siblings.directory / "variables/added").write_bytes(b"x")
+    found = verify(siblings.directory)
+    assert found.verdict == "different"
+    assert [one.split(" ", 1)[0] for one in found.differences] == [
+        "assets/labels.txt",
+        "saved_model.pb",
+        "variables/added",
+        WEIGHTS,
+    ]
+    assert "has 4 bytes, 5 are in the manifest" in found.differences[1]
+
+
+def repack(archive, edit):
+    """Pack an archive's members anew, each as `edit` returns it; None leaves it out."""
+    with tarfile.open(archive) as old:
+        members = [(member, old.extractfile(member).read() if member.isfile() else b"") for member in old]
+    with tarfile.open(archive, "w:gz") as new:
+        for member, content in members:
+            edited = edit(member, content)
+            if edited is not None:
+                member.size = len(edited)
+                new.addfile(member, io.BytesIO(edited))
+
+
+def test_every_damaged_file_of_an_archive_is_told(siblings):
+    def edit(member, content):
+        if member.name == "saved_model.pb":
+            return None
+        return content[::-1] if member.name == WEIGHTS else content
+
+    repack(siblings.archive, edit)
+    found = verify(siblings.archive).differences
+    assert found[0] == "saved_model.pb is missing"
+    assert found[1].startswith(f"{WEIGHTS} has sha256 ")
+    assert found[2].startswith("2.tar.gz has sha256 ")
+    assert "but 2.provenance.json binds" in found[2]
+    assert len(found) == 3
+
+
+def test_the_same_files_packed_by_somebody_else_are_another_archive(siblings):
+    repack(siblings.archive, lambda _, content: content)
+    assert digest_archive(siblings.archive) == Manifest.read(siblings.manifest).files
+    (only,) = verify(siblings.archive).differences
+    assert only.startswith("2.tar.gz has sha256 ")
+    siblings.provenance.unlink()
+    assert verify(siblings.archive).verdict == "same"
+
+
+@pytest.mark.parametrize("place", [0, 12, 200, -5])
+def test_one_flipped_bit_of_an_archive_is_noticed(place, siblings):
+    flip(siblings.archive, place)
+    siblings.provenance.unlink()  # the files alone tell
+    assert verify(siblings.archive).verdict == "different"
+
+
+def test_an_archive_that_was_cut_off_is_noticed(siblings):
+    content = siblings.archive.read_bytes()
+    siblings.archive.write_bytes(content[:-100])
+    found = verify(siblings.archive).differences
+    assert "cut off or damaged" in found[0]
+    assert len(found) == 2
+
+
+def test_a_harmful_archive_is_refused_by_name(siblings):
+    with tarfile.open(siblings.archive, "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("../evil"))
+    found = verify(siblings.archive)
+    assert "'../evil' leads out of the directory" in found.differences[0]
+    assert not (siblings.folder.parent / "evil").exists()
+
+
+def test_a_bomb_is_refused_before_it_is_read(siblings):
+    bomb = tarfile.TarInfo("bomb")
+    bomb.size = MOST_BYTES
+    siblings.archive.write_bytes(gzip.compress(bomb.tobuf(tarfile.GNU_FORMAT) + bytes(4096)))
+    assert "'bomb' makes it unpack to more than 4,294,967,296 bytes" in verify(siblings.archive).differences[0]
+
+
+def test_paths_in_an_archive_are_compared_whatever_stands_before_them(siblings):
+    with tarfile.open(siblings.archive, "w:gz") as archive:
+        archive.add(siblings.directory, arcname=".")
+    siblings.provenance.unlink()
+    assert verify(siblings.archive).verdict == "same"
+
+
+# --- records that do not belong together ---
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_manifest_of_other_bytes_is_noticed_by_report_and_provenance(kind, siblings):
+    siblings.manifest.write_bytes(siblings.manifest.read_bytes() + b"\n")
+    found = verify(getattr(siblings, kind)).differences
+    assert found[0].startswith("2.report.json is of a manifest of sha256 ")
+    assert found[1].startswith("2.manifest.json has sha256 ")
+    assert len(found) == 2
+
+
+def test_a_report_of_other_bytes_is_noticed_by_the_provenance(siblings):
+    siblings.report.write_bytes(siblings.report.read_bytes() + b"\n")
+    (only,) = verify(siblings.archive).differences
+    assert only.startswith("2.report.json has sha256 ")
+
+
+def test_a_failing_report_is_a_fault(siblings):
+    siblings.provenance.unlink()
+    write_report(
+        Destination(siblings.folder.parent, HANDLE, 2), Manifest.read(siblings.manifest), problems=("outputs differ",)
+    )
+    assert verify(siblings.directory).differences == ("2.report.json says that the model failed: outputs differ",)
+
+
+def test_a_report_of_another_model_is_a_fault(siblings):
+    siblings.provenance.unlink()
+    change(siblings.report, handle="other", version=3)
+    (only,) = verify(siblings.directory).differences
+    assert only == f"2.report.json is of other, 3, native, original, the manifest of {HANDLE}, 2, native, original"
+
+
+def test_provenance_of_another_model_is_a_fault(siblings):
+    manifest = Manifest.read(siblings.manifest)
+    other = manifest.checkpoint.model_copy(update={"sha256": "9" * 64})
+    bound = Statement.read(siblings.provenance).bound
+    del bound["2.report.json"]
+    statement = make_statement(manifest.model_copy(update={"handle": "other", "checkpoint": other}), bound)
+    siblings.provenance.write_bytes(statement.to_bytes())
+    assert verify(siblings.archive).differences == (
+        "2.provenance.json does not bind 2.report.json",
+        f"2.provenance.json says handle other, the manifest {HANDLE}",
+        f"2.provenance.json says checkpoint's sha256 {'9' * 64}, the manifest {'a' * 64}",
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["manifest", "report", "provenance"])
+def test_a_record_that_cannot_be_read_is_a_fault(name, kind, siblings):
+    getattr(siblings, name).write_text("{")
+    found = verify(getattr(siblings, kind)).differences
+    assert any(f"2.{name}.json is not a readable" in one for one in found)
+
+
+def test_a_version_under_another_number_is_noticed(siblings):
+    for path in (siblings.archive, siblings.manifest):
+        path.rename(path.with_name(path.name.replace("2.", "3.")))
+    found = verify(siblings.folder / "3.tar.gz")
+    assert found.differences == ("3.manifest.json is of version 2, and named as of version 3",)
+
+
+def test_any_other_name_will_do(siblings):
+    for path in (siblings.archive, siblings.manifest):
+        path.rename(path.with_name(path.name.replace("2.", "mixer.")))
+    assert verify(siblings.folder / "mixer.tar.gz").verdict == "same"
+
+
+# --- where models are published ---
+
+
+@pytest.fixture
+def mirrored(siblings):
+    files = (siblings.archive, siblings.manifest, siblings.report, siblings.provenance)
+    digests = {path.name: FileDigest(sha256=hash_file(path).sha256, size=path.stat().st_size) for path in files}
+    (siblings.folder / "index.json").write_bytes(Index(handle=HANDLE).with_version(2, digests).to_bytes())
+    shutil.rmtree(siblings.directory)
+    return siblings
+
+
+def test_the_index_of_a_mirror_is_held_against_it(mirrored):
+    assert verify(mirrored.archive).checked[-1] == (
+        "index.json lists 2.manifest.json, 2.provenance.json, 2.report.json, 2.tar.gz"
+    )
+    mirrored.provenance.write_bytes(mirrored.provenance.read_bytes() + b"\n")
+    (only,) = verify(mirrored.archive).differences
+    assert only.startswith("2.provenance.json has sha256 ")
+    assert "index.json lists" in only
+
+
+def test_a_version_that_the_index_does_not_list_is_not_whole(mirrored):
+    (mirrored.folder / "index.json").write_bytes(Index(handle=HANDLE).to_bytes())
+    found = verify(mirrored.archive)
+    assert found.not_checked == ("index.json does not list version 2: it was not published whole",)
+    assert found.verdict == "same"
+
+
+@pytest.mark.parametrize("content", ["{", '{"handle": "x", "versions": {"new": {}}}', '{"handle": "x", "more": 1}'])
+def test_a_damaged_index_is_a_fault(content, mirrored):
+    (mirrored.folder / "index.json").write_text(content)
+    (only,) = verify(mirrored.archive).differences
+    assert "index.json is not a readable index of schema 1" in only
+
+
+# --- what cannot be checked ---
+
+
+def test_without_a_manifest_there_is_nothing_to_check_against(siblings):
+    siblings.manifest.unlink()
+    with pytest.raises(UsageError, match=r"2\.manifest\.json is missing, so there is nothing to check .* get it from"):
+        verify(siblings.archive)
+
+
+@pytest.mark.parametrize("name", ["2.report.json", "nowhere", "nowhere.tar.gz"])
+def test_what_is_neither_directory_nor_archive_is_refused(name, siblings):
+    with pytest.raises(UsageError, match=r"(is neither|does not exist): expected the directory of a SavedModel, or"):
+        verify(siblings.folder / name)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_file_that_may_not_be_read_is_told(siblings):
+    (siblings.directory / WEIGHTS).chmod(0)
+    with pytest.raises(MixerError, match=rf"{WEIGHTS} cannot be read \(Permission denied\)"):
+        verify(siblings.directory)
+
+
+def test_a_file_that_cannot_be_read_is_told(siblings, monkeypatch):
+    def fail(_):
+        raise OSError(5, "Input/output error", "the file")
+
+    monkeypatch.setattr("export.verify.digest_files", fail)
+    with pytest.raises(MixerError, match=r"the file cannot be read \(Input/output error\)"):
+        verify(siblings.directory)
+
+
+# --- the command ---
+
+WITHOUT = """
+import sys
+for name in ("jax", "jaxlib", "flax", "tensorflow", "numpy"):
+    sys.modules[name] = None  # as if it were not installed
+from convert.cli import main
+main(sys.argv[1:])
+"""
+
+
+def without_frameworks(*arguments):
+    command = [sys.executable, "-c", WITHOUT, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_runs_where_there_is_neither_jax_nor_tensorflow(kind, packed):
+    ran = without_frameworks("verify", getattr(Siblings.of(packed), kind), "--json")
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["verdict"] == "same"
+
+
+def test_a_command_that_needs_them_fails_there():
+    assert "ModuleNotFoundError" in without_frameworks("convert", HANDLE, "--debug").stderr
+
+
+def test_the_command_tells_all_differences_and_exits_with_3(siblings, capfd):
+    flip(siblings.archive, 200)
+    siblings.report.write_bytes(siblings.report.read_bytes() + b"\n")
+    with pytest.raises(SystemExit) as end:
+        main(["verify", str(siblings.archive), "--json"])
+    said = capfd.readouterr()
+    assert end.value.code == 3
+    found = json.loads(said.out)
+    assert (found["verdict"], found["kind"], found["path"]) == ("different", "archive", str(siblings.archive))
+    assert len(found["differences"]) == 3
+    assert "2.tar.gz is not as it should be:\n  " in said.err
+    assert all(one.splitlines()[0] in said.err for one in found["differences"])
+    assert "Traceback" not in said.err
+
+
+def test_the_command_as_a_table(siblings, capfd):
+    siblings.provenance.unlink()
+    with pytest.raises(SystemExit) as end:
+        main(["verify", str(siblings.directory)])
+    assert end.value.code == 0
+    out = capfd.readouterr().out
+    assert f"{HANDLE} version 2" in out
+    assert "not checked" in out
+
+
+def test_the_command_refuses_bad_usage_with_2(tmp_path):
+    with pytest.raises(SystemExit) as end:
+        main(["verify", str(tmp_path / "nowhere")])
+    assert end.value.code == 2

@@ -1,0 +1,114 @@
+"""Virtual environments with one TensorFlow release each, for as long as something is tried in them."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.errors import MixerError, UsageError
+
+
+class EnvironmentMissingError(MixerError):
+    """A virtual environment that cannot be made."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """A TensorFlow release: the Pythons that it takes, and bounds for packages that it sets none for itself."""
+
+    name: str
+    pythons: tuple[str, ...]
+    beside: tuple[str, ...] = ()
+    candidate: bool = False
+    """One that the index need not have."""
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """What is installed: the build without CUDA, a third of the size; what runs on the CPU is the same."""
+        return (f"tensorflow-cpu=={self.name}{'' if self.candidate else '.*'}", *self.beside)
+
+
+_OLD = ("3.9", "3.8", "3.10")
+_NEW = ("3.11", "3.12")
+_ROWS = (
+    # TensorFlow 2.6 and 2.8 name no upper bounds: what came later (Keras, NumPy, protobuf) is not for them.
+    Release("2.6", _OLD[:2], ("keras==2.6.*", "tensorflow-estimator==2.6.*", "numpy<1.20", "protobuf<3.20")),
+    Release("2.8", _OLD, ("numpy<2", "protobuf<3.20")),
+    Release("2.10", _OLD, ("numpy<2",)),
+    Release("2.12", ("3.11", *_OLD)),
+    Release("2.13", ("3.11", *_OLD)),
+    Release("2.14", ("3.11", "3.10", "3.9")),
+    Release("2.15", ("3.11", "3.10", "3.9")),
+    *(Release(f"2.{minor}", _NEW) for minor in (16, 17, 18, 19)),
+    *(Release(f"2.{minor}", (*_NEW, "3.13")) for minor in (20, 21)),
+    Release("2.22.0rc0", (*_NEW, "3.13"), candidate=True),
+)
+RELEASES: dict[str, Release] = {row.name: row for row in _ROWS}
+"""The releases of the matrix, oldest first."""
+
+
+def select_releases(names: Sequence[str] = ()) -> list[Release]:
+    """Return the releases of these names, in the table's order; no name means all.
+
+    Raises:
+        UsageError: a name is not in the table.
+    """
+    unknown = [name for name in names if name not in RELEASES]
+    if unknown:
+        raise UsageError(f"no TensorFlow release {', '.join(unknown)} in the matrix: it has {', '.join(RELEASES)}.")
+    return [release for name, release in RELEASES.items() if not names or name in names]
+
+
+def find_python(versions: Sequence[str]) -> Path | None:
+    """Return a Python of one of these versions (`3.9`), the first that is here: this one, on the PATH, or of pyenv."""
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    for version in versions:
+        on_path = shutil.which(f"python{version}")
+        candidates = [Path(sys.executable), *([Path(on_path)] if on_path else []), *_of_pyenv(root, version)]
+        for candidate in candidates:
+            if _version_of(candidate) == version:
+                return candidate
+    return None
+
+
+def _of_pyenv(root: Path, version: str) -> list[Path]:
+    return sorted(root.glob(f"{version}.*/bin/python{version}"))
+
+
+def _version_of(python: Path) -> str | None:
+    """Return `3.9` of a Python; None if it does not start, as pyenv's stand-ins for what is not chosen."""
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        done = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+@contextmanager
+def environment(release: Release, python: Path) -> Iterator[Path]:
+    """Make a virtual environment with a release, give its Python, and remove it all when the block ends, however.
+
+    Raises:
+        EnvironmentMissingError: uv is missing, or cannot install the release.
+    """
+    with tempfile.TemporaryDirectory(prefix="mixer-matrix-") as folder:
+        made = Path(folder, "environment", "bin", "python")
+        _uv(folder, "venv", "--no-python-downloads", "--python", str(python), "environment")
+        _uv(folder, "pip", "install", "--no-cache", "--python", str(made), *release.requirements)
+        yield made
+
+
+def _uv(folder: str, *arguments: str) -> None:
+    command = [sys.executable, "-m", "uv", "--quiet", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise EnvironmentMissingError(
+            f"`uv {' '.join(arguments)}` failed: {' '.join(done.stderr.split())[-400:]}. uv comes with the extra `dev` "
+            "and needs a package index."
+        )

@@ -1,0 +1,229 @@
+"""The matrix: what a consumer does with the models, in one TensorFlow release after the other, each by itself.
+
+A cell is one model in one release: `validation/consumer.py` runs in an environment that holds that release alone, held
+against JAX's outputs for the same images, and `validation/doctor.py` has to say beforehand what came of it.
+"""
+
+import datetime
+import json
+import platform
+import subprocess
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from models.catalog import Flavour
+from models.errors import MixerError
+from models.flavours import FLAVOURS
+from models.records import Record, write_atomically
+from validation import doctor
+from validation.consumption import run_consumer
+from validation.environments import EnvironmentMissingError, Release, environment, find_python
+
+NEEDED = ("load", "signatures", "__call__", "gradients")
+"""Checks of the consumer without which nothing is proven, whatever else has passed."""
+
+TIMEOUT = 1800.0
+"""Seconds that a consumer may take."""
+
+Verdict = Literal["runs", "failed", "runs, not promised", "no, not promised"]
+Tell = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A SavedModel on trial: images it is shown and JAX's outputs for them, both `.npy`."""
+
+    handle: str
+    architecture: str
+    flavour: Flavour
+    directory: Path
+    inputs: Path
+    expected: Path
+
+
+class Cell(Record):
+    """What came of one model in one release."""
+
+    handle: str
+    architecture: str
+    flavour: Flavour
+    promised: bool
+    """The release is within the flavour's range."""
+    passed: int
+    """Checks passed, bad inputs refused and the like included."""
+    absent: tuple[str, ...]
+    """Checks of what is not installed."""
+    worst: float | None
+    """The largest difference of an output from JAX's over the spread of the image's outputs."""
+    failure: str | None
+    """The first check that failed and how; None where all is well."""
+    doctor: bool
+    """`validation/doctor.py` said that this environment can run this model."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether it is as promised."""
+        if self.promised:
+            return "runs" if self.failure is None else "failed"
+        return "runs, not promised" if self.failure is None else "no, not promised"
+
+    @property
+    def problem(self) -> str | None:
+        """What must not be: a promise broken, or a wrong word of the doctor's."""
+        if self.verdict == "failed":
+            return f"{self.handle} is promised to run: {self.failure}"
+        if self.doctor != (self.failure is None):
+            word = "can" if self.doctor else "cannot"
+            return f"{self.handle}: the doctor says that it {word} run, but found was: {self.failure or 'it runs'}"
+        return None
+
+
+class Row(Record):
+    """One release: the versions that were installed, and a cell a model; or why it was not run."""
+
+    release: str
+    tensorflow: str | None = None
+    python: str | None = None
+    numpy: str | None = None
+    keras: str | None = None
+    not_run: str | None = None
+    broken: str | None = None
+    """Why it could not be run where it should have been."""
+    cells: tuple[Cell, ...] = ()
+
+    @property
+    def problems(self) -> list[str]:
+        """What must not be, in this release."""
+        found = [self.broken, *(cell.problem for cell in self.cells)]
+        return [f"TensorFlow {self.tensorflow or self.release}: {problem}" for problem in found if problem]
+
+
+class Matrix(Record):
+    """All that was run, on one day and one machine."""
+
+    schema_version: Literal[1] = 1
+    date: str
+    platform: str
+    rows: tuple[Row, ...]
+
+    @property
+    def problems(self) -> list[str]:
+        """Why the matrix as a whole has failed; empty if it has not."""
+        if not any(row.cells or row.broken for row in self.rows):
+            return ["nothing was run: " + "; ".join(f"{row.release}: {row.not_run}" for row in self.rows)]
+        return [problem for row in self.rows for problem in row.problems]
+
+    def write(self, path: Path) -> None:
+        """Write the matrix as JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, self.to_bytes())
+
+
+def run_matrix(releases: Iterable[Release], models: Sequence[Model], *, started: Tell, finished: Tell) -> Matrix:
+    """Run all models in all releases; `started` is told what is in hand, `finished` each release and model done."""
+    rows = tuple(run_release(release, models, started=started, finished=finished) for release in releases)
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return Matrix(date=today, platform=f"{platform.system()} {platform.machine()}", rows=rows)
+
+
+def run_release(release: Release, models: Sequence[Model], *, started: Tell, finished: Tell) -> Row:
+    """Run all models in one release, in an environment that is gone afterwards."""
+    python = find_python(release.pythons)
+    if python is None:
+        row = Row(release=release.name, not_run=f"no Python {' or '.join(release.pythons)} here")
+    else:
+        started(f"installing TensorFlow {release.name}")
+        try:
+            with environment(release, python) as made:
+                return _run_models(release, models, made, started, finished)
+        except EnvironmentMissingError as error:
+            said = {"not_run" if release.candidate else "broken": str(error)}
+            row = Row.model_validate({"release": release.name, **said})
+    finished(f"TensorFlow {release.name}: {row.not_run or row.broken}")
+    return row
+
+
+def _run_models(release: Release, models: Sequence[Model], python: Path, started: Tell, finished: Tell) -> Row:
+    cells: list[Cell] = []
+    versions: dict[str, str] = {}
+    for model in models:
+        started(f"TensorFlow {release.name}: {model.handle}")
+        cell, told = run_cell(release, model, python)
+        versions |= {name: told[name] for name in ("tensorflow", "python", "numpy", "keras") if told.get(name)}
+        finished(f"TensorFlow {versions.get('tensorflow', release.name)}: {model.handle}: {describe(cell)}")
+        cells.append(cell)
+    return Row(release=release.name, cells=tuple(cells), **versions)
+
+
+def run_cell(release: Release, model: Model, python: Path) -> tuple[Cell, dict[str, Any]]:
+    """Run one model in one environment, and return what came of it and what the consumer wrote."""
+    told = run_consumer(
+        model.directory, inputs=model.inputs, expected=model.expected, python=str(python), timeout=TIMEOUT
+    )
+    checks = told["checks"]
+    passed = [check["name"] for check in checks if check["status"] in ("passed", "refused", "accepted")]
+    failures = [f"{check['name']}: {check['detail']}" for check in checks if check["status"] == "failed"]
+    failures += [f"{name}: not checked" for name in NEEDED if name not in passed]
+    cell = Cell(
+        handle=model.handle,
+        architecture=model.architecture,
+        flavour=model.flavour,
+        promised=FLAVOURS[model.flavour].runs_in(release.name),
+        passed=len(passed),
+        absent=tuple(check["name"] for check in checks if check["status"] == "absent"),
+        worst=max((check["worst"] for check in checks if check["worst"] is not None), default=None),
+        failure=failures[0] if failures else None,
+        doctor=ask_doctor(model.directory, python)["can_run"],
+    )
+    return cell, told
+
+
+def ask_doctor(directory: Path, python: Path) -> dict[str, Any]:
+    """Return what `validation/doctor.py --json` says of a model in a Python.
+
+    Raises:
+        MixerError: it says nothing that can be read.
+    """
+    command = [str(python), "-I", str(Path(doctor.__file__).resolve()), str(directory.resolve()), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        told = dict(json.loads(done.stdout))
+    except ValueError as error:
+        raise MixerError(f"the doctor says nothing in {python}: {done.stderr[-300:]}") from error
+    if told["can_run"] != (done.returncode == 0):
+        raise MixerError(f"the doctor exits with {done.returncode}, but says that can_run is {told['can_run']}")
+    return told
+
+
+def tabulate(matrix: Matrix) -> tuple[list[str], list[list[str]]]:
+    """Return the table for people: columns, and a row a release.
+
+    A figure is the largest difference of all models of that flavour and architecture, in brackets where nothing was
+    promised; `no` stands where nothing was promised and nothing runs.
+    """
+    kinds = list(dict.fromkeys((cell.flavour, cell.architecture) for row in matrix.rows for cell in row.cells))
+    columns = ["TensorFlow", "Python", "NumPy", "Keras", *(f"{flavour}, {size}" for flavour, size in kinds)]
+    rows = []
+    for row in matrix.rows:
+        versions = [row.tensorflow or row.release, row.python or "", row.numpy or "", row.keras or ""]
+        found = [[cell for cell in row.cells if (cell.flavour, cell.architecture) == kind] for kind in kinds]
+        rows.append([*versions, *("not run" if not row.cells else _summarise(cells) for cells in found)])
+    return columns, rows
+
+
+def _summarise(cells: Sequence[Cell]) -> str:
+    if any(cell.problem for cell in cells):
+        return "**failed**"
+    if any(cell.failure for cell in cells):
+        return "no"
+    worst = f"{max(cell.worst or 0.0 for cell in cells):.1e}"
+    return worst if all(cell.promised for cell in cells) else f"({worst})"
+
+
+def describe(cell: Cell) -> str:
+    """Say in a line what came of a cell."""
+    if cell.failure is not None:
+        return f"{cell.verdict}: {cell.failure}"
+    return f"{cell.verdict}: {cell.passed} checks, worst difference {cell.worst:.1e}"
