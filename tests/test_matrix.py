@@ -352,7 +352,7 @@ def test_the_matrix_is_real(tmp_path):
     found = Matrix.read(tmp_path / "matrix.json")
     assert [one.release for one in found.rows] == releases.split(",")
     for one in found.rows:
-        assert one.tensorflow.startswith(one.release), one.not_run
+        assert one.tensorflow.replace("-", "").startswith(one.release), one.not_run  # 2.22.0-rc0 is 2.22.0rc0
         assert len(one.cells) == 2 * len(TESTING_HANDLES)
         for each in one.cells:
             promised = FLAVOURS[each.flavour].runs_in(one.release)
