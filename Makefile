@@ -5,6 +5,9 @@ OUT ?= build
 VERSION ?= 2
 FLAVOUR ?= native
 HANDLES ?=
+TO ?=
+PUBLISHER ?=
+ASSETS ?=
 PYTEST ?=
 JOBS ?= auto
 VENV ?= .venv
@@ -15,7 +18,7 @@ READY := $(VENV)/.ready-$(TAG)
 RUN := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo convert-all parity test lint types whole browser matrix lock clean
+.PHONY: help setup demo convert-all parity republish test lint types whole browser matrix bench lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -41,6 +44,10 @@ convert-all: $(READY)  ## fetch, convert and check the handles from SOURCE into 
 parity: $(READY)  ## check what was converted with the full set; writes OUT/index.html and OUT/parity.xml
 	$(RUN) convert validate --set full --source "$(SOURCE)" --out "$(OUT)" --version $(VERSION) --flavour $(FLAVOUR) $(HANDLES)
 
+republish: $(READY)  ## make and publish new versions of what is out of date: TO=DEST PUBLISHER=name ASSETS=URL
+	$(RUN) convert republish --to "$(TO)" --publisher "$(PUBLISHER)" --assets "$(ASSETS)" --source "$(SOURCE)" \
+	  --out "$(OUT)" --flavour $(FLAVOUR) $(HANDLES)
+
 test: lint types  ## lint, types, tests (offline; tiny models)
 	$(RUN) pytest -n $(JOBS) --maxprocesses 4 -m 'not whole and not browser and not matrix' $(PYTEST)
 
@@ -59,6 +66,9 @@ browser: $(READY)  ## tests of the page in a real browser (Chromium and its driv
 
 matrix: $(READY)  ## run models in each TensorFlow release; writes OUT/matrix.json
 	$(RUN) convert matrix --out "$(OUT)"
+
+bench: $(READY)  ## measure conversion, running and starting models; writes OUT/bench (no HANDLES: all)
+	$(RUN) convert bench --out "$(OUT)/bench" $(HANDLES)
 
 lock: $(READY)  ## resolve the packages anew for each Python
 	for minor in 11 12 13; do \

@@ -5,7 +5,6 @@ chunk is copied to where it stays and searched for NaN and infinity while it is 
 architecture takes no memory, and after the first problem nothing is kept.
 """
 
-import functools
 import io
 import math
 import os
@@ -21,9 +20,7 @@ from numpy.typing import NDArray
 from convert.archive import CHUNK, UNREADABLE, CheckpointError, Progress, Reader, opened, read_contents
 from models.catalog import CHECKPOINTS, Architecture, Head, Shape
 from models.errors import MixerError
-
-Params = dict[str, Any]
-"""Arrays nested by name: `params["MixerBlock_0"]["token_mixing"]["Dense_0"]["kernel"]`, NumPy float32."""
+from models.params import Params, nest
 
 _LISTED = 8  # problems of one kind that are spelled out
 _KINDS = ("missing", "unexpected", "misshapen", "mistyped", "non-finite", "damaged")
@@ -78,24 +75,6 @@ def load_checkpoint(
         raise CheckpointError(f"{path} changed while it was read. Wait until it is written, then try again.")
     params, num_classes = content.finish(path)
     return LoadedCheckpoint(params, num_classes, reader.sha256.hexdigest(), before.st_size)
-
-
-def flatten(params: Params) -> dict[str, NDArray[np.float32]]:
-    """Return the arrays of nested parameters by their names in the checkpoint, `a/b/c`."""
-    flat: dict[str, NDArray[np.float32]] = {}
-    for name, value in params.items():
-        inner = {f"{name}/{rest}": leaf for rest, leaf in flatten(value).items()} if isinstance(value, dict) else {}
-        flat |= inner or {name: value}
-    return flat
-
-
-def nest(flat: dict[str, NDArray[np.float32]]) -> Params:
-    """Return arrays by their names `a/b/c` as nested parameters: the inverse of `flatten`."""
-    params: Params = {}
-    for name, array in flat.items():
-        *groups, leaf = name.split("/")
-        functools.reduce(lambda node, group: node.setdefault(group, {}), groups, params)[leaf] = array
-    return params
 
 
 class _Content:

@@ -149,12 +149,17 @@ def look(checkpoint: Checkpoint, *, source: str = BUCKET, cache: Path | None = N
     if isinstance(bucket, Path):
         path = _from_directory(checkpoint, bucket).path
         hashes = hash_file(path)
-        return SourceObject(str(path), hashes.size, hashes.md5, hashes.sha256)
+        return SourceObject(file_url(checkpoint.object), hashes.size, hashes.md5, hashes.sha256)
     url = f"{bucket}/{checkpoint.object}"
     slot = Slot((cache or default_cache()).absolute(), url.removeprefix("gs://"))
     slot.prepare()
     stored = gsutil.stat(url, slot.state)
     return SourceObject(url, stored.size, stored.md5, None)
+
+
+def file_url(name: str) -> str:
+    """Return what a record says of a file of this disk: its name, but not where it lies, which is nobody's business."""
+    return f"file:{name}"
 
 
 def parse_source(source: str) -> str | Path:
@@ -193,7 +198,7 @@ def _from_directory(checkpoint: Checkpoint, folder: Path) -> FetchedFile:
             f".npz; found {', '.join(nearest)}. Put the file there, or give another --source "
             "(`mixer-jax2tf seed DIR` makes one to try things with)."
         )
-    return FetchedFile(path, checkpoint.object, str(path), path.stat().st_size, 0)
+    return FetchedFile(path, checkpoint.object, file_url(checkpoint.object), path.stat().st_size, 0)
 
 
 def _refuse_difference(stored: StoredObject, entry: Digest | None) -> None:

@@ -11,8 +11,9 @@ import jax
 import tensorflow as tf
 from jax.experimental import jax2tf
 
-from models.catalog import Handle
+from models.catalog import Architecture, Handle
 from models.mixer import MlpMixer
+from models.signatures import OUTPUT, TOKEN_FEATURES
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 """Where the artifact may run; without the list, only on the platform that made it."""
@@ -23,8 +24,8 @@ CALLING_CONVENTION = 9
 Apply = Callable[[Mapping[str, Any], jax.Array], Any]
 """An apply function in JAX, of nested parameters and images; gives an array, or any tree of arrays."""
 
-TensorFlowFunction = Callable[[Mapping[str, Any], tf.Tensor], tf.Tensor]
-"""Takes nested parameters and images `[batch, height, width, 3]`, gives outputs `[batch, n]`; float32 throughout."""
+TensorFlowFunction = Callable[[Mapping[str, Any], tf.Tensor], Any]
+"""Takes nested parameters and images `[batch, height, width, 3]`, gives what the apply function does."""
 
 
 def native_function(handle: Handle) -> TensorFlowFunction:
@@ -33,9 +34,26 @@ def native_function(handle: Handle) -> TensorFlowFunction:
 
 
 def handle_apply(handle: Handle) -> Apply:
-    """Return the handle's apply function in JAX."""
-    model = MlpMixer(handle.checkpoint.architecture, handle.num_classes)
-    return lambda params, images: model.apply({"params": params}, images)
+    """Return the handle's apply function in JAX: it gives logits, or a dictionary of features and token features."""
+    return mixer_apply(handle.checkpoint.architecture, handle.num_classes)
+
+
+def mixer_apply(architecture: Architecture, num_classes: int | None) -> Apply:
+    """Return the apply function of a Mixer with a head of `num_classes`, or (None) of a feature extractor."""
+    model = MlpMixer(architecture, num_classes)
+    if num_classes is not None:
+        return lambda params, images: model.apply({"params": params}, images)
+
+    def apply(params: Mapping[str, Any], images: jax.Array) -> dict[str, jax.Array]:
+        features, state = model.apply(
+            {"params": params},
+            images,
+            mutable=["intermediates"],
+            capture_intermediates=lambda module, _: module.name == "pre_head_layer_norm",
+        )
+        return {OUTPUT: features, TOKEN_FEATURES: state["intermediates"]["pre_head_layer_norm"]["__call__"][0]}
+
+    return apply
 
 
 def to_tensorflow(apply: Apply) -> TensorFlowFunction:

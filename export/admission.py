@@ -1,15 +1,16 @@
-"""What may leave: a model that is proven, packed, of known origin and made from committed sources."""
+"""What may leave: a model that is proven, packed, described, of known origin and made from committed sources."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from export import cards
 from export.destination import Destination
 from export.siblings import Siblings
+from export.subject import is_catalogued
 from export.verify import verify
-from models.catalog import GRAPH_SUFFIX, select_handles
 from models.digests import DigestTable
-from models.errors import MixerError, UsageError
+from models.errors import MixerError
 from models.files import Hashes, hash_file
 from models.records import Manifest
 
@@ -27,6 +28,8 @@ class Rules:
     """Of the checkpoint, under a handle of the catalog; tests and measurements allow others."""
     allow_dirty: bool = False
     """Whether it may be made from sources that no commit names."""
+    needs_card: bool = True
+    """Whether its page must stand beside it; tests and measurements do without one, no option of a command does."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,12 @@ def admit(destination: Destination, rules: Rules) -> Admitted:
         *_differences(siblings),
         *_identity_problems(manifest, destination),
         *_origin_problems(manifest, destination.handle, rules),
+        *_place_problems(manifest),
         *([] if rules.allow_dirty else _source_problems(manifest)),
+        *(cards.faults(siblings, destination.handle) if rules.needs_card or siblings.card.is_file() else ()),
     ]
+    if not problems and siblings.card.is_file():  # else something is wrong with what the card is compared with
+        problems += cards.differences(destination)
     if problems:
         said = "".join(f"\n  {problem}" for problem in problems)
         raise MixerError(f"version {destination.version} may not be published:{said}")
@@ -91,7 +98,7 @@ def _identity_problems(manifest: Manifest, destination: Destination) -> Iterator
 
 def _origin_problems(manifest: Manifest, name: str, rules: Rules) -> Iterator[str]:
     checkpoint = manifest.checkpoint
-    catalogued = _is_catalogued(name)
+    catalogued = is_catalogued(name)
     allowed = rules.origins if catalogued else frozenset({"own"})
     if checkpoint.origin not in allowed:
         whose = "a handle of the catalog" if catalogued else "a name of one's own"
@@ -109,12 +116,13 @@ def _origin_problems(manifest: Manifest, name: str, rules: Rules) -> Iterator[st
             )
 
 
-def _is_catalogued(name: str) -> bool:
-    try:
-        select_handles([name.removesuffix(GRAPH_SUFFIX)])
-    except UsageError:
-        return False
-    return True
+def _place_problems(manifest: Manifest) -> Iterator[str]:
+    url = manifest.checkpoint.url
+    if ("://" not in url and not url.startswith("file:")) or url.startswith("file:/"):  # as manifests had it once
+        yield (
+            "its manifest tells where the checkpoint lay on the disk of whoever made it, which would be published: "
+            "convert it again (--overwrite)"
+        )
 
 
 def _source_problems(manifest: Manifest) -> Iterator[str]:

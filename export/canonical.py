@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
+from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
@@ -26,7 +27,9 @@ UNKNOWN_TO_OLD = "DisableCopyOnRead"
 
 ARGUMENT_NAME = "_user_specified_name"
 
-COUNTED_FUNCTION = re.compile(r"(?P<base>__\w+?)_(?P<count>\d+)")
+COUNTED_FUNCTION = re.compile(r"(?P<base>\w+?)_(?P<count>\d+)")
+"""Those of a loop bear no mark of their own: `map_while_body_549`."""
+
 COUNTED_GRADIENT = re.compile(r"(?P<base>CustomGradient)-(?P<count>\d+)")
 
 
@@ -105,6 +108,7 @@ def _number_anew(meta_graph: MetaGraphDef) -> None:
     names = functions | gradients
     for function in library.function:
         function.signature.name = names[function.signature.name]
+        _rename_arguments(function, names)
     for gradient in library.registered_gradients:
         gradient.gradient_func = names[gradient.gradient_func]
         gradient.registered_op_type = names[gradient.registered_op_type]
@@ -128,6 +132,17 @@ def _renumbered(names: Iterable[str], pattern: re.Pattern[str]) -> dict[str, str
         name: name[: match.start("count")] + str(index) if (match := found[name]) else name
         for index, name in enumerate(order)
     }
+
+
+def _rename_arguments(function: FunctionDef, names: Mapping[str, str]) -> None:
+    """Rename the arguments that are named after a function: of a loop, what its condition does not use."""
+    for argument in function.signature.input_arg:
+        old = argument.name
+        mentioned = [name for name in names if f"{name}___" in old]
+        for name in mentioned:
+            argument.name = argument.name.replace(f"{name}___", f"{names[name]}___")
+        for node in function.node_def if mentioned else ():
+            _replace(node.input, [re.sub(rf"^(\^?){old}(?=:|$)", rf"\1{argument.name}", given) for given in node.input])
 
 
 def _rename_in_attribute(value: AttrValue, names: Mapping[str, str]) -> None:

@@ -11,6 +11,10 @@ from pathlib import Path
 from models.errors import MixerError, UsageError
 from models.records import Manifest, write_atomically
 
+_OF_A_MAKE = ("evidence.npz", "md", "provenance.json.sig", "provenance.json", "tar.gz", "report.json", "manifest.json")
+"""Suffixes of a model's siblings, each before what it tells of."""
+_CARD = b"# Module "
+
 
 @dataclass(frozen=True)
 class Destination:
@@ -39,6 +43,18 @@ class Destination:
     def evidence(self) -> Path:
         """The outputs that the report was made from, where the full set was run."""
         return self._sibling("evidence.npz")
+
+    @property
+    def of_this_make(self) -> tuple[Path, ...]:
+        """What stands beside the SavedModel that was written of it and is of no use to another: records, archive, card.
+
+        What only has the name of one is not among them: an archive that no provenance tells of, a page that is no card.
+        """
+        found = [path for suffix in _OF_A_MAKE if (path := self._sibling(suffix)).is_file()]
+        archive, card = self._sibling("tar.gz"), self._sibling("md")
+        if not self._sibling("provenance.json").is_file():
+            found = [path for path in found if path != archive]
+        return tuple(path for path in found if path != card or _starts_as_a_card(path))
 
     def _sibling(self, suffix: str) -> Path:
         return self.directory.with_name(f"{self.version}.{suffix}")
@@ -75,6 +91,11 @@ class Destination:
                 f"{self.directory} holds files that were not written with it ({', '.join(strange[:5])}), so it is left "
                 "alone: move them away, or give another --out."
             )
+
+
+def _starts_as_a_card(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_CARD)) == _CARD
 
 
 def _of_a_model(path: Path) -> bool:
@@ -138,8 +159,8 @@ def _make_stage(destination: Destination) -> Path:
 def install(stage: Path, destination: Destination, manifest: Manifest, *, overwrite: bool) -> None:
     """Put a finished stage in its place, its manifest first, so that a directory without manifest is not ours.
 
-    An old version goes aside before, with its manifest, report and evidence, and is deleted after; if anything fails
-    between, all come back.
+    An old version goes aside before, with all that was written of it (manifest, report, archive, card, ...), and is
+    deleted after; if anything fails between, all come back.
 
     Raises:
         UsageError: something stands there and `overwrite` is not given, or it is not a SavedModel.
@@ -154,9 +175,8 @@ def install(stage: Path, destination: Destination, manifest: Manifest, *, overwr
     old.mkdir()
     try:
         # The directory last: where it is aside, what stands in place is its successor's.
-        for path in (destination.evidence, destination.report, destination.manifest, destination.directory):
-            if os.path.lexists(path):
-                path.rename(old / path.name)
+        for path in (*destination.of_this_make, destination.directory):
+            path.rename(old / path.name)
         _place(stage, destination, manifest)
     except BaseException:
         _put_back(old, destination)

@@ -9,14 +9,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from export.warmup import write_warmup
 from models.catalog import LICENSE, Handle
 from models.citations import CITATIONS
 from models.flavours import FLAVOURS
 from models.provenance import ROOT
 from models.records import CheckpointRecord
+from models.signatures import SERVING_DEFAULT, signatures_of
 
 FOLDER = "assets.extra"
-PREPROCESSING = "RGB, (pixel - 127.5) / 127.5 of pixels from 0 to 255"
 
 
 def write_extras(
@@ -30,6 +31,7 @@ def write_extras(
     folder = directory / FOLDER
     folder.mkdir()
     (folder / "model.json").write_text(json.dumps(facts(handle, version, checkpoint, labels), indent=1) + "\n")
+    write_warmup(folder, handle)
     training = handle.checkpoint.training
     if training.license == LICENSE:
         (folder / "LICENSE").write_bytes((ROOT / "LICENSE").read_bytes())
@@ -43,8 +45,8 @@ def facts(handle: Handle, version: int, checkpoint: CheckpointRecord, labels: Pa
         handle.checkpoint.training,
         FLAVOURS[handle.flavour],
     )
-    size = architecture.image_size
-    classes = handle.head == "classification"
+    signatures = {signature.name: signature.facts(handle) for signature in signatures_of(handle)}
+    default = signatures[SERVING_DEFAULT]
     return {
         "schema_version": 1,
         "handle": handle.name,
@@ -55,20 +57,9 @@ def facts(handle: Handle, version: int, checkpoint: CheckpointRecord, labels: Pa
         "parameters": handle.parameters,
         "trained_on": training.data,
         "method": training.method,
-        "input": {
-            "name": "inputs",
-            "shape": [None, size, size, 3],
-            "dtype": "float32",
-            "range": [-1, 1],
-            "preprocessing": PREPROCESSING,
-        },
-        "output": {
-            "name": "output_0",
-            "shape": [None, handle.outputs],
-            "dtype": "float32",
-            "meaning": "logits" if classes else "features: the mean of the tokens after the last norm",
-            "classes": f"assets/{labels.name}" if labels else None,
-        },
+        "input": {**default["input"], "range": [-1, 1]},
+        "output": {**default["output"], "classes": f"assets/{labels.name}" if labels else None},
+        "signatures": signatures,
         "checkpoint": {"object": checkpoint.object, "sha256": checkpoint.sha256, "origin": checkpoint.origin},
         "license": training.license,
         "papers": list(training.papers),

@@ -6,7 +6,7 @@ anew, so that the same model gives the same bytes.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +35,20 @@ def write_onnx(saved_model: Path, path: Path) -> None:
     signature = model_in_tensorflow.signatures["serving_default"]
     frozen = convert_variables_to_constants_v2(signature)
     definition = frozen.graph.as_graph_def()
-    weights = dict(_take_weights(definition, {name for _, name in _captures(signature)}))
+    captures = {placeholder: variable for variable, placeholder in _captures(signature)}
+    taken = dict(_take_weights(definition, captures.keys()))
+    weights = {name: taken[name] for name in sorted(taken, key=captures.__getitem__)}  # as the optimiser has no order
     (output,) = (tensor.name for tensor in frozen.outputs)
     inputs = [f"{name}:0" for name in (INPUT_NAME, *weights)]
     model, _ = tf2onnx.convert.from_graph_def(
         definition, name="mixer", input_names=inputs, output_names=[output], opset=OPSET
     )
     fixed = {f"{INPUT_NAME}:0": INPUT_NAME, output: OUTPUT_NAME}
-    fixed |= {f"{name}:0": variable for variable, name in _captures(signature)}
+    fixed |= {f"{name}:0": variable for name, variable in captures.items()}
     _name_anew(model.graph, fixed)
     del model.graph.input[1:]
     initializers = {fixed[f"{name}:0"]: values for name, values in weights.items()}
-    model.graph.initializer.extend(onnx.numpy_helper.from_array(initializers[name], name) for name in initializers)
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in initializers.items())
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
 
@@ -58,7 +60,7 @@ def _captures(signature: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 (a c
         yield names[id(handle)], placeholder.op.name
 
 
-def _take_weights(definition: Any, names: set[str]) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 (a GraphDef)
+def _take_weights(definition: Any, names: Container[str]) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 (a GraphDef)
     """Turn the constants of these names into inputs, and yield their values."""
     for node in definition.node:
         if node.name in names:

@@ -1,6 +1,6 @@
 """What was published last against what would be made now: which models need a new version, and why."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,14 +65,16 @@ def compare_with_published(handle: str, store: Store, source: SourceObject, now:
     if latest is None:
         return Standing(handle, None, DEFAULT_VERSION, ("it was never published",))
     manifest = read_manifest(store, handle, latest)
-    entry = _recorded_md5(manifest.checkpoint, now.digests)
-    known = source.sha256 is not None or (source.md5 is not None and entry is not None)
+    was = manifest.checkpoint
+    md5, sha256 = _recorded_md5(was, now.digests), _known_sha256(was.object, source, now.digests)
+    known = sha256 is not None or (source.md5 is not None and md5 is not None)
     unknown = (
-        f"{manifest.checkpoint.object} has the published size, but no digest that both know: models/digests.json has "
-        f"no entry of sha256 {manifest.checkpoint.sha256}"
+        f"{was.object} has the published size, but no digest that both know: models/digests.json has no entry of "
+        f"sha256 {was.sha256}"
     )
-    unsure = not known and source.size == manifest.checkpoint.size
-    reasons = (*_checkpoint_reasons(manifest.checkpoint, source, entry), *_pipeline_reasons(manifest, now))
+    unsure = not known and source.size == was.size
+    pairs = (("size", source.size, was.size), ("sha256", sha256, was.sha256), ("md5", source.md5, md5))
+    reasons = (*_checkpoint_reasons(was.object, pairs), *_pipeline_reasons(manifest, now))
     return Standing(handle, latest, latest + 1, reasons, (unknown,) if unsure else ())
 
 
@@ -83,15 +85,20 @@ def _recorded_md5(checkpoint: CheckpointRecord, digests: DigestTable) -> str | N
     return next((entry.md5 for entry in same), None)
 
 
-def _checkpoint_reasons(checkpoint: CheckpointRecord, source: SourceObject, md5: str | None) -> Iterator[str]:
-    pairs = (
-        ("size", source.size, checkpoint.size),
-        ("sha256", source.sha256, checkpoint.sha256),
-        ("md5", source.md5, md5),
+def _known_sha256(name: str, source: SourceObject, digests: DigestTable) -> str | None:
+    """Return the SHA-256 of the source's file: its own, or that of the recorded file of this size and MD5."""
+    same = (
+        entry.sha256
+        for entry in digests.entries
+        if (entry.object, entry.size, entry.md5) == (name, source.size, source.md5)
     )
+    return source.sha256 or next(same, None)
+
+
+def _checkpoint_reasons(name: str, pairs: Iterable[tuple[str, object, object]]) -> Iterator[str]:
     for what, is_now, was in pairs:
         if None not in (is_now, was) and is_now != was:
-            yield f"the checkpoint {checkpoint.object} changed: {what} {was} is now {is_now}"
+            yield f"the checkpoint {name} changed: {what} {was} is now {is_now}"
             return
 
 

@@ -1,8 +1,8 @@
 """A packed model to where it is published: whole, once, and never over another.
 
-Layout: `<handle>/<version>.{tar.gz,manifest.json,report.json,provenance.json}` (and `.md`, `.provenance.json.sig` where
-they exist), then `<handle>/index.json`, which lists what is there whole. What is there already, with equal bytes, is
-not sent again; so a publication that was interrupted is finished by the next one.
+Layout: `<handle>/<version>.{tar.gz,manifest.json,report.json,provenance.json,md}` (and `.provenance.json.sig` where it
+exists), then `<handle>/index.json`, which lists what is there whole. What is there already, with equal bytes, is not
+sent again; so a publication that was interrupted is finished by the next one.
 """
 
 import re

@@ -28,7 +28,8 @@ def signer(key: Path) -> Signer:
     from model_signing import signing
 
     try:
-        config = signing.Config().use_elliptic_key_signer(private_key=key)
+        config = signing.Config()  # type: ignore[no-untyped-call]
+        config.use_elliptic_key_signer(private_key=key)
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(
             f"--sign-key {key} is no private key to sign with ({type(error).__name__}: {error}): expected a PEM file "

@@ -38,6 +38,8 @@ Flavour = Literal["native", "graph"]
 """How a model is written in TensorFlow: with JAX's own lowering as one operation, or in plain operations."""
 
 GRAPH_SUFFIX = "-graph"
+RESERVED_SUFFIXES = (GRAPH_SUFFIX, "-litert", "-onnx", "-openvino")
+"""Of names that a model's other flavour and its exports get, and no model of one's own."""
 
 Shape = tuple[int, ...]
 
@@ -270,6 +272,10 @@ def own_handle(template: Handle, name: str, num_classes: int) -> Handle:
     """
     if name.removesuffix(GRAPH_SUFFIX) in _ALL_HANDLES:
         raise UsageError(f"--name {name!r} belongs to the catalog: give your own model a name of its own.")
+    if name.endswith(RESERVED_SUFFIXES):
+        raise UsageError(
+            f"--name {name!r} ends as what is made of a model does ({', '.join(RESERVED_SUFFIXES)}): give another name."
+        )
     if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,99}", name):
         raise UsageError(
             f"--name {name!r} cannot name a model: expected lower-case letters, digits, '_', '-' and '.', "

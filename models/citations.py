@@ -1,4 +1,6 @@
-"""How to cite what the weights come from: one BibTeX entry a paper, by its address on arXiv."""
+"""How to cite what the weights come from, and what others measured of them, each figure with its source."""
+
+from dataclasses import dataclass
 
 from models.catalog import MIXER_PAPER, SAM_PAPER, VIT_SAM_PAPER
 
@@ -30,3 +32,39 @@ CITATIONS: dict[str, str] = {
 }
 """,
 }
+"""One BibTeX entry a paper, by its address on arXiv."""
+
+
+@dataclass(frozen=True)
+class CitedAccuracy:
+    """Somebody's figure: `top1` in per cent on the validation set of ImageNet-1k, not measured here."""
+
+    top1: float
+    source: str
+    url: str
+
+
+_KECAM = "https://github.com/leondgarse/keras_cv_attention_models/tree/main/keras_cv_attention_models/mlp_family"
+VERSION_1_PAGE = "https://github.com/tensorflow/tfhub.dev/blob/master/assets/docs/sayakpaul/collections/mlp-mixer/1.md"
+"""The collection as it was published in 2021, by TensorFlow Hub's own repository."""
+
+
+def _paper(top1: float) -> CitedAccuracy:
+    return CitedAccuracy(top1, "the paper", MIXER_PAPER)
+
+
+def _kecam(top1: float) -> CitedAccuracy:
+    return CitedAccuracy(top1, "the table of keras_cv_attention_models", _KECAM)
+
+
+def _version_1(top1: float) -> CitedAccuracy:
+    return CitedAccuracy(top1, "version 1 of this collection, whose evidence is no longer to be had", VERSION_1_PAGE)
+
+
+ACCURACIES: dict[str, tuple[CitedAccuracy, ...]] = {
+    "b16_sam": (_kecam(77.36), _version_1(75.58)),
+    "b32_sam": (_kecam(72.47),),
+    "b16_i1k": (_paper(76.44), _version_1(75.31)),
+    "l16_i1k": (_paper(71.76),),
+}
+"""By checkpoint, its head included; of the others none is known."""

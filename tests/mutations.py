@@ -21,13 +21,14 @@ import numpy as np
 import tensorflow as tf
 from jax.experimental import jax2tf
 
-from convert.checkpoint import LoadedCheckpoint, load_checkpoint, nest
+from convert.checkpoint import LoadedCheckpoint, load_checkpoint
 from convert.graph import graph_function
 from convert.native import native_function
 from convert.seeded import seeded_arrays, write_seeded
 from export.saved_model import write_saved_model
 from models import mixer
 from models.catalog import SQUARE_HANDLES, TESTING_HANDLES, Checkpoint, Handle
+from models.params import flatten, nest
 from validation.images import gate_inputs
 from validation.outputs import judge
 from validation.parity import GATE_ORACLE, GATE_PLAN, Findings, check_parity
@@ -201,7 +202,7 @@ def giving(change):
 
 def swap(params, *, left, right):
     """Return parameters in which two groups changed places; a group is named by its path."""
-    flat = dict(flatten(params))
+    flat = flatten(params)
     exchanged = {}
     for name, value in flat.items():
         for here, there in ((left, right), (right, left)):
@@ -228,17 +229,9 @@ def exchange_mixings(params):
 
 
 def transpose_a_kernel(params):
-    flat = dict(flatten(params))
+    flat = flatten(params)
     name = "MixerBlock_2/token_mixing/Dense_0/kernel"
     return nest(flat | {name: tf.transpose(flat[name])})
-
-
-def flatten(params, prefix=""):
-    for name, value in params.items():
-        if isinstance(value, dict):
-            yield from flatten(value, f"{prefix}{name}/")
-        else:
-            yield f"{prefix}{name}", value
 
 
 # --- the variables are others ---
@@ -248,7 +241,7 @@ def holding(change):
     """The right computation on other variables."""
 
     def make(bench):
-        flat = {name: np.copy(value) for name, value in flatten(bench.params)}
+        flat = {name: np.copy(value) for name, value in flatten(bench.params).items()}
         return bench.check(params=nest(change(flat)))
 
     return make
@@ -277,7 +270,8 @@ def cut_the_head(bench):
     """A head of ten classes."""
     training = replace(bench.handle.checkpoint.training, num_classes=10)
     other = replace(bench.handle, checkpoint=replace(bench.handle.checkpoint, training=training))
-    flat = {name: value[..., :10] if name.startswith("head/") else value for name, value in flatten(bench.params)}
+    arrays = flatten(bench.params).items()
+    flat = {name: value[..., :10] if name.startswith("head/") else value for name, value in arrays}
     return bench.check(native_function(other), nest(flat))
 
 

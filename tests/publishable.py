@@ -3,18 +3,26 @@
 import hashlib
 import random
 
+from export.cards import write_model_cards
 from export.destination import Destination
 from export.manifest import digest_files
-from models.catalog import TESTING_HANDLES
+from export.subject import Where
+from models.catalog import TESTING_HANDLES, select_handles
 from models.records import CheckpointRecord, Manifest, Report
 
 HANDLE = next(iter(TESTING_HANDLES))
 CHECKPOINT = TESTING_HANDLES[HANDLE].checkpoint
 WEIGHTS = "variables/variables.data-00000-of-00001"
+WHERE = Where("somebody", "https://models.example/mixers")
 
 
-def write_model(out, *, handle=HANDLE, version=2, size=20_000, seed=0, report=None, checkpoint=None, **changes):
-    """Write a model of `size` bytes of weights with manifest and report; `changes` are of the manifest."""
+def write_model(
+    out, *, handle=HANDLE, version=2, size=20_000, seed=0, report=None, checkpoint=None, more=None, **changes
+):
+    """Write a model of `size` bytes of weights with manifest and report; `changes` are of the manifest.
+
+    `more` are files to write besides, or in the place of those that every model gets; None as contents leaves one out.
+    """
     destination = Destination(out, handle, version)
     directory = destination.directory
     files = {
@@ -23,8 +31,10 @@ def write_model(out, *, handle=HANDLE, version=2, size=20_000, seed=0, report=No
         WEIGHTS: random.Random(seed).randbytes(size),  # noqa: S311
         "variables/variables.index": b"index",
         "assets/labels.txt": "a\nü\n".encode(),
-    }
+    } | (more or {})
     for name, content in files.items():
+        if content is None:
+            continue
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -52,6 +62,24 @@ def write_model(out, *, handle=HANDLE, version=2, size=20_000, seed=0, report=No
     return destination
 
 
+def write_catalogued(out, name, *, flavour="native", checkpoint=None, report=None, **changes):
+    """Write a model under a handle of the catalog, with the manifest that it would have; the files are made up."""
+    handle = select_handles([name])[0].in_flavour(flavour)
+    source, architecture = handle.checkpoint, handle.checkpoint.architecture
+    record = {"name": source.name, "object": source.object, "url": source.url} | (checkpoint or {})
+    fields = {
+        "flavour": flavour,
+        "head": handle.head,
+        "architecture": architecture.name,
+        "image_size": architecture.image_size,
+        "num_classes": handle.num_classes,
+        "parameters": handle.parameters,
+        "platforms": ("cpu", "cuda", "rocm", "tpu"),
+    }
+    said = {"not_checked": ("cuda, rocm, tpu: exported, not run",)} | (report or {})
+    return write_model(out, handle=handle.name, checkpoint=record, report=said, **(fields | changes))
+
+
 def checkpoint_record(**changes):
     fields = {
         "name": CHECKPOINT.name,
@@ -72,12 +100,12 @@ def write_report(destination, manifest, **changes):
         "flavour": manifest.flavour,
         "origin": manifest.checkpoint.origin,
         "manifest_sha256": hashlib.sha256(manifest.to_bytes()).hexdigest(),
-        "inputs_set": "gate",
+        "inputs_set": "full",
         "inputs_sha256": "b" * 64,
         "comparisons": (),
         "variables": {"compared": 1, "different": ()},
         "gradients": None,
-        "fine_tunable": None,
+        "fine_tunable": True,
         "depth": (),
         "consumer": (),
         "reference": None,
@@ -89,6 +117,11 @@ def write_report(destination, manifest, **changes):
         "validator_sha256": "d" * 64,
     }
     destination.report.write_bytes(Report(**(fields | changes)).to_bytes())
+
+
+def write_card(destination, where=WHERE):
+    """Write what people read of a model; needs a report that can speak of gradients."""
+    return write_model_cards(destination, where)
 
 
 def tree(folder):

@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from export import canonical
+from export import canonical, warmup
 from export.canonical import rewrite_saved_model
 from models.catalog import DEFAULT_VERSION, HANDLES, TESTING_HANDLES
 from models.errors import MixerError
@@ -113,7 +113,7 @@ def test_no_file_names_a_path_a_user_or_a_host(tiny_build, name):
 @each_module
 def test_the_parts_of_a_model_are_these(tiny_build, name):
     expected = {"saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"}
-    expected |= {f"assets.extra/{file}" for file in ("model.json", "LICENSE", "CITATION.bib")}
+    expected |= {f"assets.extra/{file}" for file in ("model.json", "LICENSE", "CITATION.bib", warmup.FILE)}
     expected |= {"assets/labels_1k.txt"} if "classification" in name else set()
     assert digests(directory_of(tiny_build, name)).keys() == expected
 

@@ -13,12 +13,15 @@ from models.catalog import (
     HEADS,
     LABELS_1K,
     LABELS_21K,
+    RESERVED_SUFFIXES,
     SQUARE_HANDLES,
     TESTING_HANDLES,
     own_handle,
     select_handles,
 )
 from models.errors import UsageError
+from models.flavours import FLAVOURS
+from models.formats import FORMATS
 
 NAMES_OF_VERSION_1 = [
     "mixer_b16_sam_classification",
@@ -199,6 +202,22 @@ def test_own_handle_refuses_a_name_of_the_catalog(name):
 def test_own_handle_refuses_what_cannot_name_a_directory(name):
     with pytest.raises(UsageError, match=r"cannot name a model: expected lower-case letters, digits"):
         own_handle(HANDLES["mixer_b16_i1k_fe"], name, 10)
+
+
+def test_the_reserved_suffixes_are_those_of_the_flavours_and_formats():
+    others = {HANDLES["mixer_b16_i1k_fe"].in_flavour(flavour).name for flavour in FLAVOURS} - HANDLES.keys()
+    assert {name.removeprefix("mixer_b16_i1k_fe") for name in others} | {f"-{name}" for name in FORMATS} == set(
+        RESERVED_SUFFIXES
+    )
+
+
+@pytest.mark.parametrize("suffix", RESERVED_SUFFIXES)
+def test_own_handle_refuses_the_name_of_what_is_made_of_a_model(suffix):
+    with pytest.raises(UsageError, match=rf"--name 'flowers{suffix}' ends as what is made of a model does \(-graph, "):
+        own_handle(HANDLES["mixer_b16_i1k_fe"], f"flowers{suffix}", 10)
+    with pytest.raises(UsageError, match="ends as what is made"):
+        own_handle(HANDLES["mixer_b16_i1k_fe"], f"mixer_b16_i1k_fe{suffix}".replace("-graph", "x-graph"), 10)
+    assert own_handle(HANDLES["mixer_b16_i1k_fe"], f"flowers{suffix}.2", 10).outputs == 768
 
 
 @pytest.mark.parametrize("name", ["a", "7", "a" * 100, "a.b-c_d"])

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from mutations import flatten, without_gradients
+from mutations import without_gradients
 
-from convert.checkpoint import load_checkpoint, nest
+from convert.checkpoint import load_checkpoint
 from convert.cli import checking, main
 from convert.native import native_function
 from export.saved_model import write_saved_model
 from models.catalog import TESTING_HANDLES
+from models.params import flatten, nest
 from models.records import Report
 from validation.evidence import Evidence
 from validation.images import full_inputs
@@ -168,7 +169,7 @@ def replace_model(build, function, params):
 
 
 def test_corrupted_variables_show_at_the_block_they_belong_to(build, tiny_source, params, no_consumer):
-    flat = {name: np.copy(value) for name, value in flatten(params)}
+    flat = {name: np.copy(value) for name, value in flatten(params).items()}
     flat["MixerBlock_1/token_mixing/Dense_1/kernel"] *= np.float32(1.01)
     replace_model(build, native_function(TESTING_HANDLES[CLASSIFIER]), nest(flat))
     assert validate(tiny_source, build, CLASSIFIER, "--set", "full") == 1

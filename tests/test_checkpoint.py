@@ -17,8 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convert.checkpoint import CheckpointError, flatten, load_checkpoint
+from convert.checkpoint import CheckpointError, load_checkpoint
 from models.catalog import B16, L16, TINY
+from models.params import flatten
 
 SMALL = replace(TINY, name="small", hidden_dim=8, tokens_mlp_dim=4, channels_mlp_dim=6, image_size=16)
 CLASSES = 5

@@ -85,13 +85,13 @@ def build(tiny_build, tmp_path):
 def conversions(monkeypatch):
     """Count the SavedModels that are written."""
     written = []
-    real = export.saved_model.write_saved_model
+    real = export.saved_model.Graph.write
 
-    def count(function, params, directory, **options):
+    def count(graph, arrays, directory, **options):
         written.append(directory.parent.name)
-        real(function, params, directory, **options)
+        real(graph, arrays, directory, **options)
 
-    monkeypatch.setattr(export.saved_model, "write_saved_model", count)
+    monkeypatch.setattr(export.saved_model.Graph, "write", count)
     return written
 
 
@@ -426,14 +426,14 @@ def test_a_missing_checkpoint_fails_its_handles_only(command, run, tiny_source, 
 
 
 def test_an_unexpected_exception_fails_its_handle_only(run, tiny_source, tmp_path, monkeypatch):
-    real = export.saved_model.write_saved_model
+    real = export.saved_model.Graph.write
 
-    def fail(function, params, directory, **options):
-        real(function, params, directory, **options)
-        if "head" in params:
+    def fail(graph, arrays, directory, **options):
+        real(graph, arrays, directory, **options)
+        if "head/bias" in arrays:
             raise RuntimeError("some detail")
 
-    monkeypatch.setattr(export.saved_model, "write_saved_model", fail)
+    monkeypatch.setattr(export.saved_model.Graph, "write", fail)
     result = run("convert-all", *TESTING_HANDLES, "--source", tiny_source, "--out", tmp_path, "--json")
     assert result.status == 1
     assert result.verdicts == {CLASSIFIER: "failed", EXTRACTOR: "passed"}
@@ -567,11 +567,11 @@ def test_the_disk_need_of_all_twelve_is_told(run, tmp_path, monkeypatch):
 
 
 def test_a_write_that_fails_leaves_nothing(run, tiny_source, tmp_path, monkeypatch):
-    def full(function, params, directory, **options):
+    def full(graph, arrays, directory, **options):
         (directory / "half").write_text("half of it")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(export.saved_model, "write_saved_model", full)
+    monkeypatch.setattr(export.saved_model.Graph, "write", full)
     result = run("convert", CLASSIFIER, "--source", tiny_source, "--out", tmp_path)
     assert result.status == 1
     assert "(No space left on device): nothing was left there" in result.err

@@ -13,15 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 from jax.experimental import jax2tf
 
 from convert.checkpoint import load_checkpoint
 from export.saved_model import write_saved_model
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
 from models.mixer import MlpMixer
+from models.signatures import signatures_of
 from validation import consumer
 from validation.consumer import LIMIT
-from validation.consumption import run_consumer
+from validation.consumption import LARGE, run_consumer
 from validation.tolerances import TOLERANCES
 
 FILE = Path(consumer.__file__)
@@ -83,7 +85,7 @@ def test_every_check_is_there_and_none_fails_or_is_absent(results, name):
         check["name"]: check["detail"] for check in checks.values() if check["status"] in ("failed", "absent")
     } == {}
     assert {checks[check]["status"] for check in WAYS_IN + OTHERS} == {"passed"}
-    assert len(checks) == len(WAYS_IN + OTHERS) + 3 * len(consumer.BAD_INPUTS)
+    assert len(checks) == len(WAYS_IN + OTHERS) + 3 * len(consumer.BAD_INPUTS) + 1
     assert all(set(check) == {"name", "status", "detail", "worst"} for check in checks.values())
 
 
@@ -127,6 +129,8 @@ def test_bad_inputs_are_refused_in_words_or_do_no_harm(results, name):
     for way in consumer.BAD_WAYS:
         assert checks[f"NaN, {way}"]["status"] == "accepted"
         assert checks[f"NaN, {way}"]["detail"].startswith(f"outputs (4, {outputs}); NaN went in for 1 images")
+    broken = checks["broken file, serving_bytes"]
+    assert (broken["status"], "Unknown image file format" in broken["detail"]) == ("refused", True)
     said = checks["batch 0, signature"]["detail"]
     assert f"[batch, {SIZE}, {SIZE}, 3], at least one, but found the shape] [0 " in said
     assert f"shape=(None, {SIZE}, {SIZE}, 3)" in checks["wrong height, __call__"]["detail"]
@@ -197,7 +201,7 @@ def test_model_that_does_not_run_is_noticed(tmp_path):
 
 
 def test_careless_graph_fails_on_bad_inputs(tmp_path, monkeypatch):
-    monkeypatch.setattr("export.saved_model._checked", lambda inputs, image_size: inputs)
+    monkeypatch.setattr("export.saved_model.checked", lambda images, image_size: images)
 
     def careless(params, images):
         return tf.reduce_mean(images[:, ::4, ::4], (1, 2)) @ params["kernel"]
@@ -211,6 +215,94 @@ def test_careless_graph_fails_on_bad_inputs(tmp_path, monkeypatch):
     assert consumer._attempt("wrong rank, signature", on)["detail"].startswith("refused, but not in words that help")
     assert consumer._attempt("NaN, __call__", on)["status"] == "accepted"
 
+
+# --- signatures ---
+
+
+@each_handle
+def test_each_signature_is_called_with_what_it_takes(results, name):
+    expected = ", ".join(sorted(signature.name for signature in signatures_of(TESTING_HANDLES[name])))
+    assert by_name(results[name])["signatures"]["detail"] == expected
+
+
+class Averages(tf.Module):
+    """A model of 8 x 8 images whose outputs are means of colours; each signature can be made wrong."""
+
+    def __init__(self, wrong):
+        super().__init__()
+        self.scale = tf.Variable([1.0, 2.0, 4.0])
+        self.half = 128.0 if wrong == "serving_uint8" else 127.5
+        self.method = "bilinear" if wrong == "serving_bytes" else "area"
+        self.share = 1.01 if wrong == "token_features" else 1.0
+        self.forgives = wrong == "broken file"
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 3], tf.float32, name="inputs")])
+    def serving_default(self, inputs):
+        return tf.reduce_mean(inputs, (1, 2)) * self.scale
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 3], tf.uint8, name="images")])
+    def serving_uint8(self, images):
+        return self.serving_default((tf.cast(images, tf.float32) - self.half) / 127.5)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def serving_bytes(self, image_bytes):
+        pixels = tf.map_fn(self.read, image_bytes, fn_output_signature=tf.TensorSpec([8, 8, 3], tf.uint8))
+        return self.serving_default((tf.cast(pixels, tf.float32) - 127.5) / 127.5)
+
+    def read(self, file):
+        if self.forgives:
+            blank = tf.io.encode_png(tf.zeros([9, 9, 3], tf.uint8))
+            file = tf.cond(tf.strings.regex_full_match(file, "no image"), lambda: blank, lambda: file)
+        pixels = tf.io.decode_image(file, channels=3, expand_animations=False)
+        sides = tf.cast(tf.shape(pixels)[:2], tf.float32)
+        sides = tf.cast(tf.round(sides * 9 / tf.reduce_min(sides)), tf.int32)
+        corner = (sides - 8) // 2
+        resized = tf.image.resize(tf.ensure_shape(pixels, [None, None, 3]), sides, self.method)
+        return tf.cast(tf.slice(resized, [corner[0], corner[1], 0], [8, 8, 3]), tf.uint8)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 3], tf.float32, name="inputs")])
+    def token_features(self, inputs):
+        return tf.reshape(inputs, [-1, 64, 3]) * self.scale * self.share
+
+
+def attempt_on(directory, *names, signatures=("serving_uint8", "serving_bytes", "token_features"), wrong=None):
+    """Save a model with these signatures, one of them wrong, and make these checks on it."""
+    model = Averages(wrong)
+    chosen = {name: getattr(model, name) for name in ("serving_default", *signatures)}
+    tf.saved_model.save(model, str(directory), signatures=chosen)
+    on = consumer.Subject(directory=str(directory), inputs=None, expected=None, limit=LIMIT, tf=tf)
+    return [consumer._attempt(name, on) for name in ("load", *names)][1:]
+
+
+def test_right_signatures_pass(tmp_path):
+    signatures, broken = attempt_on(tmp_path, "signatures", "broken file, serving_bytes")
+    assert (signatures["status"], broken["status"]) == ("passed", "refused")
+    assert signatures["detail"] == "serving_bytes, serving_default, serving_uint8, token_features"
+
+
+@pytest.mark.parametrize("wrong", ["serving_uint8", "serving_bytes", "token_features"])
+def test_a_wrong_signature_is_noticed(tmp_path, wrong):
+    (found,) = attempt_on(tmp_path, "signatures", wrong=wrong)
+    assert found["status"] == "failed"
+    assert found["worst"] > 10 * LIMIT
+    assert found["detail"].startswith(f"over the limit of 5e-05: {wrong} is the furthest off of ")
+
+
+def test_a_broken_file_that_is_accepted_is_noticed(tmp_path):
+    found = attempt_on(tmp_path, "signatures", "broken file, serving_bytes", wrong="broken file")
+    assert [check["status"] for check in found] == ["passed", "failed"]
+    assert found[1]["detail"] == "accepted without a word, gives outputs (1, 3); expected a refusal"
+
+
+def test_a_model_of_before_has_one_signature(tmp_path):
+    found = attempt_on(tmp_path, "signatures", "broken file, serving_bytes", signatures=())
+    assert [(check["status"], check["detail"]) for check in found] == [
+        ("passed", "serving_default"),
+        ("absent", "no such signature"),
+    ]
+
+
+# --- processes that end badly ---
 
 STAND_IN = """\
 import importlib.util, os, sys, time, types
@@ -234,6 +326,28 @@ def test_process_that_dies_or_hangs_is_a_failed_check(tmp_path, crash, timeout):
     result = run_consumer(tmp_path, python=str(python), timeout=timeout)
     assert [(check["name"], check["status"]) for check in result["checks"]] == [("load", "passed"), ("next", "failed")]
     assert result["checks"][1]["detail"] == "the process ended in it"
+
+
+def test_large_blocks_are_given_back_to_the_system(tmp_path):
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$MALLOC_MMAP_THRESHOLD_" > "{tmp_path}/told"\n')
+    python.chmod(0o755)
+    run_consumer(tmp_path, python=str(python))
+    assert (tmp_path / "told").read_text() == f"{LARGE}\n"
+
+
+def test_optimizer_and_model_are_emptied_after_training(tiny_build):
+    directory = str(directory_of(tiny_build, "mixer_ti8_seeded_fe"))
+    on = consumer.Subject(directory=directory, inputs=None, expected=None, limit=LIMIT, tf=tf)
+    on.open()
+    model, optimizer = tf.saved_model.load(directory), tf_keras.optimizers.SGD()
+    optimizer.build(model.trainable_variables)
+    on.brief(model)
+    on.brief(optimizer)
+    assert min(variable.numpy().size for variable in [*model.variables, *optimizer.variables]) > 0
+    on.free()
+    assert max(variable.numpy().size for variable in [*model.variables, *optimizer.variables]) == 0
+    assert on.spent == []
 
 
 def test_no_result_says_why(tmp_path):

@@ -261,6 +261,35 @@ def test_overwrite_replaces_the_old_version_and_its_report(destination):
     assert names(destination) == ["2", "2.manifest.json"]
 
 
+SIBLINGS = ("2.evidence.npz", "2.md", "2.provenance.json", "2.provenance.json.sig", "2.report.json", "2.tar.gz")
+
+
+def write_siblings(destination):
+    for name in SIBLINGS:
+        (destination.directory.parent / name).write_text(f"# Module of {name}", encoding="utf-8")
+
+
+def test_overwrite_takes_away_all_that_was_made_of_the_old_version(destination):
+    put(destination, "old")
+    write_siblings(destination)
+    (destination.directory.parent / "11.tar.gz").write_text("of another", encoding="utf-8")
+    put(destination, "new", overwrite=True)
+    assert state(destination) == complete("new") | {"11.tar.gz": "of another"}
+
+
+def test_what_only_has_the_name_of_a_sibling_stays(destination):
+    put(destination, "old")
+    mine = {"2.md": "notes on version 2", "2.tar.gz": "a backup", "2.txt": "more", "2.tar.gz.md5": "of the backup"}
+    for name, text in mine.items():
+        (destination.directory.parent / name).write_text(text, encoding="utf-8")
+    (destination.directory.parent / "2.report.json").mkdir()
+    with pytest.raises(MixerError, match="could not write"):
+        put(destination, "new", overwrite=True)
+    (destination.directory.parent / "2.report.json").rmdir()
+    put(destination, "new", overwrite=True)
+    assert state(destination) == complete("new") | mine
+
+
 def test_other_versions_are_left_alone(destination):
     other = Destination(destination.out, destination.handle, 1)
     put(other, "one")
@@ -318,7 +347,7 @@ def fail_on_rename(monkeypatch, prefix):
 
 def test_old_version_comes_back_if_the_new_one_cannot_take_its_place(destination, monkeypatch):
     put(destination, "old")
-    destination.report.write_text("passed", encoding="utf-8")
+    write_siblings(destination)
     before = state(destination)
     fail_on_rename(monkeypatch, ".2.partial-")
     with pytest.raises(MixerError, match=r"could not write .*Input/output error"):
@@ -344,6 +373,25 @@ def test_old_version_comes_back_if_the_manifest_cannot_be_written(destination, m
     monkeypatch.setattr(module, "write_atomically", full)
     with pytest.raises(MixerError, match="No space left on device"):
         put(destination, "new", overwrite=True)
+    assert state(destination) == before
+
+
+@pytest.mark.parametrize("name", [*SIBLINGS, "2.manifest.json", "2"])
+def test_old_version_comes_back_if_some_of_it_cannot_go_aside(destination, monkeypatch, name):
+    put(destination, "old")
+    write_siblings(destination)
+    before = state(destination)
+    with monkeypatch.context() as patch:
+        rename = Path.rename
+
+        def failing(self, target):
+            if self == destination.directory.parent / name:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return rename(self, target)
+
+        patch.setattr(Path, "rename", failing)
+        with pytest.raises(MixerError, match="Input/output error"):
+            put(destination, "new", overwrite=True)
     assert state(destination) == before
 
 

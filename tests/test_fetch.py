@@ -527,7 +527,7 @@ def test_directory_is_used_in_place(tmp_path, monkeypatch):
     path.parent.mkdir(parents=True)
     path.write_bytes(SMALL)
     fetched = fetch(CHECKPOINT, source=str(tmp_path / "source"), digests=DigestTable((entry_of(b"else"),)))
-    assert (fetched.path, fetched.url) == (path, str(path))
+    assert (fetched.path, fetched.url) == (path, f"file:{NAME}")
     assert (fetched.size, fetched.transferred) == (len(SMALL), 0)
     assert not (tmp_path / "cache").exists()
     monkeypatch.chdir(tmp_path)

@@ -11,7 +11,7 @@ from export.saved_model import write_saved_model
 from models.catalog import TESTING_HANDLES
 from validation.gradients import check_gradients, judge_gradients
 from validation.images import gate_inputs
-from validation.parity import release
+from validation.memory import release
 from validation.tolerances import TOLERANCES
 
 HANDLE, FEATURES = TESTING_HANDLES.values()

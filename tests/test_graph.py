@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 
 from convert import graph as module
-from convert.checkpoint import nest
 from convert.graph import graph_function, to_graph
 from convert.primitives import RULES, GraphError
 from models.catalog import HANDLES, TESTING_HANDLES
+from models.params import nest
 
 SIZE = 16
 RNG = np.random.default_rng(0)

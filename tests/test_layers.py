@@ -21,6 +21,8 @@ MAY_IMPORT = {
     "validation": {"validation", "models"},
 }
 MOST_LINES_OF_A_MODULE = 300
+LONGER = {"validation/consumer.py": 350}
+"""Copied by itself to where a model is to run, so it cannot be divided; and each signature has a way in of its own."""
 MOST_LINES_OF_A_FUNCTION = 50
 
 each_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -60,7 +62,8 @@ def test_module_is_named_after_a_noun(path):
 
 @each_module
 def test_module_is_short(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES_OF_A_MODULE
+    most = LONGER.get(path.relative_to(ROOT).as_posix(), MOST_LINES_OF_A_MODULE)
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= most
 
 
 @each_module

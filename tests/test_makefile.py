@@ -47,7 +47,20 @@ def test_help_lists_the_targets(make):
     result = make("help")
     assert result.returncode == 0
     listed = re.findall(r"^  make (\S+) +(\S.*)$", result.stdout, flags=re.MULTILINE)
-    expected = ["help", "setup", "demo", "convert-all", "parity", "test", "whole", "browser", "matrix", "lock", "clean"]
+    expected = [
+        "help",
+        "setup",
+        "demo",
+        "convert-all",
+        "parity",
+        "republish",
+        "test",
+        "whole",
+        "browser",
+        "matrix",
+        "lock",
+        "clean",
+    ]
     assert set(expected) <= {name for name, _ in listed}
     assert len(listed) == len(result.stdout.splitlines())
 
@@ -98,12 +111,31 @@ def test_parity_checks_with_the_full_set(make):
     assert commands(result) == [expected.split()]
 
 
+def test_republish_passes_its_variables_on(make):
+    given = {
+        "TO": "gs://b/models",
+        "PUBLISHER": "p",
+        "ASSETS": "https://a",
+        "SOURCE": "s",
+        "OUT": "o",
+        "HANDLES": "a b",
+    }
+    result = make("-n", "republish", **given)
+    joined = result.stdout.replace("\\\n", " ")
+    expected = "republish --to gs://b/models --publisher p --assets https://a --source s --out o --flavour native a b"
+    assert [shlex.split(line)[3:] for line in joined.splitlines() if " republish " in line] == [expected.split()]
+
+
 def test_browser_runs_the_tests_of_the_page(make):
     assert ".venv/bin/python -m pytest -m browser" in make("-n", "browser").stdout
 
 
 def test_whole_runs_the_full_size_tests(make):
     assert ".venv/bin/python -m pytest -m whole" in make("-n", "whole").stdout
+
+
+def test_bench_writes_below_the_models(make):
+    assert commands(make("-n", "bench", OUT="o", HANDLES="a b")) == [["bench", "--out", "o/bench", "a", "b"]]
 
 
 def test_matrix_writes_beside_the_models(make):

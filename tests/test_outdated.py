@@ -43,7 +43,7 @@ def published(folder, **fields):
     destination = write_model(folder / "build", checkpoint={"sha256": SHA256, "size": len(CONTENT)}, **fields)
     package_model(destination)
     mirror = Mirror(folder / "mirror")
-    publish(destination, mirror, Rules(RECORDED))
+    publish(destination, mirror, Rules(RECORDED, needs_card=False))
     return mirror
 
 
@@ -92,6 +92,15 @@ def test_what_cannot_be_compared_is_said(mirror):
     assert len(found.unknown) == 1
     assert "no digest that both know: models/digests.json has no entry of sha256" in found.unknown[0]
     assert compare_with_published(HANDLE, mirror, Source(size=1), NOW).unknown == ()
+
+
+def test_a_new_digest_that_was_recorded_in_place_of_the_published_one_is_a_reason(mirror):
+    """A bucket tells no sha256, and of the same size is the new file: the table knows it by its md5."""
+    new = Digest(CHECKPOINT.object, "original", len(CONTENT), "bmV3", "", "e" * 64)
+    now = Now(NOW.libraries, NOW.pipeline, RECORDED.with_entry(new))
+    found = compare_with_published(HANDLE, mirror, Source(md5="bmV3"), now)
+    assert found.reasons == (f"the checkpoint {CHECKPOINT.object} changed: sha256 {SHA256} is now {'e' * 64}",)
+    assert found.unknown == ()
 
 
 # --- what the source has ---

@@ -155,6 +155,11 @@ def test_the_order_within_the_first_five_does_not_count():
     assert (result.top1, result.top5) == (0.0, 1.0)
 
 
+def test_of_fewer_than_five_classes_all_are_the_first_five():
+    result = compare(ranked(2, 3, 1), ranked(3, 2, 1))
+    assert (result.top1, result.top5) == (0.0, 1.0)
+
+
 def test_agreement_is_a_share_of_the_images():
     expected = np.concatenate([ranked(6, 5, 4, 3, 2, 0)] * 4)
     found = expected.copy()

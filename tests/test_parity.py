@@ -1,6 +1,7 @@
 """The gate must close: models that are wrong on purpose are written to disk and held against JAX and the oracle."""
 
 import re
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,18 +14,17 @@ from mutations import (
     TEMPERS,
     Bench,
     caught_by,
-    nest,
     tempered,
     with_erf,
     with_larger_epsilon,
     without_gradients,
     worst,
 )
-from mutations import flatten as flatten_params
 
 from convert.seeded import write_seeded
 from export.canonical import rewrite_saved_model
 from models.catalog import TESTING_HANDLES, Handle
+from models.params import flatten, nest
 from validation.images import full_inputs
 from validation.oracle import trace_oracle
 from validation.parity import GATE_ORACLE, GATE_PLAN, check_parity, full_plan
@@ -250,7 +250,7 @@ def test_the_last_bit_of_one_weight_shows_in_the_variables_alone(bench):
 
 def test_a_zero_of_the_other_sign_is_another_bit(bench, tmp_path):
     def with_bias(value):
-        return nest(dict(flatten_params(bench.params)) | {"head/bias": np.full(1000, value, np.float32)})
+        return nest(flatten(bench.params) | {"head/bias": np.full(1000, value, np.float32)})
 
     bench.write(tmp_path, params=with_bias(-0.0))
     findings = check_parity(tmp_path, HANDLE, with_bias(0.0), bench.reference, GATE_PLAN)
@@ -300,7 +300,7 @@ def test_another_image_size_is_caught(bench):
 
 def _saved_with(tmp_path, bench, change):
     """Write the right model with another interface."""
-    variables = {name: tf.Variable(array, name=name) for name, array in flatten_params(bench.params)}
+    variables = {name: tf.Variable(array, name=name) for name, array in flatten(bench.params).items()}
     model = tf.train.Checkpoint()
     model.__call__ = tf.function(
         lambda inputs: bench.right(nest(variables), inputs),
@@ -370,6 +370,7 @@ def test_a_missing_file_does_not_load(name, bench):
     findings = bench.check_files(lambda directory: (directory / name).unlink())
     assert findings.variables.compared == 0
     assert findings.problems[0].startswith("does not load: ")
+    assert tempfile.gettempdir() not in findings.problems[0]
 
 
 def test_an_artifact_that_tensorflow_cannot_read_does_not_run(bench):

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from publishable import CHECKPOINT, HANDLE, WEIGHTS, tree, write_model, write_report
+from publishable import CHECKPOINT, HANDLE, WEIGHTS, tree, write_card, write_model, write_report
 
 from convert import gsutil
 from convert.cli import main
@@ -31,7 +31,7 @@ from models.errors import MixerError, UsageError
 from models.records import Manifest
 
 ROOT = Path(gsutil.__file__).parent.parent
-NAMES = ("2.manifest.json", "2.provenance.json", "2.report.json", "2.tar.gz")
+NAMES = ("2.manifest.json", "2.md", "2.provenance.json", "2.report.json", "2.tar.gz")
 RECORDED = Digest(CHECKPOINT.object, "original", 12, "", "", "a" * 64)
 RULES = Rules(DigestTable((RECORDED,)))
 MIB = 1 << 20
@@ -40,6 +40,7 @@ MIB = 1 << 20
 def packed(out, **fields):
     destination = write_model(out, **fields)
     package_model(destination, overwrite=True)
+    write_card(destination)
     return destination
 
 
@@ -118,8 +119,9 @@ def test_a_second_time_nothing_is_sent(destination, mirror, store, gs):
         publish(destination, place, RULES)
         before, received = tree(mirror.root), store.received
         # The report of another day and its provenance: what was published stays.
-        write_report(destination, Manifest.read(destination.manifest), inputs_set="full")
+        write_report(destination, Manifest.read(destination.manifest), inputs_sha256="e" * 64)
         package_model(destination, overwrite=True)
+        write_card(destination)
         again = publish(destination, place, RULES)
         assert (again.verdict, again.sent) == ("published already", 0)
         assert {item.action for item in again.items} == {"there already"}
@@ -134,12 +136,10 @@ def test_further_versions_are_listed_beside_it(destination, mirror):
     assert (list(index.versions), index.latest) == (["2", "3", "11"], 11)
 
 
-def test_card_and_signature_go_along(destination, mirror):
-    siblings = Siblings.of(destination)
-    siblings.card.write_text("# Module")
-    siblings.signature.write_text("{}")
+def test_a_signature_goes_along(destination, mirror):
+    Siblings.of(destination).signature.write_text("{}")
     publish(destination, mirror, RULES)
-    assert without_index(tree(mirror.root)) == expected(destination, (*NAMES, "2.md", "2.provenance.json.sig"))
+    assert without_index(tree(mirror.root)) == expected(destination, (*NAMES, "2.provenance.json.sig"))
 
 
 def test_the_index_is_written_last_and_never_kept_by_caches(destination, store, gs, monkeypatch):
@@ -205,6 +205,7 @@ def test_what_an_unfinished_publication_left_is_kept_if_equal_and_else_in_the_wa
             "2.manifest.json": "there already",
             "2.report.json": "sent",
             "2.provenance.json": "sent",
+            "2.md": "sent",
             "index.json": "sent",
         }
     assert store.received < Siblings.of(destination).archive.stat().st_size
@@ -372,8 +373,68 @@ def test_everything_in_the_way_is_told_at_once(tmp_path, mirror):
     other = packed(tmp_path, checkpoint={"origin": "seeded"}, git_commit=None)
     other.report.unlink()
     Siblings.of(other).archive.unlink()
+    Siblings.of(other).card.unlink()
     (other.directory / WEIGHTS).write_bytes(b"")
-    assert len(refused(other, mirror)) == 5
+    assert len(refused(other, mirror)) == 6
+
+
+def test_without_a_card_nothing_leaves(destination, mirror):
+    Siblings.of(destination).card.unlink()
+    assert refused(destination, mirror) == [
+        f"  there is no 2.md: `mixer-jax2tf card {HANDLE} --publisher P --assets URL` writes it"
+    ]
+    assert publish(destination, mirror, Rules(RULES.digests, needs_card=False)).verdict == "published"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("# Module", "# Modul", "2.md breaks a rule of TensorFlow Hub's pages: line 1 is '# Modul somebody/"),
+        (
+            "<!-- task: image-classification -->\n",
+            "",
+            "2.md breaks a rule of TensorFlow Hub's pages: a page of a Module",
+        ),
+        ("<!-- task: image", "<!-- task: video", "task is video-classification, expected one of: image-classification"),
+        ("<!-- fine-tunable: true", "<!-- fine-tunable: false", "(line 7 is '<!-- fine-tunable: false -->', expected"),
+        ("not measured", "99 %", "is not the card of this manifest and report (line "),
+        (f"{HANDLE}/2.tar.gz -->", "other/2.tar.gz -->", "its asset-path is not <assets>/<handle>/<version>.tar.gz"),
+    ],
+)
+@pytest.mark.parametrize("needed", [True, False], ids=["needed", "free"])
+def test_a_card_of_other_bytes_does_not_leave(old, new, said, needed, destination, mirror):
+    card = Siblings.of(destination).card
+    text = card.read_text()
+    card.write_text(text.replace(old, new))
+    assert card.read_text() != text
+    (line,) = refused(destination, mirror, Rules(RULES.digests, needs_card=needed))
+    assert said in line
+
+
+def test_a_card_that_is_no_text_does_not_leave(destination, mirror):
+    Siblings.of(destination).card.write_bytes(b"\xff\xfe")
+    (line,) = refused(destination, mirror)
+    assert "2.md cannot be read ('utf-8' codec" in line
+
+
+def test_the_card_of_another_report_does_not_leave(destination, mirror):
+    write_report(destination, Manifest.read(destination.manifest), inputs_sha256="e" * 64)
+    package_model(destination, overwrite=True)
+    (line,) = refused(destination, mirror)
+    assert "2.md is not the card of this manifest and report" in line
+    assert f"`mixer-jax2tf card {HANDLE} --publisher P --assets URL` writes it anew" in line
+
+
+def test_a_card_without_gradients_cannot_be_compared(destination, mirror):
+    write_report(destination, Manifest.read(destination.manifest), inputs_set="gate", fine_tunable=None)
+    package_model(destination, overwrite=True)
+    with pytest.raises(MixerError, match=r"tried no gradients, .*validate .* --set full` does"):
+        publish(destination, mirror, RULES)
+
+
+def test_a_card_is_compared_where_only_the_archive_is_left(destination, mirror):
+    shutil.rmtree(destination.directory)
+    assert publish(destination, mirror, RULES).verdict == "published"
 
 
 def test_a_model_under_a_foreign_name_does_not_leave(destination, mirror):
@@ -575,7 +636,7 @@ def test_the_command_publishes_what_it_can_and_tells_the_rest(destination, tmp_p
     command = ("publish", HANDLE, "--flavour", "both", "--out", destination.out, "--to", mirror)
     code, out, err = run(capfd, *command, "--dry-run")
     assert (code, mirror.exists()) == (1, False)
-    assert out.count("to be sent") == 5
+    assert out.count("to be sent") == 6
     code, out, err = run(capfd, *command)
     assert code == 1
     assert f"1 of 2 handles failed.\n{HANDLE}-graph: " in err
@@ -596,3 +657,11 @@ def test_the_command_refuses_to_publish_where_models_are_made(destination, capfd
     assert (code, "is where the models are made" in err) == (2, True)
     code, _, err = run(capfd, "publish", HANDLE, "--out", destination.out)
     assert (code, "--to" in err) == (2, True)
+
+
+@pytest.mark.parametrize("url", ["/home/somebody/x.npz", "file:/home/somebody/x.npz", "C:\\somebody\\x.npz"])
+def test_a_manifest_with_a_path_of_somebodys_disk_is_refused(tmp_path, mirror, url):
+    destination = packed(tmp_path, checkpoint={"url": url})
+    with pytest.raises(MixerError, match="tells where the checkpoint lay on the disk of whoever made it"):
+        publish(destination, mirror, RULES)
+    assert publish(packed(tmp_path, version=3, checkpoint={"url": "file:x.npz"}), mirror, RULES).verdict == "published"

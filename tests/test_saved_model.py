@@ -1,16 +1,24 @@
 """The SavedModels: version 1's interface, JAX's numbers, and training."""
 
+import contextlib
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import ops as tf_ops
 
-from convert.checkpoint import flatten, load_checkpoint
+from convert.checkpoint import load_checkpoint
+from convert.cli.stages import to_flavour
+from convert.native import mixer_apply, to_tensorflow
 from export import saved_model as module
+from export.canonical import rewrite_saved_model
 from export.saved_model import write_saved_model
-from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
+from models.catalog import DEFAULT_VERSION, TESTING_HANDLES, TINY
 from models.mixer import MlpMixer
+from models.params import flatten
 
 SIZE = 32
 MODELS = {
@@ -71,7 +79,6 @@ def test_signature_takes_inputs_and_gives_output_0(models, name):
     (takes,) = serve.structured_input_signature[1].values()
     assert list(serve.structured_input_signature[1]) == ["inputs"]
     assert (takes.dtype, takes.shape.as_list()) == (tf.float32, [None, SIZE, SIZE, 3])
-    assert list(models[name].signatures) == ["serving_default"]
     served = serve(inputs=tf.constant(images_of(2)))
     assert list(served) == ["output_0"]
     assert served["output_0"].shape == (2, MODELS[name].outputs)
@@ -270,20 +277,59 @@ def test_place_that_cannot_be_written_is_an_error_of_the_system(tmp_path):
         write_saved_model(mean_colours, PARAMS, tmp_path, image_size=4)
 
 
-def test_full_disk_is_an_error_of_the_system(tmp_path, monkeypatch):
-    def fill_up(*_, **__):
-        message = "{{function_node SaveV2}} /x/variables/part-00000; No space left on device [Op:SaveV2]"
-        raise tf.errors.ResourceExhaustedError(None, None, message)
-
-    monkeypatch.setattr(module.tf.saved_model, "save", fill_up)
-    with pytest.raises(OSError, match=r"^No space left on device"):
-        write_saved_model(mean_colours, PARAMS, tmp_path, image_size=4)
-
-
-def test_writing_leaves_no_weights_in_memory(tmp_path, monkeypatch):
+def test_tracing_leaves_no_weights_in_memory(tmp_path, monkeypatch):
     made = []
     real = module._reusable_model
     monkeypatch.setattr(module, "_reusable_model", lambda *a, **k: made.append(real(*a, **k)) or made[-1])
     write_saved_model(mean_colours, PARAMS, tmp_path, image_size=4)
-    assert [variable.value().numpy().size for variable in made[0].variables] == [0] * len(made[0].variables)
+    variables = made[0][0].variables
+    assert [variable.value().numpy().size for variable in variables] == [0] * len(PARAMS["head"])
     assert all(variable.numpy().size > 0 for variable in tf.saved_model.load(str(tmp_path)).variables)
+
+
+@each_handle
+def test_a_graph_with_weights_is_what_tensorflow_saves_with_variables(params, tmp_path, name):
+    handle = MODELS[name]
+    architecture = handle.checkpoint.architecture
+    function = to_flavour(handle.flavour)(mixer_apply(architecture, handle.num_classes))
+    arrays = flatten(params[name])
+
+    model, signatures = module._reusable_model(function, handle.arrays, image_size=SIZE, labels=None)
+    for variable in model.variables:
+        value = tf.constant(arrays[variable.name.removesuffix(":0")])
+        tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=True)
+    tf.saved_model.save(model, str(tmp_path / "slow"), signatures=signatures, options=options)
+    rewrite_saved_model(tmp_path / "slow")
+
+    (tmp_path / "fast").mkdir()
+    module.trace(function, handle.arrays, image_size=SIZE).write(arrays, tmp_path / "fast")
+    assert contents(tmp_path / "fast") == contents(tmp_path / "slow")
+    assert len(contents(tmp_path / "fast")) == 3
+
+
+def contents(directory):
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_looking_tensors_up_by_identity_ends_with_the_tracing():
+    with module._tensors_by_identity():
+        assert tf.constant(1) is not None
+        assert isinstance(tf.constant(1) == tf.constant(1), bool)
+    assert isinstance(tf.constant(1) == tf.constant(1), tf.Tensor)
+
+
+def test_looking_up_grows_with_the_number_of_parameters_not_with_its_square(monkeypatch):
+    def lookups(blocks):
+        architecture, made = replace(TINY, num_blocks=blocks), []
+        function = to_tensorflow(mixer_apply(architecture, None))
+        with monkeypatch.context() as patch:
+            # Asked by every comparison by value.
+            patch.setattr(tf_ops, "executing_eagerly_outside_functions", lambda: made.append(1) or real())
+            module.trace(function, architecture.arrays(None), image_size=SIZE)
+        return len(made)
+
+    real = tf_ops.executing_eagerly_outside_functions
+    assert lookups(8) < 2.5 * lookups(4)
+    monkeypatch.setattr(module, "_tensors_by_identity", contextlib.nullcontext)
+    assert lookups(8) > 3 * lookups(4)

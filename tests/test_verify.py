@@ -62,7 +62,7 @@ def test_a_whole_model_is_as_it_should_be(kind, siblings):
     assert (found.kind, found.handle, found.version) == (kind, HANDLE, 2)
     assert found.checked == (
         "5 files of 20,015 bytes are those of 2.manifest.json",
-        "2.report.json says that the model of this manifest passed (inputs: gate)",
+        "2.report.json says that the model of this manifest passed (inputs: full)",
         "2.provenance.json binds 2.tar.gz, 2.manifest.json, 2.report.json",
     )
     assert tree(siblings.folder) == before  # nothing is unpacked

@@ -5,18 +5,19 @@ import io
 import json
 from pathlib import Path
 
+import golden
 import jax
 import numpy as np
 import pytest
 import tensorflow as tf
 from test_readme import SNIPPETS, run_snippet
 
-from convert.checkpoint import nest
 from convert.cli import main
 from convert.seeded import write_seeded
 from models.catalog import BUCKET, CHECKPOINTS, HANDLES
 from models.digests import DigestTable
 from models.mixer import MlpMixer
+from models.params import nest
 from models.records import Manifest, Report
 
 pytestmark = pytest.mark.whole
@@ -83,6 +84,14 @@ def test_second_run_transfers_and_converts_nothing(first_run, bucket, folder):
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=("load", "tf_keras", "keras3"))
 def test_snippet_of_the_readme_runs_as_it_stands(snippet, folder):
     run_snippet(snippet, folder)
+
+
+@pytest.mark.usefixtures("first_run")
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_are_the_golden_ones(name, folder):
+    loaded = tf.saved_model.load(str(folder / "build" / "demo" / "models" / name / "2"))
+    outputs = loaded(tf.constant(golden.inputs(224).images)).numpy()
+    assert golden.problems(golden.read()[name], HANDLES[name], outputs) == []
 
 
 @pytest.mark.usefixtures("first_run")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import hashlib
 import importlib.metadata
 import json
@@ -73,13 +74,14 @@ BAD_INPUTS: dict[str, tuple[Callable[[Any], Any], str, bool]] = {
     "uint8": (lambda x: (x * 127 + 128).astype("u1"), "float", True),
     "NaN": (lambda x: np.where(np.arange(x.size).reshape(x.shape), x, np.float32("nan")), "(?!)", True),
 }
+BROKEN_FILE = (lambda _: [b"no image"], "image file format", False)
 BAD_WAYS = ("__call__", "__call__ of an array", "signature")
 
 
 class Subject(argparse.Namespace):
     """The options, the model on trial and what it is shown: images `[n, height, width, 3]`, float32."""
 
-    brief_ones: list[Any] = []  # noqa: RUF012 (of the only subject of the process)
+    spent: list[Any] = []  # noqa: RUF012 (of the only subject of the process)
 
     def open(self) -> Outcome:
         """Load the model, see from its signature what it takes, make noise unless there are images, and serve them."""
@@ -107,6 +109,34 @@ class Subject(argparse.Namespace):
         found = [(rows, call(self.tf.constant(self.images[rows]))) for rows in batches]
         return max(_distance(outputs, side[rows]) for rows, outputs in found for side in self.sides)
 
+    def given(self, dtype: Any) -> tuple[Any, Any]:  # noqa: ANN401
+        """Return two inputs of that type, and the same as images."""
+        tf, random = self.tf, np.random.RandomState(2)
+        pixels = [random.randint(256, size=sides).astype("u1") for sides in ((300, 400, 3), (500, 333, 3))]
+        given = tf.stack([tf.io.encode_jpeg(pixels[0]), tf.io.encode_png(pixels[1])])
+        pixels = [self.evaluated(tf.io.decode_image(file, channels=3)) for file in given]
+        images = (tf.cast(tf.stack(pixels), tf.float32) - 127.5) / 127.5
+        return {"string": given, "uint8": tf.stack(pixels)}.get(dtype.name, images), images
+
+    def evaluated(self, pixels: Any) -> Any:  # noqa: ANN401
+        """Return pixels as in the paper's evaluation: the smaller side resized (to 256 for 224), then the middle."""
+        size = self.spec.shape[1]
+        sides = [round(side * round(size * 256 / 224) / min(pixels.shape[:2])) for side in pixels.shape[:2]]
+        top, left = ((side - size) // 2 for side in sides)
+        resized = self.tf.image.resize(pixels, sides, "area")
+        return self.tf.cast(resized[top : top + size, left : left + size], self.tf.uint8)
+
+    def _signatures(self) -> Outcome:
+        worst = {self.entry: self.worst(self.serve)}
+        for name in {*self.model.signatures} - {self.entry}:
+            (spec,) = self.model.signatures[name].structured_input_signature[1].values()
+            given, images = self.given(spec.dtype)
+            found = self.serve(given, name)  # of each token, or of each image
+            worst[name] = _distance(found.mean(axis=1) if found.ndim == 3 else found, self.serve(images))
+        furthest, names = max(worst, key=lambda name: worst[name]), ", ".join(sorted(worst))
+        far = worst[furthest] > self.limit
+        return Outcome(f"{furthest} is the furthest off of {names}" if far else names, worst[furthest])
+
     def _labels(self) -> Outcome:
         if not hasattr(self.model, "labels"):
             return Outcome("no class list, as in a feature extractor")
@@ -118,20 +148,23 @@ class Subject(argparse.Namespace):
         trainable = sum(variable.trainable for variable in self.model.trainable_variables)
         return _judged(0 < count == trainable and not losses, f"{trainable} of {count} trainable, {losses} losses")
 
-    def brief(self, model: Any) -> Any:  # noqa: ANN401
-        """Return a model that is of no use after this check: `free` will empty its variables."""
-        self.brief_ones.append(model)
-        return model
+    def brief(self, owner: Any) -> Any:  # noqa: ANN401
+        """Return a model or an optimizer that is of no use after this check: `free` will empty its variables."""
+        self.spent.append(owner)
+        return owner
 
     def free(self) -> None:
-        """Free the memory of those models: TensorFlow keeps what has a custom gradient to the very end."""
-        for variable in (variable for model in self.brief_ones for variable in model.variables):
-            resource = variable.handle if hasattr(variable, "handle") else variable.value.handle  # wrapped in Keras 3
-            self.tf.raw_ops.AssignVariableOp(resource=resource, value=self.tf.zeros([0]))
-        self.brief_ones.clear()
+        """Free the memory of those: TensorFlow keeps what a custom gradient leads to until the very end."""
+        for variables in (owner.variables for owner in self.spent):
+            for variable in variables() if callable(variables) else variables:
+                resource = variable.handle if hasattr(variable, "handle") else variable.value.handle  # of Keras 3
+                self.tf.raw_ops.AssignVariableOp(resource=resource, value=self.tf.zeros([0], variable.dtype))
+        if self.spent:
+            self.spent.clear()
+            gc.collect()
 
     def _gradients(self) -> Outcome:
-        tf, images, model = self.tf, self.images[:2], self.brief(self.tf.saved_model.load(self.directory))
+        tf, images, model = self.tf, self.images[:2], self.brief(self.model)
         variables = list(model.trainable_variables)
         with tf.GradientTape() as tape:
             before = model(images)
@@ -174,6 +207,7 @@ class Subject(argparse.Namespace):
         model, before = keras.Model(inputs, head(outputs)), _digests(layer)
         model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         model.fit(self.images[:2], np.arange(len(self.images[:2])), epochs=1, verbose=0)
+        self.brief(model.optimizer)  # tf_keras keeps as many numbers again as there are weights
         changed = sum(digest != before[index] for index, digest in enumerate(_digests(layer)))
         detail = f"Keras {keras.__version__}, a fit step changed {changed} of {len(before)} weights"
         return _judged(changed > 0 and all(np.isfinite(weight).all() for weight in layer.weights), detail, worst)
@@ -192,9 +226,12 @@ class Subject(argparse.Namespace):
             (found,) = Path(folder, "out").glob("*.npy")
             return Outcome(f"wrote {found.name}", max(_distance(np.load(str(found)), side) for side in self.sides))
 
-    def _bad_input(self, *, name: str, way: str) -> Outcome:
-        make, words, may_pass = BAD_INPUTS[name]
-        given, call = make(self.images), self.serve if way == "signature" else self.model
+    def _bad_input(self, *, bad: tuple[Callable[[Any], Any], str, bool], way: str) -> Outcome:
+        make, words, may_pass = bad
+        if way == "serving_bytes" and way not in self.model.signatures:
+            return Outcome("no such signature", status="absent")
+        call: Any = {"signature": self.serve, "serving_bytes": partial(self.serve, entry=way)}.get(way, self.model)
+        given = make(self.images)
         try:
             outputs = np.asarray(call(given if way.endswith("array") else self.tf.constant(given)))
         except (TypeError, ValueError, self.tf.errors.InvalidArgumentError) as error:
@@ -213,19 +250,24 @@ class Subject(argparse.Namespace):
 
 CHECKS: dict[str, Callable[[Subject], Outcome | float]] = {
     "load": Subject.open,
-    "signatures": lambda on: max(on.worst(partial(on.serve, entry=name)) for name in on.model.signatures),
+    "signatures": Subject._signatures,
     "__call__": lambda on: on.worst(on.model),
     "tf.function": lambda on: on.worst(on.tf.function(lambda x: on.model(x), input_signature=[on.spec])),
     "class list": Subject._labels,
     "variables": Subject._variables,
-    "gradients": Subject._gradients,
     "saved again": Subject._saved_again,
+    **{
+        f"{name}, {way}": partial(Subject._bad_input, bad=BAD_INPUTS[name], way=way)
+        for name in BAD_INPUTS
+        for way in BAD_WAYS
+    },
+    "broken file, serving_bytes": partial(Subject._bad_input, bad=BROKEN_FILE, way="serving_bytes"),
+    "gradients": Subject._gradients,  # spends the model: those that follow load it themselves
     "hub.load": lambda on: on.worst(on.brief(importlib.import_module("tensorflow_hub").load(on.directory))),
     "hub.KerasLayer, frozen": partial(Subject._keras, trainable=False),
     "hub.KerasLayer, trainable": partial(Subject._keras, trainable=True),
     "Keras 3 TFSMLayer": partial(Subject._keras, trainable=True, hub=False),
     "saved_model_cli run": Subject._command_line,
-    **{f"{name}, {way}": partial(Subject._bad_input, name=name, way=way) for name in BAD_INPUTS for way in BAD_WAYS},
     "no JAX, no Flax": lambda _: _judged({*BLOCKED}.isdisjoint(sys.modules), f"{', '.join(BLOCKED)}: not to be loaded"),
 }
 
@@ -237,7 +279,7 @@ def _attempt(name: str, on: Subject) -> dict[str, Any]:
     except ModuleNotFoundError as error:
         outcome = Outcome(str(error), status="absent")
     except Exception as error:  # what TensorFlow and Keras raise is any of a dozen types
-        outcome = Outcome(_gist(error), status="failed")
+        outcome = Outcome(_gist(error).replace(on.directory, "."), status="failed")
     on.free()
     if outcome.worst is not None and outcome.worst > on.limit:
         outcome = Outcome(f"over the limit of {on.limit:g}: {outcome.detail}", outcome.worst, "failed")
@@ -254,6 +296,7 @@ def _tensorflow() -> Any:  # noqa: ANN401
     sys.meta_path.insert(0, Blocker())
     sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != Path(__file__).resolve().parent]
     os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", KERAS_BACKEND="tensorflow")
+    os.environ.update(TF_ONEDNN_USE_SYSTEM_ALLOCATOR="1")  # that of oneDNN keeps what was freed: gigabytes
     warnings.simplefilter("ignore")
     kept = os.dup(2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what is logged at the start whatever the level

@@ -48,17 +48,20 @@ def check_gradients(model: Any, handle: Handle, params: Mapping[str, Any], input
     distances = _distances(found, expected)
     worst = max(distances, key=distances.__getitem__, default=None)
 
+    missing = tuple(name for name, gradient in found.items() if gradient is None)
+
     rate = np.float32(STEP * float(loss) / sum(float(jnp.square(leaf).sum()) for leaf in expected.values()))
     for variable in model.trainable_variables:
-        gradient = found[_name(variable)]
+        gradient = found.pop(_name(variable))  # not held any longer: all of them are as large as the model
         if gradient is not None:
             variable.assign_sub(rate * gradient)
     stepped = jax.tree.map(lambda value, gradient: value - rate * gradient, params, tree)
+    del tree, expected
     after = np.asarray(apply(stepped, inputs.images))
     return GradientCheck(
         inputs=inputs.names,
         compared=len(distances),
-        missing=tuple(name for name, gradient in found.items() if gradient is None),
+        missing=missing,
         worst_variable=worst,
         worst_relative=distances[worst] if worst else float("inf"),
         input_relative=_distance(found_by_images.numpy(), np.asarray(expected_by_images), 0.0),

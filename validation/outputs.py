@@ -166,8 +166,9 @@ def _cosine_distance(left: Values, right: Values) -> Values:
 def _agreement(ours: Values, theirs: Values, k: int, slack: Values) -> float:
     """Return the share of images whose k first classes are the expected ones, but for ties within `slack`.
 
-    An image with an output that is not finite has none.
+    An image with an output that is not finite has none. Of fewer than k classes, all are the first.
     """
+    k = min(k, ours.shape[1])
     chosen = np.argpartition(-ours, k - 1, axis=1)[:, :k]
     lowest_expected = np.sort(theirs, axis=1)[:, -k]
     lowest_chosen = np.take_along_axis(theirs, chosen, axis=1).min(axis=1)

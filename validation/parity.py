@@ -1,6 +1,6 @@
 """Parity: a SavedModel, read back from disk, against JAX and the oracle on the parameters of the checkpoint."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from models.catalog import Handle
+from models.params import flatten
 from models.records import Comparison, VariablesCheck
+from validation.memory import release
 from validation.outputs import Entry, Outputs, compare_outputs, judge
 from validation.reference import Reference
 
@@ -72,25 +74,11 @@ def check_parity(
     try:
         model = tf.saved_model.load(str(directory))
     except Exception as error:  # what a damaged file brings up is any of a dozen types
-        return Findings((), VariablesCheck(compared=0, different=()), (f"does not load: {gist(error)}",))
+        return Findings((), VariablesCheck(compared=0, different=()), (f"does not load: {gist(error, directory)}",))
     try:
         return _check_model(model, directory, handle, params, reference, plan)
     finally:
         release(model)
-
-
-def release(model: Any) -> None:  # noqa: ANN401 (a restored user object)
-    """Free the memory of a restored model's variables: the model is of no use after.
-
-    TensorFlow's registry of gradients would keep them as long as the process.
-    """
-    free(getattr(model, "variables", ()))
-
-
-def free(variables: Iterable[Any]) -> None:
-    """Free the memory of variables, of any type, whoever still holds them."""
-    for variable in variables:
-        tf.raw_ops.AssignVariableOp(resource=variable.handle, value=tf.zeros([0], variable.dtype))
 
 
 def _check_model(
@@ -104,14 +92,14 @@ def _check_model(
     try:
         problems = [*_flavour_problems(directory, handle), *_interface_problems(model, handle)]
     except Exception as error:  # as above
-        return Findings((), VariablesCheck(compared=0, different=()), (f"does not load: {gist(error)}",))
+        return Findings((), VariablesCheck(compared=0, different=()), (f"does not load: {gist(error, directory)}",))
     variables = _compare_variables(model, params)
     if variables.different:
         problems.append(f"{len(variables.different)} variables differ: {', '.join(variables.different[:5])}")
     try:
         runs = [_run(model, handle, reference, batch) for batch in plan]
     except Exception as error:  # as above
-        return Findings((), variables, (*problems, f"does not run: {gist(error)}"))
+        return Findings((), variables, (*problems, f"does not run: {gist(error, directory)}"))
     comparisons = tuple(comparison for comparison, _ in runs)
     problems += [problem for comparison in comparisons for problem in judge(comparison)]
     outputs = {
@@ -122,11 +110,12 @@ def _check_model(
     return Findings(comparisons, variables, tuple(problems), outputs)
 
 
-def gist(error: Exception) -> str:
-    """Return in one line what an exception says."""
+def gist(error: Exception, directory: Path | None = None) -> str:
+    """Return in one line what an exception says, with the way to `directory`, which is nobody's business, as `.`."""
     # TensorFlow tells first where it was, and only then what it met.
     lines = str(error).split("<stack traces unavailable>")[-1].strip().splitlines()
-    return ": ".join([type(error).__name__, *lines[:1]])
+    said = ": ".join([type(error).__name__, *lines[:1]])
+    return said if directory is None else said.replace(str(directory), ".")
 
 
 def _run(
@@ -170,20 +159,12 @@ def _interface_problems(model: Any, handle: Handle) -> Iterator[str]:  # noqa: A
 
 def _compare_variables(model: Any, params: Mapping[str, Any]) -> VariablesCheck:  # noqa: ANN401
     found = {variable.name.removesuffix(":0"): variable for variable in model.variables}
-    expected = dict(_flatten(params, ""))
+    expected = flatten(params)
     different = [f"{name} (missing)" for name in expected.keys() - found.keys()]
     different += [f"{name} (unexpected)" for name in found.keys() - expected.keys()]
     shared = expected.keys() & found.keys()
     different += [name for name in shared if not _same_bits(found[name].numpy(), expected[name])]
     return VariablesCheck(compared=len(shared), different=tuple(sorted(different)))
-
-
-def _flatten(params: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    for name, value in params.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}/")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _same_bits(left: NDArray[np.float32], right: NDArray[np.float32]) -> bool:

@@ -10,8 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from validation.images import Images
+from validation.memory import free
 from validation.outputs import Outputs
-from validation.parity import free, gist
+from validation.parity import gist
 
 ENTRY: Final = "serving_default"
 MOST_OF_A_LINE = 300
@@ -71,7 +72,7 @@ def portray(directory: Path, images: Images) -> Portrait:
         try:
             return look()
         except Exception as error:  # what TensorFlow says of a model from elsewhere is any of a dozen types
-            said = gist(error).split(" Received args:")[0].replace(str(directory), ".")
+            said = gist(error, directory).split(" Received args:")[0]
             problems.append(f"{what}: {said[:MOST_OF_A_LINE]}")
             return None
 

@@ -9,7 +9,16 @@ from types import FrameType
 
 import typer
 
-from convert.cli import catalog_commands, export_commands, matrix_commands, model_commands, publish_commands
+from convert.cli import (
+    bench_commands,
+    card_commands,
+    catalog_commands,
+    export_commands,
+    matrix_commands,
+    model_commands,
+    publish_commands,
+    republish_commands,
+)
 from models.errors import MixerError
 
 PROGRAM = "mixer-jax2tf"
@@ -29,6 +38,9 @@ model_commands.register(app)
 export_commands.register(app)
 matrix_commands.register(app)
 publish_commands.register(app)
+bench_commands.register(app)
+card_commands.register(app)
+republish_commands.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from convert.cli import show, stages
+from convert.cli.frameworks import import_frameworks
 from convert.cli.outcomes import Outcome, judged
+from convert.cli.workers import run_in_processes
 from export.destination import Destination, prepare_out
 from models.catalog import Handle, own_handle
 from models.errors import MixerError, UsageError
@@ -43,6 +45,8 @@ class Batch:
     own: stages.OwnFile | None = None
     inputs_set: Literal["gate", "full"] = "gate"
     explain: bool = False
+    jobs: int = 1
+    """How many processes may work at a time, each on a checkpoint."""
     published: "Published | None" = None
     """An earlier version to compare with, of the only handle."""
 
@@ -108,20 +112,29 @@ def made_handles(batch: Batch) -> list[Handle]:
 
 def run_batch(batch: Batch) -> list[Outcome]:
     """Do the batch's task for each of its handles, checkpoint by checkpoint; a failure ends that handle only."""
-    outcomes: list[Outcome] = []
     by_checkpoint: dict[str, list[Handle]] = {}
     for handle in batch.handles:
         by_checkpoint.setdefault(handle.checkpoint.name, []).append(handle)
     with show.steps(len(batch.handles)) as steps:
+
+        def finish(outcome: Outcome) -> None:
+            steps.finish(_line(outcome))
+
+        if batch.jobs > 1 and len(by_checkpoint) > 1:
+            found = run_in_processes(batch, [tuple(handles) for handles in by_checkpoint.values()], finish)
+            return [outcome for name in by_checkpoint for outcome in found[name]]
+        import_frameworks()
+        outcomes: list[Outcome] = []
         for handles in by_checkpoint.values():
-            for outcome in _run_checkpoint(batch, handles, steps):
+            for outcome in run_checkpoint(batch, handles, steps):
                 outcomes.append(outcome)
-                steps.finish(_line(outcome))
+                finish(outcome)
             gc.collect()
     return outcomes
 
 
-def _run_checkpoint(batch: Batch, handles: list[Handle], steps: show.Steps) -> Iterable[Outcome]:
+def run_checkpoint(batch: Batch, handles: list[Handle], steps: show.Steps) -> Iterable[Outcome]:
+    """Do the batch's task for handles of one checkpoint, which is read once; yield each outcome as it comes."""
     try:
         handles, material = _bring(batch, handles, steps)
     except Exception as error:  # the other checkpoints are still done; --debug shows where

@@ -10,22 +10,23 @@ import jax
 import numpy as np
 import tensorflow as tf
 
-from convert.checkpoint import nest
 from convert.cli.stages import Material, to_flavour
 from export.destination import Destination
 from export.manifest import find_differences
 from export.saved_model import write_saved_model
 from models.catalog import Handle
 from models.errors import MixerError
+from models.params import nest
 from models.records import ConsumerCheck, DepthStep, Manifest, PublishedComparison, Report, write_atomically
 from validation.consumption import run_consumer
 from validation.depth import apply_steps, compare_depth
 from validation.evidence import Evidence
 from validation.gradients import check_gradients, judge_gradients
 from validation.images import Inputs, full_inputs, gate_inputs
+from validation.memory import release, trim
 from validation.near_tie import find_near_tie
 from validation.oracle import trace_oracle
-from validation.parity import GATE_ORACLE, GATE_PLAN, check_parity, full_plan, gist, release
+from validation.parity import GATE_ORACLE, GATE_PLAN, check_parity, full_plan, gist
 from validation.published import Published
 from validation.reference import Reference, apply_both, compute_reference
 from validation.report import GATE, Extras, make_report
@@ -119,7 +120,7 @@ class Checker:
         try:
             extras = replace(extras, depth=self._explain(handle, model))
         except Exception as error:  # what TensorFlow says is any of several types
-            problems.append(f"depth: {gist(error)}")
+            problems.append(f"depth: {gist(error, destination.directory)}")
         if self._set == "full":
             try:
                 params = self._material.loaded.for_head(handle.head)
@@ -129,9 +130,11 @@ class Checker:
                 problems += wrong
             except Exception as error:  # as above
                 extras = replace(extras, fine_tunable=False)
-                problems.append(f"gradients: {gist(error)}")
+                problems.append(f"gradients: {gist(error, destination.directory)}")
         release(model)
         if self._set == "full":
+            jax.clear_caches()  # type: ignore[no-untyped-call]  # the consumer needs the memory
+            trim()
             consumer = self._consume(handle, destination)
             extras = replace(extras, consumer=consumer)
             problems += [f"consumer: {one.name}: {one.detail}" for one in consumer if one.status == "failed"]
@@ -152,9 +155,13 @@ class Checker:
         It computes on the variables of `model` as restored, so that wrong ones show where they act.
         """
         steps, images = apply_steps(handle), self._some_inputs().images
-        restored = nest({variable.name.removesuffix(":0"): variable.numpy() for variable in model.variables})
         with tempfile.TemporaryDirectory() as folder:
-            write_saved_model(to_flavour(handle.flavour)(steps), restored, Path(folder), image_size=images.shape[1])
+            write_saved_model(
+                to_flavour(handle.flavour)(steps),
+                nest({variable.name.removesuffix(":0"): variable.numpy() for variable in model.variables}),
+                Path(folder),
+                image_size=images.shape[1],
+            )
             again = tf.saved_model.load(folder)
             found = {name: value.numpy() for name, value in again(tf.constant(images)).items()}
             release(again)

@@ -16,6 +16,7 @@ def import_frameworks() -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")  # that of oneDNN keeps what was freed: gigabytes
     with quiet_stderr():
         import jax  # noqa: F401
         import tensorflow as tf

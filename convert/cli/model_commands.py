@@ -47,11 +47,12 @@ def convert(
     checkpoint: OwnCheckpoint = None,
     name: OwnName = None,
     labels: OwnLabels = None,
+    jobs: options.Jobs = 1,
     json: options.Json = False,
 ) -> None:
     """Write SavedModels with their manifests; checks nothing yet (see validate)."""
     own = _own_file(checkpoint, name, labels)
-    _run("convert", handles, (source, cache, out), version, flavour, own, overwrite=overwrite, json=json)
+    _run("convert", handles, (source, cache, out), version, flavour, own, overwrite=overwrite, jobs=jobs, json=json)
 
 
 def validate(
@@ -95,11 +96,12 @@ def convert_all(
     checkpoint: OwnCheckpoint = None,
     name: OwnName = None,
     labels: OwnLabels = None,
+    jobs: options.Jobs = 1,
     json: options.Json = False,
 ) -> None:
     """Fetch, convert and check; what stands complete and proven already is kept."""
     own = _own_file(checkpoint, name, labels)
-    _run("convert-all", handles, (source, cache, out), version, flavour, own, overwrite=overwrite, json=json)
+    _run("convert-all", handles, (source, cache, out), version, flavour, own, overwrite=overwrite, jobs=jobs, json=json)
 
 
 def _run(
@@ -111,13 +113,13 @@ def _run(
     own: "OwnFile | None",
     *,
     overwrite: bool = False,
+    jobs: int = 1,
     inputs_set: options.InputsSet = options.InputsSet.gate,
     reference: Path | None = None,
     explain: bool = False,
     json: bool,
 ) -> None:
     from convert.cli import batch, outcomes, stages
-    from convert.cli.frameworks import import_frameworks
     from models.digests import DigestTable
     from validation.published import opened
 
@@ -132,6 +134,7 @@ def _run(
         out,
         version,
         overwrite=overwrite,
+        jobs=jobs,
         own=own,
         inputs_set=inputs_set.value,
         explain=explain,
@@ -139,7 +142,6 @@ def _run(
     batch.check_batch(work)
     with ExitStack() as stack:
         published = None if reference is None else stack.enter_context(opened(reference))
-        import_frameworks()
         done = batch.run_batch(replace(work, published=published))
     if explain and not json:
         outcomes.print_depth(done)

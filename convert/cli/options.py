@@ -26,7 +26,24 @@ Cache = Annotated[
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Where the models go: DIR/<handle>/<version>.")]
 Version = Annotated[int, typer.Option(metavar="N", min=1, max=999_999, help="Version of the models.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace models that exist.")]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        metavar="J", min=1, help="Processes at a time, each on a checkpoint; fewer where memory does not allow them."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+Publisher = Annotated[
+    str, typer.Option(metavar="P", help="Who publishes: a publisher of TensorFlow Hub, an owner on Kaggle.")
+]
+Assets = Annotated[
+    str,
+    typer.Option(
+        metavar="URL",
+        help="Where published models are to be had: https://..., below which <handle>/<version>.tar.gz lies.",
+    ),
+]
 
 
 class Flavour(StrEnum):

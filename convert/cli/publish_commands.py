@@ -11,15 +11,28 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from convert.cli import options, show
-from models.catalog import BUCKET, DEFAULT_VERSION, GRAPH_SUFFIX, select_handles
+from models.catalog import BUCKET, DEFAULT_VERSION, GRAPH_SUFFIX, Checkpoint, Handle, select_handles
 from models.errors import DifferentError, MixerError, UsageError
 
 if TYPE_CHECKING:
+    from export.outdated import SourceObject, Standing
+    from export.publish import Publication
     from export.stores import Store
+    from models.digests import DigestTable
 
 LOG = logging.getLogger(__name__)
 
 Done = TypeVar("Done")
+
+SignKey = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="KEY.pem", help="Sign the provenance with this private key (elliptic curve; needs the extra `sign`)."
+    ),
+]
+AllowDirty = Annotated[
+    bool, typer.Option("--allow-dirty", help="Publish models made from sources that no commit names.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -36,13 +49,7 @@ def package(
     version: options.Version = DEFAULT_VERSION,
     flavour: options.FlavourOption = options.Flavour.native,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace archives that exist.")] = False,
-    sign_key: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="KEY.pem",
-            help="Sign the provenance with this private key (elliptic curve; needs the extra `sign`).",
-        ),
-    ] = None,
+    sign_key: SignKey = None,
     json: options.Json = False,
 ) -> None:
     """Pack proven models as .tar.gz, each with its provenance."""
@@ -93,32 +100,32 @@ def verify(
 
 def publish(
     to: Annotated[
-        str, typer.Option(metavar="DEST", help="Where to: gs://bucket, gs://bucket/prefix, or a directory (a mirror).")
+        str,
+        typer.Option(
+            metavar="DEST",
+            help="Where to: gs://bucket[/prefix], a directory (a mirror), kaggle:owner/model or hf:owner/repo.",
+        ),
     ],
     handles: options.Handles = None,
     out: options.Out = Path("build"),
     version: options.Version = DEFAULT_VERSION,
     flavour: options.FlavourOption = options.Flavour.native,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go where; send nothing.")] = False,
-    allow_dirty: Annotated[
-        bool, typer.Option("--allow-dirty", help="Publish models made from sources that no commit names.")
-    ] = False,
+    allow_dirty: AllowDirty = False,
     json: options.Json = False,
 ) -> None:
     """Publish packed models; what is published is never overwritten."""
     from export.admission import Rules
     from export.destination import Destination
-    from export.publish import Publication
-    from export.publish import publish as publish_model
     from models.digests import DigestTable
 
     names = chosen_names(handles or [], flavour, out, version)
     rules = Rules(DigestTable.read(), allow_dirty=allow_dirty)
-    with opened_store(to, out) as store:
+    with opened_place(to, out) as send:
 
-        def work(name: str, steps: show.Steps) -> Publication:
+        def work(name: str, steps: show.Steps) -> "Publication":
             progress = steps.start(f"publishing {name}")
-            return publish_model(Destination(out, name, version), store, rules, dry_run=dry_run, progress=progress)
+            return send(Destination(out, name, version), rules=rules, dry_run=dry_run, progress=progress)
 
         done, problems = for_each(names, work)
     if json:
@@ -140,21 +147,13 @@ def outdated(
 ) -> None:
     """Say which published models need a new version, and why; downloads no checkpoint."""
     from convert.fetch import look, parse_source
-    from export.outdated import Now, Standing, compare_with_published
     from models.digests import DigestTable
-    from models.provenance import library_versions, pipeline_version
 
     parse_source(source)
-    models = {made.name: made for one in select_handles(handles or ()) for made in map(one.in_flavour, flavour.each)}
-    now = Now(library_versions(), pipeline_version(), DigestTable.read())
-    looked = functools.cache(lambda checkpoint: look(checkpoint, source=source, cache=cache))
+    looked = functools.cache(functools.partial(look, source=source, cache=cache))
+    models = [made for one in select_handles(handles or ()) for made in map(one.in_flavour, flavour.each)]
     with opened_store(published) as store:
-
-        def work(name: str, steps: show.Steps) -> Standing:
-            steps.start(f"looking at {name}")
-            return compare_with_published(name, store, looked(models[name].checkpoint), now)
-
-        found, problems = for_each(list(models), work)
+        found, problems = look_at_published(models, store, looked, DigestTable.read())
     if json:
         show.print_json([asdict(one) for one in found])
     else:
@@ -168,6 +167,48 @@ def outdated(
         raise DifferentError(f"{len(old)} of {len(models)} handles are out of date: {', '.join(old)}.")
 
 
+def look_at_published(
+    models: Sequence[Handle],
+    store: "Store",
+    looked: Callable[[Checkpoint], "SourceObject"],
+    digests: "DigestTable",
+) -> tuple[list["Standing"], list[str]]:
+    """Return how published models stand against what would be made now, and where that could not be told and why.
+
+    `looked` says what the source has of a checkpoint.
+    """
+    from export.outdated import Now, compare_with_published
+    from models.provenance import library_versions, pipeline_version
+
+    checkpoints = {made.name: made.checkpoint for made in models}
+    now = Now(library_versions(), pipeline_version(), digests)
+
+    def work(name: str, steps: show.Steps) -> "Standing":
+        steps.start(f"looking at {name}")
+        return compare_with_published(name, store, looked(checkpoints[name]), now)
+
+    return for_each(list(checkpoints), work)
+
+
+@contextmanager
+def opened_place(to: str, out: Path) -> Iterator[Callable[..., "Publication"]]:
+    """Give what publishes a model at the place that `--to` names: a bucket, a directory or a hub.
+
+    Raises:
+        UsageError: it names none, or the client of a hub is not installed.
+    """
+    from export import hugging_face, kaggle
+    from export.publish import publish as publish_model
+
+    if to.startswith(kaggle.PREFIX):
+        yield kaggle.KaggleModel.parse(to).publish
+    elif to.startswith(hugging_face.PREFIX):
+        yield hugging_face.HuggingFaceRepository.parse(to).publish
+    else:
+        with opened_store(to, out) as store:
+            yield functools.partial(publish_model, store=store)
+
+
 @contextmanager
 def opened_store(to: str, out: Path | None = None) -> Iterator["Store"]:
     """Give the place that `--to` names.
@@ -176,8 +217,13 @@ def opened_store(to: str, out: Path | None = None) -> Iterator["Store"]:
         UsageError: it names none, or the directory in which the models are made.
     """
     from convert.upload import bucket, parse_destination
+    from export import hugging_face, kaggle
     from export.stores import Mirror
 
+    if to.startswith((kaggle.PREFIX, hugging_face.PREFIX)):
+        raise UsageError(
+            f"{to}: only publish sends there; here expected gs://bucket, gs://bucket/prefix or a directory."
+        )
     place = parse_destination(to)
     if isinstance(place, str):
         with bucket(place) as store:

@@ -86,6 +86,10 @@ class Steps:
         self._done += 1
         self._progress.update(self._now, visible=False)
         self._progress.update(self._all, completed=self._done, amount=f"{self._done}/{self._total}")
+        self.note(text)
+
+    def note(self, text: str) -> None:
+        """Leave a line, and count nothing."""
         self._progress.console.print(text, highlight=False, soft_wrap=True)
 
 
@@ -103,3 +107,10 @@ def steps(total: int) -> Iterator[Steps]:
     # On a pipe the bars would only be noise: there, each piece leaves its line.
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield Steps(progress, total)
+
+
+@contextmanager
+def no_steps() -> Iterator[Steps]:
+    """Show nothing: another process shows what is done."""
+    with Progress(console=Console(quiet=True), disable=True) as progress:
+        yield Steps(progress, 0)

@@ -1,20 +1,23 @@
 """The stages that a handle goes through, each giving plain values to the next."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convert.checkpoint import LoadedCheckpoint, load_checkpoint
-from convert.fetch import fetch
+from convert.fetch import fetch, file_url
 from export.destination import Destination, install, staged
-from models.catalog import Checkpoint, Flavour, Handle, own_handle
+from models.catalog import Architecture, Checkpoint, Flavour, Handle, own_handle
 from models.digests import DigestTable
 from models.errors import MixerError
+from models.params import flatten
 from models.records import CheckpointRecord, Manifest, Report
 
 if TYPE_CHECKING:
     from convert.native import Apply, TensorFlowFunction
+    from export.saved_model import Graph
 
 Progress = Callable[[int, int], None]
 
@@ -97,7 +100,7 @@ def bring_own(own: OwnFile, template: Handle, digests: DigestTable, *, reading: 
     record = CheckpointRecord(
         name=own.name,
         object=own.path.name,
-        url=str(own.path.absolute()),
+        url=file_url(own.path.name),
         sha256=loaded.sha256,
         size=loaded.size,
         origin="seeded" if any(entry.sha256 == loaded.sha256 for entry in seeded) else "own",
@@ -124,6 +127,26 @@ def to_flavour(flavour: Flavour) -> "Callable[[Apply], TensorFlowFunction]":
     return to_tensorflow
 
 
+@functools.cache
+def traced(
+    architecture: Architecture, num_classes: int | None, flavour: Flavour, labels: Path | None = None
+) -> "Graph":
+    """Return the graph of a Mixer, which serves every checkpoint of that architecture and head; traced once a process.
+
+    Raises:
+        MixerError: the Mixer cannot be written in that flavour.
+    """
+    from convert.native import mixer_apply
+    from export.saved_model import trace
+
+    return trace(
+        to_flavour(flavour)(mixer_apply(architecture, num_classes)),
+        architecture.arrays(num_classes),
+        image_size=architecture.image_size,
+        labels=labels,
+    )
+
+
 def write(
     handle: Handle,
     material: Material,
@@ -133,20 +156,13 @@ def write(
     overwrite: bool,
 ) -> Manifest:
     """Convert a handle and put its SavedModel and manifest in place."""
-    from convert.native import handle_apply
     from export.extras import write_extras
-    from export.saved_model import write_saved_model
 
     if not overwrite:
         destination.refuse_existing()
     with staged(destination) as stage:
-        write_saved_model(
-            to_flavour(handle.flavour)(handle_apply(handle)),
-            material.loaded.for_head(handle.head),
-            stage,
-            image_size=handle.checkpoint.architecture.image_size,
-            labels=labels,
-        )
+        graph = traced(handle.checkpoint.architecture, handle.num_classes, handle.flavour, labels)
+        graph.write(flatten(material.loaded.for_head(handle.head)), stage, labels=labels)
         write_extras(stage, handle, destination.version, material.record, labels=labels)
         manifest = describe(handle, material, destination.version, stage)
         install(stage, destination, manifest, overwrite=overwrite)

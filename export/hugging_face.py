@@ -1,0 +1,136 @@
+"""A repository on Hugging Face as a place to publish, through its own client: a folder a handle, a tag a version.
+
+All files of a version come in one commit, on the condition that nobody else committed meanwhile.
+"""
+
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from export import hugging_face_card
+from export.admission import Rules
+from export.destination import Destination
+from export.hub_page import where_of
+from export.parcel import MANIFEST, Parcel, is_there, require_client, set_quietly, told, wrap
+from export.publish import Publication
+from export.siblings import Siblings
+from export.stores import Progress
+from export.subject import read_subject
+from models.errors import MixerError, UsageError
+from models.records import Manifest
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+PREFIX = "hf:"
+CREDENTIALS = "HF_TOKEN or those of `hf auth login`"
+
+
+@dataclass(frozen=True)
+class HuggingFaceRepository:
+    """A repository of models that exists already."""
+
+    name: str
+    """`owner/repo`."""
+
+    @classmethod
+    def parse(cls, destination: str) -> "HuggingFaceRepository":
+        """Read `hf:owner/repo`.
+
+        Raises:
+            UsageError: it is something else, or Hugging Face's client is not installed.
+        """
+        name = destination.removeprefix(PREFIX)
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name, re.ASCII):
+            raise UsageError(f"--to {destination!r} names no repository on Hugging Face: expected hf:owner/repo.")
+        require_client("huggingface_hub", destination)
+        return cls(name)
+
+    def publish(
+        self, destination: Destination, rules: Rules, *, dry_run: bool = False, progress: Progress | None = None
+    ) -> Publication:
+        """Publish a model, or say what would be sent.
+
+        Raises:
+            MixerError: the model may not leave, its number is taken or not above the published one, or Hugging Face or
+                its client refuses.
+        """
+        parcel = wrap(destination, rules)
+        handle, version = destination.handle, destination.version
+        address, tag = f"{PREFIX}{self.name}/{handle}", f"{handle}-v{version}"
+        with told("Hugging Face", address, CREDENTIALS):
+            api = _api()
+            now = api.model_info(self.name)
+            names = {one.rfilename for one in now.siblings or () if one.rfilename.startswith(f"{handle}/")}
+            tagged = tag in {one.name for one in api.list_repo_refs(self.name).tags}
+            there = is_there(parcel, _published(api, self.name, now.sha, handle, names), address)
+            if tagged and not there:
+                raise MixerError(f"{address}: the tag {tag} is taken, but the folder holds another version.")
+            if dry_run:
+                return parcel.publication(address, "published already" if there else "to be published")
+            commit = now.sha if there else self._commit(api, parcel, _card(destination), now.sha, names)
+            if not tagged:  # also where an earlier publication ended between commit and tag
+                api.create_tag(self.name, tag=tag, revision=commit)
+        if progress is not None and not there:
+            size = sum(path.stat().st_size for path in parcel.files.values())
+            progress(size, size)
+        return parcel.publication(address, "published already" if there else "published")
+
+    def _commit(self, api: "HfApi", parcel: Parcel, card: bytes | None, parent: str | None, names: set[str]) -> str:
+        """Put the parcel into its folder, in the place of what is there; return the commit."""
+        from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
+
+        manifest = parcel.manifest
+        contents: dict[str, Path | bytes] = {**parcel.files}
+        if card is not None:
+            contents[hugging_face_card.FILE] = card
+        new = {f"{manifest.handle}/{name}": content for name, content in contents.items()}
+        operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [
+            *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in new.items()),
+            *(CommitOperationDelete(path_in_repo=name) for name in sorted(names - new.keys())),
+        ]
+        done = api.create_commit(
+            self.name,
+            operations,
+            commit_message=f"{manifest.handle} version {manifest.version}",
+            commit_description=f"manifest sha256 {parcel.manifest_sha256}",
+            parent_commit=parent,
+        )
+        return done.oid
+
+
+def _api() -> "HfApi":
+    # Uploads go by plain HTTP, which is what was tried; the client would take another way where it can.
+    set_quietly(HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=os.environ.get("HF_ENDPOINT"), library_name="mixer-jax2tf")
+
+
+def _published(api: "HfApi", name: str, commit: str | None, handle: str, names: set[str]) -> Manifest | None:
+    path = f"{handle}/{MANIFEST}"
+    if path not in names:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        file = api.hf_hub_download(name, path, revision=commit, local_dir=folder)
+        try:
+            return Manifest.model_validate_json(Path(file).read_bytes())
+        except ValidationError as error:
+            raise MixerError(f"{PREFIX}{name}/{path} is no readable manifest of schema 1.") from error
+
+
+def _card(destination: Destination) -> bytes | None:
+    """Return Hugging Face's card of the model, if its page for TensorFlow Hub, which tells who publishes, is there."""
+    page = Siblings.of(destination).card
+    where = where_of(page.read_text(encoding="utf-8")) if page.is_file() else None
+    if where is None:
+        return None
+    text = hugging_face_card.render_model(read_subject(destination, where))
+    if problems := hugging_face_card.problems_of(text):
+        raise MixerError(f"the card of {destination.handle} breaks Hugging Face's rules: {'; '.join(problems)}.")
+    return text.encode()

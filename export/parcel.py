@@ -1,0 +1,135 @@
+"""A model as a hub takes it: the SavedModel's files as they are, with manifest, report and provenance beside them."""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from export.admission import Rules, admit
+from export.contents import compare_contents
+from export.destination import Destination
+from export.publish import Item, Publication
+from export.siblings import Siblings
+from export.stores import Progress
+from export.verify import verify
+from models.errors import MixerError, UsageError
+from models.records import Manifest
+
+MANIFEST = "manifest.json"
+"""In the parcel, so that the next publication sees which version is there."""
+
+
+class Hub(Protocol):
+    """A site that keeps the versions of a model by itself."""
+
+    def publish(
+        self, destination: Destination, rules: Rules, *, dry_run: bool = False, progress: Progress | None = None
+    ) -> Publication:
+        """Publish a model, or say what would be sent."""
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A model that may leave, and its files by their paths in the parcel."""
+
+    manifest: Manifest
+    manifest_sha256: str
+    files: dict[str, Path]
+
+    def publication(
+        self, address: str, verdict: Literal["published", "to be published", "published already"]
+    ) -> Publication:
+        """Return what became of the parcel at that address."""
+        actions: dict[str, Literal["sent", "to be sent", "there already"]]
+        actions = {"published": "sent", "to be published": "to be sent", "published already": "there already"}
+        items = (
+            Item(f"{address}/{name}", path.stat().st_size, actions[verdict])
+            for name, path in sorted(self.files.items())
+        )
+        return Publication(self.manifest.handle, self.manifest.version, verdict, tuple(items))
+
+
+def wrap(destination: Destination, rules: Rules) -> Parcel:
+    """Return the parcel of a model that may leave.
+
+    Raises:
+        MixerError: it may not (see `admit`), or its directory is not what was packed.
+    """
+    admitted, siblings = admit(destination, rules), Siblings.of(destination)
+    differences = verify(siblings.directory).differences if siblings.directory.is_dir() else ("it is not there",)
+    if differences:
+        said = "".join(f"\n  {difference}" for difference in differences)
+        raise MixerError(f"{siblings.directory} may not be published:{said}")
+    beside = {
+        MANIFEST: siblings.manifest,
+        "report.json": siblings.report,
+        "provenance.json": siblings.provenance,
+        "provenance.json.sig": siblings.signature,
+    }
+    files = {name: siblings.directory / name for name in admitted.manifest.files}
+    files |= {name: path for name, path in beside.items() if path.is_file()}
+    return Parcel(admitted.manifest, admitted.files[siblings.manifest].sha256, files)
+
+
+def is_there(parcel: Parcel, published: Manifest | None, address: str) -> bool:
+    """Tell whether the model is what was published last.
+
+    Raises:
+        MixerError: its number is taken by other files, or is not above the published one.
+    """
+    if published is None:
+        return False
+    here, number = parcel.manifest, published.version
+    again = f"Convert with --version {number + 1}."
+    if published.handle != here.handle:
+        raise MixerError(f"{address} holds {published.handle}, expected {here.handle}: look at --to.")
+    if number > here.version:
+        raise MixerError(f"version {here.version} is not above the published {number} ({address}). {again}")
+    if number < here.version:
+        return False
+    differences = compare_contents(published.files, here.files)
+    if differences:
+        said = "".join(f"\n  {difference}" for difference in differences)
+        raise MixerError(
+            f"version {number} is published already with other files than those here ({address}). Compared with its "
+            f"manifest:{said}\n{again}"
+        )
+    return True
+
+
+@contextmanager
+def told(site: str, address: str, credentials: str) -> Iterator[None]:
+    """Turn what a site's client raises, which is of many types, into an error for people."""
+    try:
+        yield
+    except MixerError:
+        raise
+    except Exception as error:
+        why = "" if error.__cause__ is None else f" ({type(error.__cause__).__name__}: {error.__cause__})"
+        said = " ".join(f"{error}{why}".split())[:500].rstrip(".")
+        raise MixerError(
+            f"{address}: {site} or its client says: {type(error).__name__}: {said}. Expected that it may be read and "
+            f"written with the credentials in {credentials}; look at --to and the network, then run it again."
+        ) from error
+
+
+def require_client(name: str, destination: str) -> None:
+    """Refuse to go on where a site's client is missing.
+
+    Raises:
+        UsageError: it is.
+    """
+    if importlib.util.find_spec(name) is None:
+        raise UsageError(
+            f"--to {destination} needs the package {name}, which is not installed: .venv/bin/pip install -e '.[hub]' "
+            "brings it."
+        )
+
+
+def set_quietly(**environment: str) -> None:
+    """Set variables that a client reads when it is imported, unless the user has set them."""
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,65 @@
+"""The variables of a SavedModel, written straight from arrays, in the format of TensorFlow's own checkpoints.
+
+`tf.saved_model.save` would want them as variables first, each in memory a second time. Operation and bytes are the
+same (`SaveV2`, https://www.tensorflow.org/api_docs/python/tf/raw_ops/SaveV2).
+"""
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
+
+OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
+"""The key under which TensorFlow keeps which variable is which."""
+
+PREFIX = "variables/variables"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a SavedModel's checkpoint holds, in TensorFlow's order, but for the values of the parameters."""
+
+    names: Mapping[str, str | None]
+    """By key: the name of the variable, None where it is no parameter."""
+
+    others: Mapping[str, Any]
+    """By key, what is no parameter: TensorFlow's own counter, and last of all which variable is which."""
+
+
+def read_layout(directory: Path, parameters: Container[str]) -> Layout:
+    """Return the layout of the SavedModel that TensorFlow has written into a directory, with parameters so named."""
+    reader = tf.train.load_checkpoint(str(directory / PREFIX))
+    graph = TrackableObjectGraph.FromString(reader.get_tensor(OBJECTS))
+    found = {one.checkpoint_key: one.full_name for node in graph.nodes for one in node.attributes}
+    names = {key: name if name in parameters else None for key, name in found.items()} | {OBJECTS: None}
+    return Layout(names, {key: reader.get_tensor(key) for key, name in names.items() if name is None})
+
+
+def write_variables(arrays: Mapping[str, NDArray[np.float32]], layout: Layout, directory: Path) -> None:
+    """Write arrays, by the names of their variables, into the directory of a SavedModel.
+
+    Raises:
+        OSError: it cannot be written, the disk is full.
+    """
+    values = {key: layout.others[key] if name is None else arrays[name] for key, name in layout.names.items()}
+    (directory / PREFIX).parent.mkdir(exist_ok=True)
+    try:
+        tf.raw_ops.SaveV2(
+            prefix=str(directory / PREFIX),
+            tensor_names=list(values),
+            shape_and_slices=[""] * len(values),
+            tensors=[one if isinstance(one, bytes) else shared(one) for one in values.values()],
+        )
+    except tf.errors.OpError as error:
+        # TensorFlow writes through operations of its own: "{{node ...}} path; No space left on device [Op:SaveV2]".
+        raise OSError(error.message.rpartition("; ")[2]) from error
+
+
+def shared(array: NDArray[Any]) -> tf.Tensor:
+    """Return a tensor that shares its memory with an array; `tf.constant` would copy it twice."""
+    return tf.experimental.dlpack.from_dlpack(np.require(array, requirements=["C", "W"]).__dlpack__())

@@ -1,0 +1,87 @@
+"""The signatures of a SavedModel: what each takes and gives, as one table.
+
+`serving_default` is that of version 1. The others save a server's client the preprocessing, or give the features of
+each token. All compute with the same weights, and their only output is `output_0`, float32.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from models.catalog import HEADS, Handle, Head
+from models.preprocessing import SCALING, Evaluation
+
+SERVING_DEFAULT = "serving_default"
+OUTPUT = "output_0"
+TOKEN_FEATURES = "token_features"  # noqa: S105 (no password)
+
+Dtype = str
+"""A name that NumPy and TensorFlow share: `float32`, `uint8`; `string` is TensorFlow's alone."""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One way into a SavedModel; `input_name` is the name of its only input."""
+
+    name: str
+    input_name: str
+    dtype: Dtype
+    heads: tuple[Head, ...] = HEADS
+
+    def input_shape(self, image_size: int) -> tuple[int | None, ...]:
+        """Return the shape of the input; None is the batch."""
+        return (None,) if self.dtype == "string" else (None, image_size, image_size, 3)
+
+    def output_shape(self, handle: Handle) -> tuple[int | None, ...]:
+        """Return the shape of the output; None is the batch."""
+        architecture = handle.checkpoint.architecture
+        if self.name == TOKEN_FEATURES:
+            return None, architecture.tokens, architecture.hidden_dim
+        return None, handle.outputs
+
+    def preprocessing(self, image_size: int) -> str:
+        """Return what the input has to be, or what is done with it."""
+        if self.dtype == "string":
+            return f"encoded JPEG or PNG; {Evaluation(image_size).what}"
+        return "RGB, 0 to 255" if self.dtype == "uint8" else SCALING
+
+    def meaning(self, handle: Handle) -> str:
+        """Return what comes out."""
+        if self.name == TOKEN_FEATURES:
+            return "features of each token: after the last norm, before the mean"
+        return "logits" if handle.head == "classification" else "features: the mean of the tokens after the last norm"
+
+    def facts(self, handle: Handle) -> dict[str, Any]:
+        """Return all of it for one handle, as it stands in `model.json`."""
+        size = handle.checkpoint.architecture.image_size
+        return {
+            "input": {
+                "name": self.input_name,
+                "shape": self.input_shape(size),
+                "dtype": self.dtype,
+                "preprocessing": self.preprocessing(size),
+            },
+            "output": {
+                "name": OUTPUT,
+                "shape": self.output_shape(handle),
+                "dtype": "float32",
+                "meaning": self.meaning(handle),
+            },
+        }
+
+
+SIGNATURES = {
+    signature.name: signature
+    for signature in (
+        Signature(SERVING_DEFAULT, "inputs", "float32"),
+        Signature("serving_uint8", "images", "uint8"),
+        Signature("serving_bytes", "image_bytes", "string"),
+        Signature(TOKEN_FEATURES, "inputs", "float32", heads=("fe",)),
+    )
+}
+"""All signatures, by name."""
+
+
+def signatures_of(handle: Handle) -> Iterable[Signature]:
+    """Return the signatures that a handle's SavedModel has."""
+    return (signature for signature in SIGNATURES.values() if handle.head in signature.heads)

@@ -1,0 +1,122 @@
+"""Kaggle's metadata says what the records say, and a slip in it is noticed."""
+
+import json
+
+import pytest
+from publishable import WHERE, write_catalogued, write_model
+
+from export.collection import COLLECTION
+from export.kaggle_card import model_problems, render_model, render_variation, variation_problems
+from export.subject import read_subject
+from models.catalog import HANDLES
+
+
+@pytest.fixture
+def subject(tmp_path):
+    return read_subject(write_catalogued(tmp_path, "mixer_b16_i21k_fe"), WHERE)
+
+
+def test_a_variation_is_one_of_our_models(subject):
+    text = render_variation(subject)
+    said = json.loads(text)
+    assert variation_problems(text) == []
+    assert said == {
+        "ownerSlug": "somebody",
+        "modelSlug": "mlp-mixer",
+        "instanceSlug": "mixer_b16_i21k_fe",
+        "framework": "tensorFlow2",
+        "overview": said["overview"],
+        "usage": said["usage"],
+        "licenseName": "Apache 2.0",
+        "fineTunable": True,
+        "trainingData": ["ImageNet-21k"],
+        "modelInstanceType": "ExternalVariant",
+        "baseModelInstance": "",
+        "externalBaseModelUrl": "https://github.com/google-research/vision_transformer",
+    }
+    assert 'hub.load("${PATH}")' in said["usage"]
+    assert said["overview"].endswith("trained on ImageNet-21k, supervised, from scratch.")
+
+
+def test_the_model_is_the_collection(subject):
+    text = render_model(WHERE, [subject])
+    said = json.loads(text)
+    assert model_problems(text) == []
+    assert (said["slug"], said["isPrivate"], said["publishTime"]) == (COLLECTION, True, "")
+    assert "mixer_b16_i21k_fe/2.md" in said["description"]
+
+
+@pytest.mark.parametrize("tunable", [True, False])
+def test_fine_tunable_is_the_reports_result(tunable, tmp_path):
+    found = read_subject(write_catalogued(tmp_path, "mixer_b16_i1k_fe", report={"fine_tunable": tunable}), WHERE)
+    assert json.loads(render_variation(found))["fineTunable"] is tunable
+
+
+def test_seeded_weights_were_trained_on_nothing_and_say_so(tmp_path):
+    found = read_subject(write_catalogued(tmp_path, "mixer_b16_i1k_fe", checkpoint={"origin": "seeded"}), WHERE)
+    said = json.loads(render_variation(found))
+    assert said["trainingData"] == []
+    assert said["overview"].startswith("SEEDED WEIGHTS, NEVER TRAINED.")
+    assert said["usage"].startswith("> **SEEDED WEIGHTS, NEVER TRAINED")
+
+
+def test_without_a_known_licence_there_is_none(tmp_path):
+    own = write_model(tmp_path, handle="my_mixer", checkpoint={"origin": "own"})
+    assert render_variation(read_subject(own, WHERE)) is None
+
+
+@pytest.mark.parametrize("name", HANDLES)
+def test_every_handle_can_be_a_variation(name, tmp_path):
+    for flavour in ("native", "graph"):
+        found = read_subject(write_catalogued(tmp_path, name, flavour=flavour), WHERE)
+        assert variation_problems(render_variation(found)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"ownerSlug": "INSERT_OWNER_SLUG_HERE"}, "ownerSlug: String should match pattern"),
+        ({"ownerSlug": ""}, "ownerSlug: "),
+        ({"instanceSlug": "a/b"}, "instanceSlug: "),
+        ({"framework": "TensorFlow2"}, "framework: Input should be 'tensorFlow2'"),
+        ({"licenseName": "apache-2.0"}, "licenseName: Input should be 'Apache 2.0'"),
+        ({"fineTunable": "true"}, "fineTunable: Input should be a valid boolean"),
+        ({"fineTunable": None}, "fineTunable: "),
+        ({"trainingData": "ImageNet-1k"}, "trainingData: "),
+        ({"trainingData": [""]}, "trainingData.0: it is empty"),
+        ({"usage": " "}, "usage: it is empty"),
+        ({"usage": "INSERT_USAGE_HERE"}, "usage: it still is the placeholder of Kaggle's template"),
+        ({"modelInstanceType": "base"}, "modelInstanceType: Input should be"),
+        ({"externalBaseModelUrl": ""}, "externalBaseModelUrl is '', but modelInstanceType 'ExternalVariant'"),
+        ({"externalBaseModelUrl": "a.example"}, "externalBaseModelUrl: String should match pattern"),
+        ({"baseModelInstance": "a/b/c/d"}, "baseModelInstance is 'a/b/c/d', but modelInstanceType 'ExternalVariant'"),
+        ({"licence": "MIT"}, "licence: Extra inputs are not permitted"),
+    ],
+)
+def test_a_slip_in_a_variation_is_told(changes, said, subject):
+    values = json.loads(render_variation(subject)) | changes
+    (problem,) = variation_problems(json.dumps(values))
+    assert said in problem
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"slug": "MLP Mixer"}, "slug: "),
+        ({"title": ""}, "title: it is empty"),
+        ({"isPrivate": "false"}, "isPrivate: Input should be a valid boolean"),
+        ({"publishTime": "today"}, "publishTime: String should match pattern"),
+        ({"description": "INSERT_DESCRIPTION_HERE"}, "description: it still is the placeholder"),
+        ({"keywords": []}, "keywords: Extra inputs are not permitted"),
+    ],
+)
+def test_a_slip_in_the_model_is_told(changes, said, subject):
+    values = json.loads(render_model(WHERE, [subject])) | changes
+    (problem,) = model_problems(json.dumps(values))
+    assert said in problem
+
+
+@pytest.mark.parametrize("check", [model_problems, variation_problems])
+def test_a_missing_field_and_what_is_no_json_are_told(check):
+    assert "the whole: Invalid JSON" in check("{")[0]
+    assert "ownerSlug: Field required" in check("{}")

@@ -1,0 +1,66 @@
+"""Memory that is given back: of a model that is of no use any more, and of whatever TensorFlow has freed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
+from validation.memory import free, release, trim
+
+ROOT = Path(__file__).parent.parent
+MEGABYTES = 256
+
+
+@pytest.mark.parametrize("name", TESTING_HANDLES)
+def test_release_empties_every_variable(name, tiny_build):
+    model = tf.saved_model.load(str(tiny_build / name / str(DEFAULT_VERSION)))
+    assert min(variable.numpy().size for variable in model.variables) > 0
+    release(model)
+    assert max(variable.numpy().size for variable in model.variables) == 0
+
+
+def test_what_has_no_variables_is_released_too():
+    release(object())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.bool_])
+def test_a_variable_of_any_type_is_freed(dtype):
+    variable = tf.Variable(np.ones(3, dtype), shape=tf.TensorShape(None))
+    free([variable])
+    assert (variable.numpy().size, variable.numpy().dtype) == (0, dtype)
+
+
+def test_another_c_library_does_no_harm(monkeypatch):
+    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
+    trim()
+
+
+STARTS = {
+    "command line": "from convert.cli import frameworks; frameworks.import_frameworks(); import tensorflow as tf",
+    "consumer": "from validation import consumer; tf = consumer._tensorflow()",
+}
+MEASURE = f"""
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGESIZE") >> 20
+
+before = resident()
+tensors = [tf.fill([1 << 20, {MEGABYTES} // 4 // 4], 1.0) for _ in range(4)]
+held = resident()
+del tensors
+print(held - before, resident() - before)
+"""
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_tensorflow_keeps_nothing_of_what_was_freed(start):
+    done = subprocess.run(
+        [sys.executable, "-c", f"import os\n{STARTS[start]}\n{MEASURE}"],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=True,
+    )  # fmt: skip
+    held, kept = map(int, done.stdout.split())
+    assert held >= MEGABYTES
+    assert kept < MEGABYTES // 4

@@ -1,0 +1,141 @@
+"""Several processes: the same bytes, the same outcomes, and an end in good order."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from convert.cli import workers
+from convert.cli.batch import Batch
+from convert.cli.stages import Source
+from convert.seeded import write_seeded
+from models.catalog import HANDLES, SQUARE_HANDLES, TESTING_HANDLES
+from models.digests import DigestTable
+
+ROOT = Path(__file__).parent.parent
+NAMES = (*TESTING_HANDLES, *SQUARE_HANDLES)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """Two checkpoints, of two architectures."""
+    folder = tmp_path_factory.mktemp("two")
+    for checkpoint in {handle.checkpoint for handle in (*TESTING_HANDLES.values(), *SQUARE_HANDLES.values())}:
+        write_seeded(checkpoint, folder)
+    return folder
+
+
+def command(task, source, out, *options):
+    return [sys.executable, "-m", "convert", task, *NAMES, "--source", source, "--out", out, *options]
+
+
+def run(*arguments):
+    return subprocess.run(command(*arguments, "--json"), cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def digests(out):
+    found = sorted(path for path in out.rglob("*") if path.is_file() and path.suffix != ".json")
+    return {path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+
+
+def batch(jobs, handles, task="convert"):
+    source = Source("anywhere", None, DigestTable(()))
+    return Batch(task, tuple(handles), source, Path("build"), 2, jobs=jobs)
+
+
+def groups_of(handles):
+    return [(handle,) for handle in handles if handle.head == "fe"]
+
+
+def test_two_processes_write_what_one_writes_and_tell_it_in_the_same_order(source, tmp_path):
+    one, two = (run("convert", source, tmp_path / str(jobs), "--jobs", str(jobs)) for jobs in (1, 2))
+    assert (one.returncode, two.returncode) == (0, 0), two.stderr
+    assert digests(tmp_path / "1") == digests(tmp_path / "2")
+    assert len(digests(tmp_path / "2")) > 4 * len(NAMES)
+    told = [
+        [{key: value for key, value in outcome.items() if key != "seconds"} for outcome in json.loads(done.stdout)]
+        for done in (one, two)
+    ]
+    assert told[0] == told[1]
+    assert [outcome["handle"] for outcome in told[1]] == list(NAMES)
+
+
+def test_what_fails_in_one_process_leaves_the_other_alone(source, tmp_path):
+    (source / "testing" / "Mixer-Sq_8.npz").rename(source / "elsewhere")
+    try:
+        done = run("convert-all", source, tmp_path, "--jobs", "2")
+    finally:
+        (source / "elsewhere").rename(source / "testing" / "Mixer-Sq_8.npz")
+    assert done.returncode == 1
+    verdicts = {outcome["handle"]: outcome["verdict"] for outcome in json.loads(done.stdout)}
+    assert verdicts == dict.fromkeys(TESTING_HANDLES, "passed") | dict.fromkeys(SQUARE_HANDLES, "failed")
+    assert "2 of 4 handles failed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"])
+def test_an_interruption_ends_all_processes_and_leaves_nothing_half_written(source, tmp_path, number, status):
+    begun = subprocess.Popen(
+        command("convert", source, tmp_path, "--jobs", "2"),
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # ignored where the tests run in the background
+    )
+    while not children(begun.pid):
+        time.sleep(0.05)
+    begun.send_signal(number)
+    _, said = begun.communicate(timeout=60)
+    assert begun.returncode == status
+    assert b"interrupted" in said
+    assert b"Traceback" not in said
+    with pytest.raises(ProcessLookupError):  # nobody is left of all that it started
+        for _ in range(200):
+            os.killpg(begun.pid, 0)
+            time.sleep(0.05)
+    assert [path for path in tmp_path.rglob(".*") if path.is_dir()] == []
+
+
+def children(pid):
+    """Return the command lines of the processes that work for a process."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [line for child in found if b"spawn_main" in (line := Path(f"/proc/{child}/cmdline").read_bytes())]
+
+
+def test_a_process_that_is_killed_fails_its_handles_and_says_so():
+    future = Future()
+    future.set_exception(BrokenProcessPool("killed"))
+    handles = tuple(TESTING_HANDLES.values())
+    outcomes = workers._outcomes(future, batch(2, handles), handles)
+    assert [(outcome.handle, outcome.verdict) for outcome in outcomes] == [(name, "failed") for name in TESTING_HANDLES]
+    assert "try again with a lower --jobs" in outcomes[0].problems[0]
+
+
+def test_there_are_no_more_processes_than_checkpoints(monkeypatch):
+    monkeypatch.setattr(workers.os, "sysconf", lambda _: 1 << 30)
+    groups = groups_of(HANDLES.values())
+    assert workers.processes(batch(99, HANDLES.values()), groups) == len(groups) == 6
+    assert workers.processes(batch(2, HANDLES.values()), groups) == 2
+
+
+def test_there_are_no_more_processes_than_memory_allows(monkeypatch, capsys):
+    sizes = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": (12 << 30) // 4096}
+    monkeypatch.setattr(workers.os, "sysconf", sizes.__getitem__)
+    groups = groups_of(HANDLES.values())
+    checking = batch(6, HANDLES.values(), "convert-all")
+    assert workers.processes(checking, groups) == 2
+    assert "2 are used" in capsys.readouterr().err
+    assert workers.processes(replace(checking, task="convert"), groups) == 5
+    sizes["SC_PHYS_PAGES"] = 1
+    assert workers.processes(checking, groups) == 1

@@ -1,0 +1,31 @@
+"""Memory given back: a whole-size model is a gigabyte, and TensorFlow and the C library keep what nobody needs."""
+
+import contextlib
+import ctypes
+import gc
+from collections.abc import Iterable
+from typing import Any
+
+import tensorflow as tf
+
+
+def release(model: Any) -> None:  # noqa: ANN401 (a restored user object)
+    """Free the memory of a restored model's variables: the model is of no use after.
+
+    TensorFlow's registry of gradients would keep them as long as the process.
+    """
+    free(getattr(model, "variables", ()))
+
+
+def free(variables: Iterable[Any]) -> None:
+    """Free the memory of variables, of any type, whoever still holds them."""
+    for variable in variables:
+        tf.raw_ops.AssignVariableOp(resource=variable.handle, value=tf.zeros([0], variable.dtype))
+    trim()
+
+
+def trim() -> None:
+    """Give back to the system what has been freed: glibc keeps it for later, a part for each thread."""
+    gc.collect()
+    with contextlib.suppress(Exception):  # where the C library is another
+        ctypes.CDLL(None).malloc_trim(0)

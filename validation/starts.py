@@ -1,0 +1,84 @@
+"""Measure how long models take from process start to first outputs, by turns; see `validation/start.py`."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.catalog import Handle
+from models.errors import MixerError
+from validation import start
+from validation.benchmark import Start, StartSide, Tell
+from validation.inference import QUIET
+
+TIMEOUT = 600.0
+"""Seconds that one start may take."""
+
+
+@dataclass(frozen=True)
+class Starter:
+    """A SavedModel that is to be started: the handle in its flavour, and its directory."""
+
+    handle: Handle
+    directory: Path
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        return f"start of {self.handle.name}"
+
+
+def measure_starts(
+    starters: Sequence[Starter], repeats: int, *, started: Tell, finished: Tell
+) -> tuple[StartSide, ...]:
+    """Start each model once, then each once more, and so on; one that fails is not started again, and says why."""
+    runs: dict[str, list[Start]] = {one.name: [] for one in starters}
+    failures: dict[str, str] = {}
+    for number in range(repeats):
+        for one in starters:
+            if one.name in failures:
+                continue
+            started(f"{one.name}, run {number + 1} of {repeats}")
+            try:
+                run = start_once(one)
+                runs[one.name].append(run)
+                finished(f"{one.name}: {run.total:.1f} s")
+            except MixerError as error:
+                failures[one.name] = str(error)
+                finished(f"{one.name}: failed: {error}")
+    return tuple(
+        StartSide(
+            handle=one.handle.in_flavour("native").name,
+            architecture=one.handle.checkpoint.architecture.name,
+            flavour=one.handle.flavour,
+            runs=tuple(runs[one.name]),
+            failure=failures.get(one.name),
+        )
+        for one in starters
+    )
+
+
+def start_once(one: Starter) -> Start:
+    """Start a model in a process of its own.
+
+    Raises:
+        MixerError: it does not give outputs.
+    """
+    size = one.handle.checkpoint.architecture.image_size
+    file = str(Path(start.__file__).resolve())
+    command = [sys.executable, "-I", file, str(one.directory.resolve()), str(size)]
+    begin = time.monotonic()
+    try:
+        done = subprocess.run(
+            [*command, repr(begin)],
+            env=os.environ | QUIET, capture_output=True, text=True, timeout=TIMEOUT, check=False,
+        )  # fmt: skip
+        return Start.model_validate_json(done.stdout)
+    except subprocess.TimeoutExpired as error:
+        raise MixerError(f"{one.directory} gave no outputs within {TIMEOUT:g} s") from error
+    except ValueError as error:
+        said = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+        raise MixerError(f"{one.directory} gave no outputs (status {done.returncode}): {said[:400]}") from error
