@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
-from validation.memory import free, release, trim
+from validation.memory import free, keep_large_blocks_apart, release, trim
 
 ROOT = Path(__file__).parent.parent
 MEGABYTES = 256
@@ -37,6 +37,35 @@ def test_a_variable_of_any_type_is_freed(dtype):
 def test_another_c_library_does_no_harm(monkeypatch):
     monkeypatch.setattr("ctypes.CDLL", lambda name: object())
     trim()
+    keep_large_blocks_apart()
+
+
+BLOCKS = """\
+import os, sys
+import numpy as np
+from validation.memory import keep_large_blocks_apart
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGESIZE") >> 20
+
+if sys.argv[1] == "apart":
+    keep_large_blocks_apart()
+del [np.ones(12 << 20, np.uint8)][:]  # glibc's limit rises to this size
+before = resident()
+blocks = [(np.ones(10 << 20, np.uint8), np.ones(200 << 10, np.uint8)) for _ in range(20)]
+pins = [pin for _, pin in blocks]
+del blocks
+print(resident() - before)
+"""
+
+
+def test_large_blocks_go_back_where_they_are_kept_apart():
+    left = {}
+    for how in ("apart", "together"):
+        done = subprocess.run([sys.executable, "-c", BLOCKS, how], cwd=ROOT, capture_output=True, text=True, check=True)
+        left[how] = int(done.stdout.split()[-1])
+    assert left["apart"] < 20
+    assert left["together"] > 100
 
 
 STARTS = {

@@ -24,6 +24,13 @@ from models.digests import DigestTable
 ROOT = Path(__file__).parent.parent
 NAMES = (*TESTING_HANDLES, *SQUARE_HANDLES)
 
+HEEDING = """\
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Starts a program that heeds Ctrl-C: tests that run in the background ignore it, and would hand that on."""
+
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):

@@ -8,6 +8,11 @@ from typing import Any
 
 import tensorflow as tf
 
+from validation.consumption import LARGE
+
+M_MMAP_THRESHOLD = -3
+"""Of `mallopt`, in glibc's malloc.h."""
+
 
 def release(model: Any) -> None:  # noqa: ANN401 (a restored user object)
     """Free the memory of a restored model's variables: the model is of no use after.
@@ -22,6 +27,15 @@ def free(variables: Iterable[Any]) -> None:
     for variable in variables:
         tf.raw_ops.AssignVariableOp(resource=variable.handle, value=tf.zeros([0], variable.dtype))
     trim()
+
+
+def keep_large_blocks_apart() -> None:
+    """Let glibc take each block from `LARGE` on from the system, and give it back as soon as it is freed.
+
+    By itself it raises that limit to 32 MiB, and what is freed below it stays with the process in pieces.
+    """
+    with contextlib.suppress(Exception):  # as below
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
 def trim() -> None:

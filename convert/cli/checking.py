@@ -23,7 +23,7 @@ from validation.depth import apply_steps, compare_depth
 from validation.evidence import Evidence
 from validation.gradients import check_gradients, judge_gradients
 from validation.images import Inputs, full_inputs, gate_inputs
-from validation.memory import release, trim
+from validation.memory import keep_large_blocks_apart, release, trim
 from validation.near_tie import find_near_tie
 from validation.oracle import trace_oracle
 from validation.parity import GATE_ORACLE, GATE_PLAN, check_parity, full_plan, gist
@@ -48,6 +48,8 @@ class Checker:
         self._set = inputs_set
         self._explains = explain
         self._published = published
+        if inputs_set == "full":
+            keep_large_blocks_apart()
 
     def check(self, handle: Handle, destination: Destination) -> Report:
         """Check what stands at the destination, and write its report.
