@@ -72,7 +72,7 @@ bench: $(READY)  ## measure conversion, running and starting models; writes OUT/
 
 lock: $(READY)  ## resolve the packages anew for each Python
 	for minor in 11 12 13; do \
-	  $(VENV)/bin/uv pip compile --quiet --upgrade --generate-hashes --extra dev --python-version 3.$$minor \
+	  $(VENV)/bin/uv pip compile --quiet --upgrade --generate-hashes --no-strip-extras --extra dev --python-version 3.$$minor \
 	    --no-header pyproject.toml --output-file .ci/locks/py3$$minor.txt || exit 1; \
 	done
 
