@@ -92,13 +92,10 @@ def test_what_fails_in_one_process_leaves_the_other_alone(source, tmp_path):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"])
 def test_an_interruption_ends_all_processes_and_leaves_nothing_half_written(source, tmp_path, number, status):
     begun = subprocess.Popen(
-        command("convert", source, tmp_path, "--jobs", "2"),
+        [sys.executable, "-c", HEEDING, *command("convert", source, tmp_path, "--jobs", "2")],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        ),  # ignored where the tests run in the background
     )
     while not children(begun.pid):
         time.sleep(0.05)

@@ -88,11 +88,19 @@ def _outcomes(future: "Future[list[Outcome]]", batch: "Batch", group: Group) -> 
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    """Let signals wait until the end of the block; what is started in it begins with them blocked."""
+    arrived: list[int] = []
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    # Other threads, of NumPy's, do not block them, and Python would run their handlers here all the same.
+    handlers = {number: signal.signal(number, lambda number, _: arrived.append(number)) for number in ENDING}
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    for late in arrived:
+        signal.raise_signal(late)
 
 
 def _begin() -> None:
