@@ -7,10 +7,10 @@ import sys
 import warnings
 
 import pytest
+from command import run
 from PIL import Image
 from publishable import WHERE, tree, write_catalogued, write_report
 
-from convert.cli import main
 from export.destination import Destination
 from export.hugging_face_card import render_model
 from export.kaggle_card import render_variation
@@ -22,13 +22,6 @@ from validation.images import read_photograph
 
 CLASSIFIER, EXTRACTOR = TESTING_HANDLES
 GIVEN = ("--publisher", "somebody", "--assets", "https://models.example/mixers/")
-
-
-def run(capfd, *arguments):
-    with pytest.raises(SystemExit) as end:
-        main([*map(str, arguments)])
-    said = capfd.readouterr()
-    return end.value.code, said.out, said.err
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from command import run
 from hubs import HuggingFace, Kaggle
 from publishable import CHECKPOINT, HANDLE, WEIGHTS, tree, write_card, write_model
 
-from convert.cli import main
 from export import parcel
 from export.admission import Rules
 from export.hugging_face import HuggingFaceRepository
@@ -332,13 +332,6 @@ def test_a_missing_client_is_told_with_how_to_have_it(place, name, client, monke
 
 
 # --- the command ---
-
-
-def run(capfd, *arguments):
-    with pytest.raises(SystemExit) as end:
-        main([*map(str, arguments)])
-    said = capfd.readouterr()
-    return end.value.code, said.out, said.err
 
 
 @pytest.mark.parametrize("to", ["kaggle:somebody/mixers", "hf:somebody/mixers"], ids=("kaggle", "hf"))

@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 
 import pytest
+from command import run
 from publishable import CHECKPOINT, HANDLE, write_model
 
-from convert.cli import main
 from convert.fetch import look
 from export.admission import Rules
 from export.outdated import Now, compare_with_published
@@ -133,13 +133,6 @@ def source(tmp_path):
     path.parent.mkdir(parents=True)
     path.write_bytes(CONTENT)
     return tmp_path / "source"
-
-
-def run(capfd, *arguments):
-    with pytest.raises(SystemExit) as end:
-        main([*map(str, arguments)])
-    said = capfd.readouterr()
-    return end.value.code, said.out, said.err
 
 
 def test_the_command_exits_with_3_where_one_is_out_of_date(tmp_path, source, capfd):

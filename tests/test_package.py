@@ -12,9 +12,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from command import run
 from publishable import CHECKPOINT, HANDLE, WEIGHTS, tree, write_model, write_report
 
-from convert.cli import main
 from export import signature as signature_module
 from export.destination import Destination
 from export.package import package_model
@@ -358,13 +358,6 @@ def test_what_is_no_key_is_told_before_any_work(key, tmp_path):
 
 
 # --- the command ---
-
-
-def run(capfd, *arguments):
-    with pytest.raises(SystemExit) as end:
-        main([*map(str, arguments)])
-    said = capfd.readouterr()
-    return end.value.code, said.out, said.err
 
 
 def test_the_command_packs_what_it_can_and_tells_the_rest(destination, capfd):

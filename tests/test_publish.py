@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+from command import run
 from publishable import CHECKPOINT, HANDLE, WEIGHTS, tree, write_card, write_model, write_report
 
 from convert import gsutil
-from convert.cli import main
 from convert.complaints import StoreUnreachableError
 from convert.upload import Bucket, bucket, parse_destination
 from export.admission import ORIGINS, Rules
@@ -605,13 +605,6 @@ def test_what_is_no_destination_is_refused(text, said):
 
 
 # --- the command ---
-
-
-def run(capfd, *arguments):
-    with pytest.raises(SystemExit) as end:
-        main([*map(str, arguments)])
-    said = capfd.readouterr()
-    return end.value.code, said.out, said.err
 
 
 @pytest.fixture
