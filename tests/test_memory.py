@@ -23,8 +23,11 @@ def test_release_empties_every_variable(name, tiny_build):
     assert max(variable.numpy().size for variable in model.variables) == 0
 
 
-def test_what_has_no_variables_is_released_too():
+def test_what_has_no_variables_is_released_too(monkeypatch):
+    freed = []
+    monkeypatch.setattr("validation.memory.free", freed.append)
     release(object())
+    assert [list(variables) for variables in freed] == [[]]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int64, np.bool_])
@@ -35,9 +38,11 @@ def test_a_variable_of_any_type_is_freed(dtype):
 
 
 def test_another_c_library_does_no_harm(monkeypatch):
-    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
+    asked = []
+    monkeypatch.setattr("ctypes.CDLL", lambda name: asked.append(name) or object())
     trim()
     keep_large_blocks_apart()
+    assert asked == [None, None]
 
 
 BLOCKS = """\
