@@ -6,29 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from export.admission import Rules, admit
 from export.contents import compare_contents
 from export.destination import Destination
 from export.publish import Item, Publication
 from export.siblings import Siblings
-from export.stores import Progress
 from export.verify import verify
 from models.errors import MixerError, UsageError
 from models.records import Manifest
 
 MANIFEST = "manifest.json"
 """In the parcel, so that the next publication sees which version is there."""
-
-
-class Hub(Protocol):
-    """A site that keeps the versions of a model by itself."""
-
-    def publish(
-        self, destination: Destination, rules: Rules, *, dry_run: bool = False, progress: Progress | None = None
-    ) -> Publication:
-        """Publish a model, or say what would be sent."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from models.catalog import CHECKPOINTS, GRAPH_SUFFIX, HANDLES, Handle, Head
+from models.catalog import CHECKPOINTS, HANDLES, Handle, Head
 
 TIMM_PULL_REQUEST = "https://github.com/huggingface/pytorch-image-models/pull/651"
 
@@ -63,4 +63,4 @@ def corrections_of(handle: Handle) -> tuple[Correction, ...]:
 
 def was_in_version_1(name: str) -> bool:
     """Say whether version 1 had a module of this name: each handle of the catalog, in one flavour."""
-    return name in HANDLES and not name.endswith(GRAPH_SUFFIX)
+    return name in HANDLES

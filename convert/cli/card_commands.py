@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -22,16 +22,8 @@ def register(app: typer.Typer) -> None:
 
 
 def card(
-    publisher: Annotated[
-        str, typer.Option(metavar="P", help="Who publishes: a publisher of TensorFlow Hub, an owner on Kaggle.")
-    ],
-    assets: Annotated[
-        str,
-        typer.Option(
-            metavar="URL",
-            help="Where published models are to be had: https://..., below which <handle>/<version>.tar.gz lies.",
-        ),
-    ],
+    publisher: options.Publisher,
+    assets: options.Assets,
     handles: options.Handles = None,
     out: options.Out = Path("build"),
     version: options.Version = DEFAULT_VERSION,
