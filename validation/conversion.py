@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from models.catalog import DEFAULT_VERSION, Handle
@@ -16,6 +17,7 @@ from models.files import CHUNK
 from models.provenance import ROOT
 from validation.benchmark import Side, Tell
 from validation.stopwatch import CommandError, Run, time_commands
+from validation.turns import take_turns
 
 Command = tuple[str, ...]
 PYTHON = (sys.executable, "-m")
@@ -147,22 +149,17 @@ def many_of(scale: Scale, count: int) -> tuple[str, str, str]:
 
 def run_ways(rows: Sequence[Way], repeats: int, *, started: Tell, finished: Tell) -> tuple[Side, ...]:
     """Run all sides once, then all once more, and so on; a side that fails is not run again, and says why."""
-    runs: dict[str, list[Run]] = {row.name: [] for row in rows}
-    failures: dict[str, str] = {}
-    for number in range(repeats):
-        for row in rows:
-            if row.name in failures:
-                continue
-            started(f"{row.name}, run {number + 1} of {repeats}")
-            try:
-                run = run_way(row)
-                runs[row.name].append(run)
-                finished(f"{row.name}: {run.wall:.1f} s, {run.peak / 1e6:,.0f} MB")
-            except (CommandError, OSError) as error:
-                failures[row.name] = str(error)
-                finished(f"{row.name}: failed: {error}")
+    turns = take_turns(
+        {row.name: partial(run_way, row) for row in rows},
+        repeats,
+        failing=(CommandError, OSError),
+        said=lambda run: f"{run.wall:.1f} s, {run.peak / 1e6:,.0f} MB",
+        started=started,
+        finished=finished,
+    )
     return tuple(
-        Side(name=row.name, what=row.what, runs=tuple(runs[row.name]), failure=failures.get(row.name)) for row in rows
+        Side(name=row.name, what=row.what, runs=turns.runs[row.name], failure=turns.failures.get(row.name))
+        for row in rows
     )
 
 

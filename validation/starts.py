@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from models.catalog import Handle
@@ -13,6 +14,7 @@ from models.errors import MixerError
 from validation import start
 from validation.benchmark import Start, StartSide, Tell
 from validation.inference import QUIET
+from validation.turns import take_turns
 
 TIMEOUT = 600.0
 """Seconds that one start may take."""
@@ -35,27 +37,21 @@ def measure_starts(
     starters: Sequence[Starter], repeats: int, *, started: Tell, finished: Tell
 ) -> tuple[StartSide, ...]:
     """Start each model once, then each once more, and so on; one that fails is not started again, and says why."""
-    runs: dict[str, list[Start]] = {one.name: [] for one in starters}
-    failures: dict[str, str] = {}
-    for number in range(repeats):
-        for one in starters:
-            if one.name in failures:
-                continue
-            started(f"{one.name}, run {number + 1} of {repeats}")
-            try:
-                run = start_once(one)
-                runs[one.name].append(run)
-                finished(f"{one.name}: {run.total:.1f} s")
-            except MixerError as error:
-                failures[one.name] = str(error)
-                finished(f"{one.name}: failed: {error}")
+    turns = take_turns(
+        {one.name: partial(start_once, one) for one in starters},
+        repeats,
+        failing=(MixerError,),
+        said=lambda run: f"{run.total:.1f} s",
+        started=started,
+        finished=finished,
+    )
     return tuple(
         StartSide(
             handle=one.handle.in_flavour("native").name,
             architecture=one.handle.checkpoint.architecture.name,
             flavour=one.handle.flavour,
-            runs=tuple(runs[one.name]),
-            failure=failures.get(one.name),
+            runs=turns.runs[one.name],
+            failure=turns.failures.get(one.name),
         )
         for one in starters
     )
