@@ -551,7 +551,7 @@ def test_a_disk_that_is_too_small_is_told_before_any_work(run, tmp_path, monkeyp
 
     source = tmp_path / "source"
     source.mkdir()  # empty: had any work begun, it would have failed for that
-    monkeypatch.setattr(batch.shutil, "disk_usage", lambda _: Usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage)
     result = run("convert-all", *TESTING_HANDLES, "--source", source, "--out", tmp_path / "out")
     assert result.status == 2
     assert "has 1.0 MB free, 17.0 MB are needed" in result.err

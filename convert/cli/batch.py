@@ -3,7 +3,6 @@
 import gc
 import logging
 import os
-import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -77,14 +76,7 @@ def check_batch(batch: Batch) -> None:
             taken.append(str(destination.directory))
     if taken:
         raise UsageError(f"exists already: {', '.join(taken)}. Give another --version, or --overwrite to replace.")
-    needed = _disk_need(batch)
-    free = shutil.disk_usage(batch.out).free
-    show.tell(f"{show.megabytes(needed)} of disk needed in {batch.out}, {show.megabytes(free)} free")
-    if needed > free:
-        raise UsageError(
-            f"{batch.out} has {show.megabytes(free)} free, {show.megabytes(needed)} are needed: free some space, name "
-            "fewer handles, or give another --out."
-        )
+    show.require_room(batch.out, _disk_need(batch), "free some space, name fewer handles, or give another --out.")
 
 
 def _disk_need(batch: Batch) -> int:

@@ -1,6 +1,5 @@
 """The benchmark's parts, one after the other: what each needs is made first, each is written as soon as it is done."""
 
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -120,13 +119,8 @@ def _check_files(bench: Bench) -> None:
                 "it out to have checkpoints seeded."
             )
     bench.out.mkdir(parents=True, exist_ok=True)
-    needed, free = disk_need(bench), shutil.disk_usage(bench.out).free
-    show.tell(f"{show.megabytes(needed)} of disk needed in {bench.out}, {show.megabytes(free)} free")
-    if needed > free:
-        raise UsageError(
-            f"{bench.out} has {show.megabytes(free)} free, {show.megabytes(needed)} are needed: free some space, name "
-            "fewer handles or sides, or give --source, --models or another --out."
-        )
+    advice = "free some space, name fewer handles or sides, or give --source, --models or another --out."
+    show.require_room(bench.out, disk_need(bench), advice)
 
 
 def disk_need(bench: Bench) -> int:

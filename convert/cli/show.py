@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from models.errors import UsageError
 
 WIDE = 160
 """Columns of a table that goes to a file or pipe, where nobody's window cuts it."""
@@ -43,6 +46,18 @@ def megabytes(size: int) -> str:
 def tell(message: str) -> None:
     """Print one line to standard error."""
     Console(stderr=True, highlight=False, markup=False).print(message, soft_wrap=True)
+
+
+def require_room(out: Path, needed: int, advice: str) -> None:
+    """Tell how many bytes are needed in a directory, and how many are free.
+
+    Raises:
+        UsageError: more are needed; ends with the advice.
+    """
+    free = shutil.disk_usage(out).free
+    tell(f"{megabytes(needed)} of disk needed in {out}, {megabytes(free)} free")
+    if needed > free:
+        raise UsageError(f"{out} has {megabytes(free)} free, {megabytes(needed)} are needed: {advice}")
 
 
 def summarise_in_markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
