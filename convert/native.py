@@ -7,12 +7,13 @@ gradient is a second artifact, made from JAX's own VJP.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import tensorflow as tf
 from jax.experimental import jax2tf
 
 from models.catalog import Architecture, Handle
-from models.mixer import MlpMixer
+from models.mixer import MixerBlock, MlpMixer
 from models.signatures import OUTPUT, TOKEN_FEATURES
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -39,8 +40,11 @@ def handle_apply(handle: Handle) -> Apply:
 
 
 def mixer_apply(architecture: Architecture, num_classes: int | None) -> Apply:
-    """Return the apply function of a Mixer with a head of `num_classes`, or (None) of a feature extractor."""
-    model = MlpMixer(architecture, num_classes)
+    """Return the apply function of a Mixer with a head of `num_classes`, or (None) of a feature extractor.
+
+    Its layers are one function, which JAX traces, differentiates and lowers once for all of them.
+    """
+    model = MlpMixer(architecture, num_classes, nn.jit(MixerBlock))
     if num_classes is not None:
         return lambda params, images: model.apply({"params": params}, images)
 

@@ -52,10 +52,12 @@ class MlpMixer(nn.Module):
     Attributes:
         architecture: sizes of the model.
         num_classes: number of logits, or None for the feature extractor.
+        layer: what makes a mixer layer; one that JAX traces once for all of them computes the same.
     """
 
     architecture: Architecture
     num_classes: int | None
+    layer: type[nn.Module] = MixerBlock
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -68,8 +70,8 @@ class MlpMixer(nn.Module):
         patch = (sizes.patch_size, sizes.patch_size)
         x = nn.Conv(sizes.hidden_dim, patch, strides=patch, padding="VALID", name="stem")(images)
         x = jnp.reshape(x, (x.shape[0], sizes.tokens, sizes.hidden_dim))
-        for _ in range(sizes.num_blocks):
-            x = MixerBlock(sizes.tokens_mlp_dim, sizes.channels_mlp_dim)(x)
+        for index in range(sizes.num_blocks):
+            x = self.layer(sizes.tokens_mlp_dim, sizes.channels_mlp_dim, name=f"MixerBlock_{index}")(x)
         x = nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, name="pre_head_layer_norm")(x)
         x = jnp.mean(x, axis=1)
         self.sow("intermediates", "features", x)
