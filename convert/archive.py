@@ -15,7 +15,8 @@ from models.errors import MixerError
 Progress = Callable[[int, int], None]
 """Called with the bytes read so far and the bytes in all."""
 
-CHUNK = 1 << 19  # bytes: what was read and where it stays both fit a level-2 cache
+CHUNK = 1 << 22
+"""Bytes read at once: so many that little is lost where another thread keeps Python busy between two of them."""
 _PICKLE = "it is a pickle, which is never loaded: that would run the code inside it. Save the arrays by np.savez."
 _FOREIGN = {bytes((0x80, protocol)): _PICKLE for protocol in range(2, 6)}
 _FOREIGN[b"\x93NUMPY"] = "it is a single array (.npy), not an archive of named ones."

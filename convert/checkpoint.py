@@ -1,8 +1,8 @@
 """Strict reading of a Mixer checkpoint: `.npz` -> nested float32 arrays, or one error that lists all that is wrong.
 
 The file is read once, front to back, and hashed on the way: `zipfile` inflates and sums (CRC-32) what passes, each
-chunk is copied to where it stays and searched for NaN and infinity while it is in the cache. What does not fit the
-architecture takes no memory, and after the first problem nothing is kept.
+chunk is copied to where it stays and searched for NaN and infinity on the spot. What does not fit the architecture
+takes no memory, and after the first problem nothing is kept.
 """
 
 import io

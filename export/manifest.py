@@ -11,6 +11,9 @@ from models.records import CheckpointRecord, FileDigest, Manifest
 
 PIPELINE_PACKAGES = ("models", "convert", "export")
 
+CHUNK = 1 << 22
+"""Bytes hashed at once: `hashlib.file_digest` takes so few that another busy thread of Python's would hold it up."""
+
 _CIRCUMSTANCES = ("files", "git_commit", "git_dirty")
 """Fields that do not decide what is written."""
 
@@ -52,9 +55,12 @@ def digest_files(directory: Path) -> dict[str, FileDigest]:
 
 
 def _digest(path: Path) -> FileDigest:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-        return FileDigest(sha256=digest.hexdigest(), size=file.tell())
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return FileDigest(sha256=digest.hexdigest(), size=size)
 
 
 def find_differences(manifest: Manifest, directory: Path) -> list[str]:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.python.framework import ops as tf_ops
 
 from convert.checkpoint import load_checkpoint
-from convert.cli.stages import to_flavour
+from convert.cli.graphs import to_flavour
 from convert.native import mixer_apply, to_tensorflow
 from export import saved_model as module
 from export.canonical import rewrite_saved_model

@@ -5,7 +5,7 @@ import pytest
 
 import export.saved_model
 from convert.checkpoint import LoadedCheckpoint
-from convert.cli import stages
+from convert.cli import graphs, stages
 from export.destination import Destination
 from models.catalog import SQUARE_HANDLES, TESTING_HANDLES
 from models.params import flatten, nest
@@ -25,9 +25,9 @@ def traced(monkeypatch):
         return real(*arguments, **options)
 
     monkeypatch.setattr(export.saved_model, "trace", count)
-    stages.traced.cache_clear()
+    graphs.forget()
     yield made
-    stages.traced.cache_clear()
+    graphs.forget()
 
 
 def material(handle, seed):
@@ -58,7 +58,7 @@ def test_a_hundred_checkpoints_of_one_architecture_need_one_graph(traced, tmp_pa
 def test_a_graph_made_for_other_weights_gives_the_bytes_of_one_made_for_these(traced, tmp_path):
     write(EXTRACTOR, 1, tmp_path / "first")
     second = write(EXTRACTOR, 2, tmp_path / "first")
-    stages.traced.cache_clear()
+    graphs.forget()
     alone = write(EXTRACTOR, 2, tmp_path / "alone")
     assert len(traced) == 2
     names = [path.relative_to(alone) for path in alone.rglob("*") if path.is_file()]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from convert.cli import show, stages
 from convert.cli.frameworks import import_frameworks
+from convert.cli.graphs import Kind, tracing_ahead
 from convert.cli.outcomes import Outcome, judged
 from convert.cli.workers import run_in_processes
 from export.destination import Destination, prepare_out
@@ -117,18 +118,27 @@ def run_batch(batch: Batch) -> list[Outcome]:
             return [outcome for name in by_checkpoint for outcome in found[name]]
         import_frameworks()
         outcomes: list[Outcome] = []
-        for handles in by_checkpoint.values():
-            for outcome in run_checkpoint(batch, handles, steps):
-                outcomes.append(outcome)
-                finish(outcome)
-            gc.collect()
+        with tracing_ahead(_new_kinds(batch, batch.handles) if batch.task == "convert" else []):
+            for handles in by_checkpoint.values():
+                for outcome in run_checkpoint(batch, handles, steps):
+                    outcomes.append(outcome)
+                    finish(outcome)
+                gc.collect()
     return outcomes
+
+
+def _new_kinds(batch: Batch, handles: Iterable[Handle]) -> list[Kind]:
+    """Return the kinds of graph that will be needed for sure: of handles of the catalog with nothing in their place."""
+    new = [handle for handle in handles if not batch.destination(handle).manifest.is_file()]
+    return [] if batch.own else list(dict.fromkeys(Kind.of(handle, _labels(batch, handle)) for handle in new))
 
 
 def run_checkpoint(batch: Batch, handles: list[Handle], steps: show.Steps) -> Iterable[Outcome]:
     """Do the batch's task for handles of one checkpoint, which is read once; yield each outcome as it comes."""
     try:
-        handles, material = _bring(batch, handles, steps)
+        # Beside checks nothing can be traced: see `tracing_ahead`.
+        with tracing_ahead(_new_kinds(batch, handles) if batch.task == "convert-all" else []):
+            handles, material = _bring(batch, handles, steps)
     except Exception as error:  # the other checkpoints are still done; --debug shows where
         LOG.debug("failed", exc_info=True)
         for handle in handles:
@@ -176,7 +186,7 @@ def _convert_and_check(
     batch: Batch, handle: Handle, material: stages.Material, checker: "Checker", steps: show.Steps
 ) -> Outcome:
     destination = batch.destination(handle)
-    labels = batch.own.labels if batch.own else (handle.labels.checked_path() if handle.labels else None)
+    labels = _labels(batch, handle)
     if batch.task == "convert-all" and _same_labels(destination, labels):
         steps.start(f"looking at {destination.directory}")
         report = stages.find_current(handle, material, destination)
@@ -190,6 +200,12 @@ def _convert_and_check(
             return Outcome(handle.name, size=manifest.size, verdict="converted")
     steps.start(f"checking {handle.name}")
     return judged(handle, destination, checker.check(handle, destination), kept=False)
+
+
+def _labels(batch: Batch, handle: Handle) -> Path | None:
+    if batch.own:
+        return batch.own.labels
+    return handle.labels.checked_path() if handle.labels else None
 
 
 def _same_labels(destination: Destination, labels: Path | None) -> bool:

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 import tensorflow as tf
 
-from convert.cli.stages import Material, to_flavour
+from convert.cli.graphs import to_flavour
+from convert.cli.stages import Material
 from export.destination import Destination
 from export.manifest import find_differences
 from export.saved_model import write_saved_model

@@ -1,23 +1,18 @@
 """The stages that a handle goes through, each giving plain values to the next."""
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from convert.checkpoint import LoadedCheckpoint, load_checkpoint
+from convert.cli.graphs import Kind, graph_of
 from convert.fetch import fetch, file_url
 from export.destination import Destination, install, staged
-from models.catalog import Architecture, Checkpoint, Flavour, Handle, own_handle
+from models.catalog import Checkpoint, Handle, own_handle
 from models.digests import DigestTable
 from models.errors import MixerError
 from models.params import flatten
 from models.records import CheckpointRecord, Manifest, Report
-
-if TYPE_CHECKING:
-    from convert.native import Apply, TensorFlowFunction
-    from export.saved_model import Graph
 
 Progress = Callable[[int, int], None]
 
@@ -116,37 +111,6 @@ def describe(handle: Handle, material: Material, version: int, directory: Path |
     return manifest.describe(handle, material.record, version=version, platforms=PLATFORMS, directory=directory)
 
 
-def to_flavour(flavour: Flavour) -> "Callable[[Apply], TensorFlowFunction]":
-    """Return what turns an apply function into a TensorFlow function of that flavour."""
-    if flavour == "graph":
-        from convert.graph import to_graph
-
-        return to_graph
-    from convert.native import to_tensorflow
-
-    return to_tensorflow
-
-
-@functools.cache
-def traced(
-    architecture: Architecture, num_classes: int | None, flavour: Flavour, labels: Path | None = None
-) -> "Graph":
-    """Return the graph of a Mixer, which serves every checkpoint of that architecture and head; traced once a process.
-
-    Raises:
-        MixerError: the Mixer cannot be written in that flavour.
-    """
-    from convert.native import mixer_apply
-    from export.saved_model import trace
-
-    return trace(
-        to_flavour(flavour)(mixer_apply(architecture, num_classes)),
-        architecture.arrays(num_classes),
-        image_size=architecture.image_size,
-        labels=labels,
-    )
-
-
 def write(
     handle: Handle,
     material: Material,
@@ -161,7 +125,7 @@ def write(
     if not overwrite:
         destination.refuse_existing()
     with staged(destination) as stage:
-        graph = traced(handle.checkpoint.architecture, handle.num_classes, handle.flavour, labels)
+        graph = graph_of(Kind.of(handle, labels))
         graph.write(flatten(material.loaded.for_head(handle.head)), stage, labels=labels)
         write_extras(stage, handle, destination.version, material.record, labels=labels)
         manifest = describe(handle, material, destination.version, stage)

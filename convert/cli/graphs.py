@@ -1,0 +1,111 @@
+"""The graphs of a process: each is traced once, and ahead of its use where checkpoints are read and written meanwhile.
+
+Tracing is work of Python's, reading, hashing and writing is the system's: side by side they take two cores.
+"""
+
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models.catalog import Architecture, Flavour, Handle
+
+if TYPE_CHECKING:
+    from convert.native import Apply, TensorFlowFunction
+    from export.saved_model import Graph
+
+SWITCH = 0.0002
+"""Seconds for which a thread keeps Python to itself where another one waits: reading asks for it often, and briefly."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """All that a graph depends on, which is everything but the weights."""
+
+    architecture: Architecture
+    num_classes: int | None
+    flavour: Flavour
+    labels: Path | None = None
+
+    @classmethod
+    def of(cls, handle: Handle, labels: Path | None) -> "Kind":
+        """Return the kind of a handle's graph, with that class list."""
+        return cls(handle.checkpoint.architecture, handle.num_classes, handle.flavour, labels)
+
+
+_TRACED: dict[Kind, "Graph"] = {}
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def graph_of(kind: Kind) -> "Graph":
+    """Return the graph of a kind, which serves every checkpoint of it; traced once a process.
+
+    Raises:
+        MixerError: the Mixer cannot be written in that flavour.
+        OSError: there is no room for temporary files.
+    """
+    with _ONE_AT_A_TIME:
+        if kind not in _TRACED:
+            _TRACED[kind] = _trace(kind)
+        return _TRACED[kind]
+
+
+def forget() -> None:
+    """Let every graph be traced anew."""
+    _TRACED.clear()
+
+
+@contextmanager
+def tracing_ahead(kinds: Sequence[Kind]) -> Iterator[None]:
+    """Trace graphs, in this order, beside the block; they are all traced when it ends, unless it fails.
+
+    What cannot be traced is left for `graph_of` to complain about. While a graph is traced, tensors are equal only to
+    themselves, in all threads (`export.saved_model`): let the block do nothing with them but write them.
+    """
+    failed = threading.Event()
+
+    def work() -> None:
+        for kind in kinds:
+            with contextlib.suppress(Exception):
+                if not failed.is_set():
+                    graph_of(kind)
+
+    thread = threading.Thread(target=work, name="graphs")
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH)
+    thread.start()
+    try:
+        yield
+    except BaseException:
+        failed.set()
+        raise
+    finally:
+        thread.join()
+        sys.setswitchinterval(interval)
+
+
+def to_flavour(flavour: Flavour) -> "Callable[[Apply], TensorFlowFunction]":
+    """Return what turns an apply function into a TensorFlow function of that flavour."""
+    if flavour == "graph":
+        from convert.graph import to_graph
+
+        return to_graph
+    from convert.native import to_tensorflow
+
+    return to_tensorflow
+
+
+def _trace(kind: Kind) -> "Graph":
+    from convert.native import mixer_apply
+    from export.saved_model import trace
+
+    return trace(
+        to_flavour(kind.flavour)(mixer_apply(kind.architecture, kind.num_classes)),
+        kind.architecture.arrays(kind.num_classes),
+        image_size=kind.architecture.image_size,
+        labels=kind.labels,
+    )
