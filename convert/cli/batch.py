@@ -1,6 +1,5 @@
 """Many handles in one process: each is finished or fails by itself, and the summary tells."""
 
-import gc
 import logging
 import os
 import time
@@ -117,13 +116,15 @@ def run_batch(batch: Batch) -> list[Outcome]:
             found = run_in_processes(batch, [tuple(handles) for handles in by_checkpoint.values()], finish)
             return [outcome for name in by_checkpoint for outcome in found[name]]
         import_frameworks()
+        from validation.memory import trim
+
         outcomes: list[Outcome] = []
         with tracing_ahead(_new_kinds(batch, batch.handles) if batch.task == "convert" else []):
             for handles in by_checkpoint.values():
                 for outcome in run_checkpoint(batch, handles, steps):
                     outcomes.append(outcome)
                     finish(outcome)
-                gc.collect()
+                trim()
     return outcomes
 
 
