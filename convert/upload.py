@@ -8,10 +8,9 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 from convert import gsutil
 from convert.complaints import Known, Run, StoreUnreachableError, failure
@@ -53,14 +52,6 @@ _WRITING = (
 )
 
 
-class _Seen(Protocol):
-    """What was seen of an object before it is replaced."""
-
-    @property
-    def generation(self) -> str:
-        """Another one whenever the object was replaced."""
-
-
 class Bucket:
     """A bucket, or a folder in it."""
 
@@ -75,21 +66,13 @@ class Bucket:
         """Return the URL of an object."""
         return f"{self._url}/{folder}/{name}"
 
-    def names(self, folder: str) -> frozenset[str]:
-        """Return the names of the objects in a folder."""
+    def files(self, folder: str) -> dict[str, gsutil.StoredObject]:
+        """Return what the store says of the objects in a folder, by name."""
         url = self.address(folder, "")
-        ran = self._run(["ls", url], url, fine="matched no objects")
-        found = (line.removeprefix(url) for line in ran.output.splitlines() if line.startswith(url))
-        return frozenset(name for name in found if name and "/" not in name)
-
-    def stat(self, folder: str, names: Collection[str]) -> dict[str, gsutil.StoredObject]:
-        """Return what the store says of objects, as far as they are there."""
-        if not names:
-            return {}
-        urls = {self.address(folder, name): name for name in sorted(names)}
-        ran = self._run(["stat", *urls], next(iter(urls)), fine="No URLs matched: ")
+        ran = self._run(["ls", "-L", url], url, fine="matched no objects")
         blocks = re.findall(r"^(gs://.*):\n((?: {4}.*\n)+)", ran.output, flags=re.MULTILINE)
-        return {urls[url]: gsutil.described(url, block) for url, block in blocks}
+        found = {one.removeprefix(url): gsutil.described(one, block) for one, block in blocks}
+        return {name: one for name, one in found.items() if name and "/" not in name}
 
     def cat(self, folder: str, name: str) -> bytes:
         """Return the contents of a small object, which is UTF-8 text."""
@@ -107,9 +90,9 @@ class Bucket:
                 self._send(some, folder, "0", headers, _Meter(some, done, total, progress))
                 done += sum(file.stat().st_size for file in some)
 
-    def replace(self, file: Path, folder: str, seen: _Seen | None) -> None:
-        """Send a file in the place of the object that was seen."""
-        self._send([file], folder, seen.generation if seen else "0", INDEX, lambda _: time.monotonic_ns())
+    def replace(self, file: Path, folder: str, seen: str | None) -> None:
+        """Send a file in the place of the object of the generation that was seen."""
+        self._send([file], folder, seen or "0", INDEX, lambda _: time.monotonic_ns())
 
     def _send(
         self,

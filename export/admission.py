@@ -11,7 +11,7 @@ from export.subject import is_catalogued
 from export.verify import verify
 from models.digests import DigestTable
 from models.errors import MixerError
-from models.files import Hashes, hash_file
+from models.files import FileHashes, Hashes
 from models.records import Manifest
 
 ORIGINS = frozenset({"original"})
@@ -41,10 +41,25 @@ class Admitted:
 
 
 def admit(destination: Destination, rules: Rules) -> Admitted:
-    """Return a model's files, once all of them were found in order.
+    """Return a model's files, once all of them were found in order; each is read once.
 
     Raises:
         MixerError: they are not, or the model may not leave; says everything that is in the way.
+    """
+    hashes, siblings = FileHashes(), Siblings.of(destination)
+    manifest = admit_records(destination, rules, hashes=hashes, contents=True)
+    wanted = (siblings.archive, siblings.manifest, siblings.report, siblings.provenance)
+    extra = [path for path in (siblings.signature, siblings.card) if path.is_file()]
+    return Admitted(manifest, {path: hashes.of(path) for path in (*wanted, *extra)})
+
+
+def admit_records(
+    destination: Destination, rules: Rules, *, hashes: FileHashes | None = None, contents: bool = False
+) -> Manifest:
+    """Return the manifest of a model that may leave as far as what stands beside it tells, or `contents` too.
+
+    Raises:
+        MixerError: it may not; says everything that is in the way.
     """
     siblings = Siblings.of(destination)
     if not siblings.manifest.is_file():
@@ -55,7 +70,7 @@ def admit(destination: Destination, rules: Rules) -> Admitted:
     manifest = Manifest.read(siblings.manifest)
     problems = [
         *_missing(siblings, destination.handle),
-        *_differences(siblings),
+        *_differences(siblings, hashes, contents=contents),
         *_identity_problems(manifest, destination),
         *_origin_problems(manifest, destination.handle, rules),
         *_place_problems(manifest),
@@ -67,9 +82,7 @@ def admit(destination: Destination, rules: Rules) -> Admitted:
     if problems:
         said = "".join(f"\n  {problem}" for problem in problems)
         raise MixerError(f"version {destination.version} may not be published:{said}")
-    wanted = (siblings.archive, siblings.manifest, siblings.report, siblings.provenance)
-    extra = [path for path in (siblings.signature, siblings.card) if path.is_file()]
-    return Admitted(manifest, {path: hash_file(path) for path in (*wanted, *extra)})
+    return manifest
 
 
 def _missing(siblings: Siblings, handle: str) -> Iterator[str]:
@@ -82,10 +95,10 @@ def _missing(siblings: Siblings, handle: str) -> Iterator[str]:
             yield f"there is no {path.name}: `mixer-jax2tf {command} {handle}` writes it"
 
 
-def _differences(siblings: Siblings) -> tuple[str, ...]:
+def _differences(siblings: Siblings, hashes: FileHashes | None, *, contents: bool) -> tuple[str, ...]:
     """Return what verifying the archive tells; of a model that was not packed, the directory."""
     path = siblings.archive if siblings.archive.is_file() else siblings.directory
-    return verify(path).differences if path.exists() else ()
+    return verify(path, contents=contents, hashes=hashes).differences if path.exists() else ()
 
 
 def _identity_problems(manifest: Manifest, destination: Destination) -> Iterator[str]:

@@ -61,7 +61,7 @@ def compare_with_published(handle: str, store: Store, source: SourceObject, now:
     Raises:
         MixerError: what is published cannot be read.
     """
-    latest = read_index(store, handle).latest if INDEX in store.names(handle) else None
+    latest = read_index(store, handle).latest if INDEX in store.files(handle) else None
     if latest is None:
         return Standing(handle, None, DEFAULT_VERSION, ("it was never published",))
     manifest = read_manifest(store, handle, latest)

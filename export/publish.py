@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from export.admission import Admitted, Rules, admit
+from export.admission import Rules, admit, admit_records
 from export.contents import compare_contents
 from export.destination import Destination
 from export.index import INDEX, Index
@@ -54,14 +54,16 @@ class _Place:
 
     store: Store
     handle: str
-    names: frozenset[str]
+    files: Mapping[str, Stored]
+    """Also those of other versions, and of publications that were not finished."""
     index: Index
-    index_seen: Stored | None
+    index_seen: str | None = None
+    """Its generation, told before it was read: if it is replaced between, writing will tell."""
 
     @property
     def next_free(self) -> int:
         """The lowest number above every version that left a trace here."""
-        numbers = [int(found[1]) for name in self.names if (found := re.match(r"(\d+)\.", name))]
+        numbers = [int(found[1]) for name in self.files if (found := re.match(r"(\d+)\.", name))]
         return max([0, self.index.latest or 0, *numbers]) + 1
 
     def address(self, name: str) -> str:
@@ -73,15 +75,17 @@ def publish(
 ) -> Publication:
     """Publish a model, or say what would be sent.
 
+    Of a version that is published already, nothing is sent; so its records are compared, and the model is not read.
+
     Raises:
         MixerError: the model may not leave, its number is taken by other files or is not above the published ones, the
             place cannot be read or written, or does not hold what was sent. Nothing that was there was changed.
     """
-    admitted = admit(destination, rules)
     place = _look(store, destination.handle)
     version = destination.version
     if str(version) in place.index.versions:
-        return _compare_with_published(place, version, admitted)
+        return _compare_with_published(place, version, admit_records(destination, rules))
+    admitted = admit(destination, rules)
     latest = place.index.latest
     if latest is not None and version < latest:
         raise MixerError(
@@ -103,12 +107,11 @@ def publish(
 
 
 def _look(store: Store, handle: str) -> _Place:
-    names = store.names(handle)
-    if INDEX not in names:
-        return _Place(store, handle, names, Index(handle=handle), None)
-    seen = store.stat(handle, [INDEX]).get(INDEX)  # before it is read: if it is replaced between, writing will tell
-    index = read_index(store, handle)
-    return _Place(store, handle, names, index, seen)
+    files = store.files(handle)
+    if INDEX not in files:
+        return _Place(store, handle, files, Index(handle=handle))
+    seen = files[INDEX].generation
+    return _Place(store, handle, files, read_index(store, handle), seen)
 
 
 def read_index(store: Store, handle: str) -> Index:
@@ -137,10 +140,9 @@ def read_manifest(store: Store, handle: str, version: int) -> Manifest:
         raise MixerError(f"{store.address(handle, name)} is not a readable manifest of schema 1: {error}") from error
 
 
-def _compare_with_published(place: _Place, version: int, admitted: Admitted) -> Publication:
+def _compare_with_published(place: _Place, version: int, manifest: Manifest) -> Publication:
     """Return that nothing is to do, if what is published holds the same files."""
-    listed = place.index.versions[str(version)]
-    found = place.store.stat(place.handle, listed)
+    listed, found = place.index.versions[str(version)], place.files
     damaged = [name for name in sorted(listed) if name not in found or found[name].size != listed[name].size]
     if damaged:
         raise MixerError(
@@ -148,7 +150,7 @@ def _compare_with_published(place: _Place, version: int, admitted: Admitted) -> 
             f"published is damaged: have it repaired, or publish version {place.next_free}."
         )
     published = read_manifest(place.store, place.handle, version)
-    differences = compare_contents(published.files, admitted.manifest.files)
+    differences = compare_contents(published.files, manifest.files)
     if differences:
         said = "".join(f"\n  {difference}" for difference in differences)
         raise MixerError(
@@ -165,7 +167,7 @@ def _refuse_others(place: _Place, version: int, local: Mapping[str, Hashes]) -> 
     Raises:
         MixerError: one is there with other contents.
     """
-    there = place.store.stat(place.handle, local.keys() & place.names)
+    there = {name: place.files[name] for name in local.keys() & place.files.keys()}
     others = [
         f"{place.address(name)}: {found.size:,} bytes of md5 {found.md5}, here {local[name].size:,} bytes of md5 "
         f"{local[name].md5}"
@@ -200,7 +202,7 @@ def _items(
 
 def _read_back(place: _Place, local: Mapping[str, Hashes]) -> None:
     """Make sure that the place holds what was sent, before the index says so."""
-    found = place.store.stat(place.handle, local.keys())
+    found = place.store.files(place.handle)
     wrong = []
     for name, hashes in local.items():
         stored = found.get(name)
@@ -223,7 +225,7 @@ def _write_index(place: _Place, index: Index) -> None:
         file = Path(folder, INDEX)
         file.write_bytes(index.to_bytes())
         place.store.replace(file, place.handle, place.index_seen)
-        stored, hashes = place.store.stat(place.handle, [INDEX]).get(INDEX), hash_file(file)
+        stored, hashes = place.store.files(place.handle).get(INDEX), hash_file(file)
     if stored is None or (stored.size, stored.md5) != (hashes.size, hashes.md5):
         raise MixerError(
             f"{place.address(INDEX)} is not what was written (md5 {stored.md5 if stored else 'unknown'}, expected "

@@ -15,7 +15,7 @@ from export.siblings import Siblings
 from export.statement import Statement
 from models.archives import digest_archive
 from models.errors import MixerError, UsageError
-from models.files import hash_file
+from models.files import FileHashes
 from models.records import Manifest, Report
 
 
@@ -44,11 +44,11 @@ class Verification:
 class _Findings:
     """What was found so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, hashes: FileHashes, *, contents: bool) -> None:
+        self.hashes, self.contents = hashes, contents
         self.checked: list[str] = []
         self.not_checked: list[str] = []
         self.differences: list[str] = []
-        self._sha256: dict[Path, str] = {}
 
     def add(self, what: str, differences: list[str]) -> None:
         """Note what was checked: as such if it is in order, else what is not."""
@@ -57,16 +57,19 @@ class _Findings:
             self.checked.append(what)
 
     def sha256(self, path: Path) -> str:
-        """Return a file's sha256, read once."""
-        if path not in self._sha256:
-            self._sha256[path] = hash_file(path).sha256
-        return self._sha256[path]
+        """Return a file's sha256."""
+        return self.hashes.of(path).sha256
 
 
-def verify(path: Path) -> Verification:
+def verify(path: Path, *, contents: bool = True, hashes: FileHashes | None = None) -> Verification:
     """Check a SavedModel's directory or archive against its manifest, report, provenance and index.
 
     The manifest must stand beside it as `<name>.manifest.json`; the others are looked at where they are there.
+
+    Args:
+        path: the directory or the archive.
+        contents: whether to read the model itself; else only what stands beside it is checked.
+        hashes: what is known of the files, and gets to know more.
 
     Raises:
         UsageError: the path is neither, or has no manifest beside it, so that there is nothing to check it against.
@@ -78,7 +81,7 @@ def verify(path: Path) -> Verification:
             f"{siblings.manifest} is missing, so there is nothing to check {path} against: get it from where the model "
             "was published, and put it beside it."
         )
-    findings = _Findings()
+    findings = _Findings(hashes or FileHashes(), contents=contents)
     try:
         manifest = _check_contents(path, siblings, findings)
         _check_report(siblings, manifest, findings)
@@ -107,8 +110,15 @@ def _check_contents(path: Path, siblings: Siblings, findings: _Findings) -> Mani
         findings.differences.append(
             f"{siblings.manifest.name} is of version {manifest.version}, and named as of version {siblings.stem}"
         )
+    if not findings.contents:
+        return manifest
     try:
-        found = digest_files(path) if path.is_dir() else digest_archive(path)
+        if path.is_dir():
+            found = digest_files(path)
+        else:
+            archive = digest_archive(path)
+            found = archive.files
+            findings.hashes.note(siblings.archive, archive.whole)
     except MixerError as error:
         findings.differences.append(str(error))
         return manifest
@@ -171,7 +181,7 @@ def _contradictions(
 ) -> Iterator[str]:
     name = siblings.provenance.name
     there = [file for file in (siblings.manifest, siblings.report) if file.is_file()]
-    for file in (*there, *([] if path.is_dir() else [siblings.archive])):
+    for file in (*there, *([siblings.archive] if findings.contents and path.is_file() else [])):
         bound, found = statement.bound.get(file.name), findings.sha256(file)
         if bound is None:
             yield f"{name} does not bind {file.name}"
@@ -207,7 +217,7 @@ def _check_index(path: Path, siblings: Siblings, findings: _Findings) -> None:
     archive = siblings.archive.name
     differences, same = [], []
     for file in sorted(siblings.folder.iterdir()):
-        if file.name in listed and (path.is_file() or file.name != archive):
+        if file.name in listed and (file.name != archive or (findings.contents and path.is_file())):
             found, meant = findings.sha256(file), listed[file.name].sha256
             if found == meant:
                 same.append(file.name)

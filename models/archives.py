@@ -4,12 +4,15 @@ import gzip
 import hashlib
 import io
 import tarfile
-import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
+from isal import igzip, igzip_lib
+
 from models.errors import MixerError
+from models.files import CHUNK, Hashes, Hashing
 from models.records import FileDigest
 
 MOST_BYTES = 4 << 30
@@ -23,8 +26,11 @@ MOST_AT_ONCE = 1 << 20
 """Bytes that `tarfile` may ask for at once: it reads a long name or a list of attributes into memory whole, whatever
 length the archive claims for it, and wants a few kB of an honest one."""
 
-_DAMAGE = (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueError, OverflowError, RecursionError)
-"""What `gzip` and `tarfile` say of damaged archives."""
+_DAMAGE: tuple[type[Exception], ...] = (
+    *(tarfile.TarError, gzip.BadGzipFile, cast("type[Exception]", igzip_lib.IsalError)),
+    *(EOFError, ValueError, OverflowError, RecursionError),
+)
+"""What `igzip` and `tarfile` say of damaged archives."""
 
 _PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE)
 _LONGEST_NAME_SHOWN = 100
@@ -54,8 +60,16 @@ def extract_archive(path: Path, directory: Path) -> None:
         ) from error
 
 
-def digest_archive(path: Path) -> dict[str, FileDigest]:
-    """Return size and sha256 of every file in a `.tar.gz`, by its path from the archive's root; nothing is written.
+@dataclass(frozen=True)
+class ArchiveDigests:
+    """What a `.tar.gz` holds and is: the digests of its `files`, by their paths from its root, and of the `whole`."""
+
+    files: dict[str, FileDigest]
+    whole: Hashes
+
+
+def digest_archive(path: Path) -> ArchiveDigests:
+    """Return the digests of a `.tar.gz` and of every file in it, of one reading; nothing is written.
 
     Raises:
         MixerError: as `extract_archive`.
@@ -69,16 +83,28 @@ def digest_archive(path: Path) -> dict[str, FileDigest]:
             found[name] = FileDigest(sha256=hashlib.file_digest(file, "sha256").hexdigest(), size=member.size)
 
     try:
-        _read(path, digest)
+        with Hashing() as hashing:
+            _read(path, digest, hashing.update)
+            return ArchiveDigests(found, hashing.result())
     except OSError as error:
         raise MixerError(f"{path} cannot be read ({error.strerror or error}): expected a readable .tar.gz.") from error
-    return found
 
 
-def _read(path: Path, take: Callable[[tarfile.TarFile, tarfile.TarInfo], None]) -> None:
-    """Give each harmless member, up to the first problem, to `take`, and refuse the archive if there is a problem."""
+def _read(
+    path: Path,
+    take: Callable[[tarfile.TarFile, tarfile.TarInfo], None],
+    watch: Callable[[bytes], None] = lambda chunk: None,
+) -> None:
+    """Give each harmless member, up to the first problem, to `take`, and refuse the archive if there is a problem.
+
+    `watch` gets the bytes of an archive without a problem, from its beginning to its end.
+    """
     with path.open("rb") as file:
-        problems = list(_take_members(file, take))
+        watched = _Watched(file, watch)
+        problems = list(_take_members(watched, take))
+        if not problems:
+            while watched.read(CHUNK):
+                pass
     if problems:
         said = "".join(f"\n  {problem}" for problem in problems)
         raise MixerError(
@@ -87,30 +113,55 @@ def _read(path: Path, take: Callable[[tarfile.TarFile, tarfile.TarInfo], None]) 
         )
 
 
-class _Unpacked(gzip.GzipFile):
-    """The tar inside the gzip, as far as it may be read."""
+class _Watched(io.RawIOBase):
+    """A file that is read from its beginning to its end, and shows what is read."""
+
+    def __init__(self, file: BinaryIO, watch: Callable[[bytes], None]) -> None:
+        self._file, self._watch = file, watch
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True  # to go on in what is unpacked; here, nobody may go back
+
+    def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]
+        chunk = self._file.read(len(buffer))
+        self._watch(chunk)
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
+
+
+class _Unpacked(igzip.IGzipFile):
+    """The tar inside the gzip, as far as it may be read; its `last` piece is kept."""
+
+    last = b""
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or not 0 <= size <= MOST_AT_ONCE:
             raise MixerError(f"a header claims {size:,} bytes, more than {MOST_AT_ONCE:,}")
-        content = super().read(size)
+        self.last = super().read(size)
         self._refuse_bomb(self.tell())
-        return content
+        return self.last
 
     def seek(self, offset: int, whence: int = 0) -> int:
         self._refuse_bomb(offset)
-        return super().seek(offset, whence)
+        position: int = super().seek(offset, whence)  # type: ignore[no-untyped-call]
+        return position
 
     def _refuse_bomb(self, position: int) -> None:
         if position > MOST_BYTES:
             raise MixerError(f"it unpacks to more than {MOST_BYTES:,} bytes, which no model has")
 
 
-def _take_members(file: BinaryIO, take: Callable[[tarfile.TarFile, tarfile.TarInfo], None]) -> Iterator[str]:
+def _take_members(file: io.RawIOBase, take: Callable[[tarfile.TarFile, tarfile.TarInfo], None]) -> Iterator[str]:
     """Take what is harmless, up to the first problem, and yield all problems."""
     clean, member = True, None
     try:
-        with _Unpacked(fileobj=file) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as archive:
+        with (
+            _Unpacked(fileobj=file) as unpacked,  # type: ignore[no-untyped-call]
+            tarfile.open(fileobj=unpacked, mode="r:") as archive,
+        ):
             seen: set[PurePosixPath] = set()
             for count, member in enumerate(archive, 1):
                 _refuse_flood(count, member)
@@ -161,13 +212,14 @@ def _faults_of_the_end(unpacked: _Unpacked, offset: int, last: tarfile.TarInfo |
     Reading it all also lets gzip compare its checksum.
     """
     after = f"after {_shown(last.name)}" if last else "at its start"
-    unpacked.seek(offset)
-    length = 0
-    while rest := unpacked.read(MOST_AT_ONCE):
+    ahead = unpacked.tell() - offset  # of what it took for the end
+    rest, length = unpacked.last[-ahead:] if ahead else unpacked.read(MOST_AT_ONCE), 0
+    while rest:
         if rest.count(0) != len(rest):
             yield f"{after} comes what is neither a member nor the end of an archive"
             return
         length += len(rest)
+        rest = unpacked.read(MOST_AT_ONCE)
     if length < tarfile.BLOCKSIZE:
         yield f"{after} its end is missing: it was cut off there"
 

@@ -4,10 +4,12 @@ import base64
 import hashlib
 import os
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from types import TracebackType
+from typing import BinaryIO, Self
 
 CHUNK = 1 << 20
 """Bytes read at once."""
@@ -28,14 +30,66 @@ def hash_file(path: Path) -> Hashes:
     Raises:
         OSError: it cannot be read.
     """
-    # MD5 is what stores offer: it tells damage, not malice; sha256 stands beside it.
-    sha256, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
-    with path.open("rb") as file:
+    with path.open("rb") as file, Hashing() as hashing:
         while chunk := file.read(CHUNK):
-            sha256.update(chunk)
-            md5.update(chunk)
-            size += len(chunk)
-    return Hashes(size, sha256.hexdigest(), base64.b64encode(md5.digest()).decode())
+            hashing.update(chunk)
+        return hashing.result()
+
+
+class FileHashes:
+    """The hashes of files, each of which is read once; of files that nobody changes meanwhile."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, Hashes] = {}
+
+    def note(self, path: Path, hashes: Hashes) -> None:
+        """Take what was found where a file was read for something else too."""
+        self._known[path] = hashes
+
+    def of(self, path: Path) -> Hashes:
+        """Return the hashes of a file.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        if path not in self._known:
+            self._known[path] = hash_file(path)
+        return self._known[path]
+
+
+class Hashing:
+    """The size and hashes of bytes that come by, so that nobody need read them again.
+
+    Each hash has a thread, beside whatever else is done with the bytes: hashing leaves Python to others meanwhile.
+    """
+
+    def __init__(self) -> None:
+        # MD5 is what stores offer: it tells damage, not malice; sha256 stands beside it.
+        self._sha256, self._md5, self._size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
+        self._works = [(one.update, ThreadPoolExecutor(1)) for one in (self._sha256, self._md5)]
+        self._waiting: list[Future[None]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        for _, thread in self._works:
+            thread.shutdown()
+
+    def update(self, chunk: bytes) -> None:
+        """Take the next bytes; those before the last ones are done with by then, so that few are held in memory."""
+        before, self._waiting = self._waiting, [thread.submit(update, chunk) for update, thread in self._works]
+        self._size += len(chunk)
+        for one in before:
+            one.result()
+
+    def result(self) -> Hashes:
+        """Return the hashes of all that came by."""
+        for one in self._waiting:
+            one.result()
+        return Hashes(self._size, self._sha256.hexdigest(), base64.b64encode(self._md5.digest()).decode())
 
 
 @contextmanager

@@ -220,7 +220,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = answer.read()
         if faults.no_md5 and answer.status == 200:
             described = json.loads(body)
-            described.pop("md5Hash", None)
+            for one in (described, *described.get("items", ())):
+                one.pop("md5Hash", None)
             body = json.dumps(described).encode()
         self._start(answer, len(body))
         self.wfile.write(body)

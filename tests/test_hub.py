@@ -73,10 +73,11 @@ def outputs(model):
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_archive_from_a_server_gives_what_the_directory_gives(hub, server, packed, flavour):
     name = TINY.in_flavour(flavour).name
-    loaded = hub.load(f"{server[0]}/{name}/{DEFAULT_VERSION}.tar.gz")
+    url = f"{server[0]}/{name}/{DEFAULT_VERSION}.tar.gz"
     expected = outputs(hub.load(str(packed / name / str(DEFAULT_VERSION))))
     assert expected.std() > 0
-    np.testing.assert_array_equal(outputs(loaded), expected)
+    np.testing.assert_array_equal(outputs(hub.load(url)), expected)
+    np.testing.assert_array_equal(outputs(hub.KerasLayer(url)), expected)
 
 
 def test_what_hub_keeps_is_the_model_and_it_asks_once(hub, server, packed):

@@ -55,7 +55,7 @@ def test_the_archive_holds_the_model_with_the_graph_at_its_root(destination, tmp
     (tmp_path / "unpacked").mkdir()
     extract_archive(package.archive, tmp_path / "unpacked")
     assert tree(tmp_path / "unpacked") == tree(destination.directory)
-    assert digest_archive(package.archive) == Manifest.read(destination.manifest).files
+    assert digest_archive(package.archive).files == Manifest.read(destination.manifest).files
     with tarfile.open(package.archive) as archive:
         assert archive.getnames() == [
             "assets",
@@ -73,7 +73,7 @@ def test_the_archive_tells_nothing_of_the_machine(destination):
         told = {(one.mtime, one.uid, one.gid, one.uname, one.gname, one.mode, bool(one.pax_headers)) for one in archive}
     assert told == {(0, 0, 0, "", "", 0o644, False), (0, 0, 0, "", "", 0o755, False)}
     header = Siblings.of(destination).archive.read_bytes()[:10]
-    assert header == b"\x1f\x8b\x08\x00" + bytes(4) + b"\x04\xff"  # no name, no time, the fastest compression
+    assert header == b"\x1f\x8b\x08\x00" + bytes(4) + b"\x00\xff"  # no name, no time, no system
 
 
 def test_another_time_place_and_owner_give_the_same_bytes(destination, tmp_path):
@@ -94,27 +94,6 @@ def test_big_files_are_told_of_as_they_are_packed(tmp_path):
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert len(seen) > 10  # in pieces
     assert seen[-1] == (size, size)
-
-
-def test_tensorflow_hub_reads_it_from_a_server(tiny_build, tmp_path, monkeypatch):
-    out = shutil.copytree(tiny_build, tmp_path / "build")
-    package_model(Destination(out, HANDLE, 2))
-    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "hub"))
-    program = f"""
-import functools, http.server, threading
-import numpy, tensorflow, tensorflow_hub
-handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory={str(out)!r})
-with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-    threading.Thread(target=server.serve_forever).start()
-    model = tensorflow_hub.load(f"http://127.0.0.1:{{server.server_port}}/{HANDLE}/2.tar.gz")
-    server.shutdown()
-images = tensorflow.zeros([1, 32, 32, 3])
-direct = tensorflow.saved_model.load({str(out / HANDLE / "2")!r})
-assert numpy.array_equal(model(images), direct(images))
-print("same")
-"""
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-    assert ran.stdout == "same\n", ran.stderr
 
 
 # --- the provenance ---

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -105,27 +106,84 @@ def test_a_mirror_holds_the_model_and_an_index(destination, mirror):
     assert verify(mirror.root / HANDLE / "2.tar.gz").not_checked == ()
 
 
-def test_a_bucket_holds_the_same(destination, mirror, store, gs):
+def test_a_bucket_holds_the_same_index_last_and_says_so_before(destination, mirror, store, gs, monkeypatch):
+    calls, run = [], gsutil.run
+    monkeypatch.setattr(gsutil, "run", lambda words, *rest: calls.append(words) or run(words, *rest))
     publish(destination, mirror, RULES)
     with bucket(gs) as there:
+        planned = publish(destination, there, RULES, dry_run=True)
+        assert (objects(store, gs), store.received, planned.verdict, planned.sent) == ({}, 0, "to be published", 0)
         done = publish(destination, there, RULES)
     assert objects(store, gs) == tree(mirror.root)
     assert done.verdict == "published"
+    assert done.sent == sum(map(len, objects(store, gs).values()))
     assert {item.address for item in done.items} == {f"{gs}/{name}" for name in tree(mirror.root)}
+    assert [(item.address, item.size) for item in planned.items] == [(item.address, item.size) for item in done.items]
+    assert {item.action for item in planned.items} == {"to be sent"}
+    sent = [words for words in calls if "cp" in words]
+    assert [words[words.index("cp") + 1] for words in sent] == ["2.tar.gz", "2.manifest.json", "index.json"]
+    assert [calls.index(words) for words in sent][-1] == len(calls) - 2  # and read back
+    assert calls[-3][:2] == calls[-1][:2] == ["ls", "-L"]
+    assert "Content-Type:application/gzip" in sent[0]
+    assert "Cache-Control:no-cache" in sent[-1]
+    assert all("x-goog-if-generation-match:0" in words for words in sent)
 
 
-def test_a_second_time_nothing_is_sent(destination, mirror, store, gs):
-    for place in (mirror, Bucket(gs, destination.out)):
+def test_a_dry_run_says_what_would_go_where_and_sends_nothing(destination, mirror):
+    planned = publish(destination, mirror, RULES, dry_run=True)
+    assert (planned.verdict, planned.sent, mirror.root.exists()) == ("to be published", 0, False)
+    assert {(item.address, item.size) for item in planned.items} == {
+        (item.address, item.size) for item in publish(destination, mirror, RULES).items
+    }
+
+
+def test_a_second_time_nothing_is_sent_and_the_number_is_not_given_to_other_files(destination, mirror, store, gs):
+    places = (mirror, Bucket(gs, destination.out))
+    for place in places:
         publish(destination, place, RULES)
-        before, received = tree(mirror.root), store.received
-        # The report of another day and its provenance: what was published stays.
-        write_report(destination, Manifest.read(destination.manifest), inputs_sha256="e" * 64)
-        package_model(destination, overwrite=True)
-        write_card(destination)
+    before = tree(mirror.root), objects(store, gs), store.received
+    # The report of another day and its provenance: what was published stays.
+    write_report(destination, Manifest.read(destination.manifest), inputs_sha256="e" * 64)
+    package_model(destination, overwrite=True)
+    write_card(destination)
+    other = packed(destination.out.with_name("other"), seed=1)
+    for place in places:
         again = publish(destination, place, RULES)
         assert (again.verdict, again.sent) == ("published already", 0)
         assert {item.action for item in again.items} == {"there already"}
-        assert (tree(mirror.root), store.received) == (before, received)
+        with pytest.raises(MixerError, match="version 2 is published already with other files") as error:
+            publish(other, place, RULES)
+        assert f"\n  {WEIGHTS} has sha256 " in str(error.value)
+        assert str(error.value).endswith("Convert with --version 3.")
+    assert (tree(mirror.root), objects(store, gs), store.received) == before
+
+
+def bytes_read():
+    """Bytes that this process has read so far, by the system's account."""
+    (count,) = re.findall(r"^rchar: (\d+)$", Path("/proc/self/io").read_text(), flags=re.M)
+    return int(count)
+
+
+def test_nothing_is_read_more_often_than_it_must_be(tmp_path, mirror):
+    """A model once to be packed; its archive to be checked, to be sent, and back; a second time, not at all."""
+    destination, counts = write_model(tmp_path / "build", size=16 * MIB), [bytes_read()]
+    package_model(destination)
+    counts.append(bytes_read())
+    write_card(destination)
+    for _ in range(2):
+        before = bytes_read()
+        publish(destination, mirror, RULES)
+        counts.append(bytes_read() - before)
+    assert [round(count / (16 * MIB), 1) for count in (counts[1] - counts[0], *counts[2:])] == [1.0, 3.0, 0.0]
+
+
+def test_a_published_version_is_compared_though_the_archive_is_not_read(destination, mirror):
+    publish(destination, mirror, RULES)
+    Siblings.of(destination).archive.write_bytes(b"damaged")
+    assert publish(destination, mirror, RULES).verdict == "published already"
+    destination.report.unlink()
+    with pytest.raises(MixerError, match=r"may not be published:\n  there is no 2\.report\.json"):
+        publish(destination, mirror, RULES)
 
 
 def test_further_versions_are_listed_beside_it(destination, mirror):
@@ -142,44 +200,7 @@ def test_a_signature_goes_along(destination, mirror):
     assert without_index(tree(mirror.root)) == expected(destination, (*NAMES, "2.provenance.json.sig"))
 
 
-def test_the_index_is_written_last_and_never_kept_by_caches(destination, store, gs, monkeypatch):
-    calls, run = [], gsutil.run
-    monkeypatch.setattr(gsutil, "run", lambda words, *rest: calls.append(words) or run(words, *rest))
-    publish(destination, Bucket(gs, destination.out), RULES)
-    sent = [words for words in calls if "cp" in words]
-    assert [words[words.index("cp") + 1] for words in sent] == ["2.tar.gz", "2.manifest.json", "index.json"]
-    assert [calls.index(words) for words in sent][-1] == len(calls) - 2  # and read back
-    assert calls[-3][0] == calls[-1][0] == "stat"
-    assert "Content-Type:application/gzip" in sent[0]
-    assert "Cache-Control:no-cache" in sent[-1]
-    assert all("x-goog-if-generation-match:0" in words for words in sent)
-
-
-def test_a_dry_run_says_what_would_go_where_and_sends_nothing(destination, mirror, store, gs):
-    for place in (mirror, Bucket(gs, destination.out)):
-        planned = publish(destination, place, RULES, dry_run=True)
-        assert planned.verdict == "to be published"
-        assert planned.sent == 0
-        assert (place is mirror or objects(store, gs) == {}) and (place is not mirror or not mirror.root.exists())
-        assert {(item.address, item.size) for item in planned.items} == {
-            (item.address, item.size) for item in publish(destination, place, RULES).items
-        }
-
-
 # --- never overwritten ---
-
-
-def test_a_published_number_is_not_given_to_other_files(destination, mirror, store, gs):
-    for place in (mirror, Bucket(gs, destination.out)):
-        publish(destination, place, RULES)
-    before = tree(mirror.root), objects(store, gs)
-    other = packed(destination.out.with_name("other"), seed=1)
-    for place in (mirror, Bucket(gs, destination.out)):
-        with pytest.raises(MixerError, match="version 2 is published already with other files") as error:
-            publish(other, place, RULES)
-        assert f"\n  {WEIGHTS} has sha256 " in str(error.value)
-        assert str(error.value).endswith("Convert with --version 3.")
-    assert (tree(mirror.root), objects(store, gs)) == before
 
 
 def test_a_version_must_be_above_the_published_one(destination, mirror):
@@ -226,7 +247,7 @@ def test_an_index_that_changed_meanwhile_is_not_overwritten(destination, mirror,
         place.replace(file, HANDLE, None)
         with pytest.raises(MixerError, match=text):
             place.replace(file, HANDLE, None)
-        seen = place.stat(HANDLE, ["index.json"])["index.json"]
+        seen = place.files(HANDLE)["index.json"].generation
         file.write_text("2")
         place.replace(file, HANDLE, seen)
         file.write_text("3")
@@ -496,12 +517,16 @@ def refuse_half(store, gs, whole):
         assert without_index(there) == whole
 
 
-@pytest.mark.parametrize("seed", [1])
-def test_an_upload_killed_at_random_moments_is_finished_by_the_next(seed, _big, store, gs):
-    chance = random.Random(seed)  # noqa: S311
+WAYS_TO_END = ("user", "gsutil", "everything")
+
+
+@pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.whole)])
+def test_an_upload_killed_at_random_moments_is_finished_by_the_next(times, _big, store, gs):
+    chance = random.Random(times)  # noqa: S311
     destination = Destination(_big, HANDLE, 2)
     whole = expected(destination)
-    for how in chance.sample(["user", "gsutil", "everything"], 3):
+    ways = [WAYS_TO_END[turn % 3] for turn in range(times)]
+    for how in chance.sample(ways, times):
         store.reset()
         store.faults.hold_upload_after = chance.randrange(sum(map(len, whole.values())))
         with started(_big, gs) as process:
@@ -528,11 +553,16 @@ def test_an_upload_killed_at_random_moments_is_finished_by_the_next(seed, _big, 
 
 
 def test_an_upload_that_does_not_move_is_ended(_big, store, gs, monkeypatch):
-    monkeypatch.setattr(gsutil, "PATIENCE", 3)
     store.faults.hold_upload_after = 4 * MIB
     archive, seen = Siblings.of(Destination(_big, HANDLE, 2)).archive, []
-    with bucket(gs) as there, pytest.raises(StoreUnreachableError, match=f"{HANDLE}/: nothing moved for 3 seconds"):
-        there.put([archive], HANDLE, lambda *both: seen.append(both))
+
+    def look(*both):
+        seen.append(both)
+        if store.received >= 4 * MIB:  # not before: gsutil takes its time to start
+            monkeypatch.setattr(gsutil, "PATIENCE", 2)
+
+    with bucket(gs) as there, pytest.raises(StoreUnreachableError, match=f"{HANDLE}/: nothing moved for 2 seconds"):
+        there.put([archive], HANDLE, look)
     assert 0 < seen[-1][0] <= seen[-1][1] == archive.stat().st_size
 
 

@@ -3,7 +3,7 @@
 import functools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from export.outdated import SourceObject, Standing
     from export.publish import Publication
     from export.signature import Signer
-    from export.stores import Store
+    from export.stores import Store, Stored
     from export.subject import Where
 
 
@@ -204,21 +204,23 @@ def free_number(standing: "Standing", store: "Store", out: Path) -> int:
     Files of a version that the index does not list are in the way of any other that bears its number. Where they equal
     what stands in `out`, that publication is finished instead.
     """
-    names = store.names(standing.handle)
-    left = {name: int(found[1]) for name in names if (found := re.match(r"(\d+)\.", name))}
+    files = store.files(standing.handle)
+    left = {name: int(found[1]) for name in files if (found := re.match(r"(\d+)\.", name))}
     highest = max((number for number in left.values() if number >= standing.next), default=None)
     if highest is None:
         return standing.next
-    mine = [name for name, number in left.items() if number == highest]
+    mine = {name: files[name] for name, number in left.items() if number == highest}
     folder = Destination(out, standing.handle, highest).directory.parent
-    return highest if _same(store, standing.handle, mine, folder) else highest + 1
+    return highest if _same(mine, folder) else highest + 1
 
 
-def _same(store: "Store", handle: str, names: Sequence[str], folder: Path) -> bool:
+def _same(stored: Mapping[str, "Stored"], folder: Path) -> bool:
     from models.files import hash_file
 
-    stored = store.stat(handle, names)
-    return all((folder / name).is_file() and stored[name].md5 == hash_file(folder / name).md5 for name in names)
+    def same(path: Path, there: "Stored") -> bool:
+        return path.is_file() and path.stat().st_size == there.size and hash_file(path).md5 == there.md5
+
+    return all(same(folder / name, one) for name, one in stored.items())
 
 
 def _batches(work: Work, numbers: dict[str, int]) -> Iterator["Batch"]:
