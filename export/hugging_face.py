@@ -1,11 +1,13 @@
 """A repository on Hugging Face as a place to publish, through its own client: a folder a handle, a tag a version.
 
-All files of a version come in one commit, on the condition that nobody else committed meanwhile.
+All files of a version come in one commit, with its card and that of the collection, on the condition that nobody else
+committed meanwhile.
 """
 
 import os
 import re
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +16,10 @@ from pydantic import ValidationError
 
 from export import hugging_face_card
 from export.admission import Rules
+from export.cards import CardFiles
 from export.destination import Destination
 from export.hub_page import where_of
+from export.hugging_face_card import FILE
 from export.parcel import MANIFEST, Parcel, is_there, require_client, set_quietly, told, wrap
 from export.publish import Publication
 from export.siblings import Siblings
@@ -66,33 +70,40 @@ class HuggingFaceRepository:
         with told("Hugging Face", address, CREDENTIALS):
             api = _api()
             now = api.model_info(self.name)
-            names = {one.rfilename for one in now.siblings or () if one.rfilename.startswith(f"{handle}/")}
+            names = {one.rfilename for one in now.siblings or ()}
             tagged = tag in {one.name for one in api.list_repo_refs(self.name).tags}
             there = is_there(parcel, _published(api, self.name, now.sha, handle, names), address)
             if tagged and not there:
                 raise MixerError(f"{address}: the tag {tag} is taken, but the folder holds another version.")
+            if there:
+                cards = {}
+            else:
+                readme = _read(api, self.name, FILE, now.sha, names)
+                cards = {name: card for name, card in _cards(destination).items() if (name, card) != (FILE, readme)}
+            planned = {f"{PREFIX}{self.name}/{name}": card for name, card in cards.items()}
             if dry_run:
-                return parcel.publication(address, "published already" if there else "to be published")
-            commit = now.sha if there else self._commit(api, parcel, _card(destination), now.sha, names)
+                return parcel.publication(address, "published already" if there else "to be published", planned)
+            commit = now.sha if there else self._commit(api, parcel, cards, now.sha, names)
             if not tagged:  # also where an earlier publication ended between commit and tag
                 api.create_tag(self.name, tag=tag, revision=commit)
         if progress is not None and not there:
             size = sum(path.stat().st_size for path in parcel.files.values())
             progress(size, size)
-        return parcel.publication(address, "published already" if there else "published")
+        return parcel.publication(address, "published already" if there else "published", planned)
 
-    def _commit(self, api: "HfApi", parcel: Parcel, card: bytes | None, parent: str | None, names: set[str]) -> str:
-        """Put the parcel into its folder, in the place of what is there; return the commit."""
+    def _commit(
+        self, api: "HfApi", parcel: Parcel, cards: Mapping[str, bytes], parent: str | None, names: set[str]
+    ) -> str:
+        """Put the parcel into its folder, in the place of what is there, and the cards; return the commit."""
         from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
 
         manifest = parcel.manifest
-        contents: dict[str, Path | bytes] = {**parcel.files}
-        if card is not None:
-            contents[hugging_face_card.FILE] = card
-        new = {f"{manifest.handle}/{name}": content for name, content in contents.items()}
+        new: dict[str, Path | bytes] = {f"{manifest.handle}/{name}": path for name, path in parcel.files.items()}
+        new |= cards
+        old = {name for name in names if name.startswith(f"{manifest.handle}/")}
         operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [
             *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in new.items()),
-            *(CommitOperationDelete(path_in_repo=name) for name in sorted(names - new.keys())),
+            *(CommitOperationDelete(path_in_repo=name) for name in sorted(old - new.keys())),
         ]
         done = api.create_commit(
             self.name,
@@ -114,23 +125,31 @@ def _api() -> "HfApi":
 
 def _published(api: "HfApi", name: str, commit: str | None, handle: str, names: set[str]) -> Manifest | None:
     path = f"{handle}/{MANIFEST}"
+    content = _read(api, name, path, commit, names)
+    try:
+        return None if content is None else Manifest.model_validate_json(content)
+    except ValidationError as error:
+        raise MixerError(f"{PREFIX}{name}/{path} is no readable manifest of schema 1.") from error
+
+
+def _read(api: "HfApi", name: str, path: str, commit: str | None, names: set[str]) -> bytes | None:
     if path not in names:
         return None
     with tempfile.TemporaryDirectory() as folder:
-        file = api.hf_hub_download(name, path, revision=commit, local_dir=folder)
-        try:
-            return Manifest.model_validate_json(Path(file).read_bytes())
-        except ValidationError as error:
-            raise MixerError(f"{PREFIX}{name}/{path} is no readable manifest of schema 1.") from error
+        return Path(api.hf_hub_download(name, path, revision=commit, local_dir=folder)).read_bytes()
 
 
-def _card(destination: Destination) -> bytes | None:
-    """Return Hugging Face's card of the model, if its page for TensorFlow Hub, which tells who publishes, is there."""
-    page = Siblings.of(destination).card
+def _cards(destination: Destination) -> dict[str, bytes]:
+    """Return the cards by path: of the model, where its page tells who publishes it, and of the collection, if any."""
+    cards, page = {}, Siblings.of(destination).card
     where = where_of(page.read_text(encoding="utf-8")) if page.is_file() else None
-    if where is None:
-        return None
-    text = hugging_face_card.render_model(read_subject(destination, where))
-    if problems := hugging_face_card.problems_of(text):
-        raise MixerError(f"the card of {destination.handle} breaks Hugging Face's rules: {'; '.join(problems)}.")
-    return text.encode()
+    if where is not None:
+        text = hugging_face_card.render_model(read_subject(destination, where))
+        cards[f"{destination.handle}/{FILE}"] = text.encode()
+    collection = CardFiles(destination.out).hugging_face
+    if collection.is_file():
+        cards[FILE] = collection.read_bytes()
+    for name, card in cards.items():
+        if problems := hugging_face_card.problems_of(card.decode(errors="replace")):
+            raise MixerError(f"the card {name} breaks Hugging Face's rules: {'; '.join(problems)}.")
+    return cards

@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,16 +30,18 @@ class Parcel:
     files: dict[str, Path]
 
     def publication(
-        self, address: str, verdict: Literal["published", "to be published", "published already"]
+        self,
+        address: str,
+        verdict: Literal["published", "to be published", "published already"],
+        cards: Mapping[str, bytes] | None = None,
     ) -> Publication:
-        """Return what became of the parcel at that address."""
+        """Return what became of the parcel at that address, and of cards, by their addresses."""
         actions: dict[str, Literal["sent", "to be sent", "there already"]]
         actions = {"published": "sent", "to be published": "to be sent", "published already": "there already"}
-        items = (
-            Item(f"{address}/{name}", path.stat().st_size, actions[verdict])
-            for name, path in sorted(self.files.items())
-        )
-        return Publication(self.manifest.handle, self.manifest.version, verdict, tuple(items))
+        sizes = {f"{address}/{name}": path.stat().st_size for name, path in sorted(self.files.items())}
+        sizes |= {name: len(card) for name, card in (cards or {}).items()}
+        items = tuple(Item(name, size, actions[verdict]) for name, size in sizes.items())
+        return Publication(self.manifest.handle, self.manifest.version, verdict, items)
 
 
 def wrap(destination: Destination, rules: Rules) -> Parcel:

@@ -183,6 +183,7 @@ class HuggingFace(StandIn):
             rf"/api/models/{self.name}/commit/main": self._take,
             rf"/api/models/{self.name}/tag/(?P<commit>\w+)": self._tag,
             rf"/{self.name}/resolve/(?P<commit>\w+)/(?P<file>.+)": self._resolve,
+            r"/api/validate-yaml": lambda _: (200, {"errors": [], "warnings": []}, {}),
         }
         for pattern, route in routes.items():
             if found := re.fullmatch(pattern, path):

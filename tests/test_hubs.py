@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from command import run
 from hubs import HuggingFace, Kaggle
-from publishable import CHECKPOINT, HANDLE, WEIGHTS, tree, write_card, write_model
+from publishable import CHECKPOINT, HANDLE, WEIGHTS, WHERE, tree, write_card, write_model
 
 from export import parcel
 from export.admission import Rules
+from export.cards import CardFiles, write_collection_cards
 from export.hugging_face import HuggingFaceRepository
 from export.kaggle import KaggleModel
 from export.package import package_model
@@ -136,7 +137,37 @@ def test_the_stand_in_of_hugging_face_gets_one_commit_and_a_tag(hugging_face, tm
     assert commit["header"]["summary"] == f"{HANDLE} version 2"
     assert commit["header"]["description"] == f"manifest sha256 {hash_file(destination.manifest).sha256}"
     assert hugging_face.tags == {f"{HANDLE}-v2": commit["oid"]}
-    assert (done.verdict, done.sent) == ("published", sum(map(len, expected(destination).values())))
+    assert (done.verdict, done.sent) == ("published", sum(map(len, [card, *expected(destination).values()])))
+    assert {item.address for item in done.items} == {
+        f"hf:somebody/mixers/{HANDLE}/{name}" for name in ("README.md", *expected(destination))
+    }
+
+
+def test_the_stand_in_of_hugging_face_gets_the_card_of_the_collection_once(hugging_face, tmp_path):
+    repository = HuggingFaceRepository.parse("hf:somebody/mixers")
+    first = packed(tmp_path)
+    write_collection_cards(tmp_path, WHERE)
+    card = CardFiles(tmp_path).hugging_face
+    assert HANDLE in card.read_text()
+    planned, done = (repository.publish(first, RULES, dry_run=dry_run) for dry_run in (True, False))
+    assert hugging_face.commits[-1]["files"]["README.md"] == card.read_bytes()
+    assert [item.address for item in planned.items] == [item.address for item in done.items]
+    assert [item.size for item in done.items if item.address == "hf:somebody/mixers/README.md"] == [
+        len(card.read_bytes())
+    ]
+    again = repository.publish(packed(tmp_path, version=3, seed=3), RULES)
+    assert "hf:somebody/mixers/README.md" not in {item.address for item in again.items}  # it is there already
+    assert hugging_face.files["README.md"] == card.read_bytes()
+
+
+def test_a_card_of_the_collection_that_breaks_the_rules_does_not_leave_for_the_stand_in(hugging_face, tmp_path):
+    destination = packed(tmp_path)
+    write_collection_cards(tmp_path, WHERE)
+    card = CardFiles(tmp_path).hugging_face
+    card.write_text(card.read_text().replace("license: apache-2.0", "license: mine"))
+    with pytest.raises(MixerError, match=r"the card README\.md breaks Hugging Face's rules: license: "):
+        HuggingFaceRepository.parse("hf:somebody/mixers").publish(destination, RULES)
+    assert (len(hugging_face.commits), hugging_face.received) == (1, 0)
 
 
 def test_the_stand_in_of_hugging_face_loses_what_a_later_version_has_not(hugging_face, tmp_path):
