@@ -49,7 +49,7 @@ republish: $(READY)  ## make and publish new versions of what is out of date: TO
 	  --out "$(OUT)" --flavour $(FLAVOUR) $(HANDLES)
 
 test: lint types  ## lint, types, tests (offline; tiny models)
-	$(RUN) pytest -n $(JOBS) --maxprocesses 4 -m 'not whole and not browser and not matrix' $(PYTEST)
+	$(RUN) pytest -n $(JOBS) --maxprocesses 4 --dist worksteal -m 'not whole and not browser and not matrix' $(PYTEST)
 
 lint: $(READY)
 	$(RUN) ruff check .
