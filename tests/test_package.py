@@ -1,10 +1,13 @@
 """The archive is what TensorFlow Hub reads, the same wherever it is made; the provenance binds it to its records."""
 
 import base64
+import gzip
 import hashlib
 import importlib.util
+import io
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -17,7 +20,7 @@ from publishable import CHECKPOINT, HANDLE, WEIGHTS, tree, write_model, write_re
 
 from export import signature as signature_module
 from export.destination import Destination
-from export.package import package_model
+from export.package import BLOCK, _Gzip, _Hashing, package_model
 from export.siblings import Siblings
 from export.signature import signer
 from export.statement import LOCAL_BUILDER, Statement
@@ -85,6 +88,19 @@ def test_another_time_place_and_owner_give_the_same_bytes(destination, tmp_path)
     packed = [package_model(Destination(out, HANDLE, 2)) for out in (tmp_path / "build", other)]
     assert packed[0].sha256 == packed[1].sha256
     assert packed[0].provenance.read_bytes() == packed[1].provenance.read_bytes()
+
+
+@pytest.mark.parametrize("piece", [1000, BLOCK - 1, 3 * BLOCK])
+def test_how_bytes_come_in_does_not_decide_what_comes_out(piece):
+    content, packed = random.Random(1).randbytes(2 * BLOCK) + bytes(2 * BLOCK + 5), []  # noqa: S311
+    for size in (piece, len(content)):
+        file = io.BytesIO()
+        with _Gzip(_Hashing(file)) as packer:
+            for start in range(0, len(content), size):
+                packer.write(content[start : start + size])
+        packed.append(file.getvalue())
+    assert packed[0] == packed[1]
+    assert gzip.decompress(packed[0]) == content
 
 
 def test_big_files_are_told_of_as_they_are_packed(tmp_path):

@@ -1,0 +1,94 @@
+"""How long packing and publishing takes, against `cp` of the same archives: of the proven models in a directory.
+
+    python tests/publishing.py BUILD [--version N] [--bucket]
+
+Writes archives into BUILD, where there are none yet, and everything else into a temporary folder beside it; the bucket
+is that of a real object store on this machine. Nothing is asked of where the checkpoints come from.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from store import Store
+
+from convert.cli.show import markdown_table
+from convert.upload import bucket
+from export.admission import Rules
+from export.destination import Destination
+from export.package import package_model
+from export.publish import publish
+from export.siblings import Siblings
+from export.stores import Mirror
+from models.catalog import DEFAULT_VERSION, HANDLES
+from models.digests import DigestTable
+
+RULES = Rules(DigestTable.read(), frozenset({"original", "seeded", "unknown"}), allow_dirty=True, needs_card=False)
+
+
+def bytes_read():
+    """Bytes that this process, and those that it waited for, have read so far."""
+    return int(re.search(r"^rchar: (\d+)$", Path("/proc/self/io").read_text(), flags=re.M)[1])
+
+
+def measure(what, work):
+    """Return a row: what, seconds, GB read, bytes sent as `work` returns them."""
+    read, begin = bytes_read(), time.perf_counter()
+    sent = work()
+    seconds = time.perf_counter() - begin
+    sys.stderr.write(f"{what}: {seconds:.1f} s\n")
+    return (what, f"{seconds:.1f}", f"{(bytes_read() - read) / 1e9:.2f}", f"{sent:,}")
+
+
+def pack(models):
+    for one in models:
+        package_model(one, overwrite=True)
+    return 0
+
+
+def main():
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("build", type=Path)
+    parser.add_argument("--version", type=int, default=DEFAULT_VERSION)
+    parser.add_argument("--bucket", action="store_true")
+    given = parser.parse_args()
+    models = [Destination(given.build, name, given.version) for name in HANDLES]
+    models = [one for one in models if one.report.is_file()]
+    archives = [Siblings.of(one).archive for one in models]
+
+    def send(place):
+        return sum(publish(one, place, RULES).sent for one in models)
+
+    with tempfile.TemporaryDirectory(dir=given.build.parent) as folder:
+        mirror, copies = Mirror(Path(folder, "mirror")), Path(folder, "copies")
+        rows = [measure("package", lambda: pack(models))]
+        copies.mkdir()
+        copy = ["cp", "--parents", *archives, copies]
+        rows.append(measure("`cp` of the archives", lambda: subprocess.run(copy, check=True).returncode))
+        rows.append(measure("publish to a directory", lambda: send(mirror)))
+        rows.append(measure("once more", lambda: send(mirror)))
+        if given.bucket:
+            store = Store(Path(folder), on_disk=True)
+            os.environ["BOTO_CONFIG"] = str(store.boto)
+            try:
+                store.make_bucket("publishing")
+                with bucket("gs://publishing/models") as there:
+                    rows.append(measure("publish to a bucket", lambda: send(there)))
+                    rows.append(measure("once more", lambda: send(there)))
+            finally:
+                store.stop()
+    size = sum(path.stat().st_size for path in archives)
+    table = markdown_table(("what", "#s", "#GB read", "#bytes sent"), rows)
+    sys.stdout.write(f"{len(models)} models, packed to {size:,} bytes\n\n{table}\n")
+
+
+if __name__ == "__main__":
+    main()
