@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import fcntl
 import os
 import sys
 from collections.abc import Iterator
@@ -41,12 +42,22 @@ def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_build(tmp_path_factory: pytest.TempPathFactory, tiny_source: Path) -> Path:
-    """Both tiny models in both flavours, converted and checked by the command line; for reading only."""
+    """Both tiny models in both flavours, converted and checked by the command line; for reading only.
+
+    Workers of one run share them: the first that needs them makes them, others wait for it.
+    """
     from convert.cli import main
     from models.catalog import TESTING_HANDLES
 
-    out = tmp_path_factory.mktemp("tiny_build")
-    with pytest.raises(SystemExit) as exit_:
-        main(["convert-all", *TESTING_HANDLES, "--source", str(tiny_source), "--out", str(out), "--flavour", "both"])
-    assert exit_.value.code == 0
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    out, made = shared / "tiny_build", shared / "tiny_build.made"
+    with (shared / "tiny_build.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            command = ["convert-all", *TESTING_HANDLES, "--source", str(tiny_source), "--out", str(out)]
+            with pytest.raises(SystemExit) as exit_:
+                main([*command, "--flavour", "both"])
+            assert exit_.value.code == 0
+            made.touch()
     return out
