@@ -53,6 +53,7 @@ class Store:
         """Start the servers; objects are held in memory, or below the folder."""
         self.faults = Faults()
         self.requests = 0
+        self.busy: set[int] = set()
         self.served = 0
         self.received = 0
         self.sent: list[str] = []
@@ -103,6 +104,12 @@ class Store:
         self.faults.release.set()
         self.faults = Faults()
         self.requests, self.served, self.received, self.ranges, self.sent = 0, 0, 0, [], []
+
+    def settle(self) -> None:
+        """Let what was sent so far be taken, also from clients that went away."""
+        self.faults.release.set()
+        while self.busy:
+            time.sleep(0.01)
 
     def stop(self) -> None:
         """Stop both servers."""
@@ -183,6 +190,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._forward()
 
     def _forward(self) -> None:
+        self.store.busy.add(id(self))
+        try:
+            self._pass_on()
+        finally:
+            self.store.busy.discard(id(self))
+
+    def _pass_on(self) -> None:
         """Pass a request on as its bytes come; where the client goes away, so does the rest."""
         store, faults = self.store, self.store.faults
         store.requests += 1
