@@ -23,7 +23,7 @@ from models import provenance
 from models.catalog import TESTING_HANDLES
 from models.digests import Digest, DigestTable
 from models.errors import MixerError
-from models.records import ConsumerCheck, Manifest, Report
+from models.records import Manifest, Report
 
 CLASSIFIER, FEATURES = TESTING_HANDLES
 CHECKPOINT = TESTING_HANDLES[FEATURES].checkpoint
@@ -135,10 +135,6 @@ def test_what_stands_proven_is_kept_and_by_the_gate_set_only_is_proven_again(fir
     elsewhere = Mirror(out.with_name("elsewhere"))
     batches = []
     monkeypatch.setattr("convert.cli.batch.run_batch", _remembering(batches))
-    check = ConsumerCheck(
-        name="load", status="passed", detail="", worst=None
-    )  # what a consumer does takes a process, and test_checking tries it
-    monkeypatch.setattr("convert.cli.checking.Checker._consume", lambda *_: (check,))
     work = work_in(out, tiny_source, FEATURES, inputs_set="full")
     work = replace(
         work, rules=replace(RULES, needs_card=True), where=Where("somebody", "https://models.example/mixers")
@@ -148,7 +144,6 @@ def test_what_stands_proven_is_kept_and_by_the_gate_set_only_is_proven_again(fir
     assert [(one.task, one.inputs_set) for one in batches] == [("convert-all", "full"), ("validate", "full")]
     report = Report.read(elsewhere.root / FEATURES / "2.report.json")
     assert (report.inputs_set, report.fine_tunable, report.verdict) == ("full", True, "passed")
-    assert report.consumer == (check,)
     assert (out / FEATURES / "2.manifest.json").stat().st_mtime_ns == made
     card = (elsewhere.root / FEATURES / "2.md").read_text()
     assert card.startswith(f"# Module somebody/{FEATURES}/2\n")
