@@ -17,6 +17,7 @@ from jax import export
 from convert.native import Apply, TensorFlowFunction, handle_apply
 from convert.operand import Operand, Shape
 from convert.primitives import RULES, GraphError, Rule
+from convert.subgraph import Layers, is_layer
 from models.catalog import Handle
 
 BATCH = "batch"
@@ -24,6 +25,9 @@ BATCH = "batch"
 
 NESTED = {"pjit": "jaxpr", "jit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr"}
 """Primitives that hold equations of their own, which are written down in their place, and where they hold them."""
+
+JITTED = ("pjit", "jit")
+"""Those of them that JAX traces once for all their uses: what is large enough becomes a function."""
 
 
 def graph_function(handle: Handle) -> TensorFlowFunction:
@@ -62,8 +66,9 @@ def _abstract(value: Any, shape: Any = None) -> Any:  # noqa: ANN401 (what JAX t
 class _Writer:
     """Writes jaxprs into the graph that is being traced; `batch` is the size of the batch, a scalar tensor."""
 
-    def __init__(self, batch: tf.Tensor) -> None:
+    def __init__(self, batch: tf.Tensor, layers: Layers | None = None) -> None:
         self._batch = batch
+        self._layers = layers or Layers(lambda closed, given, size: _Writer(size, self._layers).write(closed, given))
 
     def write(self, closed: Any, given: list[Operand]) -> list[Operand]:  # noqa: ANN401 (a closed jaxpr)
         """Write the equations of a jaxpr for these arguments, and return its results."""
@@ -81,7 +86,10 @@ class _Writer:
     def _write_equation(self, equation: Any, operands: list[Operand]) -> list[Operand]:  # noqa: ANN401
         name = equation.primitive.name
         if name in NESTED:
-            return self.write(equation.params[NESTED[name]], operands)
+            nested = equation.params[NESTED[name]]
+            if name in JITTED and is_layer(nested):
+                return self._layers.call(nested, operands, self._batch)
+            return self.write(nested, operands)
         shapes = [_known_shape(result.aval.shape, name) for result in equation.outvars]
         rule: Rule | None = RULES.get(name)
         if rule is None or len(shapes) != 1:
