@@ -246,6 +246,49 @@ def test_a_model_that_gives_other_outputs_than_jax_fails_the_command(here, tmp_p
     assert "**failed**" in printed.out
 
 
+def test_a_subset_of_the_releases_renews_their_rows_and_keeps_the_others(surroundings, monkeypatch, tmp_path):
+    old = row(cell("graph", worst=1e-7), release="2.12")
+    old_day = Matrix(date="2020-01-01", platform=matrix.describe_platform(), rows=(old, row(cell(), release="2.14")))
+    path = tmp_path / "matrix.json"
+    named = TESTING_HANDLES[FE].in_flavour("graph").name
+    of_this = [
+        one.model_copy(update={"cells": (one.cells[0].model_copy(update={"handle": named}),)}) for one in old_day.rows
+    ]
+    old_day.model_copy(update={"rows": tuple(of_this)}).write(path)
+    surroundings["checks"] = [check(name) for name in NEEDED]
+    monkeypatch.setattr(
+        matrix_commands, "_run", lambda *_: run(replace(model(), handle=named), releases=["2.6", "2.14"])[0]
+    )
+    options = ["--flavour", "graph", "--out", tmp_path]
+    assert command("matrix", FE, "--releases", "2.6,2.14", *options) == 0
+    found = Matrix.read(path)
+    assert [one.release for one in found.rows] == ["2.6", "2.12", "2.14"]
+    assert [one.date for one in found.rows] == [found.date, "2020-01-01", found.date]
+    assert found.rows[1].cells == of_this[0].cells
+    assert found.rows[2].tensorflow == "2.14.1"
+    assert "- 2.12.1: measured on 2020-01-01" in list(matrix_commands.markdown_lines(found))
+    assert command("matrix", FE, *options) == 0  # all of them: nothing of before is left
+    assert [one.release for one in Matrix.read(path).rows] == ["2.6", "2.14"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"platform": "Plan9 vax"}, r"is of other platform: found Plan9 vax, expected "),
+        ({}, r"is of other models: found a_graph, expected mixer_ti8_seeded_fe-graph"),
+    ],
+)
+def test_rows_of_another_kind_are_not_mixed(monkeypatch, tmp_path, capsys, change, said):
+    handle = TESTING_HANDLES[FE].in_flavour("graph").name if change else "a_graph"
+    cells = cell().model_copy(update={"handle": handle})
+    earlier = Matrix(date="2020-01-01", platform=matrix.describe_platform(), rows=(row(cells),))
+    earlier.model_copy(update=change).write(tmp_path / "matrix.json")
+    monkeypatch.setattr(matrix_commands, "_run", lambda *_: pytest.fail("was run"))
+    options = ["--releases", "2.14", "--flavour", "graph", "--out", tmp_path]
+    assert command("matrix", FE, *options) == 2
+    assert re.search(said, " ".join(capsys.readouterr().err.split()))
+
+
 def test_bad_usage_is_refused_before_any_work(tmp_path, capsys):
     assert command("matrix", "--releases", "2.12,1.15") == 2
     assert "no TensorFlow release 1.15 in the matrix" in capsys.readouterr().err

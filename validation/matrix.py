@@ -19,7 +19,7 @@ from models.flavours import FLAVOURS
 from models.records import Record, write_atomically
 from validation import doctor
 from validation.consumption import run_consumer
-from validation.environments import EnvironmentMissingError, Release, environment, find_python
+from validation.environments import RELEASES, EnvironmentMissingError, Release, environment, find_python
 
 NEEDED = ("load", "signatures", "__call__", "gradients")
 """Checks of the consumer without which nothing is proven, whatever else has passed."""
@@ -84,6 +84,8 @@ class Row(Record):
     """One release: the versions that were installed, and a cell a model; or why it was not run."""
 
     release: str
+    date: str | None = None
+    """The day that it was run on; None in records of before, whose day is the matrix's."""
     tensorflow: str | None = None
     python: str | None = None
     numpy: str | None = None
@@ -101,12 +103,26 @@ class Row(Record):
 
 
 class Matrix(Record):
-    """All that was run, on one day and one machine."""
+    """All that was run: the same models on one kind of machine, each release on a day of its own."""
 
     schema_version: Literal[1] = 1
     date: str
+    """The last day."""
     platform: str
     rows: tuple[Row, ...]
+
+    @property
+    def models(self) -> set[str]:
+        """What was run, in whatever release; empty if nothing was."""
+        return {cell.handle for row in self.rows for cell in row.cells}
+
+    def renewed(self, newer: "Matrix") -> "Matrix":
+        """Return the matrix with the rows of a newer one in the place of those of the same releases."""
+        dated = {row.release: row.model_copy(update={"date": row.date or self.date}) for row in self.rows}
+        rows = dated | {row.release: row for row in newer.rows}
+        place = {name: index for index, name in enumerate(RELEASES)}
+        order = sorted(rows, key=lambda name: place.get(name, -1))
+        return newer.model_copy(update={"rows": tuple(rows[name] for name in order)})
 
     @property
     def problems(self) -> list[str]:
@@ -123,9 +139,15 @@ class Matrix(Record):
 
 def run_matrix(releases: Iterable[Release], models: Sequence[Model], *, started: Tell, finished: Tell) -> Matrix:
     """Run all models in all releases; `started` is told what is in hand, `finished` each release and model done."""
-    rows = tuple(run_release(release, models, started=started, finished=finished) for release in releases)
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return Matrix(date=today, platform=f"{platform.system()} {platform.machine()}", rows=rows)
+    rows = [run_release(release, models, started=started, finished=finished) for release in releases]
+    dated = tuple(row.model_copy(update={"date": today}) for row in rows)
+    return Matrix(date=today, platform=describe_platform(), rows=dated)
+
+
+def describe_platform() -> str:
+    """Return what kind of machine this is: `Linux x86_64`."""
+    return f"{platform.system()} {platform.machine()}"
 
 
 def run_release(release: Release, models: Sequence[Model], *, started: Tell, finished: Tell) -> Row:
@@ -214,6 +236,8 @@ def tabulate(matrix: Matrix) -> tuple[list[str], list[list[str]]]:
 
 
 def _summarise(cells: Sequence[Cell]) -> str:
+    if not cells:
+        return ""
     if any(cell.problem for cell in cells):
         return "**failed**"
     if any(cell.failure for cell in cells):

@@ -60,7 +60,9 @@ def matrix(
         return
     chosen = select_handles(handles or [*TESTING_HANDLES, *WHOLE])
     names = [name.strip() for name in releases.split(",")] if releases else []
-    found = _run(chosen, flavour.each, names, source, cache)
+    earlier = _earlier(path, chosen, flavour.each) if names else None
+    ran = _run(chosen, flavour.each, names, source, cache)
+    found = earlier.renewed(ran) if earlier else ran
     found.write(path)
     if json:
         show.print_json(found.model_dump(mode="json"))
@@ -68,8 +70,32 @@ def matrix(
         columns, rows = tabulate(found)
         show.print_table("largest difference from JAX, in standard deviations of an image's outputs", columns, rows)
         show.tell(f"written to {path}")
-    if found.problems:
-        raise MixerError("\n".join(found.problems))
+    if ran.problems:
+        raise MixerError("\n".join(ran.problems))
+
+
+def _earlier(path: Path, chosen: Sequence[Handle], flavours: Sequence[Flavour]) -> "Matrix | None":
+    """Return the matrix that stands there, whose other releases are to be kept; None if there is none.
+
+    Raises:
+        UsageError: it is of other models or of another platform: one table could not hold both.
+    """
+    from validation.matrix import Matrix, describe_platform
+
+    if not path.is_file():
+        return None
+    earlier = Matrix.read(path)
+    models = {handle.in_flavour(flavour).name for handle in chosen for flavour in flavours}
+    for what, found, wanted in (
+        ("models", ", ".join(sorted(earlier.models)), ", ".join(sorted(models))),
+        ("platform", earlier.platform, describe_platform()),
+    ):
+        if found and found != wanted:
+            raise UsageError(
+                f"{path} is of other {what}: found {found}, expected {wanted}, as its other releases are to be kept. "
+                "Give another --out, or run all releases."
+            )
+    return earlier
 
 
 def _run(
@@ -162,8 +188,19 @@ def markdown_lines(found: "Matrix") -> Iterator[str]:
     yield ""
     for kind in FLAVOURS.values():
         yield f"- `{kind.name}`: {kind.what}; TensorFlow {kind.lowest} to {kind.highest}, {kind.platforms}."
+    for day, releases in _earlier_days(found).items():
+        yield f"- {', '.join(releases)}: measured on {day}"
     for reason, where in _reasons(found).items():
         yield f"- {', '.join(where)}: {reason}"
+
+
+def _earlier_days(found: "Matrix") -> dict[str, list[str]]:
+    """Return which releases were run before the last day, by the day."""
+    days: dict[str, list[str]] = {}
+    for row in found.rows:
+        if row.date not in (None, found.date):
+            days.setdefault(str(row.date), []).append(row.tensorflow or row.release)
+    return dict(sorted(days.items()))
 
 
 def _reasons(found: "Matrix") -> dict[str, list[str]]:
