@@ -357,8 +357,31 @@ def test_engines_are_held_against_jax():
     ]
 
 
+@pytest.mark.parametrize(
+    ("product", "limit", "said"),
+    [
+        (100e9, 8 * 25e9 / 1.9, "the fastest run of all, 105 GFLOP/s; the fastest matrix product 100"),
+        (150e9, 150e9, "the fastest matrix product, 150 GFLOP/s"),
+        (None, 8 * 25e9 / 1.9, "the fastest run of all, 105 GFLOP/s"),
+    ],
+)
+def test_nothing_exceeds_the_limit(product, limit, said):
+    found = RUNNING.model_copy(update={"product": product})
+    assert found.limit == pytest.approx(limit)
+    tables = bench_tables.tabulate(found)
+    assert tables.title.endswith(f"(the limit: {said})")
+    shares = [float(cell.rstrip("%")) for row in tables.rows for cell in row if cell.endswith("%")]
+    assert len(shares) == 9
+    assert max(shares) <= 100
+
+
+def test_where_nothing_ran_there_is_no_limit():
+    assert speeds().model_copy(update={"product": None}).limit is None
+
+
 def begun(flavour, **options):
-    runs = tuple(Start(interpreter=0.1, imports=4.0, load=0.5, first=first, second=0.3) for first in (0.7, 0.9, 0.8))
+    given = {"interpreter": 0.1, "imports": 4.0, "load": 0.5, "second": 0.3, "prepared": 0.25}
+    runs = tuple(Start(first=first, **given) for first in (0.7, 0.9, 0.8))
     name = "mixer_b16_i1k_classification"
     return StartSide(handle=name, architecture="B/16", flavour=flavour, **{"runs": runs} | options)
 
@@ -387,21 +410,26 @@ def test_tables_have_a_row_a_side_and_show_what_failed():
         "JAX, `jit` 1",
         "1.000",
         "1.00",
-        "25%",
+        "24%",
         "2.000",
         "1.00",
-        "100%",
+        "95%",
         "8.000",
         "1.00",
-        "100%",
+        "95%",
     )
+    assert tables.title.startswith("A loaded classifier, 2 threads (the limit: the fastest run of all, 105 GFLOP/s; ")
     assert tables.rows[3] == ("B/16", "PyTorch", *[""] * 9)
     assert (tables.failures, tables.absent) == ((), ("PyTorch: not installed: install it",))
     tables = bench_tables.tabulate(
         StartBenchmark(**CIRCUMSTANCES, sides=(begun("native"), begun("graph", runs=(), failure="no")))
     )
-    assert tables.rows[0] == ("mixer_b16_i1k_classification", "native", "0.10", "4.00", "0.50", "0.80", "0.30", "5.40")
-    assert tables.rows[1][2] == "**failed**"
+    given = ("0.10", "4.00", "0.50", "0.80", "0.25", "0.30", "5.40")
+    assert tables.rows[0] == ("mixer_b16_i1k_classification", "native", *given)
+    assert tables.rows[1][2:] == ("**failed**", *[""] * 6)
+    before = tuple(run.model_copy(update={"prepared": None}) for run in STARTED.sides[0].runs)
+    tables = bench_tables.tabulate(StartBenchmark(**CIRCUMSTANCES, sides=(begun("native", runs=before),)))
+    assert tables.rows[0][2:] == (*given[:4], "", *given[5:])
 
 
 def test_records_are_read_as_written(tmp_path):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -99,12 +100,12 @@ def of_this_machine():
     temporary = tempfile.gettempdir() + "/"
     return [
         str(ROOT), str(Path.home()) + "/", temporary, sysconfig.get_path("purelib"), "site-packages", ".py",
-        platform.node(), f"/{getpass.getuser()}/",
+        platform.node(), f"/{getpass.getuser()}/", time.strftime("%Y-%m-%d"), time.strftime("%Y-%m-%d", time.gmtime()),
     ]  # fmt: skip
 
 
 @each_module
-def test_no_file_names_a_path_a_user_or_a_host(tiny_build, name):
+def test_no_file_names_a_path_a_user_a_host_or_the_day(tiny_build, name):
     for path in directory_of(tiny_build, name).rglob("*"):
         content = path.read_bytes() if path.is_file() else b""
         assert [word for word in of_this_machine() if word.encode() in content] == [], path.name

@@ -5,12 +5,14 @@ import json
 import logging
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from convert.cli import main
+from convert.seeded import write_seeded
 from export import formats as writing
 from models import formats
 from models.catalog import HANDLES, TESTING_HANDLES
@@ -117,6 +119,40 @@ def test_another_checkpoint_than_the_models_is_refused(export, tiny_source, tmp_
     status, _, err = export(EXTRACTOR, "--to", "onnx", source=tmp_path / "other")
     assert status == 1
     assert "give the --source that it was converted from" in err
+
+
+@pytest.fixture
+def own(build, tmp_path):
+    """A Mixer of one's own, of the tiny architecture and ten classes, converted as `flowers`: its checkpoint."""
+    training = replace(CHECKPOINT.training, num_classes=10)
+    path = write_seeded(replace(CHECKPOINT, name="flowers", training=training), tmp_path / "own")
+    options = ["--checkpoint", path, "--name", "flowers", "--flavour", "graph", "--out", build]
+    with pytest.raises(SystemExit) as exit_:
+        main(list(map(str, ["convert", CLASSIFIER, *options])))
+    assert not exit_.value.code
+    return path
+
+
+@each_format
+def test_ones_own_mixer_is_written_under_its_name(name, export, build, own):
+    status, out, err = export(CLASSIFIER, "--to", name, "--checkpoint", own, "--name", "flowers", "--json")
+    assert status == 0, err
+    assert [(one["name"], one["verdict"]) for one in json.loads(out)] == [(f"flowers-{name}", "passed")]
+    manifest = ExportManifest.read(build / f"flowers-{name}" / "2.manifest.json")
+    assert manifest.handle == f"flowers-{name}"
+    assert ExportReport.read(build / f"flowers-{name}" / "2.report.json").origin == "own"
+
+
+def test_ones_own_mixer_needs_its_name_its_model_and_its_checkpoint(export, own, tiny_source):
+    status, _, err = export(CLASSIFIER, "--to", "onnx", "--checkpoint", own)
+    assert (status, "needs both --checkpoint FILE and --name NAME" in err) == (2, True)
+    status, _, err = export(CLASSIFIER, "--to", "onnx", "--checkpoint", own, "--name", "trees")
+    assert status == 1
+    assert f"convert {CLASSIFIER} --checkpoint {own} --name trees --flavour graph` first" in " ".join(err.split())
+    other = tiny_source / CHECKPOINT.object
+    status, _, err = export(CLASSIFIER, "--to", "onnx", "--checkpoint", other, "--name", "flowers")
+    assert status == 1
+    assert "give the --checkpoint that it was converted from" in err
 
 
 def test_a_changed_saved_model_is_refused(export, build):

@@ -172,6 +172,7 @@ def test_starting_is_measured_step_by_step_and_a_model_that_does_not_start_is_to
     ]
     (run,) = sides[0].runs
     assert min(run.interpreter, run.imports, run.load, run.first, run.second) > 0
+    assert 0 < run.prepared < run.first
     assert "gave no outputs (status 1): " in sides[1].failure
     with pytest.raises(MixerError, match="gave no outputs"):
         start_once(broken)

@@ -126,6 +126,18 @@ class InferenceBenchmark(Benchmark):
     """FLOP/s of the fastest large matrix product of any of the libraries; None where none was asked."""
     models: tuple[ModelSpeed, ...]
 
+    @property
+    def limit(self) -> float | None:
+        """FLOP/s that nothing exceeded: those of the fastest matrix product, or of the fastest run if it was faster."""
+        runs = (
+            batch * model.flops / second
+            for model in self.models
+            for engine in model.engines
+            for batch, seconds in engine.seconds.items()
+            for second in seconds
+        )
+        return max((self.product or 0.0, *runs)) or None
+
 
 class Start(Record):
     """Seconds of one process from its start to its second outputs, of one image."""
@@ -135,6 +147,8 @@ class Start(Record):
     load: float
     first: float
     second: float
+    prepared: float | None = None
+    """Processor seconds of the calling thread in the first call: tracing and optimising; None in records of before."""
 
     @property
     def total(self) -> float:

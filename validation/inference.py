@@ -95,15 +95,13 @@ def measure_model(
             started(f"{handle.name}: batch {batch}")
             race.run(batch, repeats)
             finished(f"{handle.name}, batch {batch}: {race.tell(batch)}")
-        started(f"{handle.name}: matrix products")
-        product = race.multiply(repeats)
     model = ModelSpeed(
         handle=handle.name,
         architecture=handle.checkpoint.architecture.name,
         flops=image_flops(handle),
         engines=tuple(race.results()),
     )
-    return Speeds(model, product)
+    return Speeds(model, race.product or None)
 
 
 class _Race:
@@ -116,6 +114,8 @@ class _Race:
         self._failures: dict[str, str] = {}
         self._differences: dict[str, float] = {}
         self._seconds: dict[str, dict[int, list[float]]] = {}
+        self.product = 0.0
+        """FLOP/s of the fastest matrix product so far."""
         size = handle.checkpoint.architecture.image_size
         for batch in batches:
             noise = np.random.default_rng(SEED).uniform(-1, 1, (batch, size, size, 3)).astype(np.float32)
@@ -150,22 +150,24 @@ class _Race:
             raise EngineError(f"not timed, since its outputs are wrong: {worst:.1e} off JAX's, allowed {limit:g}")
 
     def run(self, batch: int, repeats: int) -> None:
-        """Time the batch in each engine in turn; what was compiled for it was compiled when it was compared."""
-        for _ in range(repeats * max(1, TURNS_OF_ONE // batch)):
-            for name, ask in list(self._asking.items()):
-                seconds = self._ask(name, ask, {"run": str(self._folder / f"{batch}.npy")})
-                if seconds is not None:
-                    self._seconds[name][batch].append(seconds)
+        """Time the batch in each engine in turn; what was compiled for it was compiled when it was compared.
 
-    def multiply(self, repeats: int) -> float | None:
-        """Return the FLOP/s of the fastest matrix product."""
-        best = 0.0
+        Matrix products take their turns too: whatever slows the machine down comes upon both.
+        """
         for _ in range(repeats):
-            for m, k, n in large_products(self._handle.checkpoint.architecture, min(PRODUCT_BATCH, max(self._batches))):
+            for _ in range(max(1, TURNS_OF_ONE // batch)):
                 for name, ask in list(self._asking.items()):
-                    seconds = self._ask(name, ask, {"multiply": [m, k, n]})
-                    best = max(best, 2 * m * k * n / seconds if seconds else 0.0)
-        return best or None
+                    seconds = self._ask(name, ask, {"run": str(self._folder / f"{batch}.npy")})
+                    if seconds is not None:
+                        self._seconds[name][batch].append(seconds)
+            self._multiply(batch)
+
+    def _multiply(self, batch: int) -> None:
+        """Time the matrix products of a batch."""
+        for m, k, n in large_products(self._handle.checkpoint.architecture, min(PRODUCT_BATCH, batch)):
+            for name, ask in list(self._asking.items()):
+                seconds = self._ask(name, ask, {"multiply": [m, k, n]})
+                self.product = max(self.product, 2 * m * k * n / seconds if seconds else 0.0)
 
     def _ask(self, name: str, ask: Callable[[dict[str, Any]], float | None], request: dict[str, Any]) -> float | None:
         time.sleep(PAUSE)

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from convert.cli import options
-from models.catalog import BUCKET, DEFAULT_VERSION, select_handles
+from convert.cli.model_commands import OwnCheckpoint, OwnName, choose, own_file
+from models.catalog import BUCKET, DEFAULT_VERSION
 from models.formats import FORMATS
 
 
@@ -48,21 +49,23 @@ def export(
     out: Out = Path("build"),
     version: options.Version = DEFAULT_VERSION,
     overwrite: options.Overwrite = False,
+    checkpoint: OwnCheckpoint = None,
+    name: OwnName = None,
     json: options.Json = False,
 ) -> None:
     """Write graph SavedModels in a format beyond TensorFlow, and hold each file against a float64 oracle."""
     from convert.cli import exporting, stages
     from convert.cli.frameworks import import_frameworks
-    from convert.fetch import parse_source
     from models.digests import DigestTable
 
-    parse_source(source)
+    own = own_file(checkpoint, name)
     work = exporting.Exports(
         FORMATS[to.value],
-        tuple(select_handles(handles or ())),
+        choose(handles or [], source, own),
         stages.Source(source, cache, DigestTable.read()),
         out,
         version,
+        own=own,
         overwrite=overwrite,
     )
     work.format.require()

@@ -4,7 +4,7 @@ import gc
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from convert.cli.frameworks import quiet_stderr
 from export.destination import Destination, install, staged
 from export.exported import ExportDestination, describe_export
 from export.manifest import find_differences
-from models.catalog import Checkpoint, Handle
+from models.catalog import Checkpoint, Handle, own_handle
 from models.errors import MixerError
 from models.exported import ExportComparison, ExportReport
 from models.formats import Format
@@ -34,15 +34,27 @@ class Exports:
     source: stages.Source
     out: Path
     version: int
+    own: stages.OwnFile | None = None
+    """One's own Mixer, of the architecture and head of the only handle."""
     overwrite: bool = False
+
+    def name(self, handle: Handle) -> str:
+        """Return the name that a handle's models have."""
+        return self.own.name if self.own else handle.name
 
     def saved_model(self, handle: Handle) -> Destination:
         """Return where the SavedModel that a handle is written from stands."""
-        return Destination(self.out, handle.in_flavour("graph").name, self.version)
+        named = replace(handle, name=self.name(handle))
+        return Destination(self.out, named.in_flavour("graph").name, self.version)
 
     def destination(self, handle: Handle) -> ExportDestination:
         """Return where a handle goes."""
-        return ExportDestination(self.out, self.format.named(handle.name), self.version)
+        return ExportDestination(self.out, self.format.named(self.name(handle)), self.version)
+
+    def how_to_convert(self, handle: Handle) -> str:
+        """Return the command that makes the SavedModel."""
+        own = f" --checkpoint {self.own.path} --name {self.own.name}" if self.own else ""
+        return f"mixer-jax2tf convert {handle.name}{own} --flavour graph"
 
 
 @dataclass(frozen=True)
@@ -94,12 +106,12 @@ def _run_checkpoint(
         report: ExportReport | None = None
         problems: tuple[str, ...]
         try:
-            _read_source(work.saved_model(handle))  # before anything is fetched for it
+            _read_source(work, handle)  # before anything is fetched for it
             if truth is None:
-                truth, sha256 = _find_truth(work, checkpoint, steps)
+                truth, sha256, classes = _find_truth(work, handle, steps)
             steps.start(f"writing and checking {name}")
             with quiet_stderr():
-                report = _export(work, handle, truth, sha256)
+                report = _export(work, handle, truth, sha256, classes)
             problems = report.problems
         except Exception as error:  # the others are still done; --debug shows where
             LOG.debug("failed", exc_info=True)
@@ -108,36 +120,43 @@ def _run_checkpoint(
         yield ExportOutcome(name, time.perf_counter() - begin, report, problems)
 
 
-def _find_truth(work: Exports, checkpoint: Checkpoint, steps: show.Steps) -> tuple["Truth", str]:
-    """Return the oracle's outputs for a checkpoint, and the sha256 of its file."""
+def _find_truth(work: Exports, handle: Handle, steps: show.Steps) -> tuple["Truth", str, int]:
+    """Return the oracle's outputs for a handle's checkpoint, the sha256 of its file, and the classes of its head."""
     from validation.exports import Truth
 
-    advance = steps.start(f"fetching and reading {checkpoint.object}")
-    material = stages.bring(checkpoint, work.source, fetching=advance, reading=advance)
-    steps.start(f"running the oracle on {checkpoint.object}")
-    return Truth.of(material.path, checkpoint.architecture.image_size), material.record.sha256
+    checkpoint = handle.checkpoint
+    if work.own is not None:
+        reading = steps.start(f"reading {work.own.path}")
+        _, material = stages.bring_own(work.own, handle, work.source.digests, reading=reading)
+    else:
+        advance = steps.start(f"fetching and reading {checkpoint.object}")
+        material = stages.bring(checkpoint, work.source, fetching=advance, reading=advance)
+    steps.start(f"running the oracle on {material.path.name}")
+    truth = Truth.of(material.path, checkpoint.architecture.image_size)
+    return truth, material.record.sha256, material.loaded.num_classes
 
 
-def _export(work: Exports, handle: Handle, truth: "Truth", sha256: str) -> ExportReport:
+def _export(work: Exports, handle: Handle, truth: "Truth", sha256: str, classes: int) -> ExportReport:
     from export.formats import write_format
     from validation.exports import check_export, make_export_report
 
     saved_model, destination = work.saved_model(handle), work.destination(handle)
-    source = _read_source(saved_model, sha256)
+    source = _read_source(work, handle, sha256)
     with staged(destination) as stage:
         write_format(work.format.name, saved_model.directory, stage)
         manifest = describe_export(work.format.name, destination.handle, source, stage)
         install(stage, destination, manifest, overwrite=work.overwrite)
-    findings = check_export(work.format.name, destination.directory, handle, truth)
+    made = own_handle(handle, work.own.name, classes) if work.own else handle
+    findings = check_export(work.format.name, destination.directory, made, truth)
     differences = find_differences(manifest, destination.directory)
     report = make_export_report(destination.manifest.read_bytes(), findings, truth, other_problems=differences)
     write_atomically(destination.report, report.to_bytes())
     return report
 
 
-def _read_source(saved_model: Destination, sha256: str | None = None) -> bytes:
+def _read_source(work: Exports, handle: Handle, sha256: str | None = None) -> bytes:
     """Return the manifest of a SavedModel that is whole; with `sha256`, one made from the checkpoint of that digest."""
-    convert = f"mixer-jax2tf convert {saved_model.handle.removesuffix('-graph')} --flavour graph"
+    saved_model, convert = work.saved_model(handle), work.how_to_convert(handle)
     if not saved_model.manifest.is_file() or not saved_model.directory.is_dir():
         raise MixerError(
             f"{saved_model.directory} is missing, or its manifest beside it: an export is made from the SavedModel of "
@@ -148,8 +167,9 @@ def _read_source(saved_model: Destination, sha256: str | None = None) -> bytes:
         return saved_model.manifest.read_bytes()
     if manifest.checkpoint.sha256 != sha256:
         raise MixerError(
-            f"{saved_model.directory} was made from a checkpoint of sha256 {manifest.checkpoint.sha256}, and --source "
-            f"has one of {sha256}: give the --source that it was converted from, or convert it anew (`{convert}`)."
+            f"{saved_model.directory} was made from a checkpoint of sha256 {manifest.checkpoint.sha256}, found here is "
+            f"{sha256}: give the --{'checkpoint' if work.own else 'source'} that it was converted from, or convert it "
+            f"anew (`{convert}`)."
         )
     differences = find_differences(manifest, saved_model.directory)
     if differences:

@@ -51,7 +51,7 @@ def convert(
     json: options.Json = False,
 ) -> None:
     """Write SavedModels with their manifests; checks nothing yet (see validate)."""
-    own = _own_file(checkpoint, name, labels)
+    own = own_file(checkpoint, name, labels)
     _run("convert", handles, (source, cache, out), version, flavour, own, overwrite=overwrite, jobs=jobs, json=json)
 
 
@@ -70,7 +70,7 @@ def validate(
     json: options.Json = False,
 ) -> None:
     """Hold SavedModels against JAX and their checkpoints, and write their reports."""
-    own = _own_file(checkpoint, name)
+    own = own_file(checkpoint, name)
     _run(
         "validate",
         handles,
@@ -100,7 +100,7 @@ def convert_all(
     json: options.Json = False,
 ) -> None:
     """Fetch, convert and check; what stands complete and proven already is kept."""
-    own = _own_file(checkpoint, name, labels)
+    own = own_file(checkpoint, name, labels)
     _run("convert-all", handles, (source, cache, out), version, flavour, own, overwrite=overwrite, jobs=jobs, json=json)
 
 
@@ -124,7 +124,7 @@ def _run(
     from validation.published import opened
 
     source, cache, out = places
-    chosen = _choose(handles or [], source, own)
+    chosen = choose(handles or [], source, own)
     if reference is not None and (not handles or len(chosen) * len(flavour.each) != 1):
         raise UsageError("--reference takes one HANDLE in one flavour: the one that it is an earlier version of.")
     work = batch.Batch(
@@ -150,7 +150,12 @@ def _run(
     outcomes.print_outcomes(done, json=json)
 
 
-def _choose(handles: list[str], source: str, own: "OwnFile | None") -> tuple[Handle, ...]:
+def choose(handles: list[str], source: str, own: "OwnFile | None") -> tuple[Handle, ...]:
+    """Return the handles that are meant, or the one that one's own Mixer takes after.
+
+    Raises:
+        UsageError: a handle, the source or the name will not do.
+    """
     from convert.fetch import parse_source
 
     chosen = tuple(select_handles(handles))
@@ -165,7 +170,12 @@ def _choose(handles: list[str], source: str, own: "OwnFile | None") -> tuple[Han
     return chosen
 
 
-def _own_file(checkpoint: Path | None, name: str | None, labels: Path | None = None) -> "OwnFile | None":
+def own_file(checkpoint: Path | None, name: str | None, labels: Path | None = None) -> "OwnFile | None":
+    """Return one's own Mixer; None where a handle of the catalog is meant.
+
+    Raises:
+        UsageError: the name or the checkpoint is missing, or the class list.
+    """
     from convert.cli.stages import OwnFile
 
     if checkpoint is None and name is None and labels is None:
