@@ -122,7 +122,7 @@ def test_another_checkpoint_than_the_models_is_refused(export, tiny_source, tmp_
 
 
 @pytest.fixture
-def own(build, tmp_path):
+def own(build, tmp_path, capsys):
     """A Mixer of one's own, of the tiny architecture and ten classes, converted as `flowers`: its checkpoint."""
     training = replace(CHECKPOINT.training, num_classes=10)
     path = write_seeded(replace(CHECKPOINT, name="flowers", training=training), tmp_path / "own")
@@ -130,6 +130,7 @@ def own(build, tmp_path):
     with pytest.raises(SystemExit) as exit_:
         main(list(map(str, ["convert", CLASSIFIER, *options])))
     assert not exit_.value.code
+    capsys.readouterr()
     return path
 
 
