@@ -9,6 +9,7 @@ from validation.tolerances import TOLERANCES
 
 LIMIT = TOLERANCES["max_relative"].limit
 EXCESS = TOLERANCES["oracle_excess_ulp"].limit
+DRIFT = TOLERANCES["jax_oracle_relative"].limit
 NAMES = ("a", "b")
 
 
@@ -276,6 +277,30 @@ def test_the_model_may_not_be_much_further_from_the_oracle_than_jax(excess):
     )
     within = oracle.model_copy(update={"excess_ulp": EXCESS})
     assert list(judge(GOOD.model_copy(update={"oracle": within}))) == []
+
+
+@pytest.mark.parametrize("drift", [1.01 * DRIFT, np.inf, np.nan])
+def test_jax_itself_may_not_be_far_from_the_oracle(drift):
+    oracle = OracleDistances(inputs=("a",), saved_model=3e-5, jax=drift, excess_ulp=-1)
+    (problem,) = judge(GOOD.model_copy(update={"oracle": oracle}))
+    assert problem == (
+        f"__call__ on a, b (batch 2): JAX is off the oracle by {drift:.3g}, allowed {DRIFT:.3g}: what it is held "
+        "against is wrong itself"
+    )
+    within = oracle.model_copy(update={"jax": DRIFT})
+    assert list(judge(GOOD.model_copy(update={"oracle": within}))) == []
+
+
+@pytest.mark.parametrize("classes", [True, False])
+def test_what_jax_and_the_model_share_is_noticed_by_the_oracle_alone(classes):
+    shared = outputs()
+    truth = shared.astype(np.float64)
+    truth[1, 3] += 2 * DRIFT * shared[1].std()
+    oracle = dict(zip(NAMES, truth, strict=True))
+    result = compare(shared, shared, oracle=oracle, classes=classes)
+    assert result.max_relative == 0
+    assert result.oracle.excess_ulp <= 0
+    assert [problem.split(": ")[1].split(" by ")[0] for problem in judge(result)] == ["JAX is off the oracle"]
 
 
 def test_a_model_off_the_oracle_is_noticed_though_it_agrees_with_jax():

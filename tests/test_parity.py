@@ -14,6 +14,7 @@ from mutations import (
     TEMPERS,
     Bench,
     caught_by,
+    furthest,
     tempered,
     with_erf,
     with_larger_epsilon,
@@ -129,7 +130,8 @@ def test_no_false_alarm_on_weights_of_another_temperament(temper, handle, tmp_pa
     bench = Bench.of(handle, path)
     findings = bench.check()
     assert findings.problems == ()
-    assert worst(findings) < LIMIT / 3
+    difference, limit = furthest(findings)
+    assert difference < limit / 3
     assert np.abs(findings.outputs["coffee.png"]).max() > 0
     steps = trace_oracle(path, bench.reference.inputs.images)
     low, high = LARGEST.get(temper, (1, 100))
@@ -151,10 +153,13 @@ def test_every_mutation_is_caught(mutation, benches):
     assert set(mutation.caught_by) <= set(noticed)
     if mutation.name not in ALONE:
         assert noticed == mutation.caught_by
+    if "oracle" in mutation.caught_by:
+        assert worst(findings) < LIMIT / 3
+        assert furthest(findings)[0] > 10 * furthest(findings)[1]
     if "outputs" in mutation.caught_by:
         assert worst(findings) > 10 * LIMIT
         assert any("max_relative" in problem and f"is over {LIMIT:.3g}" in problem for problem in findings.problems)
-    if mutation.caught_by == ("outputs",):
+    if mutation.caught_by in {("outputs",), ("oracle",)}:
         assert findings.variables.different == ()
     if mutation.caught_by == ("loading",):
         assert findings.comparisons == ()

@@ -14,6 +14,9 @@ Outputs = NDArray[np.float32]
 Values = NDArray[np.float64]
 Entry = Literal["__call__", "serving_default"]
 
+JAX_IS_OFF = "JAX is off the oracle by"
+"""How the problem begins that is not the SavedModel's alone."""
+
 
 @dataclass(frozen=True)
 class Expected:
@@ -122,12 +125,20 @@ def judge(comparison: Comparison) -> Iterator[str]:
         share = getattr(comparison, name)
         if share is not None and share < TOLERANCES["topk"].limit:
             yield f"{where}: {name} agrees on {share:.0%} of the images, expected all"
+    if comparison.oracle is not None:
+        yield from (f"{where}: {problem}" for problem in _judge_by_oracle(comparison.oracle))
+
+
+def _judge_by_oracle(found: OracleDistances) -> Iterator[str]:
     limit = TOLERANCES["oracle_excess_ulp"].limit
-    if comparison.oracle is not None and not comparison.oracle.excess_ulp <= limit:
+    if not found.excess_ulp <= limit:
         yield (
-            f"{where}: {comparison.oracle.saved_model:.3g} off the oracle, JAX {comparison.oracle.jax:.3g}; that is "
-            f"{comparison.oracle.excess_ulp:.3g} ULP over twice JAX's error, allowed {limit:.3g}"
+            f"{found.saved_model:.3g} off the oracle, JAX {found.jax:.3g}; that is "
+            f"{found.excess_ulp:.3g} ULP over twice JAX's error, allowed {limit:.3g}"
         )
+    limit = TOLERANCES["jax_oracle_relative"].limit
+    if not found.jax <= limit:
+        yield f"{JAX_IS_OFF} {found.jax:.3g}, allowed {limit:.3g}: what it is held against is wrong itself"
 
 
 def _scales(outputs: Outputs | Values) -> tuple[Values, Values]:

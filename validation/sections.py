@@ -151,7 +151,7 @@ def _comparisons(handle: Handle, report: Report) -> Markup:
         "",
         limits.get("max_relative", NOTHING),
         NOTHING,
-        NOTHING,
+        limits.get("jax_oracle_relative", NOTHING),
         limits.get("max_ulp", NOTHING),
         limits.get("oracle_excess_ulp", NOTHING),
         limits.get("cosine_distance", NOTHING),

@@ -1,0 +1,83 @@
+"""The README's tables of mutations: of the tiny testing rows, or (given a folder for its checkpoint) of a full size one.
+
+.venv/bin/python tests/mutation_table.py [SEEDS]
+"""
+
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mutations import (
+    FULL_SIZE_MUTATIONS,
+    MUTATIONS,
+    TEMPERS,
+    TINY,
+    TINY_GRAPH,
+    Bench,
+    Mutation,
+    caught_by,
+    furthest,
+    tempered,
+)
+
+from convert.cli.show import markdown_table
+from convert.seeded import write_seeded
+from validation.parity import Findings
+
+COLUMNS = ("mutation", "on", "caught by", "#difference", "#limit", "#margin")
+TEMPER_COLUMNS = ("weights", "on", "#difference", "#limit", "#margin")
+
+
+def main() -> None:
+    """Print the tables in Markdown."""
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    if sys.argv[1:]:
+        (seeds,) = map(Path, sys.argv[1:])
+        sys.stdout.write("<!-- made by: .venv/bin/python tests/mutation_table.py SEEDS -->\n\n")
+        rows = list(mutation_rows(FULL_SIZE_MUTATIONS, seeds))
+        sys.stdout.write(markdown_table(COLUMNS, rows))
+        sys.stdout.write(f"\nMeasured on {today}. {summary(rows)}\n")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        sys.stdout.write("<!-- made by: .venv/bin/python tests/mutation_table.py -->\n\n")
+        rows = list(mutation_rows(MUTATIONS, Path(folder)))
+        sys.stdout.write(markdown_table(COLUMNS, rows))
+        sys.stdout.write(f"\nMeasured on {today}. {summary(rows)}\n")
+        sys.stdout.write("\nNo false alarm: right models of these weights pass.\n\n")
+        sys.stdout.write(markdown_table(TEMPER_COLUMNS, temper_rows(Path(folder))))
+
+
+def mutation_rows(mutations: Sequence[Mutation], seeds: Path) -> Iterator[tuple[str, ...]]:
+    """Try each mutation on its seeded checkpoint in `seeds`, which is written where it is missing."""
+    handles = dict.fromkeys(mutation.on for mutation in mutations)
+    benches = {handle: Bench.of(handle, write_seeded(handle.checkpoint, seeds)) for handle in handles}
+    for mutation in mutations:
+        findings = mutation.run(benches[mutation.on])
+        assert set(mutation.caught_by) <= set(caught_by(findings)), (mutation.name, findings.problems)
+        yield mutation.name, mutation.on.checkpoint.name, ", ".join(mutation.caught_by), *figures(findings)
+
+
+def temper_rows(folder: Path) -> Iterator[tuple[str, ...]]:
+    for handle in (TINY, TINY_GRAPH):
+        for temper in TEMPERS:
+            findings = Bench.of(handle, tempered(handle.checkpoint, temper, folder)).check()
+            assert not findings.problems, (temper, findings.problems)
+            yield temper, f"{handle.checkpoint.name}, {handle.flavour}", *figures(findings)
+
+
+def figures(findings: Findings) -> tuple[str, str, str]:
+    found = furthest(findings)
+    return ("", "", "") if found is None else (f"{found[0]:.1e}", f"{found[1]:.0e}", f"{found[0] / found[1]:.2g}")
+
+
+def summary(rows: Sequence[tuple[str, ...]]) -> str:
+    """Say how many were caught, and the smallest margin of those that the outputs or the oracle must tell."""
+    by_figures = [row for row in rows if {"outputs", "oracle"} & {*row[2].split(", ")}]
+    least = min(by_figures, key=lambda row: float(row[5]))
+    return f"Caught: {sum(bool(row[2]) for row in rows)} of {len(rows)}; the smallest margin: {least[5]} ({least[0]})."
+
+
+if __name__ == "__main__":
+    main()
