@@ -60,8 +60,8 @@ def mixer_apply(architecture: Architecture, num_classes: int | None) -> Apply:
     return apply
 
 
-def to_tensorflow(apply: Apply) -> TensorFlowFunction:
-    """Return an apply function for TensorFlow.
+def to_tensorflow(apply: Apply, *, gradient: bool = True) -> TensorFlowFunction:
+    """Return an apply function for TensorFlow, with JAX's gradient where that is wanted.
 
     Sets JAX's export calling convention for the whole process, as jax2tf traces gradients only when they are saved.
     """
@@ -69,7 +69,7 @@ def to_tensorflow(apply: Apply) -> TensorFlowFunction:
     function: TensorFlowFunction = jax2tf.convert(
         apply,
         polymorphic_shapes=(None, "(batch, ...)"),
-        with_gradient=True,
+        with_gradient=gradient,
         native_serialization_platforms=PLATFORMS,
     )
     return function

@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import tensorflow as tf
 from mutations import without_gradients
 
 from convert.checkpoint import load_checkpoint
-from convert.cli import checking, main
+from convert.cli import checking, main, stages
 from convert.native import native_function
 from export.saved_model import write_saved_model
 from models.catalog import TESTING_HANDLES
@@ -149,6 +150,28 @@ def test_the_report_of_the_gate_set_says_what_it_did_not_look_at(handle, tiny_bu
 def test_another_set_is_refused(tiny_source, build, capsys):
     assert validate(tiny_source, build, CLASSIFIER, "--set", "half") == 2
     assert "half" in capsys.readouterr().err
+
+
+def test_the_parameters_are_not_held_while_the_consumer_runs_and_are_read_again(
+    build, tiny_source, monkeypatch
+):
+    """Both need so much memory that together they would not fit."""
+    arrays, held, read = [], [], stages.load_checkpoint
+
+    def load(*arguments, **options):
+        loaded = read(*arguments, **options)
+        arrays.append([weakref.ref(array) for array in flatten(loaded.params).values()])
+        return loaded
+
+    def consume(*_, **__):
+        held.append(sum(array() is not None for some in arrays for array in some))
+        return {"checks": []}
+
+    monkeypatch.setattr(stages, "load_checkpoint", load)
+    monkeypatch.setattr(checking, "run_consumer", consume)
+    assert validate(tiny_source, build, *TESTING_HANDLES, "--set", "full") == 0
+    assert held == [0, 0]
+    assert [len(some) for some in arrays] == [len(CHECKPOINT.arrays)] * 2
 
 
 # --- wrong models ---

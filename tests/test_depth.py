@@ -35,7 +35,7 @@ def material(sources):
 
 
 def steps_of(handle, params, images):
-    return {name: np.asarray(value) for name, value in jax.jit(apply_steps(handle))(params, images).items()}
+    return {name: np.asarray(value) for name, value in jax.jit(apply_steps(handle.checkpoint.architecture, handle.num_classes))(params, images).items()}
 
 
 each_handle = pytest.mark.parametrize("handle", HANDLES.values(), ids=HANDLES)

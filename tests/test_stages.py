@@ -1,5 +1,11 @@
-"""The stages share what does not depend on the weights."""
+"""The stages share what does not depend on the weights, and let go of what others need the memory for."""
 
+import shutil
+import weakref
+from dataclasses import replace
+from pathlib import Path
+
+import jax
 import numpy as np
 import pytest
 
@@ -8,8 +14,12 @@ from convert.checkpoint import LoadedCheckpoint
 from convert.cli import graphs, stages
 from export.destination import Destination
 from models.catalog import SQUARE_HANDLES, TESTING_HANDLES
+from models.digests import DigestTable
+from models.errors import MixerError
 from models.params import flatten, nest
 from models.records import CheckpointRecord
+from validation.depth import apply_steps
+from validation.outputs import relative_distance
 
 EXTRACTOR = next(handle for handle in TESTING_HANDLES.values() if handle.head == "fe")
 
@@ -81,3 +91,69 @@ def test_a_feature_extractor_is_written_without_the_head(tmp_path):
     found = {variable.name.removesuffix(":0"): variable.numpy() for variable in model.variables}
     assert found.keys() == expected.keys()
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+# --- what is let go is read again ---
+
+
+def brought(tiny_source):
+    checkpoint = EXTRACTOR.checkpoint
+    source = stages.Source(str(tiny_source), None, DigestTable.read())
+    return stages.bring(checkpoint, source, fetching=lambda *_: None, reading=lambda *_: None)
+
+
+def test_parameters_that_were_let_go_are_freed_and_read_again(tiny_source):
+    material = brought(tiny_source)
+    before = {name: array.tobytes() for name, array in flatten(material.loaded.params).items()}
+    gone = weakref.ref(material.loaded)
+    material.let_go()
+    assert gone() is None
+    assert {name: array.tobytes() for name, array in flatten(material.loaded.params).items()} == before
+    assert material.loaded is material.loaded
+
+
+def test_a_checkpoint_that_changed_meanwhile_is_refused(tiny_source, tmp_path):
+    source = Path(shutil.copytree(tiny_source, tmp_path / "source"))
+    material = brought(source)
+    arrays = dict(np.load(material.path))
+    np.savez(material.path, **(arrays | {"head/bias": arrays["head/bias"] + 1}))
+    assert material.loaded.sha256 == material.record.sha256
+    material.let_go()
+    with pytest.raises(MixerError, match=r"changed while it was worked with: sha256 \w+, expected \w+\. Wait until"):
+        _ = material.loaded
+
+
+# --- the steps ---
+
+
+@pytest.mark.parametrize("handle", [EXTRACTOR, EXTRACTOR.in_flavour("graph")], ids=["native", "graph"])
+def test_the_graph_of_all_steps_serves_every_checkpoint(handle, traced, tmp_path):
+    import tensorflow as tf
+
+    architecture = handle.checkpoint.architecture
+    for seed in (1, 2):
+        graph = graphs.graph_of(steps_of(handle))
+        (tmp_path / str(seed)).mkdir()
+        graph.write(flatten(material(handle, seed).loaded.for_head("fe")), tmp_path / str(seed))
+    assert len(traced) == 1
+    images = np.ones((2, architecture.image_size, architecture.image_size, 3), np.float32)
+    found = [tf.saved_model.load(str(tmp_path / seed))(tf.constant(images)) for seed in "12"]
+    expected = jax.jit(apply_steps(architecture, None))(material(handle, 2).loaded.for_head("fe"), images)
+    assert found[0].keys() == found[1].keys() == expected.keys()
+    for name, value in expected.items():
+        assert relative_distance(flat(found[1][name].numpy()), flat(value)) < 1e-4
+        assert relative_distance(flat(found[0][name].numpy()), flat(value)) > 1e-2
+
+
+def steps_of(handle):
+    return replace(graphs.Kind.of(handle, None), steps=True)
+
+
+def flat(activations):
+    return np.asarray(activations).reshape(len(activations), -1)
+
+
+def test_the_graph_of_all_steps_carries_no_gradient():
+    """It would be as much work as all the rest of it, and nobody looks at it."""
+    assert b"vjp" in graphs.graph_of(graphs.Kind.of(EXTRACTOR, None)).saved_model
+    assert b"vjp" not in graphs.graph_of(steps_of(EXTRACTOR)).saved_model

@@ -8,18 +8,20 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from models.catalog import Handle
+from models.catalog import Architecture
 from models.mixer import MixerBlock, MlpMixer
 from models.records import DepthStep
 
 
-def apply_steps(handle: Handle) -> Callable[[Mapping[str, Any], jax.Array], dict[str, jax.Array]]:
-    """Return the handle's apply function with all that comes on the way: activations by the name of the step.
+def apply_steps(
+    architecture: Architecture, num_classes: int | None
+) -> Callable[[Mapping[str, Any], jax.Array], dict[str, jax.Array]]:
+    """Return the apply function of a Mixer with all that comes on the way: activations by the name of the step.
 
     The names are the oracle's: `stem`, `MixerBlock_0` ..., `pre_head_layer_norm`, `features` and, with a head, `head`.
     """
-    model = MlpMixer(handle.checkpoint.architecture, handle.num_classes)
-    tokens, hidden = handle.checkpoint.architecture.tokens, handle.checkpoint.architecture.hidden_dim
+    model = MlpMixer(architecture, num_classes)
+    tokens, hidden = architecture.tokens, architecture.hidden_dim
 
     def wanted(module: nn.Module, _: str) -> bool:
         return isinstance(module, MixerBlock) or module.name in {"stem", "pre_head_layer_norm", "head"}

@@ -10,14 +10,13 @@ import jax
 import numpy as np
 import tensorflow as tf
 
-from convert.cli.graphs import to_flavour
+from convert.cli.graphs import Kind, graph_of
 from convert.cli.stages import Material
 from export.destination import Destination
 from export.manifest import find_differences
-from export.saved_model import write_saved_model
 from models.catalog import Handle
 from models.errors import MixerError
-from models.params import nest
+from models.params import Params
 from models.records import ConsumerCheck, DepthStep, Manifest, PublishedComparison, Report, write_atomically
 from validation.consumption import run_consumer
 from validation.depth import apply_steps, compare_depth
@@ -26,7 +25,7 @@ from validation.gradients import check_gradients, judge_gradients
 from validation.images import Inputs, full_inputs, gate_inputs
 from validation.memory import keep_large_blocks_apart, release, trim
 from validation.near_tie import find_near_tie
-from validation.oracle import trace_oracle
+from validation.oracle import Values, trace_oracle
 from validation.parity import GATE_ORACLE, GATE_PLAN, check_parity, full_plan, gist
 from validation.published import Published
 from validation.reference import Reference, apply_both, compute_reference
@@ -60,10 +59,9 @@ class Checker:
         """
         manifest_bytes = _read_manifest(destination)
         manifest = Manifest.read(destination.manifest)
-        params = self._material.loaded.for_head(handle.head)
         reference = self._reference
         plan = GATE_PLAN if self._set == "gate" else full_plan(reference.inputs.names)
-        findings = check_parity(destination.directory, handle, params, reference, plan)
+        findings = check_parity(destination.directory, handle, self._params(handle), reference, plan)
         problems = [
             *self._identity_problems(manifest, handle, destination),
             *find_differences(manifest, destination.directory),
@@ -126,8 +124,7 @@ class Checker:
             problems.append(f"depth: {gist(error, destination.directory)}")
         if self._set == "full":
             try:
-                params = self._material.loaded.for_head(handle.head)
-                gradients = check_gradients(model, handle, params, self._some_inputs())
+                gradients = check_gradients(model, handle, self._params(handle), self._some_inputs())
                 wrong = judge_gradients(gradients, handle)
                 extras = replace(extras, gradients=gradients, fine_tunable=not wrong)
                 problems += wrong
@@ -136,7 +133,8 @@ class Checker:
                 problems.append(f"gradients: {gist(error, destination.directory)}")
         release(model)
         if self._set == "full":
-            jax.clear_caches()  # type: ignore[no-untyped-call]  # the consumer needs the memory
+            self._material.let_go()  # the consumer needs the memory
+            jax.clear_caches()  # type: ignore[no-untyped-call]
             trim()
             consumer = self._consume(handle, destination)
             extras = replace(extras, consumer=consumer)
@@ -153,24 +151,27 @@ class Checker:
         return tuple(ConsumerCheck.model_validate(check) for check in result["checks"])
 
     def _explain(self, handle: Handle, model: Any) -> tuple[DepthStep, ...]:  # noqa: ANN401 (a restored user object)
-        """Compare step by step, with the apply function converted again so that it gives all steps.
+        """Compare step by step, with the apply function converted again so that it gives all steps, but no gradients.
 
         It computes on the variables of `model` as restored, so that wrong ones show where they act.
         """
-        steps, images = apply_steps(handle), self._some_inputs().images
+        architecture, images = handle.checkpoint.architecture, self._some_inputs().images
+        arrays = {variable.name.removesuffix(":0"): variable.numpy() for variable in model.variables}
         with tempfile.TemporaryDirectory() as folder:
-            write_saved_model(
-                to_flavour(handle.flavour)(steps),
-                nest({variable.name.removesuffix(":0"): variable.numpy() for variable in model.variables}),
-                Path(folder),
-                image_size=images.shape[1],
-            )
+            graph_of(replace(Kind.of(handle, labels=None), steps=True)).write(arrays, Path(folder))
+            del arrays
             again = tf.saved_model.load(folder)
             found = {name: value.numpy() for name, value in again(tf.constant(images)).items()}
             release(again)
-        in_jax = jax.jit(steps)(self._material.loaded.for_head(handle.head), images)
-        oracle = trace_oracle(self._material.path, images)
-        return compare_depth(oracle, {name: np.asarray(value) for name, value in in_jax.items()}, found)
+        in_jax = jax.jit(apply_steps(architecture, handle.num_classes))(self._params(handle), images)
+        return compare_depth(self._oracle_steps, {name: np.asarray(value) for name, value in in_jax.items()}, found)
+
+    @cached_property
+    def _oracle_steps(self) -> tuple[tuple[str, Values], ...]:
+        return tuple(trace_oracle(self._material.path, self._some_inputs().images))
+
+    def _params(self, handle: Handle) -> Params:
+        return self._material.loaded.for_head(handle.head)
 
     def _some_inputs(self) -> Inputs:
         inputs = self._reference.inputs

@@ -4,6 +4,7 @@ Tracing is work of Python's, reading, hashing and writing is the system's: side 
 """
 
 import contextlib
+import functools
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,8 @@ class Kind:
     num_classes: int | None
     flavour: Flavour
     labels: Path | None = None
+    steps: bool = False
+    """Whether it gives the activations after each step, and no gradients: to see where along the depth errors arise."""
 
     @classmethod
     def of(cls, handle: Handle, labels: Path | None) -> "Kind":
@@ -88,23 +91,25 @@ def tracing_ahead(kinds: Sequence[Kind]) -> Iterator[None]:
         sys.setswitchinterval(interval)
 
 
-def to_flavour(flavour: Flavour) -> "Callable[[Apply], TensorFlowFunction]":
-    """Return what turns an apply function into a TensorFlow function of that flavour."""
+def to_flavour(flavour: Flavour, *, gradient: bool = True) -> "Callable[[Apply], TensorFlowFunction]":
+    """Return what turns an apply function into a TensorFlow function of that flavour (`graph` always has gradients)."""
     if flavour == "graph":
         from convert.graph import to_graph
 
         return to_graph
     from convert.native import to_tensorflow
 
-    return to_tensorflow
+    return functools.partial(to_tensorflow, gradient=gradient)
 
 
 def _trace(kind: Kind) -> "Graph":
     from convert.native import mixer_apply
     from export.saved_model import trace
+    from validation.depth import apply_steps
 
+    apply = (apply_steps if kind.steps else mixer_apply)(kind.architecture, kind.num_classes)
     return trace(
-        to_flavour(kind.flavour)(mixer_apply(kind.architecture, kind.num_classes)),
+        to_flavour(kind.flavour, gradient=not kind.steps)(apply),
         kind.architecture.arrays(kind.num_classes),
         image_size=kind.architecture.image_size,
         labels=kind.labels,

@@ -26,14 +26,35 @@ class Source:
     digests: DigestTable
 
 
-@dataclass(frozen=True)
 class Material:
-    """A checkpoint in memory and the record of what it is."""
+    """A checkpoint and the record of what it is; its parameters are in memory, or read again when next asked for."""
 
-    checkpoint: Checkpoint
-    path: Path
-    loaded: LoadedCheckpoint
-    record: CheckpointRecord
+    def __init__(self, checkpoint: Checkpoint, path: Path, loaded: LoadedCheckpoint, record: CheckpointRecord) -> None:
+        self.checkpoint = checkpoint
+        self.path = path
+        self.record = record
+        self._loaded: LoadedCheckpoint | None = loaded
+
+    @property
+    def loaded(self) -> LoadedCheckpoint:
+        """The parameters.
+
+        Raises:
+            MixerError: they were let go, and the file is not what it was any more.
+        """
+        if self._loaded is None:
+            loaded = load_checkpoint(self.path, self.checkpoint.architecture, num_classes=self.checkpoint.num_classes)
+            if loaded.sha256 != self.record.sha256:
+                raise MixerError(
+                    f"{self.path} changed while it was worked with: sha256 {loaded.sha256}, expected "
+                    f"{self.record.sha256}. Wait until it is written, then try again."
+                )
+            self._loaded = loaded
+        return self._loaded
+
+    def let_go(self) -> None:
+        """Free the memory of the parameters, for work that needs it more, where nobody else holds them."""
+        self._loaded = None
 
 
 def bring(checkpoint: Checkpoint, source: Source, *, fetching: Progress, reading: Progress) -> Material:
