@@ -1,4 +1,4 @@
-"""The README's tables of mutations: of the tiny testing rows, or (given a folder for its checkpoint) of a full size one.
+"""The README's tables of mutations: of the tiny testing rows or, given a folder for its checkpoint, in full size.
 
 .venv/bin/python tests/mutation_table.py [SEEDS]
 """
@@ -32,21 +32,21 @@ TEMPER_COLUMNS = ("weights", "on", "#difference", "#limit", "#margin")
 
 def main() -> None:
     """Print the tables in Markdown."""
-    today = f"{datetime.now(UTC):%Y-%m-%d}"
     if sys.argv[1:]:
-        (seeds,) = map(Path, sys.argv[1:])
-        sys.stdout.write("<!-- made by: .venv/bin/python tests/mutation_table.py SEEDS -->\n\n")
-        rows = list(mutation_rows(FULL_SIZE_MUTATIONS, seeds))
-        sys.stdout.write(markdown_table(COLUMNS, rows))
-        sys.stdout.write(f"\nMeasured on {today}. {summary(rows)}\n")
+        (seeds,) = sys.argv[1:]
+        sys.stdout.write(mutations_in_markdown(FULL_SIZE_MUTATIONS, Path(seeds), " SEEDS"))
         return
     with tempfile.TemporaryDirectory() as folder:
-        sys.stdout.write("<!-- made by: .venv/bin/python tests/mutation_table.py -->\n\n")
-        rows = list(mutation_rows(MUTATIONS, Path(folder)))
-        sys.stdout.write(markdown_table(COLUMNS, rows))
-        sys.stdout.write(f"\nMeasured on {today}. {summary(rows)}\n")
+        sys.stdout.write(mutations_in_markdown(MUTATIONS, Path(folder)))
         sys.stdout.write("\nNo false alarm: right models of these weights pass.\n\n")
         sys.stdout.write(markdown_table(TEMPER_COLUMNS, temper_rows(Path(folder))))
+
+
+def mutations_in_markdown(mutations: Sequence[Mutation], seeds: Path, arguments: str = "") -> str:
+    made_by = f"<!-- made by: .venv/bin/python tests/mutation_table.py{arguments} -->"
+    rows = list(mutation_rows(mutations, seeds))
+    measured = f"Measured on {datetime.now(UTC):%Y-%m-%d}. {summary(rows)}"
+    return f"{made_by}\n\n{markdown_table(COLUMNS, rows)}\n{measured}\n"
 
 
 def mutation_rows(mutations: Sequence[Mutation], seeds: Path) -> Iterator[tuple[str, ...]]:

@@ -377,6 +377,9 @@ MUTATIONS = (
 FULL_SIZE_MUTATIONS = tuple(replace(one, on=AT_FULL_SIZE[one.on]) for one in MUTATIONS if not one.square)
 """The same in full size, but for what needs square kernels."""
 
+SMALLEST_MARGINS = ("GELU in its erf form", "GELU in its erf form, feature extractor")
+"""Those of full size that differ least from what is right, for its limit, where the outputs must notice."""
+
 
 # --- right models of other temperaments ---
 

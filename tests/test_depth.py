@@ -35,7 +35,8 @@ def material(sources):
 
 
 def steps_of(handle, params, images):
-    return {name: np.asarray(value) for name, value in jax.jit(apply_steps(handle.checkpoint.architecture, handle.num_classes))(params, images).items()}
+    steps = jax.jit(apply_steps(handle.checkpoint.architecture, handle.num_classes))
+    return {name: np.asarray(value) for name, value in steps(params, images).items()}
 
 
 each_handle = pytest.mark.parametrize("handle", HANDLES.values(), ids=HANDLES)

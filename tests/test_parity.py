@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from mutations import (
+    FULL_SIZE_MUTATIONS,
     MUTATIONS,
+    SMALLEST_MARGINS,
     SQUARE,
     TEMPERS,
     Bench,
@@ -168,16 +170,41 @@ def test_every_mutation_is_caught(mutation, benches):
         assert findings.problems[0].startswith("does not load: ")
 
 
-def test_the_readme_lists_the_mutations_with_what_caught_them():
-    found = re.search(r"<!-- mutations -->\n(.*?)<!-- end mutations -->", README, flags=re.DOTALL)
+def rows_of_the_readme(block):
+    """Return the cells of the tables of a generated block, headings left out, by the number of columns."""
+    found = re.search(rf"<!-- {block} -->\n(.*?)<!-- end {block} -->", README, flags=re.DOTALL)
     assert found
     lines = re.findall(r"^\|(.*)\|$", found[1], flags=re.MULTILINE)
     rows = [[cell.strip() for cell in line.split("|")] for line in lines]
-    listed = [row for row in rows if len(row) == 6][2:]
-    expected = [[mutation.name, mutation.on.checkpoint.name, ", ".join(mutation.caught_by)] for mutation in MUTATIONS]
+    return {count: [row for row in rows if len(row) == count][2:] for count in {len(row) for row in rows}}
+
+
+TABLES = {"mutations": MUTATIONS, "full-size mutations": FULL_SIZE_MUTATIONS}
+
+
+@pytest.mark.parametrize("block", TABLES)
+def test_the_readme_lists_the_mutations_with_what_caught_them(block):
+    listed = rows_of_the_readme(block)[6]
+    expected = [
+        [mutation.name, mutation.on.checkpoint.name, ", ".join(mutation.caught_by)] for mutation in TABLES[block]
+    ]
     assert [row[:3] for row in listed] == expected
-    assert all(float(margin) > 1 for _, _, caught, _, _, margin in listed if "outputs" in caught)
-    right = [row for row in rows if len(row) == 5][2:]
+    assert all(float(row[5]) > 1 for row in by_figures(listed))
+
+
+def by_figures(rows):
+    """Return those that differences of outputs must tell."""
+    return [row for row in rows if {"outputs", "oracle"} & {*row[2].split(", ")}]
+
+
+def test_the_whole_tests_try_what_shows_least():
+    listed = sorted(by_figures(rows_of_the_readme("full-size mutations")[6]), key=lambda row: float(row[5]))
+    shared = [row[0] for row in listed if row[2] == "outputs"]
+    assert set(shared[:2]) == set(SMALLEST_MARGINS)
+
+
+def test_the_readme_lists_the_right_models_that_pass():
+    right = rows_of_the_readme("mutations")[5]
     assert [row[0] for row in right] == [*TEMPERS, *TEMPERS]
     assert all(float(margin) < 1 for *_, margin in right)
 

@@ -2,7 +2,6 @@
 
 import shutil
 import weakref
-from dataclasses import replace
 from pathlib import Path
 
 import jax

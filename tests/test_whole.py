@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 import tensorflow as tf
+from mutations import FULL_SIZE_MUTATIONS, SMALLEST_MARGINS, Bench, caught_by, furthest
 from test_readme import SNIPPETS, run_snippet
 
 from convert.cli import main
@@ -114,3 +115,18 @@ def test_gradients_are_those_of_jax(name, folder):
     for path, gradient in leaves:
         ours = found["/".join(key.key for key in path) + ":0"].numpy()
         np.testing.assert_allclose(ours, gradient, rtol=0, atol=1e-4 * np.abs(gradient).max() + noise)
+
+
+@pytest.mark.usefixtures("bucket")
+@pytest.mark.parametrize("name", SMALLEST_MARGINS)
+def test_the_mutations_that_show_least_are_caught_in_full_size(name, folder):
+    (mutation,) = (one for one in FULL_SIZE_MUTATIONS if one.name == name)
+    bench = Bench.of(mutation.on, folder / "seeded" / CHECKPOINT.object)
+    findings = mutation.run(bench)
+    assert caught_by(findings) == mutation.caught_by
+    difference, limit = furthest(findings)
+    assert difference > 3 * limit
+    right = bench.check()
+    assert right.problems == ()
+    difference, limit = furthest(right)
+    assert difference < limit / 3

@@ -26,9 +26,9 @@ TOLERANCES = {
     ),
     "jax_oracle_relative": Tolerance(
         limit=5e-5,
-        reason="JAX's own largest difference from the float64 oracle over the standard deviation of the image's outputs: "
-        "JAX is what the SavedModel is held against, so a Mixer that is wrong in both must fail here. The rounding of one "
-        "float32 computation, so no more than is allowed between two; up to 1e-5 is seen.",
+        reason="JAX's own largest difference from the float64 oracle over the standard deviation of the image's "
+        "outputs: JAX is what the SavedModel is held against, so a Mixer that is wrong in both must fail here. It is "
+        "the rounding of one float32 computation, so no more than is allowed between two; up to 1e-5 is seen.",
     ),
     "gradient_relative": Tolerance(
         limit=1e-4,
