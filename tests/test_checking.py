@@ -128,9 +128,15 @@ def test_the_model_itself_is_left_as_it_was(full, tiny_build):
             assert (full / path.relative_to(tiny_build)).read_bytes() == path.read_bytes()
 
 
-def test_the_same_model_gets_the_same_report(full, tiny_source, tmp_path):
+def test_the_same_model_gets_the_same_report_and_the_summary_is_markdown(
+    full, tiny_source, tmp_path, monkeypatch, capsys
+):
+    summary = tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
     out = Path(shutil.copytree(full, tmp_path / "again"))
     assert validate(tiny_source, out, CLASSIFIER, "--set", "full") == 0
+    assert capsys.readouterr().out == summary.read_text()
+    assert summary.read_text().startswith("### Parity: 1 of 1 passed\n\n| handle | origin | SavedModel to JAX |")
     for name in ("2.report.json", "2.evidence.npz"):
         assert (out / CLASSIFIER / name).read_bytes() == (full / CLASSIFIER / name).read_bytes()
 

@@ -50,7 +50,7 @@ def test_markdown_is_appended_to_the_summary_of_a_job(tmp_path, monkeypatch):
     summary = tmp_path / "summary.md"
     summary.write_text("before\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
-    show.summarise_in_markdown(("handle", "#size"), [("a", "1 MB"), ("b", "2 MB")])
+    show.add_to_job_summary(show.markdown_table(("handle", "#size"), [("a", "1 MB"), ("b", "2 MB")]))
     assert summary.read_text() == "before\n| handle | size |\n| :-- | --: |\n| a | 1 MB |\n| b | 2 MB |\n"
 
 
@@ -61,7 +61,7 @@ def test_outside_a_job_no_summary_is_written(value, tmp_path, monkeypatch):
         monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     else:
         monkeypatch.setenv("GITHUB_STEP_SUMMARY", value)
-    show.summarise_in_markdown(("a",), [("b",)])
+    show.add_to_job_summary("a\n")
     assert list(tmp_path.iterdir()) == []
 
 

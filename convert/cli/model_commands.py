@@ -120,6 +120,7 @@ def _run(
     json: bool,
 ) -> None:
     from convert.cli import batch, outcomes, stages
+    from convert.cli.parity_summary import summarise
     from models.digests import DigestTable
     from validation.published import opened
 
@@ -147,7 +148,7 @@ def _run(
         outcomes.print_depth(done)
     if work.inputs_set == "full" and out.is_dir():
         outcomes.write_for_people(done, out, version, batch.made_handles(work))
-    outcomes.print_outcomes(done, json=json)
+    outcomes.print_outcomes(done, json=json, markdown=summarise(done) if work.inputs_set == "full" else None)
 
 
 def choose(handles: list[str], source: str, own: "OwnFile | None") -> tuple[Handle, ...]:

@@ -1,5 +1,6 @@
 """What became of the handles: the table, and what is written for people and for CI."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -48,8 +49,8 @@ def judged(handle: Handle, destination: Destination, report: Report, *, kept: bo
     )
 
 
-def print_outcomes(outcomes: list[Outcome], *, json: bool) -> None:
-    """Print what became of the handles.
+def print_outcomes(outcomes: list[Outcome], *, json: bool, markdown: str | None = None) -> None:
+    """Print what became of the handles: in a table, or where that is given in the words of `markdown`.
 
     Raises:
         MixerError: one or more failed; names them with their reasons.
@@ -59,9 +60,11 @@ def print_outcomes(outcomes: list[Outcome], *, json: bool) -> None:
     rows = [_cells(outcome) for outcome in outcomes]
     if json:
         show.print_json([_as_json(outcome) for outcome in outcomes])
+    elif markdown is not None:
+        sys.stdout.write(markdown)
     else:
         show.print_table("", columns, rows)
-    show.summarise_in_markdown(columns, rows)
+    show.add_to_job_summary(show.markdown_table(columns, rows) if markdown is None else markdown)
     differences = _print_references(outcomes, json=json)
     reports = [outcome.report for outcome in outcomes if outcome.report is not None]
     for note in dict.fromkeys(note for report in reports for note in report.not_checked):

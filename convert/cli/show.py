@@ -60,12 +60,12 @@ def require_room(out: Path, needed: int, advice: str) -> None:
         raise UsageError(f"{out} has {megabytes(free)} free, {megabytes(needed)} are needed: {advice}")
 
 
-def summarise_in_markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Append a Markdown table to the summary of a GitHub job, where this runs in one."""
+def add_to_job_summary(markdown: str) -> None:
+    """Append Markdown to the summary of a GitHub job, where this runs in one."""
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if path:
         with Path(path).open("a", encoding="utf-8") as summary:
-            summary.write(markdown_table(columns, rows))
+            summary.write(markdown)
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
