@@ -51,10 +51,10 @@ def mutations_in_markdown(mutations: Sequence[Mutation], seeds: Path, arguments:
 
 def mutation_rows(mutations: Sequence[Mutation], seeds: Path) -> Iterator[tuple[str, ...]]:
     """Try each mutation on its seeded checkpoint in `seeds`, which is written where it is missing."""
-    handles = dict.fromkeys(mutation.on for mutation in mutations)
-    benches = {handle: Bench.of(handle, write_seeded(handle.checkpoint, seeds)) for handle in handles}
+    handles = {mutation.on.checkpoint.name: mutation.on for mutation in mutations}
+    benches = {name: Bench.of(handle, write_seeded(handle.checkpoint, seeds)) for name, handle in handles.items()}
     for mutation in mutations:
-        findings = mutation.run(benches[mutation.on])
+        findings = mutation.run(benches[mutation.on.checkpoint.name].of_the_same(mutation.on))
         assert set(mutation.caught_by) <= set(caught_by(findings)), (mutation.name, findings.problems)
         yield mutation.name, mutation.on.checkpoint.name, ", ".join(mutation.caught_by), *figures(findings)
 

@@ -117,16 +117,15 @@ def test_gradients_are_those_of_jax(name, folder):
         np.testing.assert_allclose(ours, gradient, rtol=0, atol=1e-4 * np.abs(gradient).max() + noise)
 
 
-@pytest.mark.usefixtures("bucket")
+@pytest.fixture(scope="module")
+def bench(bucket, folder):
+    return Bench.of(HANDLES[NAMES[0]], folder / "seeded" / CHECKPOINT.object)
+
+
 @pytest.mark.parametrize("name", SMALLEST_MARGINS)
-def test_the_mutations_that_show_least_are_caught_in_full_size(name, folder):
+def test_the_mutations_that_show_least_are_caught_in_full_size(name, bench):
     (mutation,) = (one for one in FULL_SIZE_MUTATIONS if one.name == name)
-    bench = Bench.of(mutation.on, folder / "seeded" / CHECKPOINT.object)
-    findings = mutation.run(bench)
+    findings = mutation.run(bench.of_the_same(mutation.on))
     assert caught_by(findings) == mutation.caught_by
     difference, limit = furthest(findings)
-    assert difference > 3 * limit
-    right = bench.check()
-    assert right.problems == ()
-    difference, limit = furthest(right)
-    assert difference < limit / 3
+    assert difference > 10 * limit
