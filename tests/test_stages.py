@@ -2,6 +2,7 @@
 
 import shutil
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import jax

@@ -103,14 +103,21 @@ def to_flavour(flavour: Flavour, *, gradient: bool = True) -> "Callable[[Apply],
 
 
 def _trace(kind: Kind) -> "Graph":
-    from convert.native import mixer_apply
     from export.saved_model import trace
-    from validation.depth import apply_steps
 
-    apply = (apply_steps if kind.steps else mixer_apply)(kind.architecture, kind.num_classes)
     return trace(
-        to_flavour(kind.flavour, gradient=not kind.steps)(apply),
+        to_flavour(kind.flavour, gradient=not kind.steps)(_apply(kind)),
         kind.architecture.arrays(kind.num_classes),
         image_size=kind.architecture.image_size,
         labels=kind.labels,
     )
+
+
+def _apply(kind: Kind) -> "Apply":
+    if kind.steps:
+        from validation.depth import apply_steps
+
+        return apply_steps(kind.architecture, kind.num_classes)
+    from convert.native import mixer_apply
+
+    return mixer_apply(kind.architecture, kind.num_classes)
