@@ -12,6 +12,7 @@ import pytest
 import export.saved_model
 from convert.checkpoint import LoadedCheckpoint
 from convert.cli import graphs, stages
+from convert.cli.frameworks import imports_passed_over
 from export.destination import Destination
 from models.catalog import SQUARE_HANDLES, TESTING_HANDLES
 from models.digests import DigestTable
@@ -157,3 +158,11 @@ def test_the_graph_of_all_steps_carries_no_gradient():
     """It would be as much work as all the rest of it, and nobody looks at it."""
     assert b"vjp" in graphs.graph_of(graphs.Kind.of(EXTRACTOR, None)).saved_model
     assert b"vjp" not in graphs.graph_of(steps_of(EXTRACTOR)).saved_model
+
+
+def test_the_collector_sees_all_there_is_again_after_a_batch():
+    import gc
+
+    with imports_passed_over():
+        assert gc.get_freeze_count() > 0
+    assert gc.get_freeze_count() == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from convert.cli import show, stages
-from convert.cli.frameworks import import_frameworks
+from convert.cli.frameworks import import_frameworks, imports_passed_over
 from convert.cli.graphs import Kind, tracing_ahead
 from convert.cli.outcomes import Outcome, judged
 from convert.cli.workers import run_in_processes
@@ -119,7 +119,8 @@ def run_batch(batch: Batch) -> list[Outcome]:
         from validation.memory import trim
 
         outcomes: list[Outcome] = []
-        with tracing_ahead(_new_kinds(batch, batch.handles) if batch.task == "convert" else []):
+        ahead = _new_kinds(batch, batch.handles) if batch.task == "convert" else []
+        with imports_passed_over(), tracing_ahead(ahead):
             for handles in by_checkpoint.values():
                 for outcome in run_checkpoint(batch, handles, steps):
                     outcomes.append(outcome)

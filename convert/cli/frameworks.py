@@ -13,8 +13,7 @@ def import_frameworks() -> None:
     """Import TensorFlow and JAX for work on the CPU, and keep their chatter from the user.
 
     The CPU is where parity is judged: an accelerator may multiply in less than float32. What was said on standard
-    error is shown after all if the import fails. What the import made stays, so Python need not look through it for
-    reference cycles ever again: that takes a quarter of a second each time.
+    error is shown after all if the import fails.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -26,7 +25,16 @@ def import_frameworks() -> None:
 
         tf.config.set_visible_devices([], "GPU")
     logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+@contextmanager
+def imports_passed_over() -> Iterator[None]:
+    """Let Python's collector pass over what is there already, and stays: the imports take it a quarter of a second."""
     gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextmanager
