@@ -82,6 +82,7 @@ def test_tolerances_stand_in_the_report_with_their_reasons(manifest_bytes):
         "max_ulp",
         "cosine_distance",
         "topk",
+        "jax_oracle_relative",
         "oracle_excess_ulp",
         "gradient_relative",
         "step_relative",
