@@ -37,6 +37,21 @@ def test_what_is_wanted_while_it_is_traced_ahead_is_traced_once(traced):
     assert sorted(map(repr, (kind for kind, _ in traced))) == sorted(map(repr, KINDS))
 
 
+def test_what_is_traced_is_given_while_others_are_traced(traced, monkeypatch):
+    given = threading.Event()
+    trace = graphs._trace
+
+    def in_turn(kind):
+        assert kind == KINDS[0] or given.wait(10)
+        return trace(kind)
+
+    monkeypatch.setattr(graphs, "_trace", in_turn)
+    with graphs.tracing_ahead(KINDS):
+        assert graphs.graph_of(KINDS[0]) == KINDS[0]
+        given.set()
+    assert [kind for kind, _ in traced] == KINDS
+
+
 def test_all_are_traced_when_the_block_ends_in_order_and_by_a_thread_of_their_own(traced):
     with graphs.tracing_ahead(KINDS):
         pass

@@ -41,20 +41,31 @@ class Kind:
 
 
 _TRACED: dict[Kind, "Graph"] = {}
-_ONE_AT_A_TIME = threading.Lock()
+_IN_WORK: set[Kind] = set()
+_CHANGED = threading.Condition()
+"""That one of the two has."""
 
 
 def graph_of(kind: Kind) -> "Graph":
-    """Return the graph of a kind, which serves every checkpoint of it; traced once a process.
+    """Return the graph of a kind, which serves every checkpoint of it; traced once a process, one at a time.
 
     Raises:
         MixerError: the Mixer cannot be written in that flavour.
         OSError: there is no room for temporary files.
     """
-    with _ONE_AT_A_TIME:
-        if kind not in _TRACED:
-            _TRACED[kind] = _trace(kind)
-        return _TRACED[kind]
+    with _CHANGED:
+        _CHANGED.wait_for(lambda: kind in _TRACED or not _IN_WORK)
+        if kind in _TRACED:
+            return _TRACED[kind]
+        _IN_WORK.add(kind)
+    try:
+        graph = _trace(kind)
+        with _CHANGED:
+            return _TRACED.setdefault(kind, graph)
+    finally:
+        with _CHANGED:
+            _IN_WORK.remove(kind)
+            _CHANGED.notify_all()
 
 
 def forget() -> None:
