@@ -147,8 +147,8 @@ class Start(Record):
     load: float
     first: float
     second: float
-    prepared: float | None = None
-    """Processor seconds of the calling thread in the first call: tracing and optimising; None in records of before."""
+    prepared: float
+    """Processor seconds of the calling thread in the first call: tracing and optimising."""
 
     @property
     def total(self) -> float:

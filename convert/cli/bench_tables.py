@@ -123,7 +123,7 @@ def _starts(found: StartBenchmark) -> Tables:
     steps = ("interpreter", "imports", "load", "first", "prepared", "second", "total")
     rows = []
     for side in found.sides:
-        known = [[getattr(run, step) for run in side.runs if getattr(run, step) is not None] for step in steps]
+        known = [[getattr(run, step) for run in side.runs] for step in steps]
         cells = [f"{median(each):.2f}" if each else "" for each in known]
         rows.append((side.handle, side.flavour, *(cells if side.runs else ["**failed**", *cells[1:]])))
     names = (
