@@ -2,8 +2,8 @@
 
 TensorFlow numbers functions and custom gradients by a counter of the process, so that what was made before shows in the
 names; both are numbered anew here, in their order. It also writes a random number into `fingerprint.pb`, which nothing
-needs, and puts an operation into the saving function that TensorFlow 2.6 does not know, `DisableCopyOnRead`: a hint
-about memory that changes no result, taken out.
+needs. What restores the variables is not TensorFlow's own (`export.saver`), which holds an operation that 2.6 does not
+know, `DisableCopyOnRead`.
 """
 
 import copy
@@ -20,10 +20,8 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from export.lowering import lower_artifacts
+from export.saver import add_saver
 from models.errors import MixerError
-
-UNKNOWN_TO_OLD = "DisableCopyOnRead"
-"""Without effect on a result; TensorFlow 2.6 refuses to load what holds it."""
 
 ARGUMENT_NAME = "_user_specified_name"
 
@@ -34,7 +32,7 @@ COUNTED_GRADIENT = re.compile(r"(?P<base>CustomGradient)-(?P<count>\d+)")
 
 
 def rewrite_saved_model(directory: Path) -> int:
-    """Lower the artifacts of a SavedModel that TensorFlow has just written, and make it canonical, in place.
+    """Lower the artifacts of a SavedModel that TensorFlow has just written, and make it canonical and whole, in place.
 
     Returns:
         The number of artifacts lowered.
@@ -48,7 +46,8 @@ def rewrite_saved_model(directory: Path) -> int:
     lowered = lower_artifacts(saved_model)
     for meta_graph in saved_model.meta_graphs:
         _drop_unsaved_gradients(meta_graph)
-        _drop_unknown_to_old(meta_graph)
+        if not meta_graph.HasField("saver_def"):
+            add_saver(meta_graph)
         _drop_counted_arguments(meta_graph)
         _number_anew(meta_graph)
     path.write_bytes(saved_model.SerializeToString(deterministic=True))
@@ -72,22 +71,6 @@ def _drop_unsaved_gradients(meta_graph: MetaGraphDef) -> None:
     for node in _nodes(meta_graph):
         if "_gradient_op_type" in node.attr and node.attr["_gradient_op_type"].s not in saved:
             del node.attr["_gradient_op_type"]
-
-
-def _drop_unknown_to_old(meta_graph: MetaGraphDef) -> None:
-    library = meta_graph.graph_def.library
-    for graph in (meta_graph.graph_def.node, *(function.node_def for function in library.function)):
-        dropped = {f"^{node.name}" for node in graph if node.op == UNKNOWN_TO_OLD}
-        for node in graph if dropped else ():
-            _replace(node.input, [name for name in node.input if name not in dropped])
-        _replace(graph, [node for node in graph if node.op != UNKNOWN_TO_OLD])
-    for function in library.function:
-        there = {node.name for node in function.node_def}
-        for name in [name for name, node in function.control_ret.items() if node not in there]:
-            del function.control_ret[name]
-        _replace(function.signature.control_output, sorted(function.control_ret))
-    operations = meta_graph.meta_info_def.stripped_op_list.op
-    _replace(operations, [operation for operation in operations if operation.name != UNKNOWN_TO_OLD])
 
 
 def _drop_counted_arguments(meta_graph: MetaGraphDef) -> None:

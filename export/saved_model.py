@@ -104,10 +104,15 @@ def trace(function: Function, shapes: Shapes, *, image_size: int, labels: Path |
     """
     model, signatures = _reusable_model(function, shapes, image_size=image_size, labels=labels)
     with tempfile.TemporaryDirectory() as folder, _tensors_by_identity(), _collector_at_rest():
-        options = tf.saved_model.SaveOptions(experimental_custom_gradients=True)
-        tf.saved_model.save(model, folder, signatures=signatures, options=options)
-        rewrite_saved_model(Path(folder))
+        _save(model, signatures, Path(folder))
         return Graph((Path(folder) / "saved_model.pb").read_bytes(), read_layout(Path(folder), shapes))
+
+
+def _save(model: tf.train.Checkpoint, signatures: Mapping[str, Any], directory: Path) -> None:
+    """Save a model and the values of its variables, in the form that is published."""
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=True, experimental_skip_saver=True)
+    tf.saved_model.save(model, str(directory), signatures=signatures, options=options)
+    rewrite_saved_model(directory)
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from convert.checkpoint import load_checkpoint
 from convert.cli.graphs import to_flavour
 from convert.native import mixer_apply, to_tensorflow
 from export import saved_model as module
-from export.canonical import rewrite_saved_model
 from export.saved_model import write_saved_model
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES, TINY
 from models.mixer import MlpMixer
@@ -298,9 +297,7 @@ def test_a_graph_with_weights_is_what_tensorflow_saves_with_variables(params, tm
     for variable in model.variables:
         value = tf.constant(arrays[variable.name.removesuffix(":0")])
         tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)
-    options = tf.saved_model.SaveOptions(experimental_custom_gradients=True)
-    tf.saved_model.save(model, str(tmp_path / "slow"), signatures=signatures, options=options)
-    rewrite_saved_model(tmp_path / "slow")
+    module._save(model, signatures, tmp_path / "slow")
 
     (tmp_path / "fast").mkdir()
     module.trace(function, handle.arrays, image_size=SIZE).write(arrays, tmp_path / "fast")

@@ -1,0 +1,122 @@
+"""The saver of a SavedModel's graph: what TensorFlow Serving, C++ and TensorFlow 1 restore the variables with."""
+
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+from convert.checkpoint import load_checkpoint
+from export.canonical import rewrite_saved_model
+from export.saver import add_saver
+from export.variables import OBJECTS, PREFIX
+from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
+from models.errors import MixerError
+from models.params import flatten
+
+MODELS = {
+    model.name: model
+    for handle in TESTING_HANDLES.values()
+    for model in (handle.in_flavour("native"), handle.in_flavour("graph"))
+}
+V1 = tf.compat.v1
+
+each_model = pytest.mark.parametrize("name", MODELS)
+
+
+def directory_of(build, name):
+    return build / name / str(DEFAULT_VERSION)
+
+
+def saved_in(directory):
+    (meta_graph,) = SavedModel.FromString((directory / "saved_model.pb").read_bytes()).meta_graphs
+    return meta_graph
+
+
+def params_of(name, source):
+    handle = MODELS[name]
+    row = handle.checkpoint
+    loaded = load_checkpoint(source / row.object, row.architecture, num_classes=row.num_classes)
+    return flatten(loaded.for_head(handle.head))
+
+
+def served_by_version_1(directory, images):
+    """The outputs of `serving_default` as TensorFlow 1 gives them: load, restore by the saver, feed and fetch."""
+    with V1.Session(graph=tf.Graph()) as session:
+        signature = V1.saved_model.load(session, ["serve"], str(directory)).signature_def["serving_default"]
+        feed = {signature.inputs["inputs"].name: images}
+        return session.run(signature.outputs["output_0"].name, feed)
+
+
+@each_model
+def test_what_a_session_restores_computes_the_same(tiny_build, name):
+    directory = directory_of(tiny_build, name)
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
+    expected = tf.saved_model.load(str(directory)).signatures["serving_default"](inputs=tf.constant(images))["output_0"]
+    np.testing.assert_array_equal(served_by_version_1(directory, images), expected)
+
+
+@each_model
+def test_each_variable_is_restored_as_the_checkpoint_has_it(tiny_build, tiny_source, name):
+    expected = params_of(name, tiny_source)
+    with V1.Session(graph=tf.Graph()) as session:
+        V1.saved_model.load(session, ["serve"], str(directory_of(tiny_build, name)))
+        found = {path: session.run(f"{path}/Read/ReadVariableOp:0") for path in expected}
+    assert {path: value.tobytes() for path, value in found.items()} == {
+        path: value.tobytes() for path, value in expected.items()
+    }
+
+
+@each_model
+def test_what_it_saves_is_the_checkpoint_it_came_from(tiny_build, tmp_path, name):
+    directory = directory_of(tiny_build, name)
+    saver = saved_in(directory).saver_def
+    with V1.Session(graph=tf.Graph()) as session:
+        V1.saved_model.load(session, ["serve"], str(directory))
+        saved = session.run(saver.save_tensor_name, {saver.filename_tensor_name: str(tmp_path / "again")})
+    one, other = (tf.train.load_checkpoint(prefix) for prefix in (saved.decode(), str(directory / PREFIX)))
+    assert one.get_variable_to_shape_map() == other.get_variable_to_shape_map()
+    assert len(one.get_variable_to_shape_map()) == len(MODELS[name].arrays) + 2  # the counter, and what is which
+    assert all(
+        np.asarray(one.get_tensor(key)).tobytes() == np.asarray(other.get_tensor(key)).tobytes()
+        for key in one.get_variable_to_shape_map()
+    )
+    assert one.get_tensor(OBJECTS) == other.get_tensor(OBJECTS)
+
+
+def test_a_saver_that_mixes_variables_up_is_noticed(tiny_build, tmp_path):
+    """Shown to fail: bias and scale of the last norm exchanged in what is restored."""
+    name = "mixer_ti8_seeded_fe"
+    directory = directory_of(tiny_build, name)
+    broken = shutil.copytree(directory, tmp_path / "broken")
+    saved_model = SavedModel.FromString((broken / "saved_model.pb").read_bytes())
+    nodes = {node.name: node for node in saved_model.meta_graphs[0].graph_def.node}
+    keys = nodes["saver_restore/tensor_names"].attr["value"].tensor.string_val
+    one, other = (
+        [*keys].index(f"variables/{index}/.ATTRIBUTES/VARIABLE_VALUE".encode())
+        for index, path in enumerate(MODELS[name].arrays)
+        if path.startswith("pre_head")
+    )
+    keys[one], keys[other] = keys[other], keys[one]
+    (broken / "saved_model.pb").write_bytes(saved_model.SerializeToString())
+    images = np.zeros((1, 32, 32, 3), np.float32)
+    expected = served_by_version_1(directory, images)
+    assert np.abs(served_by_version_1(broken, images) - expected).max() > 0.1 * expected.std()
+
+
+def test_one_saver_is_enough(tiny_build, tmp_path):
+    name = next(iter(MODELS))
+    (tmp_path / "saved_model.pb").write_bytes((directory_of(tiny_build, name) / "saved_model.pb").read_bytes())
+    before = saved_in(tmp_path)
+    rewrite_saved_model(tmp_path)
+    assert saved_in(tmp_path).saver_def == before.saver_def
+    assert len(saved_in(tmp_path).graph_def.node) == len(before.graph_def.node)
+
+
+def test_a_graph_that_does_not_tell_its_variables_is_refused(tmp_path):
+    tf.saved_model.save(tf.Module(), str(tmp_path))
+    meta_graph = saved_in(tmp_path)
+    del meta_graph.graph_def.node[:]
+    with pytest.raises(MixerError, match="expected one constant that tells which variable is which, found 0"):
+        add_saver(meta_graph)
