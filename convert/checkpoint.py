@@ -17,7 +17,8 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 import numpy as np
 from numpy.typing import NDArray
 
-from convert.archive import CHUNK, UNREADABLE, CheckpointError, Progress, Reader, opened, read_contents
+from convert.archive import CHUNK, UNREADABLE, CheckpointError, Progress, Reader, Stored, opened, read_contents
+from convert.room import Room
 from models.catalog import CHECKPOINTS, Architecture, Head, Shape
 from models.errors import MixerError
 from models.params import Params, nest
@@ -44,17 +45,31 @@ class LoadedCheckpoint:
 
 
 def load_checkpoint(
-    path: Path, architecture: Architecture, *, num_classes: int | None, progress: Progress | None = None
+    path: Path,
+    architecture: Architecture,
+    *,
+    num_classes: int | None,
+    progress: Progress | None = None,
+    room: Room | None = None,
 ) -> LoadedCheckpoint:
     """Read a checkpoint of `architecture`; where `num_classes` is None (one's own Mixer) its head tells the classes.
+
+    Args:
+        path: the file.
+        architecture: what it must be a checkpoint of.
+        num_classes: what its head must have.
+        progress: told of each piece that was read.
+        room: memory to read it into; without, each array gets its own.
 
     Raises:
         CheckpointError: the file cannot be read, is no archive, or holds other than finite float32 arrays of exactly
             the expected names and shapes; one error lists everything found.
     """
-    content = _Content(architecture, num_classes)
     with opened(path) as file:
         before = os.fstat(file.fileno())
+        if room is not None:
+            room.reserve(before.st_size)
+        content = _Content(architecture, num_classes, room or Room())
         try:
             archive = read_contents(file, before.st_size)
             reader = Reader(file, before.st_size, progress)
@@ -80,7 +95,8 @@ def load_checkpoint(
 class _Content:
     """What was found so far: arrays, or from the first problem on only problems."""
 
-    def __init__(self, architecture: Architecture, num_classes: int | None) -> None:
+    def __init__(self, architecture: Architecture, num_classes: int | None, room: Room) -> None:
+        self._room = room
         self._architecture, self._classes = architecture, num_classes
         self._wanted = _wanted(architecture, num_classes)
         self._arrays: dict[str, NDArray[np.float32]] = {}
@@ -100,7 +116,8 @@ class _Content:
             if info.compress_type not in _RATIOS:
                 raise BadZipFile(f"compression method {info.compress_type}; expected stored or deflated data")
             with archive.open(info) as stream:
-                whole = self._read(name, info, cast(io.BufferedIOBase, stream))
+                stored = info.compress_type == ZIP_STORED
+                whole = self._read(name, info, Stored(reader, info) if stored else cast(io.BufferedIOBase, stream))
             rest = limit - reader.position
             if whole and rest and not (info.flag_bits & _STREAMED and rest in _DESCRIPTORS):
                 raise BadZipFile(f"{rest:,} bytes after it belong to no member")
@@ -108,7 +125,7 @@ class _Content:
             self._note("damaged", name, str(error))
         reader.skip_to(limit)
 
-    def _read(self, name: str, info: ZipInfo, stream: io.BufferedIOBase) -> bool:
+    def _read(self, name: str, info: ZipInfo, stream: Stored | io.BufferedIOBase) -> bool:
         """Load a member that fits, note what does not, and return whether all of it was read."""
         if not info.filename.endswith(".npy"):
             self._note("unexpected", name, "a member that is no array")
@@ -144,11 +161,11 @@ class _Content:
             self._note("misshapen", name, f"found {shape}, expected {wanted}".replace("'", ""))
         return dtype == np.float32 and shape == wanted
 
-    def _load(self, name: str, shape: Shape, stream: io.BufferedIOBase) -> None:
+    def _load(self, name: str, shape: Shape, stream: Stored | io.BufferedIOBase) -> None:
         """Fill an array chunk by chunk, or after the first problem only look through the chunks."""
         count, step, nans, infinities = math.prod(shape), CHUNK // 4, 0, 0
         keep = not any(self._problems.values())
-        array = np.empty(count if keep else min(count, step), np.float32)
+        array = self._room.array(count) if keep else np.empty(min(count, step), np.float32)
         for start in range(0, count, step):
             part = array[start : start + step] if keep else array[: count - start]
             if stream.readinto(part.view(np.uint8).data) != part.nbytes:
@@ -191,7 +208,7 @@ class _Content:
         return []
 
 
-def _header(stream: io.BufferedIOBase) -> tuple[Shape, bool, np.dtype[Any]]:
+def _header(stream: Stored | io.BufferedIOBase) -> tuple[Shape, bool, np.dtype[Any]]:
     """Return the shape, the Fortran order and the dtype that an array header states; nothing is unpickled."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")

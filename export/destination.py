@@ -1,6 +1,7 @@
 """Where a model goes: `<out>/<handle>/<version>` and its siblings, complete or not at all."""
 
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -150,9 +151,9 @@ def _make_stage(destination: Destination) -> Path:
     parent = destination.directory.parent
     parent.mkdir(parents=True, exist_ok=True)
     _sweep(destination)
-    stage = Path(tempfile.mkdtemp(prefix=f".{destination.version}.partial-{os.getpid()}-", dir=parent))
-    # mkdtemp makes it private; a model is for everybody whom the umask allows.
-    stage.chmod(0o777 & ~_umask())
+    # Not by `mkdtemp`, which makes it private: a model is for everybody whom the umask allows.
+    stage = parent / f".{destination.version}.partial-{os.getpid()}-{secrets.token_hex(8)}"
+    stage.mkdir()
     return stage
 
 
@@ -236,9 +237,3 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from convert.archive import CHUNK
 from convert.checkpoint import CheckpointError, load_checkpoint
+from convert.room import Room
 from models.catalog import B16, L16, TINY
 from models.params import flatten
 
@@ -428,3 +429,15 @@ def test_flipped_bytes_never_pass_as_other_values(folder, save, seed, count):
         assert str(path) in str(error)
     else:  # dates, versions and attributes say nothing of the arrays
         assert_equal_to_saved(loaded, path)
+
+
+def test_checkpoints_read_into_the_same_memory_are_each_right_and_never_hold_it_together(path):
+    room, seen = Room(1 << 20), []
+    for change in range(3):
+        saved(path, {"stem/bias": arrays()["stem/bias"] + change})
+        flat = flatten(load(path, room=room).params)
+        np.testing.assert_array_equal(flat["stem/bias"], arrays()["stem/bias"] + change)
+        np.testing.assert_array_equal(flat["head/kernel"], arrays()["head/kernel"])
+        seen.append(min(array.ctypes.data for array in flat.values()))
+        del flat
+    assert len(set(seen)) == 1

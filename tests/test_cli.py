@@ -949,12 +949,13 @@ import pathlib, signal, sys, time
 from convert.cli import main, stages
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests with Ctrl-C ignored
-handle, marker, install = sys.argv.pop(1), pathlib.Path(sys.argv.pop(1)), stages.install
+handle, marker, seconds = sys.argv.pop(1), pathlib.Path(sys.argv.pop(1)), int(sys.argv.pop(1))
+install = stages.install
 
 def wait_before(stage, destination, *arguments, **options):
     if destination.handle == handle:
         marker.touch()
-        time.sleep(120)
+        time.sleep(seconds)
     install(stage, destination, *arguments, **options)
 
 stages.install = wait_before
@@ -962,10 +963,10 @@ main()
 """
 
 
-def interrupt_before(handle, number, arguments, tmp_path):
+def interrupt_before(handle, number, arguments, tmp_path, *, seconds=120):
     """Run the command line in a process, and send it a signal when this handle is written but not yet in place."""
     marker = tmp_path / "marker"
-    command = [sys.executable, "-c", WAITING, handle, marker, *arguments]
+    command = [sys.executable, "-c", WAITING, handle, marker, str(seconds), *arguments]
     with subprocess.Popen(command, env=environment(tmp_path), stderr=subprocess.PIPE, text=True) as process:
         while not marker.exists() and process.poll() is None:
             time.sleep(0.05)
@@ -977,9 +978,19 @@ def interrupt_before(handle, number, arguments, tmp_path):
 
 
 def test_ctrl_c_ends_with_130_and_leaves_nothing_half_made(tiny_source, tmp_path):
-    arguments = ["convert", CLASSIFIER, "--source", tiny_source, "--out", tmp_path / "out"]
+    arguments = ["convert-all", CLASSIFIER, "--source", tiny_source, "--out", tmp_path / "out"]
     assert interrupt_before(CLASSIFIER, signal.SIGINT, arguments, tmp_path) == 130
     assert list((tmp_path / "out" / CLASSIFIER).iterdir()) == []
+
+
+def test_ctrl_c_lets_convert_finish_what_it_is_writing_and_begin_nothing_more(tiny_source, tmp_path):
+    """It writes the models of a checkpoint in threads of their own, which nothing can interrupt."""
+    out = tmp_path / "out"
+    arguments = ["convert", CLASSIFIER, "--source", tiny_source, "--out", out]
+    assert interrupt_before(CLASSIFIER, signal.SIGINT, arguments, tmp_path, seconds=2) == 130
+    assert {path.name for path in (out / CLASSIFIER).iterdir()} == {"2", "2.manifest.json"}
+    manifest = Manifest.read(out / CLASSIFIER / "2.manifest.json")
+    assert export.manifest.find_differences(manifest, out / CLASSIFIER / "2") == []
 
 
 def test_sigterm_ends_with_143_and_the_next_run_goes_on(run, tiny_source, tmp_path, conversions, monkeypatch):

@@ -3,7 +3,8 @@
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,6 +14,7 @@ from convert.cli.frameworks import import_frameworks, imports_passed_over
 from convert.cli.graphs import Kind, tracing_ahead
 from convert.cli.outcomes import Outcome, judged
 from convert.cli.workers import run_in_processes
+from convert.room import Room
 from export.destination import Destination, prepare_out
 from models.catalog import Handle, own_handle
 from models.errors import MixerError, UsageError
@@ -27,6 +29,11 @@ LOG = logging.getLogger(__name__)
 BYTES_PER_PARAMETER = 4
 BYTES_OF_GRAPH = 8 << 20
 """Allowed for what a model's directory holds beside its variables."""
+BYTES_OF_GAPS = 1 << 20
+"""Allowed for what a checkpoint's file holds beside its arrays, or memory between them."""
+
+WRITERS = 2
+"""Models that are written and hashed at a time: neither is Python's own work."""
 
 Task = Literal["convert", "validate", "convert-all"]
 
@@ -119,14 +126,20 @@ def run_batch(batch: Batch) -> list[Outcome]:
         from validation.memory import trim
 
         outcomes: list[Outcome] = []
-        ahead = _new_kinds(batch, batch.handles) if batch.task == "convert" else []
-        with imports_passed_over(), tracing_ahead(ahead):
+        converts = batch.task == "convert"
+        room = Room(_largest(batch.handles)) if converts else None  # what checks hold is let go bit by bit
+        with imports_passed_over(), tracing_ahead(_new_kinds(batch, batch.handles) if converts else []):
             for handles in by_checkpoint.values():
-                for outcome in run_checkpoint(batch, handles, steps):
+                for outcome in run_checkpoint(batch, handles, steps, room):
                     outcomes.append(outcome)
                     finish(outcome)
                 trim()
     return outcomes
+
+
+def _largest(handles: Iterable[Handle]) -> int:
+    """Return the bytes that the largest checkpoint of these may take in memory, with gaps between its arrays."""
+    return max(BYTES_PER_PARAMETER * handle.checkpoint.parameters for handle in handles) + BYTES_OF_GAPS
 
 
 def _new_kinds(batch: Batch, handles: Iterable[Handle]) -> list[Kind]:
@@ -135,40 +148,52 @@ def _new_kinds(batch: Batch, handles: Iterable[Handle]) -> list[Kind]:
     return [] if batch.own else list(dict.fromkeys(Kind.of(handle, _labels(batch, handle)) for handle in new))
 
 
-def run_checkpoint(batch: Batch, handles: list[Handle], steps: show.Steps) -> Iterable[Outcome]:
+def run_checkpoint(
+    batch: Batch, handles: list[Handle], steps: show.Steps, room: Room | None = None
+) -> Iterable[Outcome]:
     """Do the batch's task for handles of one checkpoint, which is read once; yield each outcome as it comes."""
     try:
         # Beside checks nothing can be traced: see `tracing_ahead`.
         with tracing_ahead(_new_kinds(batch, handles) if batch.task == "convert-all" else []):
-            handles, material = _bring(batch, handles, steps)
+            handles, material = _bring(batch, handles, steps, room)
     except Exception as error:  # the other checkpoints are still done; --debug shows where
         LOG.debug("failed", exc_info=True)
         for handle in handles:
             yield Outcome(batch.destination(handle).handle, problems=(_reason(error),))
         return
+    if batch.task == "convert":
+
+        def convert(handle: Handle) -> Outcome:
+            return Outcome(handle.name, size=_convert(batch, handle, material, steps).size, verdict="converted")
+
+        with ThreadPoolExecutor(WRITERS) as pool:
+            yield from pool.map(lambda handle: _run_handle(batch, handle, material, convert), handles)
+        return
     from convert.cli.checking import Checker
 
     checker = Checker(material, batch.inputs_set, explain=batch.explain, published=batch.published)
     for handle in handles:
-        yield _run_handle(batch, handle, material, checker, steps)
+        yield _run_handle(
+            batch, handle, material, lambda handle: _convert_and_check(batch, handle, material, checker, steps)
+        )
 
 
-def _bring(batch: Batch, handles: list[Handle], steps: show.Steps) -> tuple[list[Handle], stages.Material]:
+def _bring(
+    batch: Batch, handles: list[Handle], steps: show.Steps, room: Room | None
+) -> tuple[list[Handle], stages.Material]:
     if batch.own is not None:
         reading = steps.start(f"reading {batch.own.path}")
         handle, material = stages.bring_own(batch.own, handles[0], batch.source.digests, reading=reading)
         return [handle.in_flavour(template.flavour) for template in handles], material
     checkpoint = handles[0].checkpoint
     advance = steps.start(f"fetching and reading {checkpoint.object}")
-    return handles, stages.bring(checkpoint, batch.source, fetching=advance, reading=advance)
+    return handles, stages.bring(checkpoint, batch.source, fetching=advance, reading=advance, room=room)
 
 
-def _run_handle(
-    batch: Batch, handle: Handle, material: stages.Material, checker: "Checker", steps: show.Steps
-) -> Outcome:
+def _run_handle(batch: Batch, handle: Handle, material: stages.Material, work: Callable[[Handle], Outcome]) -> Outcome:
     begin = time.perf_counter()
     try:
-        outcome = _convert_and_check(batch, handle, material, checker, steps)
+        outcome = work(handle)
     except Exception as error:  # the other handles are still done; --debug shows where
         LOG.debug("failed", exc_info=True)
         outcome = Outcome(handle.name, problems=(_reason(error),))
@@ -184,22 +209,24 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, MixerError) else f"unexpected {type(error).__name__}: {error}"
 
 
+def _convert(batch: Batch, handle: Handle, material: stages.Material, steps: show.Steps) -> Manifest:
+    destination = batch.destination(handle)
+    steps.start(f"converting {handle.name}")
+    overwrite = batch.overwrite or (batch.task == "convert-all" and _is_earlier(batch, destination, material))
+    return stages.write(handle, material, destination, labels=_labels(batch, handle), overwrite=overwrite)
+
+
 def _convert_and_check(
     batch: Batch, handle: Handle, material: stages.Material, checker: "Checker", steps: show.Steps
 ) -> Outcome:
     destination = batch.destination(handle)
-    labels = _labels(batch, handle)
-    if batch.task == "convert-all" and _same_labels(destination, labels):
+    if batch.task == "convert-all" and _same_labels(destination, _labels(batch, handle)):
         steps.start(f"looking at {destination.directory}")
         report = stages.find_current(handle, material, destination)
         if report is not None:
             return judged(handle, destination, report, kept=True)
     if batch.task != "validate":
-        steps.start(f"converting {handle.name}")
-        overwrite = batch.overwrite or (batch.task == "convert-all" and _is_earlier(batch, destination, material))
-        manifest = stages.write(handle, material, destination, labels=labels, overwrite=overwrite)
-        if batch.task == "convert":
-            return Outcome(handle.name, size=manifest.size, verdict="converted")
+        _convert(batch, handle, material, steps)
     steps.start(f"checking {handle.name}")
     return judged(handle, destination, checker.check(handle, destination), kept=False)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from convert.checkpoint import LoadedCheckpoint, load_checkpoint
 from convert.cli.graphs import Kind, graph_of
 from convert.fetch import fetch, file_url
+from convert.room import Room
 from export.destination import Destination, install, staged
 from models.catalog import Checkpoint, Handle, own_handle
 from models.digests import DigestTable
@@ -57,14 +58,17 @@ class Material:
         self._loaded = None
 
 
-def bring(checkpoint: Checkpoint, source: Source, *, fetching: Progress, reading: Progress) -> Material:
-    """Fetch and load a checkpoint of the catalog.
+def bring(
+    checkpoint: Checkpoint, source: Source, *, fetching: Progress, reading: Progress, room: Room | None = None
+) -> Material:
+    """Fetch and load a checkpoint of the catalog; into `room`, where that is given.
 
     Raises:
         MixerError: it cannot be had, is not what it should be, or differs from its recorded original.
     """
     file = fetch(checkpoint, source=source.source, cache=source.cache, digests=source.digests, progress=fetching)
-    loaded = load_checkpoint(file.path, checkpoint.architecture, num_classes=checkpoint.num_classes, progress=reading)
+    classes = checkpoint.num_classes
+    loaded = load_checkpoint(file.path, checkpoint.architecture, num_classes=classes, progress=reading, room=room)
     origin = source.digests.origin_of(checkpoint.object, loaded.sha256)
     entry = source.digests.find(checkpoint.object, "original")
     if origin == "unknown" and entry is not None:
