@@ -5,6 +5,7 @@ TensorFlow Serving replays `assets.extra/tf_serving_warmup_requests`, a file of 
 input are the same, which its record holds once.
 """
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def _request(handle: Handle, signature: Signature, batch: int) -> Any:  # noqa: 
     return record
 
 
+@cache
 def _value(signature: Signature, image_size: int) -> Any:  # noqa: ANN401 (a number, or the bytes of an image)
     """Return the value that the whole input repeats: grey, or the file of a grey image."""
     if signature.dtype == "string":

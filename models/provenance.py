@@ -17,6 +17,7 @@ def library_versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES}
 
 
+@cache
 def pipeline_version() -> str:
     """Return this project's version."""
     return metadata.version("mixer-jax2tf")
