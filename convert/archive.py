@@ -116,10 +116,10 @@ class Reader:
         self._note(data, wanted=size)
         return data
 
-    def readinto(self, room: memoryview) -> int:
+    def readinto(self, buffer: memoryview) -> int:
         """Fill a piece of memory with the next bytes, hash them, and return how many there were."""
-        count = self._file.readinto(room[: self._size - self.position])
-        self._note(room[:count], wanted=len(room))
+        count = self._file.readinto(buffer[: self._size - self.position])
+        self._note(buffer[:count], wanted=len(buffer))
         return count
 
     def _note(self, data: bytes | memoryview, wanted: int) -> None:
@@ -160,10 +160,15 @@ class Stored:
         self._sum(data)
         return data
 
-    def readinto(self, room: memoryview) -> int:
-        """Fill a piece of memory with the next bytes, and return how many there were; raises as `read` does."""
-        count = self._reader.readinto(room[: self._info.file_size - self._position])
-        self._sum(room[:count])
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill a piece of memory, as far as the member goes, and return how many bytes it took; raises as `read`."""
+        count = 0  # some file systems give fewer bytes at once than were asked for
+        while left := min(len(buffer) - count, self._info.file_size - self._position):
+            got = self._reader.readinto(buffer[count : count + left])
+            if not got:
+                break
+            self._sum(buffer[count : count + got])
+            count += got
         return count
 
     def _sum(self, data: bytes | memoryview) -> None:

@@ -1,8 +1,8 @@
 """Strict reading of a Mixer checkpoint: `.npz` -> nested float32 arrays, or one error that lists all that is wrong.
 
-The file is read once, front to back, and hashed on the way: `zipfile` inflates and sums (CRC-32) what passes, each
-chunk is copied to where it stays and searched for NaN and infinity on the spot. What does not fit the architecture
-takes no memory, and after the first problem nothing is kept.
+The file is read once, front to back, and hashed on the way: stored members come straight to where they stay, deflated
+ones through `zipfile`; each is summed (CRC-32), and searched for NaN and infinity chunk by chunk. What does not fit the
+architecture takes no memory, and after the first problem nothing is kept.
 """
 
 import io
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convert.archive import CHUNK, UNREADABLE, CheckpointError, Progress, Reader, Stored, opened, read_contents
-from convert.room import Room
+from convert.room import ALIGNMENT, Room
 from models.catalog import CHECKPOINTS, Architecture, Head, Shape
 from models.errors import MixerError
 from models.params import Params, nest
@@ -67,11 +67,11 @@ def load_checkpoint(
     """
     with opened(path) as file:
         before = os.fstat(file.fileno())
-        if room is not None:
-            room.reserve(before.st_size)
         content = _Content(architecture, num_classes, room or Room())
         try:
             archive = read_contents(file, before.st_size)
+            if room is not None:
+                room.reserve(_most(before.st_size, architecture, num_classes))
             reader = Reader(file, before.st_size, progress)
             archive.fp = cast(IO[bytes], reader)
             members = sorted(archive.infolist(), key=lambda info: info.header_offset)
@@ -226,6 +226,13 @@ def _header(stream: Stored | io.BufferedIOBase) -> tuple[Shape, bool, np.dtype[A
 def _wanted(architecture: Architecture, num_classes: int | None) -> dict[str, tuple[int | str, ...]]:
     head = {"head/kernel": (architecture.hidden_dim, "classes"), "head/bias": ("classes",)}
     return architecture.arrays(num_classes) | (head if num_classes is None else {})
+
+
+def _most(size: int, architecture: Architecture, num_classes: int | None) -> int:
+    """Return the bytes that the arrays of a file of so many bytes may take, with what lies between them."""
+    if num_classes is None:
+        return size
+    return 4 * architecture.parameters(num_classes) + ALIGNMENT * (len(architecture.arrays(num_classes)) + 1)
 
 
 def _named(architecture: Architecture, num_classes: int | None) -> str:

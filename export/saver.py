@@ -41,7 +41,8 @@ def add_saver(meta_graph: MetaGraphDef) -> None:
 
 def _description(meta_graph: MetaGraphDef) -> NodeDef:
     """Return the constant that tells which variable is which: the only one of TensorFlow's that holds a text."""
-    texts = [one for one in meta_graph.graph_def.node if one.attr["value"].tensor.dtype == tf.string.as_datatype_enum]
+    constants = [one for one in meta_graph.graph_def.node if one.op == "Const"]  # to ask for an attribute makes it
+    texts = [one for one in constants if one.attr["value"].tensor.dtype == tf.string.as_datatype_enum]
     if len(texts) != 1:
         raise MixerError(
             f"TensorFlow saved a graph that is not known here: expected one constant that tells which variable is "

@@ -9,6 +9,7 @@ import re
 import struct
 import tracemalloc
 import zipfile
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from convert import checkpoint
 from convert.archive import CHUNK
 from convert.checkpoint import CheckpointError, load_checkpoint
 from convert.room import Room
@@ -53,9 +55,9 @@ def load(path, classes=CLASSES, architecture=SMALL, **options):
     return load_checkpoint(path, architecture, num_classes=classes, **options)
 
 
-def refused(path, match, classes=CLASSES, architecture=SMALL):
+def refused(path, match, classes=CLASSES, architecture=SMALL, **options):
     with pytest.raises(CheckpointError, match=match) as caught:
-        load(path, classes, architecture)
+        load(path, classes, architecture, **options)
     assert str(path) in str(caught.value)
     return str(caught.value)
 
@@ -429,6 +431,30 @@ def test_flipped_bytes_never_pass_as_other_values(folder, save, seed, count):
         assert str(path) in str(error)
     else:  # dates, versions and attributes say nothing of the arrays
         assert_equal_to_saved(loaded, path)
+
+
+def test_a_file_system_may_give_fewer_bytes_than_were_asked_for(path, monkeypatch):
+    real = io.FileIO.readinto
+
+    class Slow(io.FileIO):
+        def readinto(self, buffer):
+            return real(self, memoryview(buffer)[:100])
+
+    @contextmanager
+    def opened(path):
+        with Slow(path) as file:
+            yield file
+
+    monkeypatch.setattr(checkpoint, "opened", opened)
+    saved(path)
+    assert_equal_to_saved(load(path), path)
+
+
+def test_a_large_file_that_is_no_checkpoint_takes_no_memory(tmp_path):
+    path = tmp_path / "large.npz"
+    with path.open("wb") as file:
+        file.truncate(1 << 42)
+    refused(path, "it is not an archive: it starts with the bytes 00 00 00 00", room=Room(1 << 20))
 
 
 def test_checkpoints_read_into_the_same_memory_are_each_right_and_never_hold_it_together(path):

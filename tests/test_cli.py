@@ -776,10 +776,14 @@ def test_a_handle_that_could_not_be_checked_fails_in_the_junit_file_whatever_its
     assert "it is empty" in (build / "parity.xml").read_text()
 
 
-def test_replacing_needs_room_for_the_largest(run, tiny_source, build):
-    result = run("convert", EXTRACTOR, "--source", tiny_source, "--out", build, "--overwrite")
-    assert result.status == 0
-    assert "0.0 MB of disk needed" not in result.err
+@pytest.mark.parametrize(("task", "at_a_time"), [("convert", 2), ("convert-all", 1)])
+def test_replacing_needs_room_for_the_largest_that_are_written_at_a_time(
+    task, at_a_time, run, tiny_source, build, monkeypatch
+):
+    monkeypatch.setattr(batch, "run_batch", lambda _: [])
+    result = run(task, *TESTING_HANDLES, "--source", tiny_source, "--out", build, "--overwrite", "--flavour", "both")
+    sizes = sorted(4 * handle.parameters + (8 << 20) for handle in TESTING_HANDLES.values())
+    assert f"{sum(sizes[-1:] * at_a_time) / 1e6:,.1f} MB of disk needed" in result.err
 
 
 # --- one's own Mixer ---
@@ -945,17 +949,25 @@ def test_an_error_of_a_process_is_one_message(tmp_path):
 
 
 WAITING = """
-import pathlib, signal, sys, time
+import pathlib, signal, sys, threading, time
 from convert.cli import main, stages
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests with Ctrl-C ignored
-handle, marker, seconds = sys.argv.pop(1), pathlib.Path(sys.argv.pop(1)), int(sys.argv.pop(1))
-install = stages.install
+handles, marker = sys.argv.pop(1).split(","), pathlib.Path(sys.argv.pop(1))
+install, met = stages.install, threading.Barrier(len(handles))
+
+def main_thread_waits_for_others():
+    frame = sys._current_frames()[threading.main_thread().ident]
+    while frame and frame.f_code.co_name != "join":
+        frame = frame.f_back
+    return bool(frame)
 
 def wait_before(stage, destination, *arguments, **options):
-    if destination.handle == handle:
+    if destination.handle in handles:
+        met.wait()
         marker.touch()
-        time.sleep(seconds)
+        while not main_thread_waits_for_others():
+            time.sleep(0.01)
     install(stage, destination, *arguments, **options)
 
 stages.install = wait_before
@@ -963,10 +975,13 @@ main()
 """
 
 
-def interrupt_before(handle, number, arguments, tmp_path, *, seconds=120):
-    """Run the command line in a process, and send it a signal when this handle is written but not yet in place."""
+def interrupt_before(handles, number, arguments, tmp_path):
+    """Run the command line in a process, and send it a signal when these are written, in as many threads, not placed.
+
+    There they wait until the signal ends them, or, in threads of their own, until the main thread waits for them.
+    """
     marker = tmp_path / "marker"
-    command = [sys.executable, "-c", WAITING, handle, marker, str(seconds), *arguments]
+    command = [sys.executable, "-c", WAITING, ",".join(handles), marker, *arguments]
     with subprocess.Popen(command, env=environment(tmp_path), stderr=subprocess.PIPE, text=True) as process:
         while not marker.exists() and process.poll() is None:
             time.sleep(0.05)
@@ -979,18 +994,22 @@ def interrupt_before(handle, number, arguments, tmp_path, *, seconds=120):
 
 def test_ctrl_c_ends_with_130_and_leaves_nothing_half_made(tiny_source, tmp_path):
     arguments = ["convert-all", CLASSIFIER, "--source", tiny_source, "--out", tmp_path / "out"]
-    assert interrupt_before(CLASSIFIER, signal.SIGINT, arguments, tmp_path) == 130
+    assert interrupt_before([CLASSIFIER], signal.SIGINT, arguments, tmp_path) == 130
     assert list((tmp_path / "out" / CLASSIFIER).iterdir()) == []
 
 
-def test_ctrl_c_lets_convert_finish_what_it_is_writing_and_begin_nothing_more(tiny_source, tmp_path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_lets_convert_finish_what_it_is_writing_and_begin_nothing_more(number, status, tiny_source, tmp_path):
     """It writes the models of a checkpoint in threads of their own, which nothing can interrupt."""
     out = tmp_path / "out"
-    arguments = ["convert", CLASSIFIER, "--source", tiny_source, "--out", out]
-    assert interrupt_before(CLASSIFIER, signal.SIGINT, arguments, tmp_path, seconds=2) == 130
-    assert {path.name for path in (out / CLASSIFIER).iterdir()} == {"2", "2.manifest.json"}
-    manifest = Manifest.read(out / CLASSIFIER / "2.manifest.json")
-    assert export.manifest.find_differences(manifest, out / CLASSIFIER / "2") == []
+    arguments = ["convert", *TESTING_HANDLES, "--flavour", "both", "--source", tiny_source, "--out", out]
+    first, second = CLASSIFIER, TESTING_HANDLES[CLASSIFIER].in_flavour("graph").name
+    assert interrupt_before([first, second], number, arguments, tmp_path) == status
+    for handle in (first, second):
+        assert {path.name for path in (out / handle).iterdir()} == {"2", "2.manifest.json"}
+        manifest = Manifest.read(out / handle / "2.manifest.json")
+        assert export.manifest.find_differences(manifest, out / handle / "2") == []
+    assert {path.name for path in out.iterdir()} == {first, second}
 
 
 def test_sigterm_ends_with_143_and_the_next_run_goes_on(run, tiny_source, tmp_path, conversions, monkeypatch):
@@ -999,7 +1018,7 @@ def test_sigterm_ends_with_143_and_the_next_run_goes_on(run, tiny_source, tmp_pa
         monkeypatch.setattr(module, "sources_sha256", sources_sha256.__wrapped__)
     out = tmp_path / "out"
     arguments = ["convert-all", *TESTING_HANDLES, "--source", tiny_source, "--out", out]
-    assert interrupt_before(EXTRACTOR, signal.SIGTERM, arguments, tmp_path) == 143
+    assert interrupt_before([EXTRACTOR], signal.SIGTERM, arguments, tmp_path) == 143
     whole = {"2", "2.manifest.json", "2.report.json"}
     assert {path.name for path in (out / CLASSIFIER).iterdir()} == whole
     assert list((out / EXTRACTOR).iterdir()) == []

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+from tensorflow.python.framework import op_def_registry
 
 from convert.checkpoint import load_checkpoint
 from export.canonical import rewrite_saved_model
@@ -103,6 +104,33 @@ def test_a_saver_that_mixes_variables_up_is_noticed(tiny_build, tmp_path):
     images = np.zeros((1, 32, 32, 3), np.float32)
     expected = served_by_version_1(directory, images)
     assert np.abs(served_by_version_1(broken, images) - expected).max() > 0.1 * expected.std()
+
+
+def foreign_attributes(meta_graph):
+    """What nodes hold that their operations do not define: TensorFlow 1's loaders may refuse it."""
+    nodes = [
+        *meta_graph.graph_def.node,
+        *(node for one in meta_graph.graph_def.library.function for node in one.node_def),
+    ]
+    functions = {one.signature.name for one in meta_graph.graph_def.library.function}
+    known = {
+        node.op: {one.name for one in op_def_registry.get(node.op).attr} for node in nodes if node.op not in functions
+    }
+    return [
+        (node.name, name)
+        for node in nodes
+        for name in node.attr
+        if not name.startswith("_") and name not in known.get(node.op, {name})
+    ]
+
+
+@each_model
+def test_no_node_holds_what_its_operation_does_not_know(tiny_build, name):
+    meta_graph = saved_in(directory_of(tiny_build, name))
+    assert foreign_attributes(meta_graph) == []
+    (saved,) = [node for node in meta_graph.graph_def.node if node.name == "saver_save"]
+    assert saved.attr["value"].WhichOneof("value") is None  # shown to fail: asking for an attribute makes it
+    assert foreign_attributes(meta_graph) == [("saver_save", "value")]
 
 
 def test_one_saver_is_enough(tiny_build, tmp_path):

@@ -87,12 +87,13 @@ def check_batch(batch: Batch) -> None:
 
 
 def _disk_need(batch: Batch) -> int:
-    """Return the bytes of the new models, and of the largest that stands beside what it replaces for a while."""
+    """Return the bytes of the new models, and of the largest that stand beside what they replace for a while."""
     new, replacing = [0], [0]
     for handle in batch.handles:
         size = BYTES_PER_PARAMETER * handle.parameters + BYTES_OF_GRAPH
         (replacing if batch.destination(handle).directory.is_dir() else new).append(size)
-    return sum(new) + max(replacing)
+    at_a_time = batch.jobs * (WRITERS if batch.task == "convert" else 1)
+    return sum(new) + sum(sorted(replacing)[-at_a_time:])
 
 
 def made_handles(batch: Batch) -> list[Handle]:
@@ -167,7 +168,11 @@ def run_checkpoint(
             return Outcome(handle.name, size=_convert(batch, handle, material, steps).size, verdict="converted")
 
         with ThreadPoolExecutor(WRITERS) as pool:
-            yield from pool.map(lambda handle: _run_handle(batch, handle, material, convert), handles)
+            try:
+                yield from pool.map(lambda handle: _run_handle(batch, handle, material, convert), handles)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)  # those in hand are waited for
+                raise
         return
     from convert.cli.checking import Checker
 
