@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import fcntl
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,14 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # the tests' own helper modules: importlib mode leaves it out
 
 from store import Store
+
+
+def pytest_collection_finish() -> None:
+    """Let Python's collector pass over what the tests import: it looks through all of it dozens of times otherwise."""
+    import hypothesis  # noqa: F401 - imported later, by pytest's plugin, it would ask the collector who holds what
+
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

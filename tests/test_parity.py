@@ -3,6 +3,7 @@
 import re
 import tempfile
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,6 @@ from mutations import (
     caught_by,
     furthest,
     tempered,
-    with_erf,
-    with_larger_epsilon,
     without_gradients,
     worst,
 )
@@ -50,6 +49,13 @@ def benches(tiny_source, tmp_path_factory):
 @pytest.fixture
 def bench(benches):
     return benches[HANDLE]
+
+
+@pytest.fixture(scope="module")
+def found(benches):
+    """What the check finds in a mutation, by its name; each is made once."""
+    by_name = {mutation.name: mutation for mutation in MUTATIONS}
+    return cache(lambda name: by_name[name].run(benches[by_name[name].on]))
 
 
 # --- right models pass ---
@@ -148,8 +154,8 @@ ALONE = ("one weight off by 1e-3 of its spread", "one weight off by its last bit
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
-def test_every_mutation_is_caught(mutation, benches):
-    findings = mutation.run(benches[mutation.on])
+def test_every_mutation_is_caught(mutation, found):
+    findings = found(mutation.name)
     assert findings.problems
     noticed = caught_by(findings)
     assert set(mutation.caught_by) <= set(noticed)
@@ -215,22 +221,16 @@ def test_the_mutations_have_names_of_their_own():
 # --- what exactly is said ---
 
 
-def test_erf_gelu_is_caught_on_every_input(bench):
-    with with_erf():
-        findings = bench.check()
+def test_erf_gelu_is_caught_on_every_input(found):
+    findings = found("GELU in its erf form")
     assert min(comparison.max_relative for comparison in findings.comparisons) > 10 * LIMIT
 
 
-def test_the_blank_image_shows_the_epsilon(bench):
-    with with_larger_epsilon():
-        findings = bench.check()
+def test_the_blank_image_shows_the_epsilon(found):
+    findings = found("layer norm epsilon 1e-5")
     by_input = {comparison.inputs: comparison.max_relative for comparison in findings.comparisons}
     assert by_input["blank",] > 1000 * LIMIT
     assert by_input["coffee.png",] < by_input["blank",] / 1000
-
-
-def named(name):
-    return next(mutation for mutation in MUTATIONS if mutation.name == name)
 
 
 @pytest.mark.parametrize(
@@ -247,35 +247,35 @@ def named(name):
         "images of a batch mixed up",
     ],
 )
-def test_another_function_of_the_same_variables_is_far_off(name, benches):
-    findings = named(name).run(benches[named(name).on])
+def test_another_function_of_the_same_variables_is_far_off(name, found):
+    findings = found(name)
     assert worst(findings) > 100 * LIMIT
     assert max(comparison.oracle.saved_model for comparison in findings.comparisons if comparison.oracle) > 100 * LIMIT
 
 
-def test_an_output_that_is_not_finite_is_said_to_be_infinitely_far(bench):
-    findings = named("outputs not finite").run(bench)
+def test_an_output_that_is_not_finite_is_said_to_be_infinitely_far(found):
+    findings = found("outputs not finite")
     assert worst(findings) == np.inf
     assert any("max_relative inf is over" in problem for problem in findings.problems)
     assert any("top1 agrees on 0% of the images" in problem for problem in findings.problems)
     assert any("inf off the oracle, JAX " in problem for problem in findings.problems)
 
 
-def test_rounded_weights_are_named_and_seen(bench):
-    findings = named("weights rounded to bfloat16").run(bench)
+def test_rounded_weights_are_named_and_seen(found):
+    findings = found("weights rounded to bfloat16")
     assert len(findings.variables.different) > len(HANDLE.arrays) * 3 / 4
     assert "variables differ: MixerBlock_0/LayerNorm_0/bias, " in findings.problems[0]
     assert worst(findings) > 100 * LIMIT
 
 
-def test_one_weight_slightly_off_is_named(bench):
-    findings = named("one weight off by 1e-3 of its spread").run(bench)
+def test_one_weight_slightly_off_is_named(found):
+    findings = found("one weight off by 1e-3 of its spread")
     assert findings.variables.different == ("MixerBlock_0/channel_mixing/Dense_0/kernel",)
     assert findings.problems[0] == "1 variables differ: MixerBlock_0/channel_mixing/Dense_0/kernel"
 
 
-def test_the_last_bit_of_one_weight_shows_in_the_variables_alone(bench):
-    findings = named("one weight off by its last bit").run(bench)
+def test_the_last_bit_of_one_weight_shows_in_the_variables_alone(found):
+    findings = found("one weight off by its last bit")
     assert findings.problems == ("1 variables differ: stem/kernel",)
 
 
@@ -290,14 +290,14 @@ def test_a_zero_of_the_other_sign_is_another_bit(bench, tmp_path):
     assert findings.variables.different == ()
 
 
-def test_variables_of_another_checkpoint_are_far_off(bench):
-    findings = named("variables of another checkpoint").run(bench)
+def test_variables_of_another_checkpoint_are_far_off(found):
+    findings = found("variables of another checkpoint")
     assert f"{len(findings.variables.different)} variables differ" in findings.problems[0]
     assert worst(findings) > 1000 * LIMIT
 
 
-def test_a_head_of_another_size_is_named(bench):
-    findings = named("head of the wrong size").run(bench)
+def test_a_head_of_another_size_is_named(found):
+    findings = found("head of the wrong size")
     assert "(None, 10)" in findings.problems[0]
     assert "expected {'output_0': (tf.float32, (None, 1000))}" in findings.problems[0]
     assert findings.variables.different == ("head/bias", "head/kernel")
@@ -367,14 +367,14 @@ def test_regularization_losses_are_caught(tmp_path, bench):
 # --- the model is damaged ---
 
 
-def test_a_flipped_bit_in_the_file_of_the_variables_is_named(bench):
-    findings = named("one bit flipped in the file of the variables").run(bench)
+def test_a_flipped_bit_in_the_file_of_the_variables_is_named(found):
+    findings = found("one bit flipped in the file of the variables")
     assert findings.problems[0].startswith("does not load: DataLossError: ")
     assert "Checksum does not match" in findings.problems[0]
 
 
-def test_truncated_variables_do_not_load(bench):
-    findings = named("file of the variables cut short").run(bench)
+def test_truncated_variables_do_not_load(found):
+    findings = found("file of the variables cut short")
     assert findings.problems == ("does not load: IndexError: Read less bytes than requested",)
 
 
