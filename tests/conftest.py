@@ -3,8 +3,9 @@
 import fcntl
 import gc
 import os
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -51,22 +52,48 @@ def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_build(tmp_path_factory: pytest.TempPathFactory, tiny_source: Path) -> Path:
-    """Both tiny models in both flavours, converted and checked by the command line; for reading only.
+    """Both tiny models in both flavours, converted and checked by the command line; for reading only."""
 
-    Workers of one run share them: the first that needs them makes them, others wait for it.
-    """
-    from convert.cli import main
+    def make(out: Path) -> None:
+        _command("convert-all", *_tiny(), "--source", str(tiny_source), "--out", str(out), "--flavour", "both")
+
+    return _made_once(tmp_path_factory, "tiny_build", make)
+
+
+@pytest.fixture(scope="session")
+def tiny_full(tmp_path_factory: pytest.TempPathFactory, tiny_source: Path, tiny_build: Path) -> Path:
+    """The same, those of the native flavour after `validate --set full`; for reading only."""
+
+    def make(out: Path) -> None:
+        shutil.copytree(tiny_build, out)
+        _command("validate", *_tiny(), "--set", "full", "--source", str(tiny_source), "--out", str(out))
+
+    return _made_once(tmp_path_factory, "tiny_full", make)
+
+
+def _tiny() -> list[str]:
     from models.catalog import TESTING_HANDLES
 
-    base = tmp_path_factory.getbasetemp()
+    return [*TESTING_HANDLES]
+
+
+def _command(*arguments: str) -> None:
+    from convert.cli import main
+
+    with pytest.raises(SystemExit) as exit_:
+        main(list(arguments))
+    assert exit_.value.code == 0
+
+
+def _made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """Return a directory that workers of one run share: the first that needs it makes it, others wait for it."""
+    base = factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    out, made = shared / "tiny_build", shared / "tiny_build.made"
-    with (shared / "tiny_build.lock").open("w") as lock:
+    out, made = shared / name, shared / f"{name}.made"
+    with (shared / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.exists():
-            command = ["convert-all", *TESTING_HANDLES, "--source", str(tiny_source), "--out", str(out)]
-            with pytest.raises(SystemExit) as exit_:
-                main([*command, "--flavour", "both"])
-            assert exit_.value.code == 0
+            shutil.rmtree(out, ignore_errors=True)  # of one that failed
+            make(out)
             made.touch()
     return out

@@ -34,14 +34,6 @@ def validate(source, out, *more):
     return exit_.value.code or 0
 
 
-@pytest.fixture(scope="module")
-def full(tiny_source, tiny_build, tmp_path_factory):
-    """Both tiny models after `validate --set full`; for reading only."""
-    out = Path(shutil.copytree(tiny_build, tmp_path_factory.mktemp("full") / "build"))
-    assert validate(tiny_source, out, *TESTING_HANDLES, "--set", "full") == 0
-    return out
-
-
 @pytest.fixture
 def build(tiny_build, tmp_path):
     return Path(shutil.copytree(tiny_build, tmp_path / "build"))
@@ -61,16 +53,16 @@ each_handle = pytest.mark.parametrize("handle", TESTING_HANDLES)
 
 
 @each_handle
-def test_the_report_of_the_full_set_passes_and_says_so(handle, full):
-    report = report_of(full, handle)
+def test_the_report_of_the_full_set_passes_and_says_so(handle, tiny_full):
+    report = report_of(tiny_full, handle)
     assert (report.inputs_set, report.verdict, report.problems) == ("full", "passed", ())
     assert "cuda, rocm, tpu: exported, not run" in report.not_checked
     assert not any("gradients" in note for note in report.not_checked)
 
 
 @each_handle
-def test_gradients_are_compared_and_make_it_fine_tunable(handle, full):
-    report = report_of(full, handle)
+def test_gradients_are_compared_and_make_it_fine_tunable(handle, tiny_full):
+    report = report_of(tiny_full, handle)
     assert report.fine_tunable is True
     assert report.gradients.compared == len(TESTING_HANDLES[handle].arrays)
     assert report.gradients.missing == ()
@@ -80,8 +72,8 @@ def test_gradients_are_compared_and_make_it_fine_tunable(handle, full):
 
 
 @each_handle
-def test_the_depth_is_told_step_by_step_in_order(handle, full):
-    depth = report_of(full, handle).depth
+def test_the_depth_is_told_step_by_step_in_order(handle, tiny_full):
+    depth = report_of(tiny_full, handle).depth
     blocks = [f"MixerBlock_{index}" for index in range(CHECKPOINT.architecture.num_blocks)]
     head = ["head"] if handle == CLASSIFIER else []
     assert [step.name for step in depth] == ["stem", *blocks, "pre_head_layer_norm", "features", *head]
@@ -89,8 +81,8 @@ def test_the_depth_is_told_step_by_step_in_order(handle, full):
 
 
 @each_handle
-def test_every_image_is_compared_with_all_three(handle, full):
-    report = report_of(full, handle)
+def test_every_image_is_compared_with_all_three(handle, tiny_full):
+    report = report_of(tiny_full, handle)
     names = (*full_inputs(SIZE).names, "near tie")
     assert {comparison.batch for comparison in report.comparisons} == {1, 2, 7, 32}
     assert {comparison.entry for comparison in report.comparisons} == {"__call__", "serving_default"}
@@ -101,8 +93,8 @@ def test_every_image_is_compared_with_all_three(handle, full):
 
 
 @each_handle
-def test_the_evidence_lies_beside(handle, full):
-    evidence = Evidence.read(full / handle / "2.evidence.npz")
+def test_the_evidence_lies_beside(handle, tiny_full):
+    evidence = Evidence.read(tiny_full / handle / "2.evidence.npz")
     assert evidence.names == (*full_inputs(SIZE).names, "near tie")
     assert evidence.saved_model.shape == (12, TESTING_HANDLES[handle].outputs)
     assert evidence.oracle.dtype == np.float64
@@ -110,35 +102,35 @@ def test_the_evidence_lies_beside(handle, full):
     for found in (evidence.saved_model, evidence.jax):
         assert found.dtype == np.float32
         assert (np.abs(found - evidence.oracle).max(axis=1) < 1e-5 * spread).all()
-    model = tf.saved_model.load(str(full / handle / "2"))
+    model = tf.saved_model.load(str(tiny_full / handle / "2"))
     expected = model(tf.constant(full_inputs(SIZE).images)).numpy()
     assert np.abs(evidence.saved_model[:-1] - expected).max() < 1e-5 * expected.std()
 
 
-def test_the_near_tie_is_one(full):
-    evidence = Evidence.read(full / CLASSIFIER / "2.evidence.npz")
+def test_the_near_tie_is_one(tiny_full):
+    evidence = Evidence.read(tiny_full / CLASSIFIER / "2.evidence.npz")
     first, second = np.sort(evidence.oracle, axis=1)[:, :-3:-1].T
     gaps = (first - second) / evidence.oracle.std(axis=1)
     assert gaps[-1] < gaps[:-1].min() / 50
 
 
-def test_the_model_itself_is_left_as_it_was(full, tiny_build):
+def test_the_model_itself_is_left_as_it_was(tiny_full, tiny_build):
     for path in (tiny_build / CLASSIFIER / "2").rglob("*"):
         if path.is_file():
-            assert (full / path.relative_to(tiny_build)).read_bytes() == path.read_bytes()
+            assert (tiny_full / path.relative_to(tiny_build)).read_bytes() == path.read_bytes()
 
 
 def test_the_same_model_gets_the_same_report_and_the_summary_is_markdown(
-    full, tiny_source, tmp_path, monkeypatch, capsys
+    tiny_full, tiny_source, tmp_path, monkeypatch, capsys
 ):
     summary = tmp_path / "summary.md"
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
-    out = Path(shutil.copytree(full, tmp_path / "again"))
+    out = Path(shutil.copytree(tiny_full, tmp_path / "again"))
     assert validate(tiny_source, out, CLASSIFIER, "--set", "full") == 0
     assert capsys.readouterr().out == summary.read_text()
     assert summary.read_text().startswith("### Parity: 1 of 1 passed\n\n| handle | origin | SavedModel to JAX |")
     for name in ("2.report.json", "2.evidence.npz"):
-        assert (out / CLASSIFIER / name).read_bytes() == (full / CLASSIFIER / name).read_bytes()
+        assert (out / CLASSIFIER / name).read_bytes() == (tiny_full / CLASSIFIER / name).read_bytes()
 
 
 @each_handle

@@ -40,10 +40,10 @@ def build(tiny_build, tmp_path):
 def export(tiny_source, build, capsys):
     """Run `export`; return its exit status, standard output and standard error."""
 
-    def run(*words, source=tiny_source):
+    def run(*words, source=tiny_source, out=build):
         logging.getLogger("convert").handlers.clear()
         with pytest.raises(SystemExit) as exit_:
-            main(["export", *map(str, words), "--source", str(source), "--out", str(build)])
+            main(["export", *map(str, words), "--source", str(source), "--out", str(out)])
         said = capsys.readouterr()
         assert "Traceback" not in said.err
         return exit_.value.code or 0, said.out, said.err
@@ -51,11 +51,25 @@ def export(tiny_source, build, capsys):
     return run
 
 
+@pytest.fixture(scope="module")
+def exported(tiny_build, tmp_path_factory):
+    """Both models in a format, made once: the directory, and the outcomes that were printed; for reading only."""
+    out, printed = tmp_path_factory.mktemp("exported"), {}
+    for handle in TESTING_HANDLES:
+        shutil.copytree(tiny_build / f"{handle}-graph", out / f"{handle}-graph")
+
+    def once(name, export):
+        if name not in printed:
+            status, printed[name], _ = export(*TESTING_HANDLES, "--to", name, "--json", out=out)
+            assert status == 0
+        return out, json.loads(printed[name])
+
+    return once
+
+
 @each_format
-def test_both_models_are_written_and_pass(name, export, build):
-    status, out, _ = export(*TESTING_HANDLES, "--to", name, "--json")
-    assert status == 0
-    outcomes = json.loads(out)
+def test_both_models_are_written_and_pass(name, export, exported):
+    build, outcomes = exported(name, export)
     assert [(one["name"], one["verdict"], one["problems"]) for one in outcomes] == [
         (f"{handle}-{name}", "passed", []) for handle in TESTING_HANDLES
     ]
@@ -73,8 +87,8 @@ def test_both_models_are_written_and_pass(name, export, build):
 
 
 @each_format
-def test_the_report_says_what_it_rests_on(name, export, build):
-    assert export(EXTRACTOR, "--to", name)[0] == 0
+def test_the_report_says_what_it_rests_on(name, export, exported):
+    build, _ = exported(name, export)
     folder = build / f"{EXTRACTOR}-{name}"
     report = ExportReport.read(folder / "2.report.json")
     kind = FORMATS[name]
@@ -259,13 +273,13 @@ def test_paths_follow_the_layout():
     assert work.destination(handle).report == Path(f"build/{CLASSIFIER}-onnx/7.report.json")
 
 
-def test_the_readmes_table_has_a_line_for_each_file(export, build):
+def test_the_readmes_table_has_a_line_for_each_file(export, exported):
     from export_table import COLUMNS, rows
 
     readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
     shown = readme.partition("tests/export_table.py OUT b32_sam 2 -->\n")[2].partition("<!-- end exports -->")[0]
     for name in FORMATS:
-        assert export(*TESTING_HANDLES, "--to", name)[0] == 0
+        build, _ = exported(name, export)
     made = list(rows(build, CHECKPOINT.name, 2))
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown.splitlines()]
     assert lines[0] == [column.removeprefix("#") for column in COLUMNS]

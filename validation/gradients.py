@@ -44,13 +44,14 @@ def check_gradients(model: Any, handle: Handle, params: Mapping[str, Any], input
     found, found_by_images, before = _tensorflow_gradients(model, inputs.images)
     differentiate, apply = _compiled(handle)
     loss, (tree, expected_by_images) = differentiate(params, inputs.images)
+    tree = jax.tree.map(np.asarray, tree)  # JAX would compile each operation below for each shape
     expected = {"/".join(key.key for key in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
     distances = _distances(found, expected)
     worst = max(distances, key=distances.__getitem__, default=None)
 
     missing = tuple(name for name, gradient in found.items() if gradient is None)
 
-    rate = np.float32(STEP * float(loss) / sum(float(jnp.square(leaf).sum()) for leaf in expected.values()))
+    rate = np.float32(STEP * float(loss) / sum(float(np.vdot(leaf, leaf)) for leaf in expected.values()))
     for variable in model.trainable_variables:
         gradient = found.pop(_name(variable))  # not held any longer: all of them are as large as the model
         if gradient is not None:
@@ -85,10 +86,10 @@ def _name(variable: tf.Variable) -> str:
     return str(variable.name.removesuffix(":0"))
 
 
-def _distances(found: Mapping[str, Any], expected: Mapping[str, jax.Array]) -> dict[str, float]:
-    largest = max(float(jnp.abs(gradient).max()) for gradient in expected.values())
+def _distances(found: Mapping[str, Any], expected: Mapping[str, Array]) -> dict[str, float]:
+    largest = max(float(np.abs(gradient).max()) for gradient in expected.values())
     return {
-        name: _distance(gradient.numpy(), np.asarray(expected[name]), largest)
+        name: _distance(gradient.numpy(), expected[name], largest)
         for name, gradient in found.items()
         if gradient is not None and name in expected
     }
