@@ -141,14 +141,13 @@ def _start_server(folder: Path, front: int, *, on_disk: bool) -> tuple[subproces
     command += ["-public-host", public, "-external-url", f"https://{public}", "-data", folder / "none"]
     with (folder / "server.log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)
-    for _ in range(200):
+    while server.poll() is None:
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/storage/v1/b?project=test").close()
         except OSError:
             time.sleep(0.05)
         else:
             return server, port
-    server.kill()
     raise RuntimeError((folder / "server.log").read_text())
 
 

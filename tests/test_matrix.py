@@ -116,10 +116,10 @@ def model(flavour="graph", folder=Path()):
     return Model(f"a_{flavour}", "Ti/8", flavour, folder, folder / "inputs.npy", folder / "expected.npy")
 
 
-def run(*models, releases=("2.14",)):
+def run(*models, releases=("2.14",), keep=lambda matrix: None):
     lines = []
     chosen = [RELEASES[name] for name in releases]
-    return run_matrix(chosen, models, started=lines.append, finished=lines.append), lines
+    return run_matrix(chosen, models, started=lines.append, finished=lines.append, keep=keep), lines
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,9 @@ def test_a_subset_of_the_releases_renews_their_rows_and_keeps_the_others(surroun
     old_day.model_copy(update={"rows": tuple(of_this)}).write(path)
     surroundings["checks"] = [check(name) for name in NEEDED]
     monkeypatch.setattr(
-        matrix_commands, "_run", lambda *_: run(replace(model(), handle=named), releases=["2.6", "2.14"])[0]
+        matrix_commands,
+        "_run",
+        lambda *given: run(replace(model(), handle=named), releases=["2.6", "2.14"], keep=given[-1])[0],
     )
     options = ["--flavour", "graph", "--out", tmp_path]
     assert command("matrix", FE, "--releases", "2.6,2.14", *options) == 0
@@ -269,6 +271,27 @@ def test_a_subset_of_the_releases_renews_their_rows_and_keeps_the_others(surroun
     assert "- 2.12.1: measured on 2020-01-01" in list(matrix_commands.markdown_lines(found))
     assert command("matrix", FE, *options) == 0  # all of them: nothing of before is left
     assert [one.release for one in Matrix.read(path).rows] == ["2.6", "2.14"]
+
+
+def test_what_was_run_before_an_interruption_is_kept(surroundings, monkeypatch, tmp_path):
+    surroundings["checks"] = [check(name) for name in NEEDED]
+
+    def stop(release, python):
+        if release.name == "2.15":
+            raise KeyboardInterrupt
+        return environment(release, python)
+
+    environment = matrix.environment
+    monkeypatch.setattr(matrix, "environment", stop)
+    earlier = whole(row(cell("graph", worst=1e-7), release="2.12"), row(cell("graph"), release="2.15"))
+    with pytest.raises(KeyboardInterrupt):
+        run(model(), releases=["2.14", "2.15"], keep=lambda part: earlier.renewed(part).write(tmp_path / "matrix.json"))
+    kept = Matrix.read(tmp_path / "matrix.json")
+    assert [(one.release, one.tensorflow) for one in kept.rows] == [
+        ("2.12", earlier.rows[0].tensorflow),
+        ("2.14", "2.14.1"),
+        ("2.15", earlier.rows[1].tensorflow),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -59,8 +59,8 @@ def test_a_command_that_takes_too_long_is_ended_with_all_that_it_started(tmp_pat
         "pathlib.Path('pid').write_text(str(child.pid))\n"
         "time.sleep(600)"
     )
-    with pytest.raises(CommandError, match=r"took more than 2 s"):
-        time_commands([python(code)], cwd=tmp_path, timeout=2)
+    with pytest.raises(CommandError, match=r"took more than 5 s"):
+        time_commands([python(code)], cwd=tmp_path, timeout=5)
     assert not _runs(int((tmp_path / "pid").read_text()))
 
 

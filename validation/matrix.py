@@ -137,12 +137,30 @@ class Matrix(Record):
         write_atomically(path, self.to_bytes())
 
 
-def run_matrix(releases: Iterable[Release], models: Sequence[Model], *, started: Tell, finished: Tell) -> Matrix:
-    """Run all models in all releases; `started` is told what is in hand, `finished` each release and model done."""
+def run_matrix(
+    releases: Iterable[Release],
+    models: Sequence[Model],
+    *,
+    started: Tell,
+    finished: Tell,
+    keep: Callable[[Matrix], None],
+) -> Matrix:
+    """Run all models in all releases.
+
+    Args:
+        releases: in this order.
+        models: run in each.
+        started: told what is in hand.
+        finished: told of each release and model done.
+        keep: given the matrix of all releases so far, after each: an hour's work is not lost to an interruption.
+    """
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    rows = [run_release(release, models, started=started, finished=finished) for release in releases]
-    dated = tuple(row.model_copy(update={"date": today}) for row in rows)
-    return Matrix(date=today, platform=describe_platform(), rows=dated)
+    matrix = Matrix(date=today, platform=describe_platform(), rows=())
+    for release in releases:
+        row = run_release(release, models, started=started, finished=finished)
+        matrix = matrix.model_copy(update={"rows": (*matrix.rows, row.model_copy(update={"date": today}))})
+        keep(matrix)
+    return matrix
 
 
 def describe_platform() -> str:

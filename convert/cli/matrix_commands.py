@@ -3,7 +3,7 @@
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -60,9 +60,18 @@ def matrix(
         return
     chosen = select_handles(handles or [*TESTING_HANDLES, *WHOLE])
     names = [name.strip() for name in releases.split(",")] if releases else []
-    earlier = _earlier(path, chosen, flavour.each) if names else None
-    ran = _run(chosen, flavour.each, names, source, cache)
-    found = earlier.renewed(ran) if earlier else ran
+    try:
+        earlier = _earlier(path, chosen, flavour.each)
+    except MixerError:
+        if names:
+            raise
+        earlier = None
+
+    def keep(part: "Matrix") -> None:
+        (earlier.renewed(part) if earlier else part).write(path)
+
+    ran = _run(chosen, flavour.each, names, source, cache, keep)
+    found = earlier.renewed(ran) if earlier and names else ran
     found.write(path)
     if json:
         show.print_json(found.model_dump(mode="json"))
@@ -104,6 +113,7 @@ def _run(
     releases: Sequence[str],
     place: str | None,
     cache: Path | None,
+    keep: "Callable[[Matrix], None]",
 ) -> "Matrix":
     from convert.cli.frameworks import import_frameworks
     from convert.fetch import parse_source
@@ -120,7 +130,7 @@ def _run(
     ):
         on.start(f"making {len(chosen) * len(flavours)} models")
         models = list(_make(chosen, flavours, Path(folder), place, cache))
-        return run_matrix(rows, models, started=on.start, finished=on.finish)
+        return run_matrix(rows, models, started=on.start, finished=on.finish, keep=keep)
 
 
 def _make(

@@ -8,12 +8,14 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from convert.cli import show
 from convert.cli.frameworks import import_frameworks
 from convert.cli.outcomes import Outcome
+from convert.room import Room
 from models.catalog import Handle
 
 if TYPE_CHECKING:
@@ -119,4 +121,10 @@ def _run_group(batch: "Batch", group: Group) -> list[Outcome]:
     from convert.cli.batch import run_checkpoint
 
     with show.no_steps() as steps:
-        return list(run_checkpoint(batch, list(group), steps))
+        return list(run_checkpoint(batch, list(group), steps, _room() if batch.task == "convert" else None))
+
+
+@cache
+def _room() -> Room:
+    """Return the memory that this process reads its checkpoints into, one after the other."""
+    return Room()
