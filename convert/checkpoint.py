@@ -71,7 +71,7 @@ def load_checkpoint(
         try:
             archive = read_contents(file, before.st_size)
             if room is not None:
-                room.reserve(_most(before.st_size, architecture, num_classes))
+                room.reserve(_most(architecture, num_classes))
             reader = Reader(file, before.st_size, progress)
             archive.fp = cast(IO[bytes], reader)
             members = sorted(archive.infolist(), key=lambda info: info.header_offset)
@@ -228,10 +228,8 @@ def _wanted(architecture: Architecture, num_classes: int | None) -> dict[str, tu
     return architecture.arrays(num_classes) | (head if num_classes is None else {})
 
 
-def _most(size: int, architecture: Architecture, num_classes: int | None) -> int:
-    """Return the bytes that the arrays of a file of so many bytes may take, with what lies between them."""
-    if num_classes is None:
-        return size
+def _most(architecture: Architecture, num_classes: int | None) -> int:
+    """Return the bytes that the arrays take at most, with what lies between them."""
     return 4 * architecture.parameters(num_classes) + ALIGNMENT * (len(architecture.arrays(num_classes)) + 1)
 
 

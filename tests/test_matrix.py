@@ -273,25 +273,32 @@ def test_a_subset_of_the_releases_renews_their_rows_and_keeps_the_others(surroun
     assert [one.release for one in Matrix.read(path).rows] == ["2.6", "2.14"]
 
 
-def test_what_was_run_before_an_interruption_is_kept(surroundings, monkeypatch, tmp_path):
+@pytest.mark.parametrize("options", [[], ["--releases", "2.14,2.15"]], ids=["all", "some"])
+def test_what_was_run_before_an_interruption_is_kept(surroundings, monkeypatch, tmp_path, options):
     surroundings["checks"] = [check(name) for name in NEEDED]
+    environment, named = matrix.environment, TESTING_HANDLES[FE].in_flavour("graph").name
 
     def stop(release, python):
         if release.name == "2.15":
             raise KeyboardInterrupt
         return environment(release, python)
 
-    environment = matrix.environment
     monkeypatch.setattr(matrix, "environment", stop)
-    earlier = whole(row(cell("graph", worst=1e-7), release="2.12"), row(cell("graph"), release="2.15"))
-    with pytest.raises(KeyboardInterrupt):
-        run(model(), releases=["2.14", "2.15"], keep=lambda part: earlier.renewed(part).write(tmp_path / "matrix.json"))
+    before = cell("graph").model_copy(update={"handle": named})
+    earlier = Matrix(
+        date="2020-01-01",
+        platform=matrix.describe_platform(),
+        rows=tuple(row(before, release=name, tensorflow="0") for name in ("2.12", "2.14", "2.15")),
+    )
+    earlier.write(tmp_path / "matrix.json")
+    monkeypatch.setattr(
+        matrix_commands,
+        "_run",
+        lambda *given: run(replace(model(), handle=named), releases=["2.14", "2.15"], keep=given[-1]),
+    )
+    assert command("matrix", FE, "--flavour", "graph", "--out", tmp_path, *options) == 130
     kept = Matrix.read(tmp_path / "matrix.json")
-    assert [(one.release, one.tensorflow) for one in kept.rows] == [
-        ("2.12", earlier.rows[0].tensorflow),
-        ("2.14", "2.14.1"),
-        ("2.15", earlier.rows[1].tensorflow),
-    ]
+    assert [(one.release, one.tensorflow) for one in kept.rows] == [("2.12", "0"), ("2.14", "2.14.1"), ("2.15", "0")]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import pytest
 from convert.cli import workers
 from convert.cli.batch import Batch
 from convert.cli.stages import Source
+from convert.room import Room
 from convert.seeded import write_seeded
 from models.catalog import HANDLES, SQUARE_HANDLES, TESTING_HANDLES
 from models.digests import DigestTable
@@ -143,3 +144,15 @@ def test_there_are_no_more_processes_than_memory_allows(monkeypatch, capsys):
     assert workers.processes(replace(checking, task="convert"), groups) == 5
     sizes["SC_PHYS_PAGES"] = 1
     assert workers.processes(checking, groups) == 1
+
+
+def test_a_process_reads_its_checkpoints_into_the_same_memory_where_nothing_is_checked(monkeypatch):
+    rooms = []
+    monkeypatch.setattr("convert.cli.batch.run_checkpoint", lambda work, handles, steps, room: rooms.append(room) or [])
+    for task in ("convert", "convert", "convert-all"):
+        work = batch(2, TESTING_HANDLES.values(), task)
+        assert workers._run_group(work, work.handles) == []
+    first, second, checked = rooms
+    assert isinstance(first, Room)
+    assert second is first
+    assert checked is None
