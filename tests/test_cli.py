@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+import typer
 
 import export.manifest
 import export.saved_model
 import validation.report
-from convert.cli import batch, catalog_commands, checking, main, stages
+from convert.cli import app, batch, catalog_commands, checking, commands, main, stages
 from convert.seeded import seeded_arrays, write_seeded
 from models.catalog import BUCKET, HANDLES, TESTING_HANDLES
 from models.digests import Digest, DigestTable
@@ -161,11 +162,28 @@ def test_without_arguments_the_help_is_shown(run):
         assert command in shown
 
 
-@pytest.mark.parametrize("command", ["list", "seed", "fetch", "convert", "validate", "convert-all"])
-def test_each_command_has_help(command, run):
-    result = run(command, "--help")
-    assert result.status == 0
-    assert "Usage: mixer-jax2tf" in result.out
+@pytest.mark.parametrize("columns", ["80", "200"])
+@pytest.mark.parametrize("command", ["", *commands().commands])
+def test_the_help_of_each_command_shows_every_text_letter_by_letter(command, columns, run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    result = run(*([command] if command else []), "--help")
+    assert (result.status, result.err) == (0, "")
+    assert result.out.split()[:2] == ["Usage:", "mixer-jax2tf"]
+    registered = typer.main.get_group(app)  # as it was written, before anything is done to it
+    one = registered.commands[command] if command else registered
+    texts = [*one.help.split("\n\n"), *(text for of in one.params if (text := getattr(of, "help", None)))]
+    if not command:
+        texts += [other.help.split("\n\n")[0] for other in registered.commands.values()]
+    assert [text for text in texts if not _is_shown(text, result.out.splitlines())] == []
+
+
+def _is_shown(text, lines):
+    """Tell whether a text can be read downwards from somewhere, in a column that ends at the border of a panel."""
+    first, whole = re.escape(text.split()[0][:10]), "".join(text.split())
+    starts = [(row, found.start()) for row, line in enumerate(lines) for found in re.finditer(first, line)]
+    columns = ([line[column:].rstrip("│") for line in lines[row:]] for row, column in starts)
+    below = ("".join("".join(column).split()) for column in columns)
+    return any(read.startswith(whole) for read in below)
 
 
 @pytest.mark.parametrize("command", ["list", "fetch", "convert", "validate", "convert-all"])

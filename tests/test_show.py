@@ -33,12 +33,24 @@ def test_numbers_stand_to_the_right(capsys):
     assert [row.split("│")[1] for row in rows] == [" a    ", " b    "]
 
 
-def test_square_brackets_of_a_path_are_shown_as_they_are(capsys):
-    show.print_table("", ("file",), [("/data/[new]/x.npz",)])
-    show.tell("1 MB needed in /data/[new]")
+@pytest.mark.parametrize("name", ["[new]", "[/b]", "[red]x[/red]", ":heart:", "[link=https://example.com]"])
+def test_a_path_is_shown_letter_by_letter(name, capsys):
+    path = f"/data/{name}/x.npz"
+    show.print_table(path, (f"in {name}",), [(path,)])
+    show.tell(f"1 MB needed in {path}")
+    with show.steps(1) as steps:
+        steps.start(f"reading {path}")
+        steps.note(f"found {path}")
+        steps.finish(f"done: {path}")
     printed = capsys.readouterr()
-    assert "/data/[new]/x.npz" in printed.out
-    assert "/data/[new]" in printed.err
+    assert printed.out.count(path) == 2
+    assert f"in {name}" in printed.out
+    assert printed.err.splitlines() == [
+        f"1 MB needed in {path}",
+        f"reading {path} ...",
+        f"found {path}",
+        f"done: {path}",
+    ]
 
 
 def test_json_is_one_value(capsys):

@@ -6,8 +6,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 from types import FrameType
+from typing import Any
 
 import typer
+from rich.markup import escape
 
 from convert.cli import (
     bench_commands,
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _log_to_stderr(debug=debug)
     signal.signal(signal.SIGTERM, _exit_on_signal)
     try:
-        app([word for word in words if word != "--debug"], prog_name=PROGRAM)
+        commands()([word for word in words if word != "--debug"], prog_name=PROGRAM)
     except SystemExit as end:
         if end.code in INTERRUPTED:
             _fail("interrupted: what was finished stays; run the same command again to go on.", end.code)
@@ -61,6 +63,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(error, MixerError):
             _fail(str(error), error.exit_status)
         _fail(f"unexpected {type(error).__name__}: {error}\nThis is a mistake in the program: --debug shows where.", 1)
+
+
+def commands() -> typer.core.TyperGroup:
+    """Return the program with its commands; their help texts are shown letter by letter, without markup."""
+    program = typer.main.get_group(app)
+    every = [program, *program.commands.values()]
+    described: list[Any] = [*every, *(parameter for command in every for parameter in command.params)]
+    for one in described:
+        if one.help:  # typer takes it for rich's markup, where `[/prefix]` ends a style that never began
+            one.help = escape(one.help)
+    return program
 
 
 def _fail(message: str, status: int) -> None:

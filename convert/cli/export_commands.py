@@ -31,7 +31,7 @@ Out = Annotated[
     Path,
     typer.Option(
         metavar="DIR",
-        help="Where the models are: from DIR/<handle>-graph/<version> to DIR/<handle>-<format>/<version>.",
+        help="Where the models are: in DIR/<handle>-graph; they go to DIR/<handle>-<format>.",
     ),
 ]
 

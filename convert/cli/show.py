@@ -26,9 +26,9 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
         table.add_column(column.removeprefix("#"), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console = Console(markup=False)
+    console = _console()
     if not console.is_terminal:
-        console = Console(width=WIDE, markup=False)
+        console = _console(width=WIDE)
     console.print(table)
 
 
@@ -45,7 +45,7 @@ def megabytes(size: int) -> str:
 
 def tell(message: str) -> None:
     """Print one line to standard error."""
-    Console(stderr=True, highlight=False, markup=False).print(message, soft_wrap=True)
+    _console(stderr=True).print(message, highlight=False, soft_wrap=True)
 
 
 def require_room(out: Path, needed: int, advice: str) -> None:
@@ -111,7 +111,7 @@ class Steps:
 @contextmanager
 def steps(total: int) -> Iterator[Steps]:
     """Show progress over `total` pieces for as long as the block runs."""
-    console = Console(stderr=True, markup=False)  # a path may hold square brackets
+    console = _console(stderr=True)
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
@@ -129,3 +129,8 @@ def no_steps() -> Iterator[Steps]:
     """Show nothing: another process shows what is done."""
     with Progress(console=Console(quiet=True), disable=True) as progress:
         yield Steps(progress, 0)
+
+
+def _console(*, stderr: bool = False, width: int | None = None) -> Console:
+    """Return a console that shows text letter by letter: `[b]` and `:heart:` in a path are no markup."""
+    return Console(stderr=stderr, width=width, markup=False, emoji=False)
