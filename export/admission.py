@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export import cards
-from export.destination import Destination
-from export.siblings import Siblings
 from export.subject import is_catalogued
 from export.verify import verify
 from models.digests import DigestTable
 from models.errors import MixerError
 from models.files import FileHashes, Hashes
+from models.paths import ModelPaths
 from models.records import Manifest
 
 ORIGINS = frozenset({"original"})
@@ -40,44 +39,43 @@ class Admitted:
     files: dict[Path, Hashes]
 
 
-def admit(destination: Destination, rules: Rules) -> Admitted:
+def admit(destination: ModelPaths, rules: Rules) -> Admitted:
     """Return a model's files, once all of them were found in order; each is read once.
 
     Raises:
         MixerError: they are not, or the model may not leave; says everything that is in the way.
     """
-    hashes, siblings = FileHashes(), Siblings.of(destination)
+    hashes = FileHashes()
     manifest = admit_records(destination, rules, hashes=hashes, contents=True)
-    wanted = (siblings.archive, siblings.manifest, siblings.report, siblings.provenance)
-    extra = [path for path in (siblings.signature, siblings.card) if path.is_file()]
+    wanted = (destination.archive, destination.manifest, destination.report, destination.provenance)
+    extra = [path for path in (destination.signature, destination.card) if path.is_file()]
     return Admitted(manifest, {path: hashes.of(path) for path in (*wanted, *extra)})
 
 
 def admit_records(
-    destination: Destination, rules: Rules, *, hashes: FileHashes | None = None, contents: bool = False
+    destination: ModelPaths, rules: Rules, *, hashes: FileHashes | None = None, contents: bool = False
 ) -> Manifest:
     """Return the manifest of a model that may leave as far as what stands beside it tells, or `contents` too.
 
     Raises:
         MixerError: it may not; says everything that is in the way.
     """
-    siblings = Siblings.of(destination)
-    if not siblings.manifest.is_file():
+    if not destination.manifest.is_file():
         raise MixerError(
-            f"{siblings.manifest} is missing: nothing was converted there. Run `mixer-jax2tf convert "
+            f"{destination.manifest} is missing: nothing was converted there. Run `mixer-jax2tf convert "
             f"{destination.handle}` first, or give the --out and --version it was converted with."
         )
-    manifest = Manifest.read(siblings.manifest)
+    manifest = Manifest.read(destination.manifest)
     problems = [
-        *_missing(siblings, destination.handle),
-        *_differences(siblings, hashes, contents=contents),
+        *_missing(destination),
+        *_differences(destination, hashes, contents=contents),
         *_identity_problems(manifest, destination),
         *_origin_problems(manifest, destination.handle, rules),
         *_place_problems(manifest),
         *([] if rules.allow_dirty else _source_problems(manifest)),
-        *(cards.faults(siblings, destination.handle) if rules.needs_card or siblings.card.is_file() else ()),
+        *(cards.faults(destination) if rules.needs_card or destination.card.is_file() else ()),
     ]
-    if not problems and siblings.card.is_file():  # else something is wrong with what the card is compared with
+    if not problems and destination.card.is_file():  # else something is wrong with what the card is compared with
         problems += cards.differences(destination)
     if problems:
         said = "".join(f"\n  {problem}" for problem in problems)
@@ -85,23 +83,23 @@ def admit_records(
     return manifest
 
 
-def _missing(siblings: Siblings, handle: str) -> Iterator[str]:
+def _missing(destination: ModelPaths) -> Iterator[str]:
     for path, command in (
-        (siblings.report, "validate"),
-        (siblings.archive, "package"),
-        (siblings.provenance, "package"),
+        (destination.report, "validate"),
+        (destination.archive, "package"),
+        (destination.provenance, "package"),
     ):
         if not path.is_file():
-            yield f"there is no {path.name}: `mixer-jax2tf {command} {handle}` writes it"
+            yield f"there is no {path.name}: `mixer-jax2tf {command} {destination.handle}` writes it"
 
 
-def _differences(siblings: Siblings, hashes: FileHashes | None, *, contents: bool) -> tuple[str, ...]:
+def _differences(destination: ModelPaths, hashes: FileHashes | None, *, contents: bool) -> tuple[str, ...]:
     """Return what verifying the archive tells; of a model that was not packed, the directory."""
-    path = siblings.archive if siblings.archive.is_file() else siblings.directory
+    path = destination.archive if destination.archive.is_file() else destination.directory
     return verify(path, contents=contents, hashes=hashes).differences if path.exists() else ()
 
 
-def _identity_problems(manifest: Manifest, destination: Destination) -> Iterator[str]:
+def _identity_problems(manifest: Manifest, destination: ModelPaths) -> Iterator[str]:
     if (manifest.handle, manifest.version) != (destination.handle, destination.version):
         yield (
             f"the manifest is of {manifest.handle} version {manifest.version}, expected {destination.handle} version "

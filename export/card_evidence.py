@@ -1,11 +1,13 @@
 """The sections of a card that give figures: each from the report or the manifest, or cited with its source."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from export.markdown import Markdown, bullets, code, fill, link, section, table
 from export.subject import Subject
 from models.catalog import BUCKET
 from models.citations import ACCURACIES
+from models.paths import ModelPaths
 from models.records import Report
 
 
@@ -58,7 +60,7 @@ def parity(subject: Subject) -> Markdown:
         "against the network written a second time in NumPy, in float64. Verdict: **{verdict}**. All figures are those "
         "of {name} (sha256 {sha256}); the reasons for the limits are in it.",
         verdict=report.verdict,
-        name=code(f"{report.version}.report.json"),
+        name=code(ModelPaths.of(Path(), report.handle, report.version).report.name),
         sha256=code(subject.report_sha256),
     )
     notes = ["A difference of outputs is the largest one over the standard deviation of the image's outputs."]

@@ -11,13 +11,12 @@ from pathlib import Path
 
 from export import hub_page, hugging_face_card, kaggle_card
 from export.collection import COLLECTION
-from export.destination import Destination
 from export.hub_rules import problems_of
-from export.siblings import Siblings
 from export.subject import Subject, Where, read_subject
 from models.catalog import HANDLES, SQUARE_HANDLES, TESTING_HANDLES
 from models.errors import MixerError
 from models.flavours import FLAVOURS
+from models.paths import ModelPaths
 from models.records import write_atomically
 
 
@@ -71,7 +70,7 @@ class Written:
 _Check = Callable[[str], list[str]]
 
 
-def write_model_cards(destination: Destination, where: Where) -> Written:
+def write_model_cards(destination: ModelPaths, where: Where) -> Written:
     """Write all cards of a model.
 
     Raises:
@@ -81,7 +80,7 @@ def write_model_cards(destination: Destination, where: Where) -> Written:
     subject, files = read_subject(destination, where), CardFiles(destination.out)
     name = destination.handle
     cards: dict[Path, tuple[str, _Check]] = {
-        Siblings.of(destination).card: (hub_page.render_module(subject), problems_of),
+        destination.card: (hub_page.render_module(subject), problems_of),
         files.hugging_face_model(name): (hugging_face_card.render_model(subject), hugging_face_card.problems_of),
     }
     notes = []
@@ -125,12 +124,12 @@ def _members(out: Path, where: Where) -> tuple[list[Subject], list[str]]:
             version = max((int(page.stem) for page in pages if page.stem.isdigit()), default=None)
             if version is None:
                 continue
-            page = Siblings.of(Destination(out, name, version)).card
+            page = ModelPaths.of(out, name, version).card
             of_page = hub_page.where_of(page.read_text(encoding="utf-8", errors="replace"))
             if of_page is None or of_page.publisher != where.publisher:
                 notes.append(f"{page} is not by {where.publisher}: left out of the collection")
                 continue
-            members.append(read_subject(Destination(out, name, version), of_page))
+            members.append(read_subject(ModelPaths.of(out, name, version), of_page))
     return members, notes
 
 
@@ -151,28 +150,28 @@ def _write(cards: Mapping[Path, tuple[str, _Check]]) -> tuple[Path, ...]:
     return tuple(cards)
 
 
-def faults(siblings: Siblings, handle: str) -> Iterator[str]:
+def faults(destination: ModelPaths) -> Iterator[str]:
     """Say why a model's page cannot be published: it is not there, cannot be read, or breaks TensorFlow Hub's rules."""
-    card = siblings.card
+    card = destination.card
     if not card.is_file():
-        yield f"there is no {card.name}: {_command(handle)} writes it"
+        yield f"there is no {card.name}: {_command(destination.handle)} writes it"
         return
     try:
         text = card.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
-        yield f"{card.name} cannot be read ({error}): {_command(handle)} writes it anew"
+        yield f"{card.name} cannot be read ({error}): {_command(destination.handle)} writes it anew"
         return
     for problem in problems_of(text):
         yield f"{card.name} breaks a rule of TensorFlow Hub's pages: {problem}"
 
 
-def differences(destination: Destination) -> Iterator[str]:
+def differences(destination: ModelPaths) -> Iterator[str]:
     """Say where a model's page, which has no faults, is not the one that its manifest and report give.
 
     Raises:
         MixerError: nothing can be given, for want of a manifest or of a report of the full set.
     """
-    card = Siblings.of(destination).card
+    card = destination.card
     found = card.read_text(encoding="utf-8")
     where = hub_page.where_of(found)
     if where is None:

@@ -6,97 +6,74 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import MixerError, UsageError
+from models.paths import ModelPaths
 from models.records import Manifest, write_atomically
 
-_OF_A_MAKE = ("evidence.npz", "md", "provenance.json.sig", "provenance.json", "tar.gz", "report.json", "manifest.json")
-"""Suffixes of a model's siblings, each before what it tells of."""
 _CARD = b"# Module "
 
 
-@dataclass(frozen=True)
-class Destination:
-    """The paths of one version of one handle."""
+def refuse_existing(paths: ModelPaths) -> None:
+    """Refuse to go on where something stands already.
 
-    out: Path
-    handle: str
-    version: int
+    Raises:
+        UsageError: the directory, or something else of its name, exists.
+    """
+    if os.path.lexists(paths.directory):
+        raise UsageError(f"{paths.directory} exists already: give another --version, or --overwrite to replace it.")
 
-    @property
-    def directory(self) -> Path:
-        """The SavedModel."""
-        return self.out / self.handle / str(self.version)
 
-    @property
-    def manifest(self) -> Path:
-        """What it is."""
-        return self._sibling("manifest.json")
+def refuse_foreign(paths: ModelPaths, record: type[Manifest] = Manifest) -> None:
+    """Refuse to replace what is not ours alone: no model, or one with files in it that nobody wrote here.
 
-    @property
-    def report(self) -> Path:
-        """Whether it is right."""
-        return self._sibling("report.json")
+    Args:
+        paths: where it would be replaced.
+        record: what the manifest beside it must be; only a SavedModel needs none.
 
-    @property
-    def evidence(self) -> Path:
-        """The outputs that the report was made from, where the full set was run."""
-        return self._sibling("evidence.npz")
-
-    @property
-    def of_this_make(self) -> tuple[Path, ...]:
-        """What stands beside the SavedModel that was written of it and is of no use to another: records, archive, card.
-
-        What only has the name of one is not among them: an archive that no provenance tells of, a page that is no card.
-        """
-        found = [path for suffix in _OF_A_MAKE if (path := self._sibling(suffix)).is_file()]
-        archive, card = self._sibling("tar.gz"), self._sibling("md")
-        if not self._sibling("provenance.json").is_file():
-            found = [path for path in found if path != archive]
-        return tuple(path for path in found if path != card or _starts_as_a_card(path))
-
-    def _sibling(self, suffix: str) -> Path:
-        return self.directory.with_name(f"{self.version}.{suffix}")
-
-    def refuse_existing(self) -> None:
-        """Refuse to go on where something stands already.
-
-        Raises:
-            UsageError: the directory, or something else of its name, exists.
-        """
-        if os.path.lexists(self.directory):
-            raise UsageError(f"{self.directory} exists already: give another --version, or --overwrite to replace it.")
-
-    def refuse_foreign(self) -> None:
-        """Refuse to replace what is not ours alone: no model, or one with files in it that nobody wrote here.
-
-        Raises:
-            UsageError: such a thing stands there.
-        """
-        if not os.path.lexists(self.directory):
-            return
-        try:
-            listed = Manifest.read(self.manifest).files
-        except MixerError:
-            if not (self.directory / "saved_model.pb").is_file():
-                raise UsageError(
-                    f"{self.directory} is not a SavedModel, so it is left alone: move it away, or give another --out."
-                ) from None
-            listed = {}
-        found = (path.relative_to(self.directory) for path in self.directory.rglob("*") if path.is_file())
-        strange = sorted(path.as_posix() for path in found if not (path.as_posix() in listed or _of_a_model(path)))
-        if strange:
+    Raises:
+        UsageError: such a thing stands there.
+    """
+    if not os.path.lexists(paths.directory):
+        return
+    expected = _of_a_model if record is Manifest else _of_nothing
+    try:
+        listed = record.read(paths.manifest).files
+    except MixerError:
+        if not (record is Manifest and (paths.directory / "saved_model.pb").is_file()):
+            lacks = "is not a SavedModel" if record is Manifest else "has no manifest of an export beside it"
             raise UsageError(
-                f"{self.directory} holds files that were not written with it ({', '.join(strange[:5])}), so it is left "
-                "alone: move them away, or give another --out."
-            )
+                f"{paths.directory} {lacks}, so it is left alone: move it away, or give another --out."
+            ) from None
+        listed = {}
+    found = (path.relative_to(paths.directory) for path in paths.directory.rglob("*") if path.is_file())
+    strange = sorted(path.as_posix() for path in found if not (path.as_posix() in listed or expected(path)))
+    if strange:
+        raise UsageError(
+            f"{paths.directory} holds files that were not written with it ({', '.join(strange[:5])}), so it is left "
+            "alone: move them away, or give another --out."
+        )
+
+
+def of_this_make(paths: ModelPaths) -> tuple[Path, ...]:
+    """Return what stands beside a model that was written of it and is of no use to another, each before what it is of.
+
+    What only has the name of one is not among them: an archive that no provenance tells of, a page that is no card.
+    """
+    archive = (paths.archive,) if paths.provenance.is_file() else ()
+    card = (paths.card,) if paths.card.is_file() and _starts_as_a_card(paths.card) else ()
+    records = (paths.signature, paths.provenance, *archive, paths.report, paths.manifest)
+    return tuple(path for path in (paths.outputs, *card, *records) if path.is_file())
 
 
 def _starts_as_a_card(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(len(_CARD)) == _CARD
+
+
+def _of_nothing(_: Path) -> bool:
+    return False
 
 
 def _of_a_model(path: Path) -> bool:
@@ -124,7 +101,7 @@ def prepare_out(out: Path) -> None:
 
 
 @contextmanager
-def staged(destination: Destination) -> Iterator[Path]:
+def staged(destination: ModelPaths) -> Iterator[Path]:
     """Give a fresh directory beside the destination to write into; whatever is left of it at the end is removed.
 
     What killed processes left behind is removed too, or put back if it is an old version that lost its successor; the
@@ -147,7 +124,7 @@ def staged(destination: Destination) -> Iterator[Path]:
             shutil.rmtree(stage, ignore_errors=True)
 
 
-def _make_stage(destination: Destination) -> Path:
+def _make_stage(destination: ModelPaths) -> Path:
     parent = destination.directory.parent
     parent.mkdir(parents=True, exist_ok=True)
     _sweep(destination)
@@ -157,7 +134,7 @@ def _make_stage(destination: Destination) -> Path:
     return stage
 
 
-def install(stage: Path, destination: Destination, manifest: Manifest, *, overwrite: bool) -> None:
+def install(stage: Path, destination: ModelPaths, manifest: Manifest, *, overwrite: bool) -> None:
     """Put a finished stage in its place, its manifest first, so that a directory without manifest is not ours.
 
     An old version goes aside before, with all that was written of it (manifest, report, archive, card, ...), and is
@@ -170,13 +147,13 @@ def install(stage: Path, destination: Destination, manifest: Manifest, *, overwr
         _place(stage, destination, manifest)
         return
     if not overwrite:
-        destination.refuse_existing()
-    destination.refuse_foreign()
+        refuse_existing(destination)
+    refuse_foreign(destination, type(manifest))
     old = destination.directory.with_name(f".{destination.version}.old-{os.getpid()}")
     old.mkdir()
     try:
         # The directory last: where it is aside, what stands in place is its successor's.
-        for path in (*destination.of_this_make, destination.directory):
+        for path in (*of_this_make(destination), destination.directory):
             path.rename(old / path.name)
         _place(stage, destination, manifest)
     except BaseException:
@@ -185,10 +162,10 @@ def install(stage: Path, destination: Destination, manifest: Manifest, *, overwr
     _discard(old)
 
 
-def _place(stage: Path, destination: Destination, manifest: Manifest) -> None:
+def _place(stage: Path, destination: ModelPaths, manifest: Manifest) -> None:
     try:
         destination.report.unlink(missing_ok=True)
-        destination.evidence.unlink(missing_ok=True)
+        destination.outputs.unlink(missing_ok=True)
         write_atomically(destination.manifest, manifest.to_bytes())
         stage.rename(destination.directory)
     except BaseException:
@@ -196,7 +173,7 @@ def _place(stage: Path, destination: Destination, manifest: Manifest) -> None:
         raise
 
 
-def _put_back(old: Path, destination: Destination) -> None:
+def _put_back(old: Path, destination: ModelPaths) -> None:
     if os.path.lexists(old / destination.directory.name):
         destination.manifest.unlink(missing_ok=True)
     for path in sorted(old.iterdir()):
@@ -211,7 +188,7 @@ def _discard(old: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-def _sweep(destination: Destination) -> None:
+def _sweep(destination: ModelPaths) -> None:
     for kind in ("partial", "old"):
         prefix = f".{destination.version}.{kind}-"
         for left in destination.directory.parent.glob(f"{prefix}*"):

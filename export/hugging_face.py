@@ -17,15 +17,14 @@ from pydantic import ValidationError
 from export import hugging_face_card
 from export.admission import Rules
 from export.cards import CardFiles
-from export.destination import Destination
 from export.hub_page import where_of
 from export.hugging_face_card import FILE
 from export.parcel import MANIFEST, Parcel, is_there, require_client, set_quietly, told, wrap
 from export.publish import Publication
-from export.siblings import Siblings
 from export.stores import Progress
 from export.subject import read_subject
 from models.errors import MixerError, UsageError
+from models.paths import ModelPaths
 from models.records import Manifest
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ class HuggingFaceRepository:
         return cls(name)
 
     def publish(
-        self, destination: Destination, rules: Rules, *, dry_run: bool = False, progress: Progress | None = None
+        self, destination: ModelPaths, rules: Rules, *, dry_run: bool = False, progress: Progress | None = None
     ) -> Publication:
         """Publish a model, or say what would be sent.
 
@@ -139,9 +138,9 @@ def _read(api: "HfApi", name: str, path: str, commit: str | None, names: set[str
         return Path(api.hf_hub_download(name, path, revision=commit, local_dir=folder)).read_bytes()
 
 
-def _cards(destination: Destination) -> dict[str, bytes]:
+def _cards(destination: ModelPaths) -> dict[str, bytes]:
     """Return the cards by path: of the model, where its page tells who publishes it, and of the collection, if any."""
-    cards, page = {}, Siblings.of(destination).card
+    cards, page = {}, destination.card
     where = where_of(page.read_text(encoding="utf-8")) if page.is_file() else None
     if where is not None:
         text = hugging_face_card.render_model(read_subject(destination, where))

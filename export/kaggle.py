@@ -14,7 +14,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from export.admission import Rules
-from export.destination import Destination
 from export.kaggle_card import LICENSES
 from export.parcel import MANIFEST, Parcel, is_there, require_client, set_quietly, told, wrap
 from export.publish import Publication
@@ -22,6 +21,7 @@ from export.stores import Progress
 from export.subject import is_catalogued
 from models.catalog import LICENSE
 from models.errors import MixerError, UsageError
+from models.paths import ModelPaths
 from models.records import Manifest
 
 PREFIX = "kaggle:"
@@ -50,7 +50,7 @@ class KaggleModel:
         return cls(name)
 
     def publish(
-        self, destination: Destination, rules: Rules, *, dry_run: bool = False, progress: Progress | None = None
+        self, destination: ModelPaths, rules: Rules, *, dry_run: bool = False, progress: Progress | None = None
     ) -> Publication:
         """Publish a model, or say what would be sent.
 

@@ -3,9 +3,9 @@
 import hashlib
 from pathlib import Path
 
-from export.destination import Destination
 from models.catalog import Handle
 from models.errors import MixerError
+from models.paths import ModelPaths
 from models.provenance import git_state, library_versions, pipeline_version, sources_sha256
 from models.records import CheckpointRecord, FileDigest, Manifest
 
@@ -76,7 +76,7 @@ def find_differences(manifest: Manifest, directory: Path) -> list[str]:
     return sorted([*missing, *unexpected, *changed])
 
 
-def is_current(destination: Destination, expected: Manifest) -> bool:
+def is_current(destination: ModelPaths, expected: Manifest) -> bool:
     """Tell whether what stands at the destination is, file by file, what would be made there now."""
     try:
         manifest = Manifest.read(destination.manifest)

@@ -17,12 +17,11 @@ from typing import BinaryIO, Self
 from isal import isal_zlib
 
 from export.contents import compare_contents
-from export.destination import Destination
-from export.siblings import Siblings
 from export.signature import Signer
 from export.statement import make_statement
 from models.errors import MixerError, UsageError
 from models.files import written_whole
+from models.paths import ModelPaths
 from models.records import FileDigest, Manifest, Report, write_atomically
 
 COMPRESSION = 1
@@ -48,20 +47,19 @@ class Package:
     sha256: str
 
 
-def refuse_packaged(*destinations: Destination) -> None:
+def refuse_packaged(*destinations: ModelPaths) -> None:
     """Refuse to go on where something was packed already.
 
     Raises:
         UsageError: archive or provenance of one or more stands there; names them all.
     """
-    siblings = [Siblings.of(destination) for destination in destinations]
-    taken = [str(path) for one in siblings for path in (one.archive, one.provenance) if os.path.lexists(path)]
+    taken = [str(path) for one in destinations for path in (one.archive, one.provenance) if os.path.lexists(path)]
     if taken:
         raise UsageError(f"exists already: {', '.join(taken)}. --overwrite replaces it.")
 
 
 def package_model(
-    destination: Destination,
+    destination: ModelPaths,
     *,
     overwrite: bool = False,
     sign: Signer | None = None,
@@ -78,62 +76,61 @@ def package_model(
     """
     if not overwrite:
         refuse_packaged(destination)
-    siblings = Siblings.of(destination)
-    manifest, bound = _proven(destination, siblings)
-    with _told(siblings.archive), written_whole(siblings.archive) as file:
+    manifest, bound = _proven(destination)
+    with _told(destination.archive), written_whole(destination.archive) as file:
         packed = _Hashing(file)
-        found = _write_archive(siblings.directory, manifest, packed, progress)
+        found = _write_archive(destination.directory, manifest, packed, progress)
         differences = compare_contents(manifest.files, found)
         if differences:
             said = "".join(f"\n  {difference}" for difference in differences)
             raise MixerError(
-                f"{siblings.directory} is not what {siblings.manifest.name} says, so it was not packed:{said}\n"
+                f"{destination.directory} is not what {destination.manifest.name} says, so it was not packed:{said}\n"
                 f"Convert {destination.handle} again (--overwrite)."
             )
-        siblings.signature.unlink(missing_ok=True)
-        siblings.provenance.unlink(missing_ok=True)
-    with _told(siblings.provenance):
-        statement = make_statement(manifest, {siblings.archive.name: packed.sha256, **bound})
-        write_atomically(siblings.provenance, statement.to_bytes())
+        destination.signature.unlink(missing_ok=True)
+        destination.provenance.unlink(missing_ok=True)
+    with _told(destination.provenance):
+        statement = make_statement(manifest, {destination.archive.name: packed.sha256, **bound})
+        write_atomically(destination.provenance, statement.to_bytes())
     if sign is not None:
-        sign(siblings.provenance, siblings.signature)
+        sign(destination.provenance, destination.signature)
     return Package(
         manifest.handle,
         manifest.version,
-        siblings.archive,
-        siblings.provenance,
-        None if sign is None else siblings.signature,
+        destination.archive,
+        destination.provenance,
+        None if sign is None else destination.signature,
         packed.size,
         packed.sha256,
     )
 
 
-def _proven(destination: Destination, siblings: Siblings) -> tuple[Manifest, dict[str, str]]:
+def _proven(destination: ModelPaths) -> tuple[Manifest, dict[str, str]]:
     """Return the manifest, and the sha256 of manifest and report by file name, of a model that passed its check."""
     again = f"Run `mixer-jax2tf validate {destination.handle}`"
-    if not siblings.manifest.is_file():
+    if not destination.manifest.is_file():
         raise MixerError(
-            f"{siblings.manifest} is missing: nothing was converted there. Run `mixer-jax2tf convert "
+            f"{destination.manifest} is missing: nothing was converted there. Run `mixer-jax2tf convert "
             f"{destination.handle}` first, or give the --out and --version it was converted with."
         )
-    if not siblings.report.is_file():
-        raise MixerError(f"{siblings.report} is missing: the model was not checked. {again} first.")
-    manifest, report = Manifest.read(siblings.manifest), Report.read(siblings.report)
+    if not destination.report.is_file():
+        raise MixerError(f"{destination.report} is missing: the model was not checked. {again} first.")
+    manifest, report = Manifest.read(destination.manifest), Report.read(destination.report)
     if (manifest.handle, manifest.version) != (destination.handle, destination.version):
         raise MixerError(
-            f"{siblings.manifest} is of {manifest.handle} version {manifest.version}, expected {destination.handle} "
+            f"{destination.manifest} is of {manifest.handle} version {manifest.version}, expected {destination.handle} "
             f"version {destination.version}: convert it under its own name."
         )
-    sha256 = hashlib.sha256(siblings.manifest.read_bytes()).hexdigest()
+    sha256 = hashlib.sha256(destination.manifest.read_bytes()).hexdigest()
     if report.manifest_sha256 != sha256:
         raise MixerError(
-            f"{siblings.report} is of another manifest (sha256 {report.manifest_sha256}, expected {sha256}). {again} "
-            "again."
+            f"{destination.report} is of another manifest (sha256 {report.manifest_sha256}, expected {sha256}). "
+            f"{again} again."
         )
     if report.verdict != "passed":
-        raise MixerError(f"{siblings.report} says that it {report.verdict}: {'; '.join(report.problems)}.")
-    digest = hashlib.sha256(siblings.report.read_bytes()).hexdigest()
-    return manifest, {siblings.manifest.name: sha256, siblings.report.name: digest}
+        raise MixerError(f"{destination.report} says that it {report.verdict}: {'; '.join(report.problems)}.")
+    digest = hashlib.sha256(destination.report.read_bytes()).hexdigest()
+    return manifest, {destination.manifest.name: sha256, destination.report.name: digest}
 
 
 @contextmanager

@@ -10,11 +10,10 @@ from typing import Literal
 
 from export.admission import Rules, admit
 from export.contents import compare_contents
-from export.destination import Destination
 from export.publish import Item, Publication
-from export.siblings import Siblings
 from export.verify import verify
 from models.errors import MixerError, UsageError
+from models.paths import ModelPaths
 from models.records import Manifest
 
 MANIFEST = "manifest.json"
@@ -44,26 +43,26 @@ class Parcel:
         return Publication(self.manifest.handle, self.manifest.version, verdict, items)
 
 
-def wrap(destination: Destination, rules: Rules) -> Parcel:
+def wrap(destination: ModelPaths, rules: Rules) -> Parcel:
     """Return the parcel of a model that may leave.
 
     Raises:
         MixerError: it may not (see `admit`), or its directory is not what was packed.
     """
-    admitted, siblings = admit(destination, rules), Siblings.of(destination)
-    differences = verify(siblings.directory).differences if siblings.directory.is_dir() else ("it is not there",)
+    admitted = admit(destination, rules)
+    differences = verify(destination.directory).differences if destination.directory.is_dir() else ("it is not there",)
     if differences:
         said = "".join(f"\n  {difference}" for difference in differences)
-        raise MixerError(f"{siblings.directory} may not be published:{said}")
+        raise MixerError(f"{destination.directory} may not be published:{said}")
     beside = {
-        MANIFEST: siblings.manifest,
-        "report.json": siblings.report,
-        "provenance.json": siblings.provenance,
-        "provenance.json.sig": siblings.signature,
+        MANIFEST: destination.manifest,
+        "report.json": destination.report,
+        "provenance.json": destination.provenance,
+        "provenance.json.sig": destination.signature,
     }
-    files = {name: siblings.directory / name for name in admitted.manifest.files}
+    files = {name: destination.directory / name for name in admitted.manifest.files}
     files |= {name: path for name, path in beside.items() if path.is_file()}
-    return Parcel(admitted.manifest, admitted.files[siblings.manifest].sha256, files)
+    return Parcel(admitted.manifest, admitted.files[destination.manifest].sha256, files)
 
 
 def is_there(parcel: Parcel, published: Manifest | None, address: str) -> bool:

@@ -16,11 +16,11 @@ from pydantic import ValidationError
 
 from export.admission import Rules, admit, admit_records
 from export.contents import compare_contents
-from export.destination import Destination
 from export.index import INDEX, Index
 from export.stores import Progress, Store, Stored
 from models.errors import MixerError
 from models.files import Hashes, hash_file
+from models.paths import ModelPaths
 from models.records import FileDigest, Manifest
 
 
@@ -71,7 +71,7 @@ class _Place:
 
 
 def publish(
-    destination: Destination, store: Store, rules: Rules, *, dry_run: bool = False, progress: Progress | None = None
+    destination: ModelPaths, store: Store, rules: Rules, *, dry_run: bool = False, progress: Progress | None = None
 ) -> Publication:
     """Publish a model, or say what would be sent.
 
@@ -133,7 +133,7 @@ def read_manifest(store: Store, handle: str, version: int) -> Manifest:
     Raises:
         MixerError: it cannot be read.
     """
-    name = f"{version}.manifest.json"
+    name = ModelPaths.of(Path(), handle, version).manifest.name
     try:
         return Manifest.model_validate_json(store.cat(handle, name))
     except ValidationError as error:

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from export.destination import Destination
-from export.siblings import Siblings
 from models.catalog import (
     GRAPH_SUFFIX,
     HANDLES,
@@ -21,6 +19,7 @@ from models.catalog import (
     select_handles,
 )
 from models.errors import MixerError, UsageError
+from models.paths import ModelPaths
 from models.records import Manifest, Report
 from models.signatures import SERVING_DEFAULT, SIGNATURES
 
@@ -164,16 +163,15 @@ def is_catalogued(name: str) -> bool:
     return True
 
 
-def read_subject(destination: Destination, where: Where) -> Subject:
+def read_subject(destination: ModelPaths, where: Where) -> Subject:
     """Read what a card of a model may say.
 
     Raises:
         MixerError: it was not converted, not proven (by the full set: without gradients nothing tells whether it can
             be fine-tuned), or its files are not those of its records. Says everything that is in the way.
     """
-    siblings = Siblings.of(destination)
-    manifest, sha256 = _read_manifest(siblings, destination)
-    report = Report.read(siblings.report) if siblings.report.is_file() else None
+    manifest, sha256 = _read_manifest(destination)
+    report = Report.read(destination.report) if destination.report.is_file() else None
     problems = list(_problems(manifest, sha256, report, destination))
     if problems or report is None:
         said = "".join(f"\n  {problem}" for problem in problems)
@@ -186,22 +184,22 @@ def read_subject(destination: Destination, where: Where) -> Subject:
         manifest,
         sha256,
         report,
-        hashlib.sha256(siblings.report.read_bytes()).hexdigest(),
-        _signatures(siblings, manifest, handle),
-        None if labels is None else _names(_read(siblings, manifest, labels)),
+        hashlib.sha256(destination.report.read_bytes()).hexdigest(),
+        _signatures(destination, manifest, handle),
+        None if labels is None else _names(_read(destination, manifest, labels)),
     )
 
 
-def _read_manifest(siblings: Siblings, destination: Destination) -> tuple[Manifest, str]:
-    if not siblings.manifest.is_file():
+def _read_manifest(destination: ModelPaths) -> tuple[Manifest, str]:
+    if not destination.manifest.is_file():
         raise MixerError(
-            f"{siblings.manifest} is missing: nothing was converted there. Run `mixer-jax2tf convert "
+            f"{destination.manifest} is missing: nothing was converted there. Run `mixer-jax2tf convert "
             f"{destination.handle}` first, or give the --out and --version it was converted with."
         )
-    return Manifest.read(siblings.manifest), hashlib.sha256(siblings.manifest.read_bytes()).hexdigest()
+    return Manifest.read(destination.manifest), hashlib.sha256(destination.manifest.read_bytes()).hexdigest()
 
 
-def _problems(manifest: Manifest, sha256: str, report: Report | None, destination: Destination) -> Iterator[str]:
+def _problems(manifest: Manifest, sha256: str, report: Report | None, destination: ModelPaths) -> Iterator[str]:
     if (manifest.handle, manifest.version) != (destination.handle, destination.version):
         yield (
             f"its manifest is of {manifest.handle} version {manifest.version}, expected {destination.handle} version "
@@ -209,7 +207,7 @@ def _problems(manifest: Manifest, sha256: str, report: Report | None, destinatio
         )
     again = f"`mixer-jax2tf validate {destination.handle} --set full`"
     if report is None:
-        yield f"there is no {destination.version}.report.json: {again} writes it"
+        yield f"there is no {destination.report.name}: {again} writes it"
         return
     if report.manifest_sha256 != sha256:
         yield f"its report is of another manifest: the model was made anew since; {again} writes a new one"
@@ -248,23 +246,23 @@ def _names(content: bytes) -> tuple[str, ...]:
     return tuple(content.decode(errors="replace").removesuffix("\n").split("\n"))
 
 
-def _signatures(siblings: Siblings, manifest: Manifest, handle: Handle) -> dict[str, SignatureFacts]:
+def _signatures(destination: ModelPaths, manifest: Manifest, handle: Handle) -> dict[str, SignatureFacts]:
     """Return what the model's own `model.json` says; of one that says nothing, what every model has."""
     facts = _ModelFacts()
     if MODEL_JSON in manifest.files:
         try:
-            facts = _ModelFacts.model_validate_json(_read(siblings, manifest, MODEL_JSON))
+            facts = _ModelFacts.model_validate_json(_read(destination, manifest, MODEL_JSON))
         except ValidationError as error:
             raise MixerError(f"{MODEL_JSON} of the model cannot be read: {error}") from error
     plain = SignatureFacts.model_validate(SIGNATURES[SERVING_DEFAULT].facts(handle))
     return facts.signatures or {SERVING_DEFAULT: plain}
 
 
-def _read(siblings: Siblings, manifest: Manifest, name: str) -> bytes:
+def _read(destination: ModelPaths, manifest: Manifest, name: str) -> bytes:
     """Return a small file of the model, from its directory or else its archive, if it is the manifest's."""
     listed = manifest.files[name]
-    path: Path = siblings.directory / name
-    content = path.read_bytes() if path.is_file() else _from_archive(siblings.archive, name, listed.size)
+    path: Path = destination.directory / name
+    content = path.read_bytes() if path.is_file() else _from_archive(destination.archive, name, listed.size)
     if content is None or hashlib.sha256(content).hexdigest() != listed.sha256:
         raise MixerError(
             f"{path} is {'missing' if content is None else 'not the one that the manifest lists'}: convert the model "

@@ -11,11 +11,11 @@ from typing import Literal
 from export.contents import compare_contents
 from export.index import INDEX, Index
 from export.manifest import digest_files
-from export.siblings import Siblings
 from export.statement import Statement
 from models.archives import digest_archive
 from models.errors import MixerError, UsageError
 from models.files import FileHashes
+from models.paths import ModelPaths
 from models.records import Manifest, Report
 
 
@@ -75,7 +75,7 @@ def verify(path: Path, *, contents: bool = True, hashes: FileHashes | None = Non
         UsageError: the path is neither, or has no manifest beside it, so that there is nothing to check it against.
         MixerError: a file cannot be read.
     """
-    siblings = Siblings.around(path)
+    siblings = ModelPaths.around(path)
     if not siblings.manifest.is_file():
         raise UsageError(
             f"{siblings.manifest} is missing, so there is nothing to check {path} against: get it from where the model "
@@ -100,7 +100,7 @@ def verify(path: Path, *, contents: bool = True, hashes: FileHashes | None = Non
     )
 
 
-def _check_contents(path: Path, siblings: Siblings, findings: _Findings) -> Manifest | None:
+def _check_contents(path: Path, siblings: ModelPaths, findings: _Findings) -> Manifest | None:
     try:
         manifest = Manifest.read(siblings.manifest)
     except MixerError as error:
@@ -128,7 +128,7 @@ def _check_contents(path: Path, siblings: Siblings, findings: _Findings) -> Mani
     return manifest
 
 
-def _check_report(siblings: Siblings, manifest: Manifest | None, findings: _Findings) -> None:
+def _check_report(siblings: ModelPaths, manifest: Manifest | None, findings: _Findings) -> None:
     name = siblings.report.name
     if not siblings.report.is_file():
         findings.not_checked.append(f"there is no {name}, so nothing tells whether the model was proven")
@@ -155,7 +155,7 @@ def _check_report(siblings: Siblings, manifest: Manifest | None, findings: _Find
     findings.add(f"{name} says that the model of this manifest passed (inputs: {report.inputs_set})", differences)
 
 
-def _check_provenance(path: Path, siblings: Siblings, manifest: Manifest | None, findings: _Findings) -> None:
+def _check_provenance(path: Path, siblings: ModelPaths, manifest: Manifest | None, findings: _Findings) -> None:
     name = siblings.provenance.name
     if not siblings.provenance.is_file():
         findings.not_checked.append(f"there is no {name}, so nothing tells who packed it, and from what")
@@ -177,7 +177,7 @@ def _check_provenance(path: Path, siblings: Siblings, manifest: Manifest | None,
 
 
 def _contradictions(
-    path: Path, siblings: Siblings, manifest: Manifest | None, statement: Statement, findings: _Findings
+    path: Path, siblings: ModelPaths, manifest: Manifest | None, statement: Statement, findings: _Findings
 ) -> Iterator[str]:
     name = siblings.provenance.name
     there = [file for file in (siblings.manifest, siblings.report) if file.is_file()]
@@ -201,7 +201,7 @@ def _contradictions(
             yield f"{name} says {what} {said}, the manifest {meant}"
 
 
-def _check_index(path: Path, siblings: Siblings, findings: _Findings) -> None:
+def _check_index(path: Path, siblings: ModelPaths, findings: _Findings) -> None:
     """Compare with the index of the place where the model was published, if it lies there."""
     file = siblings.folder / INDEX
     if not file.is_file():

@@ -4,10 +4,10 @@ import hashlib
 import random
 
 from export.cards import write_model_cards
-from export.destination import Destination
 from export.manifest import digest_files
 from export.subject import Where
 from models.catalog import TESTING_HANDLES, select_handles
+from models.paths import ModelPaths
 from models.records import CheckpointRecord, Manifest, Report
 
 HANDLE = next(iter(TESTING_HANDLES))
@@ -23,7 +23,7 @@ def write_model(
 
     `more` are files to write besides, or in the place of those that every model gets; None as contents leaves one out.
     """
-    destination = Destination(out, handle, version)
+    destination = ModelPaths.of(out, handle, version)
     directory = destination.directory
     files = {
         "saved_model.pb": b"graph",

@@ -22,13 +22,12 @@ from store import Store
 from convert.cli.show import markdown_table
 from convert.upload import bucket
 from export.admission import Rules
-from export.destination import Destination
 from export.package import package_model
 from export.publish import publish
-from export.siblings import Siblings
 from export.stores import Mirror
 from models.catalog import DEFAULT_VERSION, HANDLES
 from models.digests import DigestTable
+from models.paths import ModelPaths
 
 RULES = Rules(DigestTable.read(), frozenset({"original", "seeded", "unknown"}), allow_dirty=True, needs_card=False)
 
@@ -60,9 +59,9 @@ def main():
     parser.add_argument("--version", type=int, default=DEFAULT_VERSION)
     parser.add_argument("--bucket", action="store_true")
     given = parser.parse_args()
-    models = [Destination(given.build, name, given.version) for name in HANDLES]
+    models = [ModelPaths.of(given.build, name, given.version) for name in HANDLES]
     models = [one for one in models if one.report.is_file()]
-    archives = [Siblings.of(one).archive for one in models]
+    archives = [one.archive for one in models]
 
     def send(place):
         return sum(publish(one, place, RULES).sent for one in models)

@@ -11,12 +11,11 @@ from command import run
 from PIL import Image
 from publishable import WHERE, tree, write_catalogued, write_report
 
-from export.destination import Destination
 from export.hugging_face_card import render_model
 from export.kaggle_card import render_variation
-from export.siblings import Siblings
 from export.subject import read_subject
 from models.catalog import HANDLES, TESTING_HANDLES
+from models.paths import ModelPaths
 from models.records import Manifest
 from validation.images import read_photograph
 
@@ -33,7 +32,7 @@ def build(tiny_build, tmp_path):
 def with_gradients(build, *names):
     """Write the reports that the full set would write, as far as cards care."""
     for name in names:
-        destination = Destination(build, name, 2)
+        destination = ModelPaths.of(build, name, 2)
         write_report(destination, Manifest.read(destination.manifest))
 
 
@@ -59,14 +58,14 @@ def test_without_gradients_the_command_says_what_to_do(build, capfd):
     assert "not all cards could be written:" in err
     assert f"{EXTRACTOR}: version 2 cannot have a card:" in err
     assert f"`mixer-jax2tf validate {EXTRACTOR} --set full` does" in err
-    assert Siblings.of(Destination(build, CLASSIFIER, 2)).card.is_file()
-    assert not Siblings.of(Destination(build, EXTRACTOR, 2)).card.exists()
+    assert ModelPaths.of(build, CLASSIFIER, 2).card.is_file()
+    assert not ModelPaths.of(build, EXTRACTOR, 2).card.exists()
 
 
 def test_a_collection_that_cannot_be_written_is_told_beside_the_cards_that_were(build, capfd):
     with_gradients(build, CLASSIFIER, EXTRACTOR)
     assert run(capfd, "card", EXTRACTOR, "--out", build, *GIVEN)[0] == 0
-    Destination(build, EXTRACTOR, 2).report.unlink()
+    ModelPaths.of(build, EXTRACTOR, 2).report.unlink()
     code, out, err = run(capfd, "card", CLASSIFIER, "--out", build, *GIVEN)
     assert (code, f"{CLASSIFIER}/2.md" in out.replace("\n", "")) == (1, True)
     assert "the collection: version 2 cannot have a card:\n  there is no 2.report.json" in err

@@ -7,10 +7,9 @@ from publishable import HANDLE, WHERE, tree, write_card, write_catalogued, write
 
 from export import cards, hub_page
 from export.cards import CardFiles, differences, faults, write_collection_cards, write_model_cards
-from export.destination import Destination
-from export.siblings import Siblings
 from export.subject import Where
 from models.errors import MixerError
+from models.paths import ModelPaths
 from models.records import Manifest
 
 OTHER = Where("another", "https://elsewhere.example")
@@ -125,7 +124,7 @@ def test_the_collection_lists_the_highest_version_with_a_page(tmp_path):
 def test_pages_of_another_publisher_are_left_out_and_told(tmp_path):
     write_card(write_catalogued(tmp_path, "mixer_b16_i1k_fe"))
     write_card(write_catalogued(tmp_path, "mixer_l16_i1k_fe"), OTHER)
-    (Destination(tmp_path, "mixer_b16_sam_fe", 2).directory.parent).mkdir()
+    (ModelPaths.of(tmp_path, "mixer_b16_sam_fe", 2).directory.parent).mkdir()
     (tmp_path / "mixer_b16_sam_fe" / "2.md").write_text("notes")
     done = write_collection_cards(tmp_path, WHERE)
     assert done.name == "the collection, 1 models"
@@ -149,13 +148,13 @@ def test_a_card_that_was_written_has_no_faults_and_no_differences(tmp_path):
     for name in ("mixer_b16_i1k_fe", "mixer_b16_i1k_classification"):
         destination = write_catalogued(tmp_path, name)
         write_card(destination)
-        assert list(faults(Siblings.of(destination), name)) == []
+        assert list(faults(destination)) == []
         assert list(differences(destination)) == []
 
 
 def test_a_missing_card_names_the_command(tmp_path):
     destination = write_model(tmp_path)
-    (fault,) = faults(Siblings.of(destination), HANDLE)
+    (fault,) = faults(destination)
     assert fault == f"there is no 2.md: `mixer-jax2tf card {HANDLE} --publisher P --assets URL` writes it"
 
 
@@ -173,7 +172,7 @@ def test_a_missing_card_names_the_command(tmp_path):
 def test_a_card_that_was_edited_is_told_with_the_line(change, said, tmp_path):
     destination = write_model(tmp_path)
     write_card(destination)
-    card = Siblings.of(destination).card
+    card = destination.card
     text = card.read_text()
     card.write_text(change(text))
     assert card.read_text() != text
@@ -195,7 +194,7 @@ def test_a_card_of_the_same_model_elsewhere_is_no_difference(tmp_path):
     destination = write_model(tmp_path)
     write_card(destination, OTHER)
     assert list(differences(destination)) == []
-    assert hub_page.where_of(Siblings.of(destination).card.read_text()) == OTHER
+    assert hub_page.where_of(destination.card.read_text()) == OTHER
 
 
 def test_the_modules_that_write_cards_are_all_here():

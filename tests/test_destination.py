@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from export import destination as module
-from export.destination import Destination, install, prepare_out, staged
+from export.destination import install, prepare_out, refuse_existing, staged
 from models.errors import MixerError, UsageError
+from models.paths import ModelPaths
 from models.records import CheckpointRecord, FileDigest, Manifest
 
 
@@ -39,7 +40,7 @@ def manifest(text):
 
 @pytest.fixture
 def destination(tmp_path):
-    return Destination(tmp_path / "build", "mixer_x", 2)
+    return ModelPaths.of(tmp_path / "build", "mixer_x", 2)
 
 
 def fill(directory, text):
@@ -246,7 +247,7 @@ def test_what_exists_is_refused_without_overwrite(destination, kind):
         target.symlink_to("nowhere")
     before = state(destination)
     with pytest.raises(UsageError, match=r"mixer_x.2 exists already: give another --version, or --overwrite"):
-        destination.refuse_existing()
+        refuse_existing(destination)
     with pytest.raises(UsageError, match=r"exists already"):
         put(destination, "new")
     assert state(destination) == before
@@ -291,7 +292,7 @@ def test_what_only_has_the_name_of_a_sibling_stays(destination):
 
 
 def test_other_versions_are_left_alone(destination):
-    other = Destination(destination.out, destination.handle, 1)
+    other = ModelPaths.of(destination.out, destination.handle, 1)
     put(other, "one")
     put(destination, "two")
     put(destination, "three", overwrite=True)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export.destination import Destination
 from export.manifest import digest_files
 from export.package import package_model
 from models.archives import extract_archive
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
+from models.paths import ModelPaths
 from models.records import Manifest
 
 FLAVOURS = ("native", "graph")
@@ -35,7 +35,7 @@ def packed(tiny_build, tmp_path_factory):
     """A folder like that of the models, with one handle packed in both flavours; for reading only."""
     out = tmp_path_factory.mktemp("packed") / "build"
     for flavour in FLAVOURS:
-        place = Destination(out, TINY.in_flavour(flavour).name, DEFAULT_VERSION)
+        place = ModelPaths.of(out, TINY.in_flavour(flavour).name, DEFAULT_VERSION)
         place.directory.parent.mkdir(parents=True)
         place.directory.symlink_to(tiny_build / place.handle / str(DEFAULT_VERSION))
         for path in (place.manifest, place.report):
@@ -85,7 +85,7 @@ def test_what_hub_keeps_is_the_model_and_it_asks_once(hub, server, packed):
     url = f"{address}/{TINY.name}/{DEFAULT_VERSION}.tar.gz"
     kept = [Path(hub.resolve(url)) for _ in range(2)]
     assert kept[0] == kept[1]
-    assert digest_files(kept[0]) == Manifest.read(Destination(packed, TINY.name, DEFAULT_VERSION).manifest).files
+    assert digest_files(kept[0]) == Manifest.read(ModelPaths.of(packed, TINY.name, DEFAULT_VERSION).manifest).files
     assert asked == [f"/{TINY.name}/{DEFAULT_VERSION}.tar.gz?tf-hub-format=compressed"]
 
 

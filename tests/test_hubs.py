@@ -16,7 +16,6 @@ from export.cards import CardFiles, write_collection_cards
 from export.hugging_face import HuggingFaceRepository
 from export.kaggle import KaggleModel
 from export.package import package_model
-from export.siblings import Siblings
 from models.digests import Digest, DigestTable
 from models.errors import MixerError, UsageError
 from models.files import hash_file
@@ -375,7 +374,7 @@ def test_the_command_publishes_at_the_stand_ins(to, kaggle, hugging_face, tmp_pa
         assert code == 0, err
         (one,) = json.loads(out)
         assert (one["handle"], one["version"], one["verdict"]) == (HANDLE, 2, verdict)
-    assert Siblings.of(destination).archive.is_file()
+    assert destination.archive.is_file()
     code, _, err = run(capfd, "publish", HANDLE, "--to", "kaggle:x", "--out", tmp_path)
     assert (code, "names no model on Kaggle" in err) == (2, True)
     assert not {"kaggle-secret", "hf_secret"} & set((out + err).split())

@@ -7,9 +7,9 @@ import pytest
 
 from convert.native import PLATFORMS
 from export import warmup
-from export.destination import Destination
 from export.manifest import describe, digest_files, find_differences, is_current
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
+from models.paths import ModelPaths
 from models.provenance import library_versions, pipeline_version
 from models.records import FileDigest, Manifest
 
@@ -26,7 +26,7 @@ def build(tiny_build, tmp_path):
 
 
 def made(build, name):
-    destination = Destination(build, name, DEFAULT_VERSION)
+    destination = ModelPaths.of(build, name, DEFAULT_VERSION)
     return destination, Manifest.read(destination.manifest)
 
 

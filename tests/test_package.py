@@ -19,14 +19,13 @@ from command import run
 from publishable import CHECKPOINT, HANDLE, WEIGHTS, tree, write_model, write_report
 
 from export import signature as signature_module
-from export.destination import Destination
 from export.package import BLOCK, _Gzip, _Hashing, package_model
-from export.siblings import Siblings
 from export.signature import signer
 from export.statement import LOCAL_BUILDER, Statement
 from models.archives import digest_archive, extract_archive
 from models.errors import MixerError, UsageError
 from models.files import Hashes, hash_file, written_whole
+from models.paths import ModelPaths
 from models.records import Manifest
 
 
@@ -75,7 +74,7 @@ def test_the_archive_tells_nothing_of_the_machine(destination):
     with tarfile.open(package_model(destination).archive) as archive:
         told = {(one.mtime, one.uid, one.gid, one.uname, one.gname, one.mode, bool(one.pax_headers)) for one in archive}
     assert told == {(0, 0, 0, "", "", 0o644, False), (0, 0, 0, "", "", 0o755, False)}
-    header = Siblings.of(destination).archive.read_bytes()[:10]
+    header = destination.archive.read_bytes()[:10]
     assert header == b"\x1f\x8b\x08\x00" + bytes(4) + b"\x00\xff"  # no name, no time, no system
 
 
@@ -85,7 +84,7 @@ def test_another_time_place_and_owner_give_the_same_bytes(destination, tmp_path)
     for path in other.rglob("*"):
         path.chmod(0o700)
         os.utime(path, (1, 1))
-    packed = [package_model(Destination(out, HANDLE, 2)) for out in (tmp_path / "build", other)]
+    packed = [package_model(ModelPaths.of(out, HANDLE, 2)) for out in (tmp_path / "build", other)]
     assert packed[0].sha256 == packed[1].sha256
     assert packed[0].provenance.read_bytes() == packed[1].provenance.read_bytes()
 
@@ -233,7 +232,7 @@ def test_a_model_under_a_foreign_name_is_not_packed(destination):
     moved = destination.out / "other"
     destination.directory.parent.rename(moved)
     with pytest.raises(MixerError, match=rf"is of {HANDLE} version 2, expected other version 2"):
-        package_model(Destination(destination.out, "other", 2))
+        package_model(ModelPaths.of(destination.out, "other", 2))
 
 
 @pytest.mark.parametrize("left", ["archive", "provenance"])
@@ -361,7 +360,7 @@ def test_the_command_packs_what_it_can_and_tells_the_rest(destination, capfd):
     code, out, err = run(capfd, "package", HANDLE, "--flavour", "both", "--out", destination.out, "--json")
     assert code == 1
     assert [(one["handle"], one["version"]) for one in json.loads(out)] == [(HANDLE, 2)]
-    assert json.loads(out)[0]["sha256"] == sha256(Siblings.of(destination).archive)
+    assert json.loads(out)[0]["sha256"] == sha256(destination.archive)
     assert f"1 of 2 handles failed.\n{HANDLE}-graph: " in err
     assert "Traceback" not in err
 

@@ -20,15 +20,14 @@ from convert import gsutil
 from convert.complaints import StoreUnreachableError
 from convert.upload import Bucket, bucket, parse_destination
 from export.admission import ORIGINS, Rules
-from export.destination import Destination
 from export.index import Index
 from export.package import package_model
 from export.publish import publish
-from export.siblings import Siblings
 from export.stores import Mirror
 from export.verify import verify
 from models.digests import Digest, DigestTable
 from models.errors import MixerError, UsageError
+from models.paths import ModelPaths
 from models.records import Manifest
 
 ROOT = Path(gsutil.__file__).parent.parent
@@ -53,7 +52,7 @@ def _made(tmp_path_factory):
 @pytest.fixture
 def destination(_made, tmp_path):
     """A packed model of one's own."""
-    return Destination(shutil.copytree(_made, tmp_path / "build"), HANDLE, 2)
+    return ModelPaths.of(shutil.copytree(_made, tmp_path / "build"), HANDLE, 2)
 
 
 @pytest.fixture
@@ -179,7 +178,7 @@ def test_nothing_is_read_more_often_than_it_must_be(tmp_path, mirror):
 
 def test_a_published_version_is_compared_though_the_archive_is_not_read(destination, mirror):
     publish(destination, mirror, RULES)
-    Siblings.of(destination).archive.write_bytes(b"damaged")
+    destination.archive.write_bytes(b"damaged")
     assert publish(destination, mirror, RULES).verdict == "published already"
     destination.report.unlink()
     with pytest.raises(MixerError, match=r"may not be published:\n  there is no 2\.report\.json"):
@@ -195,7 +194,7 @@ def test_further_versions_are_listed_beside_it(destination, mirror):
 
 
 def test_a_signature_goes_along(destination, mirror):
-    Siblings.of(destination).signature.write_text("{}")
+    destination.signature.write_text("{}")
     publish(destination, mirror, RULES)
     assert without_index(tree(mirror.root)) == expected(destination, (*NAMES, "2.provenance.json.sig"))
 
@@ -212,7 +211,7 @@ def test_a_version_must_be_above_the_published_one(destination, mirror):
 def test_what_an_unfinished_publication_left_is_kept_if_equal_and_else_in_the_way(destination, mirror, store, gs):
     place = Bucket(gs, destination.out)
     for one in (mirror, place):
-        one.put([Siblings.of(destination).archive, Siblings.of(destination).manifest], HANDLE)
+        one.put([destination.archive, destination.manifest], HANDLE)
     store.received = 0
     other = packed(destination.out.with_name("other"), seed=1)
     for one in (mirror, place):
@@ -229,11 +228,11 @@ def test_what_an_unfinished_publication_left_is_kept_if_equal_and_else_in_the_wa
             "2.md": "sent",
             "index.json": "sent",
         }
-    assert store.received < Siblings.of(destination).archive.stat().st_size
+    assert store.received < destination.archive.stat().st_size
 
 
 def test_what_was_put_there_meanwhile_is_not_overwritten(destination, mirror, store, gs):
-    manifest = Siblings.of(destination).manifest
+    manifest = destination.manifest
     for place, text in ((mirror, "was put there meanwhile"), (Bucket(gs, destination.out), "nothing was overwritten")):
         place.put([manifest], HANDLE)
         with pytest.raises(MixerError, match=text):
@@ -321,8 +320,8 @@ def test_without_a_report_nothing_leaves(destination, mirror):
 
 
 def test_without_an_archive_nothing_leaves(destination, mirror):
-    Siblings.of(destination).archive.unlink()
-    Siblings.of(destination).provenance.unlink()
+    destination.archive.unlink()
+    destination.provenance.unlink()
     assert refused(destination, mirror) == [
         f"  there is no 2.tar.gz: `mixer-jax2tf package {HANDLE}` writes it",
         f"  there is no 2.provenance.json: `mixer-jax2tf package {HANDLE}` writes it",
@@ -331,7 +330,7 @@ def test_without_an_archive_nothing_leaves(destination, mirror):
 
 def test_without_a_model_nothing_leaves(tmp_path, mirror):
     with pytest.raises(MixerError, match=r"2\.manifest\.json is missing: nothing was converted there"):
-        publish(Destination(tmp_path, HANDLE, 2), mirror, RULES)
+        publish(ModelPaths.of(tmp_path, HANDLE, 2), mirror, RULES)
 
 
 def test_a_model_that_failed_does_not_leave(destination, mirror):
@@ -342,7 +341,7 @@ def test_a_model_that_failed_does_not_leave(destination, mirror):
 
 @pytest.mark.parametrize("name", ["manifest", "report", "provenance", "archive"])
 def test_records_of_other_bytes_do_not_leave(name, destination, mirror):
-    path = getattr(Siblings.of(destination), name)
+    path = getattr(destination, name)
     content = path.read_bytes()
     path.write_bytes(content.replace(b'"native"', b'"graph"') if name != "archive" else content[:-1])
     assert any(f"2.{'tar.gz' if name == 'archive' else name}" in line for line in refused(destination, mirror))
@@ -393,14 +392,14 @@ def test_what_no_commit_names_does_not_leave_unless_told(state, text, tmp_path, 
 def test_everything_in_the_way_is_told_at_once(tmp_path, mirror):
     other = packed(tmp_path, checkpoint={"origin": "seeded"}, git_commit=None)
     other.report.unlink()
-    Siblings.of(other).archive.unlink()
-    Siblings.of(other).card.unlink()
+    other.archive.unlink()
+    other.card.unlink()
     (other.directory / WEIGHTS).write_bytes(b"")
     assert len(refused(other, mirror)) == 6
 
 
 def test_without_a_card_nothing_leaves(destination, mirror):
-    Siblings.of(destination).card.unlink()
+    destination.card.unlink()
     assert refused(destination, mirror) == [
         f"  there is no 2.md: `mixer-jax2tf card {HANDLE} --publisher P --assets URL` writes it"
     ]
@@ -424,7 +423,7 @@ def test_without_a_card_nothing_leaves(destination, mirror):
 )
 @pytest.mark.parametrize("needed", [True, False], ids=["needed", "free"])
 def test_a_card_of_other_bytes_does_not_leave(old, new, said, needed, destination, mirror):
-    card = Siblings.of(destination).card
+    card = destination.card
     text = card.read_text()
     card.write_text(text.replace(old, new))
     assert card.read_text() != text
@@ -433,7 +432,7 @@ def test_a_card_of_other_bytes_does_not_leave(old, new, said, needed, destinatio
 
 
 def test_a_card_that_is_no_text_does_not_leave(destination, mirror):
-    Siblings.of(destination).card.write_bytes(b"\xff\xfe")
+    destination.card.write_bytes(b"\xff\xfe")
     (line,) = refused(destination, mirror)
     assert "2.md cannot be read ('utf-8' codec" in line
 
@@ -459,7 +458,7 @@ def test_a_card_is_compared_where_only_the_archive_is_left(destination, mirror):
 
 
 def test_a_model_under_a_foreign_name_does_not_leave(destination, mirror):
-    moved = Destination(destination.out, "mixer_sq8_seeded_fe", 2)
+    moved = ModelPaths.of(destination.out, "mixer_sq8_seeded_fe", 2)
     destination.directory.parent.rename(moved.directory.parent)
     assert refused(moved, mirror) == [
         f"  the manifest is of {HANDLE} version 2, expected mixer_sq8_seeded_fe version 2"
@@ -473,11 +472,12 @@ import sys
 from pathlib import Path
 from convert.upload import bucket
 from export.admission import Rules
-from export.destination import Destination
+from models.paths import ModelPaths
 from export.publish import publish
 from models.digests import DigestTable
 with bucket(sys.argv[2]) as there:
-    publish(Destination(Path(sys.argv[1]), {HANDLE!r}, 2), there, Rules(DigestTable(()), origins=frozenset({{"own"}})))
+    made = ModelPaths.of(Path(sys.argv[1]), {HANDLE!r}, 2)
+    publish(made, there, Rules(DigestTable(()), origins=frozenset({{"own"}})))
 """
 
 
@@ -539,7 +539,7 @@ def finish(store, gs, destination, whole):
 @pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.whole)])
 def test_an_upload_killed_at_random_moments_is_finished_by_the_next(times, _big, store, gs):
     chance = random.Random(times)  # noqa: S311
-    destination, place, killed = Destination(_big, HANDLE, 2), gs, 0
+    destination, place, killed = ModelPaths.of(_big, HANDLE, 2), gs, 0
     whole = expected(destination)
     ways = [WAYS_TO_END[turn % 3] for turn in range(times)]
     for turn, how in enumerate(chance.sample(ways, times)):
@@ -566,7 +566,7 @@ def test_an_upload_killed_at_random_moments_is_finished_by_the_next(times, _big,
 
 def test_an_upload_that_does_not_move_is_ended(_big, store, gs, monkeypatch):
     store.faults.hold_upload_after = 4 * MIB
-    archive, seen = Siblings.of(Destination(_big, HANDLE, 2)).archive, []
+    archive, seen = ModelPaths.of(_big, HANDLE, 2).archive, []
 
     def look(*both):
         seen.append(both)

@@ -14,7 +14,6 @@ from convert.cli import main, republish_commands
 from convert.cli.republish_commands import Work, bring_up_to_date
 from convert.upload import bucket
 from export.admission import Rules
-from export.destination import Destination
 from export.index import Index
 from export.stores import Mirror
 from export.subject import Where
@@ -23,6 +22,7 @@ from models import provenance
 from models.catalog import TESTING_HANDLES
 from models.digests import Digest, DigestTable
 from models.errors import MixerError
+from models.paths import ModelPaths
 from models.records import Manifest, Report
 
 CLASSIFIER, FEATURES = TESTING_HANDLES
@@ -300,8 +300,8 @@ def test_something_of_the_users_in_the_way_is_told_before_any_work(first, tiny_s
     out, mirror = first
     for name in TESTING_HANDLES:
         age(mirror, name, pipeline="0.0.9")
-    (Destination(out, FEATURES, 3).directory).mkdir()
-    (Destination(out, FEATURES, 3).directory / "notes.txt").write_text("mine")
+    (ModelPaths.of(out, FEATURES, 3).directory).mkdir()
+    (ModelPaths.of(out, FEATURES, 3).directory / "notes.txt").write_text("mine")
     before = tree(out)
     with pytest.raises(MixerError, match=f"{FEATURES}/3 has no manifest, so .*: move it away") as error:
         bring_up_to_date(work_in(out, tiny_source), mirror)

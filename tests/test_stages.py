@@ -13,11 +13,11 @@ import export.saved_model
 from convert.checkpoint import LoadedCheckpoint
 from convert.cli import graphs, stages
 from convert.cli.frameworks import imports_passed_over
-from export.destination import Destination
 from models.catalog import SQUARE_HANDLES, TESTING_HANDLES
 from models.digests import DigestTable
 from models.errors import MixerError
 from models.params import flatten, nest
+from models.paths import ModelPaths
 from models.records import CheckpointRecord
 from validation.depth import apply_steps
 from validation.outputs import relative_distance
@@ -53,7 +53,7 @@ def material(handle, seed):
 
 
 def write(handle, seed, out):
-    destination = Destination(out, f"{handle.name}_{seed}", 1)
+    destination = ModelPaths.of(out, f"{handle.name}_{seed}", 1)
     stages.write(handle, material(handle, seed), destination, labels=None, overwrite=False)
     return destination.directory
 

@@ -9,12 +9,11 @@ from dataclasses import replace
 import pytest
 from publishable import HANDLE, WHERE, write_catalogued, write_model, write_report
 
-from export.destination import Destination
 from export.package import package_model
-from export.siblings import Siblings
 from export.subject import MODEL_JSON, SignatureFacts, Where, is_catalogued, read_subject
 from models.catalog import HANDLES, TESTING_HANDLES
 from models.errors import MixerError, UsageError
+from models.paths import ModelPaths
 from models.records import Manifest, Report
 from models.signatures import SIGNATURES, signatures_of
 
@@ -56,7 +55,7 @@ def test_platforms_are_those_that_the_report_ran_on(tmp_path):
 
 def test_a_real_report_says_what_was_run_as_it_is_read_here(tiny_build, tmp_path):
     """The note is of another package (`validation.report`), which this one may not import."""
-    report = Report.read(Destination(tiny_build, HANDLE, 2).report)
+    report = Report.read(ModelPaths.of(tiny_build, HANDLE, 2).report)
     subject = read_subject(write_model(tmp_path, platforms=("cpu", "cuda", "rocm", "tpu")), WHERE)
     assert replace(subject, report=report).platforms_run == ("cpu",)
 
@@ -88,7 +87,7 @@ def test_a_model_that_does_not_say_has_the_one_that_all_have(tmp_path):
 @pytest.mark.parametrize("name", sorted(TESTING_HANDLES))
 def test_the_signatures_of_a_real_model_are_read(name, tiny_build, tmp_path):
     """Its report is made up: the gate set has no gradients."""
-    destination = Destination(tmp_path, name, 2)
+    destination = ModelPaths.of(tmp_path, name, 2)
     shutil.copytree(tiny_build / name, destination.directory.parent)
     write_report(destination, Manifest.read(destination.manifest))
     found = read_subject(destination, WHERE)
@@ -135,7 +134,7 @@ def test_names_of_the_catalog_are_known_in_both_flavours():
 
 def test_without_a_model_there_is_no_card(tmp_path):
     with pytest.raises(MixerError, match=r"2\.manifest\.json is missing: nothing was converted there"):
-        read_subject(Destination(tmp_path, HANDLE, 2), WHERE)
+        read_subject(ModelPaths.of(tmp_path, HANDLE, 2), WHERE)
 
 
 def test_without_a_report_there_is_no_card(tmp_path):
@@ -162,7 +161,7 @@ def test_what_failed_and_what_was_made_anew_since_have_no_card(tmp_path):
 
 def test_a_model_under_a_foreign_name_has_no_card(tmp_path):
     destination = write_model(tmp_path)
-    moved = Destination(tmp_path, "mixer_sq8_seeded_fe", 2)
+    moved = ModelPaths.of(tmp_path, "mixer_sq8_seeded_fe", 2)
     destination.directory.parent.rename(moved.directory.parent)
     assert refused(moved) == [f"  its manifest is of {HANDLE} version 2, expected mixer_sq8_seeded_fe version 2"]
 
@@ -195,10 +194,10 @@ def test_a_damaged_archive_is_told(tmp_path):
     destination = write_model(tmp_path)
     package_model(destination)
     shutil.rmtree(destination.directory)
-    Siblings.of(destination).archive.write_bytes(b"no archive")
+    destination.archive.write_bytes(b"no archive")
     with pytest.raises(MixerError, match=r"2\.tar\.gz cannot be read \(ReadError"):
         read_subject(destination, WHERE)
-    with tarfile.open(Siblings.of(destination).archive, "w:gz"):
+    with tarfile.open(destination.archive, "w:gz"):
         pass
     with pytest.raises(MixerError, match="is missing: convert the model again"):
         read_subject(destination, WHERE)

@@ -14,15 +14,14 @@ import pytest
 from publishable import HANDLE, WEIGHTS, tree, write_model, write_report
 
 from convert.cli import main
-from export.destination import Destination
 from export.index import Index
 from export.package import package_model
-from export.siblings import Siblings
 from export.statement import Statement, make_statement
 from export.verify import verify
 from models.archives import MOST_BYTES, digest_archive
 from models.errors import MixerError, UsageError
 from models.files import hash_file
+from models.paths import ModelPaths
 from models.records import FileDigest, Manifest
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +40,7 @@ def packed(tmp_path_factory):
 def siblings(packed, tmp_path):
     """A packed model of one's own."""
     shutil.copytree(packed.out, tmp_path / "build")
-    return Siblings.of(Destination(tmp_path / "build", HANDLE, 2))
+    return ModelPaths.of(tmp_path / "build", HANDLE, 2)
 
 
 def flip(path, offset=20):
@@ -198,7 +197,7 @@ def test_a_report_of_other_bytes_is_noticed_by_the_provenance(siblings):
 def test_a_failing_report_is_a_fault(siblings):
     siblings.provenance.unlink()
     write_report(
-        Destination(siblings.folder.parent, HANDLE, 2), Manifest.read(siblings.manifest), problems=("outputs differ",)
+        ModelPaths.of(siblings.folder.parent, HANDLE, 2), Manifest.read(siblings.manifest), problems=("outputs differ",)
     )
     assert verify(siblings.directory).differences == ("2.report.json says that the model failed: outputs differ",)
 
@@ -330,7 +329,7 @@ def without_frameworks(*arguments):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_runs_where_there_is_neither_jax_nor_tensorflow(kind, packed):
-    ran = without_frameworks("verify", getattr(Siblings.of(packed), kind), "--json")
+    ran = without_frameworks("verify", getattr(packed, kind), "--json")
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout)["verdict"] == "same"
 

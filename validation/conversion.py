@@ -14,6 +14,7 @@ from pathlib import Path
 
 from models.catalog import DEFAULT_VERSION, Handle
 from models.files import CHUNK
+from models.paths import ModelPaths
 from models.provenance import ROOT
 from validation.benchmark import Side, Tell
 from validation.stopwatch import CommandError, Run, time_commands
@@ -196,5 +197,5 @@ def _finished(row: Way, begin: float) -> Mapping[str, float]:
     """Return the seconds after `begin` (of the clock on the wall) at which the manifest of each model was written."""
     if row.out is None:
         return {}
-    manifests = {name: row.out / name / f"{VERSION}.manifest.json" for name in row.models}
+    manifests = {name: ModelPaths.of(row.out, name, DEFAULT_VERSION).manifest for name in row.models}
     return {name: path.stat().st_mtime - begin for name, path in manifests.items() if path.exists()}

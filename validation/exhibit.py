@@ -9,6 +9,7 @@ import numpy as np
 
 from models.catalog import Handle
 from models.errors import MixerError
+from models.paths import ModelPaths
 from models.records import Manifest, Report
 
 if TYPE_CHECKING:
@@ -43,23 +44,22 @@ class Exhibit:
     @classmethod
     def read(cls, out: Path, version: int, handle: Handle) -> "Exhibit":
         """Read the records `<out>/<handle>/<version>.*`; what is wrong with them becomes a reason, never an error."""
-        place = out / handle.name
-        paths = [place / f"{version}.{name}.json" for name in ("manifest", "report")]
-        if not any(path.is_file() for path in paths):
+        paths = ModelPaths.of(out, handle.name, version)
+        if not (paths.manifest.is_file() or paths.report.is_file()):
             return cls(handle, "not made")
         manifest, report, unreadable = None, None, []
         try:
-            manifest = Manifest.read(paths[0])
+            manifest = Manifest.read(paths.manifest)
         except MixerError as error:
             unreadable.append(_first_line(error, out))
         try:
-            report = Report.read(paths[1]) if paths[1].is_file() else None
+            report = Report.read(paths.report) if paths.report.is_file() else None
         except MixerError as error:
             unreadable.append(_first_line(error, out))
-        digest = hashlib.sha256(paths[0].read_bytes()).hexdigest() if manifest else None
+        digest = hashlib.sha256(paths.manifest.read_bytes()).hexdigest() if manifest else None
         reasons = (*unreadable, *_contradictions(handle, version, manifest, report, digest))
         standing: Standing = "void" if reasons else report.verdict if report else "not checked"
-        evidence, why = _read_evidence(place / f"{version}.evidence.npz", report) if report else (None, ())
+        evidence, why = _read_evidence(paths.outputs, report) if report else (None, ())
         return cls(handle, standing, manifest, report, evidence, (*reasons, *why))
 
 

@@ -15,9 +15,10 @@ from convert.cli.graphs import Kind, tracing_ahead
 from convert.cli.outcomes import Outcome, judged
 from convert.cli.workers import run_in_processes
 from convert.room import Room
-from export.destination import Destination, prepare_out
+from export.destination import prepare_out, refuse_foreign
 from models.catalog import Handle, own_handle
 from models.errors import MixerError, UsageError
+from models.paths import ModelPaths
 from models.records import Manifest
 
 if TYPE_CHECKING:
@@ -56,10 +57,10 @@ class Batch:
     published: "Published | None" = None
     """An earlier version to compare with, of the only handle."""
 
-    def destination(self, handle: Handle) -> Destination:
+    def destination(self, handle: Handle) -> ModelPaths:
         """Return where a handle of this batch goes."""
         named = replace(handle, name=self.own.name).in_flavour(handle.flavour) if self.own else handle
-        return Destination(self.out, named.name, self.version)
+        return ModelPaths.of(self.out, named.name, self.version)
 
 
 def check_batch(batch: Batch) -> None:
@@ -78,7 +79,7 @@ def check_batch(batch: Batch) -> None:
         destination = batch.destination(handle)
         replaced = batch.overwrite or (batch.task == "convert-all" and destination.manifest.is_file())
         if replaced:
-            destination.refuse_foreign()
+            refuse_foreign(destination)
         elif os.path.lexists(destination.directory):
             taken.append(str(destination.directory))
     if taken:
@@ -242,12 +243,12 @@ def _labels(batch: Batch, handle: Handle) -> Path | None:
     return handle.labels.checked_path() if handle.labels else None
 
 
-def _same_labels(destination: Destination, labels: Path | None) -> bool:
+def _same_labels(destination: ModelPaths, labels: Path | None) -> bool:
     found = [path for path in (destination.directory / "assets").glob("*") if path.is_file()]
     return [path.read_bytes() for path in found] == ([] if labels is None else [labels.read_bytes()])
 
 
-def _is_earlier(batch: Batch, destination: Destination, material: stages.Material) -> bool:
+def _is_earlier(batch: Batch, destination: ModelPaths, material: stages.Material) -> bool:
     """Tell whether what stands there is an earlier make of this model: of the handle, or of one's own same file."""
     if not destination.manifest.is_file() or batch.own is None:
         return destination.manifest.is_file()

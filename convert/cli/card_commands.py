@@ -10,6 +10,7 @@ from convert.cli import options, show
 from convert.cli.publish_commands import chosen_names, for_each
 from models.catalog import DEFAULT_VERSION
 from models.errors import MixerError
+from models.paths import ModelPaths
 
 if TYPE_CHECKING:
     from export.cards import Written
@@ -53,11 +54,10 @@ def card(
 def write_cards(names: list[str], out: Path, version: int, where: "Where") -> tuple[list["Written"], list[str]]:
     """Write the cards of the models of these names, then of the collection; return them, and what failed and why."""
     from export.cards import write_collection_cards, write_model_cards
-    from export.destination import Destination
 
     def work(name: str, steps: show.Steps) -> "Written":
         steps.start(f"writing the cards of {name}")
-        return write_model_cards(Destination(out, name, version), where)
+        return write_model_cards(ModelPaths.of(out, name, version), where)
 
     done, problems = for_each(names, work)
     try:

@@ -12,11 +12,11 @@ import tensorflow as tf
 
 from convert.cli.graphs import Kind, graph_of
 from convert.cli.stages import Material
-from export.destination import Destination
 from export.manifest import find_differences
 from models.catalog import Handle
 from models.errors import MixerError
 from models.params import Params
+from models.paths import ModelPaths
 from models.records import ConsumerCheck, DepthStep, Manifest, PublishedComparison, Report, write_atomically
 from validation.consumption import run_consumer
 from validation.depth import apply_steps, compare_depth
@@ -51,7 +51,7 @@ class Checker:
         if inputs_set == "full":
             keep_large_blocks_apart()
 
-    def check(self, handle: Handle, destination: Destination) -> Report:
+    def check(self, handle: Handle, destination: ModelPaths) -> Report:
         """Check what stands at the destination, and write its report.
 
         Raises:
@@ -68,7 +68,7 @@ class Checker:
         ]
         extras = GATE
         if self._set == "full" and findings.comparisons:
-            Evidence.gather(findings, reference.for_head(handle.head)).write(destination.evidence)
+            Evidence.gather(findings, reference.for_head(handle.head)).write(destination.outputs)
         if findings.comparisons and (self._set == "full" or self._explains):
             extras, more = self._check_extras(handle, destination)
             problems += more
@@ -84,7 +84,7 @@ class Checker:
         write_atomically(destination.report, report.to_bytes())
         return report
 
-    def _compare_with_published(self, handle: Handle, destination: Destination) -> PublishedComparison | None:
+    def _compare_with_published(self, handle: Handle, destination: ModelPaths) -> PublishedComparison | None:
         if self._published is None:
             return None
         classes = handle.head == "classification"
@@ -100,7 +100,7 @@ class Checker:
         inputs += find_near_tie(lambda images: apply_both(checkpoint, params, images)[0], inputs)
         return compute_reference(checkpoint, self._material.path, params, inputs, inputs.names)
 
-    def _identity_problems(self, manifest: Manifest, handle: Handle, destination: Destination) -> list[str]:
+    def _identity_problems(self, manifest: Manifest, handle: Handle, destination: ModelPaths) -> list[str]:
         problems = []
         if manifest.handle != handle.name:
             problems.append(f"the manifest is of {manifest.handle}, expected {handle.name}")
@@ -115,7 +115,7 @@ class Checker:
             )
         return problems
 
-    def _check_extras(self, handle: Handle, destination: Destination) -> tuple[Extras, list[str]]:
+    def _check_extras(self, handle: Handle, destination: ModelPaths) -> tuple[Extras, list[str]]:
         extras, problems = GATE, []
         model = tf.saved_model.load(str(destination.directory))
         try:
@@ -141,7 +141,7 @@ class Checker:
             problems += [f"consumer: {one.name}: {one.detail}" for one in consumer if one.status == "failed"]
         return extras, problems
 
-    def _consume(self, handle: Handle, destination: Destination) -> tuple[ConsumerCheck, ...]:
+    def _consume(self, handle: Handle, destination: ModelPaths) -> tuple[ConsumerCheck, ...]:
         reference = self._reference
         with tempfile.TemporaryDirectory() as folder:
             inputs, expected = Path(folder, "inputs.npy"), Path(folder, "expected.npy")
@@ -178,7 +178,7 @@ class Checker:
         return Inputs(SOME_INPUTS, inputs.images[[inputs.names.index(name) for name in SOME_INPUTS]])
 
 
-def _read_manifest(destination: Destination) -> bytes:
+def _read_manifest(destination: ModelPaths) -> bytes:
     try:
         return destination.manifest.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:

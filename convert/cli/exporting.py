@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 from convert.cli import show, stages
 from convert.cli.frameworks import quiet_stderr
-from export.destination import Destination, install, staged
-from export.exported import ExportDestination, describe_export
+from export.destination import install, refuse_existing, refuse_foreign, staged
+from export.exported import describe_export
 from export.manifest import find_differences
 from models.catalog import Checkpoint, Handle, own_handle
 from models.errors import MixerError
-from models.exported import ExportComparison, ExportReport
+from models.exported import ExportComparison, ExportManifest, ExportReport
 from models.formats import Format
+from models.paths import ModelPaths
 from models.records import Manifest, write_atomically
 
 if TYPE_CHECKING:
@@ -42,14 +43,14 @@ class Exports:
         """Return the name that a handle's models have."""
         return self.own.name if self.own else handle.name
 
-    def saved_model(self, handle: Handle) -> Destination:
+    def saved_model(self, handle: Handle) -> ModelPaths:
         """Return where the SavedModel that a handle is written from stands."""
         named = replace(handle, name=self.name(handle))
-        return Destination(self.out, named.in_flavour("graph").name, self.version)
+        return ModelPaths.of(self.out, named.in_flavour("graph").name, self.version)
 
-    def destination(self, handle: Handle) -> ExportDestination:
+    def destination(self, handle: Handle) -> ModelPaths:
         """Return where a handle goes."""
-        return ExportDestination(self.out, self.format.named(self.name(handle)), self.version)
+        return ModelPaths.of(self.out, self.format.named(self.name(handle)), self.version)
 
     def how_to_convert(self, handle: Handle) -> str:
         """Return the command that makes the SavedModel."""
@@ -76,9 +77,9 @@ def check_exports(work: Exports) -> None:
     for handle in work.handles:
         destination = work.destination(handle)
         if work.overwrite:
-            destination.refuse_foreign()
+            refuse_foreign(destination, ExportManifest)
         else:
-            destination.refuse_existing()
+            refuse_existing(destination)
 
 
 def run_exports(work: Exports) -> list[ExportOutcome]:

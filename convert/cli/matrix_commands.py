@@ -14,6 +14,7 @@ from convert.cli import options, show
 from models.catalog import DEFAULT_VERSION, HANDLES, TESTING_HANDLES, Flavour, Handle, select_handles
 from models.errors import MixerError, UsageError
 from models.flavours import FLAVOURS
+from models.paths import ModelPaths
 
 if TYPE_CHECKING:
     from convert.cli.stages import Material, Source
@@ -156,7 +157,6 @@ def _make_of(
     import numpy as np
 
     from convert.cli import stages
-    from export.destination import Destination
     from validation.images import gate_inputs
     from validation.matrix import Model
     from validation.reference import apply_both
@@ -173,7 +173,7 @@ def _make_of(
         labels = handle.labels.checked_path() if handle.labels else None
         for flavour in flavours:
             made = handle.in_flavour(flavour)
-            destination = Destination(folder / "models", made.name, DEFAULT_VERSION)
+            destination = ModelPaths.of(folder / "models", made.name, DEFAULT_VERSION)
             stages.write(made, material, destination, labels=labels, overwrite=False)
             yield Model(made.name, checkpoint.architecture.name, flavour, destination.directory, inputs, expected)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from convert.cli import show
-from export.destination import Destination
 from models.catalog import Handle
 from models.errors import DifferentError, MixerError
+from models.paths import ModelPaths
 from models.records import Report, write_atomically
 from validation.tolerances import TOLERANCES
 
@@ -33,7 +33,7 @@ class Outcome:
     """What the check said; None where it was not reached."""
 
 
-def judged(handle: Handle, destination: Destination, report: Report, *, kept: bool) -> Outcome:
+def judged(handle: Handle, destination: ModelPaths, report: Report, *, kept: bool) -> Outcome:
     """Return the outcome that a report tells of."""
     shares = [share for comparison in report.comparisons for share in (comparison.top1, comparison.top5)]
     known = [share for share in shares if share is not None]

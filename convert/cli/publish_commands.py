@@ -13,6 +13,7 @@ import typer
 from convert.cli import options, show
 from models.catalog import BUCKET, DEFAULT_VERSION, GRAPH_SUFFIX, Checkpoint, Handle, select_handles
 from models.errors import DifferentError, MixerError, UsageError
+from models.paths import ModelPaths
 
 if TYPE_CHECKING:
     from export.outdated import SourceObject, Standing
@@ -53,13 +54,12 @@ def package(
     json: options.Json = False,
 ) -> None:
     """Pack proven models as .tar.gz, each with its provenance."""
-    from export.destination import Destination
     from export.package import Package, package_model, refuse_packaged
     from export.signature import signer
 
     names = chosen_names(handles or [], flavour, out, version)
     sign = None if sign_key is None else signer(sign_key)
-    destinations = {name: Destination(out, name, version) for name in names}
+    destinations = {name: ModelPaths.of(out, name, version) for name in names}
     if not overwrite:
         refuse_packaged(*destinations.values())
 
@@ -116,7 +116,6 @@ def publish(
 ) -> None:
     """Publish packed models; what is published is never overwritten."""
     from export.admission import Rules
-    from export.destination import Destination
     from models.digests import DigestTable
 
     names = chosen_names(handles or [], flavour, out, version)
@@ -125,7 +124,7 @@ def publish(
 
         def work(name: str, steps: show.Steps) -> "Publication":
             progress = steps.start(f"publishing {name}")
-            return send(Destination(out, name, version), rules=rules, dry_run=dry_run, progress=progress)
+            return send(ModelPaths.of(out, name, version), rules=rules, dry_run=dry_run, progress=progress)
 
         done, problems = for_each(names, work)
     if json:
@@ -258,7 +257,7 @@ def _is_own(name: str, flavour: options.Flavour, out: Path, version: int) -> boo
         select_handles([name])
     except UsageError:
         stems = {name, name.removesuffix(GRAPH_SUFFIX) + GRAPH_SUFFIX} if "graph" in flavour.each else {name}
-        return "/" not in name and any((out / stem / f"{version}.manifest.json").is_file() for stem in stems)
+        return "/" not in name and any(ModelPaths.of(out, stem, version).manifest.is_file() for stem in stems)
     return False
 
 

@@ -12,9 +12,9 @@ import typer
 
 from convert.cli import options, show
 from convert.cli.publish_commands import AllowDirty, SignKey, for_each, look_at_published, opened_store, raise_problems
-from export.destination import Destination
 from models.catalog import BUCKET, Checkpoint, Handle, select_handles
 from models.errors import MixerError, UsageError
+from models.paths import ModelPaths
 
 if TYPE_CHECKING:
     from convert.cli.batch import Batch
@@ -210,7 +210,7 @@ def free_number(standing: "Standing", store: "Store", out: Path) -> int:
     if highest is None:
         return standing.next
     mine = {name: files[name] for name, number in left.items() if number == highest}
-    folder = Destination(out, standing.handle, highest).directory.parent
+    folder = ModelPaths.of(out, standing.handle, highest).folder
     return highest if _same(mine, folder) else highest + 1
 
 
@@ -232,7 +232,7 @@ def _batches(work: Work, numbers: dict[str, int]) -> Iterator["Batch"]:
     from convert.cli.batch import Batch, check_batch
     from convert.cli.stages import Source
 
-    places = [Destination(work.out, name, number) for name, number in numbers.items()]
+    places = [ModelPaths.of(work.out, name, number) for name, number in numbers.items()]
     foreign = [str(one.directory) for one in places if os.path.lexists(one.directory) and not one.manifest.is_file()]
     if foreign:
         raise UsageError(
@@ -270,7 +270,7 @@ def _publish(work: Work, store: "Store", name: str, number: int, steps: show.Ste
     from export.package import package_model
     from export.publish import publish
 
-    destination = Destination(work.out, name, number)
+    destination = ModelPaths.of(work.out, name, number)
     if work.where is not None:
         write_model_cards(destination, work.where)
     package_model(destination, overwrite=True, sign=work.sign, progress=steps.start(f"packing {name}"))

@@ -8,11 +8,12 @@ from convert.checkpoint import LoadedCheckpoint, load_checkpoint
 from convert.cli.graphs import Kind, graph_of
 from convert.fetch import fetch, file_url
 from convert.room import Room
-from export.destination import Destination, install, staged
+from export.destination import install, refuse_existing, staged
 from models.catalog import Checkpoint, Handle, own_handle
 from models.digests import DigestTable
 from models.errors import MixerError
 from models.params import flatten
+from models.paths import ModelPaths
 from models.records import CheckpointRecord, Manifest, Report
 
 Progress = Callable[[int, int], None]
@@ -139,7 +140,7 @@ def describe(handle: Handle, material: Material, version: int, directory: Path |
 def write(
     handle: Handle,
     material: Material,
-    destination: Destination,
+    destination: ModelPaths,
     *,
     labels: Path | None,
     overwrite: bool,
@@ -148,7 +149,7 @@ def write(
     from export.extras import write_extras
 
     if not overwrite:
-        destination.refuse_existing()
+        refuse_existing(destination)
     with staged(destination) as stage:
         graph = graph_of(Kind.of(handle, labels))
         graph.write(flatten(material.loaded.for_head(handle.head)), stage, labels=labels)
@@ -158,7 +159,7 @@ def write(
     return manifest
 
 
-def find_current(handle: Handle, material: Material, destination: Destination) -> Report | None:
+def find_current(handle: Handle, material: Material, destination: ModelPaths) -> Report | None:
     """Return the passing report of what stands at the destination, if all of it is what would be made now."""
     from export.manifest import is_current
     from validation import report as reports

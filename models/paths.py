@@ -1,29 +1,29 @@
-"""The files that belong to one version of a model, in one folder: where it is made, and where it is published."""
+"""The files of one version of a model in one folder: where it is made, and where it is published."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
-from export.destination import Destination
 from models.errors import UsageError
 
 ARCHIVE_SUFFIX = ".tar.gz"
 
 
 @dataclass(frozen=True)
-class Siblings:
-    """The paths of what stands beside, or in place of, a SavedModel's directory `<folder>/<stem>`."""
+class ModelPaths:
+    """The paths of a model's directory `<folder>/<stem>` and of the files beside it."""
 
     folder: Path
     stem: str
     """The version, unless somebody renamed the files."""
 
     @classmethod
-    def of(cls, destination: Destination) -> "Siblings":
-        """Return those of a model that is made here."""
-        return cls(destination.directory.parent, destination.directory.name)
+    def of(cls, out: Path, handle: str, version: int) -> Self:
+        """Return those of a version of a handle (or of an export, by its own name) below `out`."""
+        return cls(out / handle, str(version))
 
     @classmethod
-    def around(cls, path: Path) -> "Siblings":
+    def around(cls, path: Path) -> Self:
         """Return those of a SavedModel, given as its directory or its archive.
 
         Raises:
@@ -38,39 +38,59 @@ class Siblings:
         raise UsageError(f"{path} {'is neither' if path.exists() else 'does not exist'}: {expected}.")
 
     @property
+    def out(self) -> Path:
+        """The directory of all handles."""
+        return self.folder.parent
+
+    @property
+    def handle(self) -> str:
+        """The handle, by the name of its folder."""
+        return self.folder.name
+
+    @property
+    def version(self) -> int:
+        """The version; of renamed files there is none (ValueError)."""
+        return int(self.stem)
+
+    @property
     def directory(self) -> Path:
-        """The SavedModel."""
-        return self._named("")
+        """The SavedModel, or the exported files."""
+        return self._beside("")
 
     @property
     def archive(self) -> Path:
         """The SavedModel, packed."""
-        return self._named(ARCHIVE_SUFFIX)
+        return self._beside(ARCHIVE_SUFFIX)
 
     @property
     def manifest(self) -> Path:
         """What it is."""
-        return self._named(".manifest.json")
+        return self._beside(".manifest.json")
 
     @property
     def report(self) -> Path:
         """Whether it is right."""
-        return self._named(".report.json")
+        return self._beside(".report.json")
+
+    @property
+    def outputs(self) -> Path:
+        """The outputs that the report was made from, where the full set was run."""
+        return self._beside(".evidence.npz")
 
     @property
     def provenance(self) -> Path:
         """What binds archive, manifest and report."""
-        return self._named(".provenance.json")
+        return self._beside(".provenance.json")
 
     @property
     def signature(self) -> Path:
         """Who says so, where somebody does."""
-        return self._named(".provenance.json.sig")
+        return self._beside(".provenance.json.sig")
 
     @property
     def card(self) -> Path:
         """What people read of it, where it was written."""
-        return self._named(".md")
+        return self._beside(".md")
 
-    def _named(self, suffix: str) -> Path:
+    def _beside(self, suffix: str) -> Path:
         return self.folder / f"{self.stem}{suffix}"
