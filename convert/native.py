@@ -19,9 +19,6 @@ from models.signatures import OUTPUT, TOKEN_FEATURES
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 """Where the artifact may run; without the list, only on the platform that made it."""
 
-CALLING_CONVENTION = 9
-"""Of `jax.export`: the highest that TensorFlow up to 2.19 knows (10 needs 2.20)."""
-
 Apply = Callable[[Mapping[str, Any], jax.Array], Any]
 """An apply function in JAX, of nested parameters and images; gives an array, or any tree of arrays."""
 
@@ -63,9 +60,8 @@ def mixer_apply(architecture: Architecture, num_classes: int | None) -> Apply:
 def to_tensorflow(apply: Apply, *, gradient: bool = True) -> TensorFlowFunction:
     """Return an apply function for TensorFlow, with JAX's gradient where that is wanted.
 
-    Sets JAX's export calling convention for the whole process, as jax2tf traces gradients only when they are saved.
+    jax2tf traces it when it is called, and its gradient when it is saved.
     """
-    jax.config.update("jax_export_calling_convention_version", CALLING_CONVENTION)  # type: ignore[no-untyped-call]
     function: TensorFlowFunction = jax2tf.convert(
         apply,
         polymorphic_shapes=(None, "(batch, ...)"),

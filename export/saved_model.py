@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from export.canonical import rewrite_saved_model
 from export.entries import checked, decoded, scaled
+from export.settings import fixed_settings
 from export.variables import Layout, read_layout, shared, write_variables
 from models.params import flatten, nest
 from models.signatures import OUTPUT, SERVING_DEFAULT, SIGNATURES
@@ -102,10 +103,11 @@ def trace(function: Function, shapes: Shapes, *, image_size: int, labels: Path |
         LoweringError: what the function exports to would not run everywhere.
         OSError: there is no room for temporary files.
     """
-    model, signatures = _reusable_model(function, shapes, image_size=image_size, labels=labels)
-    with tempfile.TemporaryDirectory() as folder, _tensors_by_identity(), _collector_at_rest():
-        _save(model, signatures, Path(folder))
-        return Graph((Path(folder) / "saved_model.pb").read_bytes(), read_layout(Path(folder), shapes))
+    with fixed_settings():
+        model, signatures = _reusable_model(function, shapes, image_size=image_size, labels=labels)
+        with tempfile.TemporaryDirectory() as folder, _tensors_by_identity(), _collector_at_rest():
+            _save(model, signatures, Path(folder))
+            return Graph((Path(folder) / "saved_model.pb").read_bytes(), read_layout(Path(folder), shapes))
 
 
 def _save(model: tf.train.Checkpoint, signatures: Mapping[str, Any], directory: Path) -> None:

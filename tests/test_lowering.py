@@ -16,11 +16,12 @@ from jax import export
 from jax.experimental import jax2tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from convert.native import CALLING_CONVENTION, PLATFORMS
+from convert.native import PLATFORMS
 from export import saved_model as saved_model_module
 from export.canonical import rewrite_saved_model
 from export.lowering import LoweringError, lower_artifact
 from export.saved_model import write_saved_model
+from export.settings import CALLING_CONVENTION
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +42,6 @@ runs_unlowered = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
     """A small function as a SavedModel, converted as `convert.native` does and not lowered."""
-    jax.config.update("jax_export_calling_convention_version", CALLING_CONVENTION)
     function = jax2tf.convert(
         lambda params, images: jnp.tanh(images.reshape(images.shape[0], -1) @ params["kernel"] + params["bias"]),
         polymorphic_shapes=(None, "(batch, ...)"),

@@ -69,7 +69,7 @@ def make_report(
         tolerances=TOLERANCES,
         problems=problems,
         verdict="failed" if problems else "passed",
-        libraries=library_versions(),
+        libraries=_libraries(),
         validator_sha256=sources_sha256(*VALIDATOR_PACKAGES),
     )
 
@@ -81,10 +81,18 @@ def _not_checked(manifest: Manifest, inputs_set: Literal["gate", "full"]) -> tup
     return tuple(said)
 
 
+def _libraries() -> dict[str, str]:
+    """Return what a check computes with: the libraries' versions, and what JAX computes on."""
+    import jax  # by those who read reports it is not needed
+
+    device = jax.devices()[0]
+    return library_versions() | {"platform": device.platform if device.platform == "cpu" else device.device_kind}
+
+
 def is_current(report: Report, manifest_bytes: bytes) -> bool:
     """Tell whether a report is about this manifest and by today's check, in these library versions."""
     return (
         report.manifest_sha256 == hashlib.sha256(manifest_bytes).hexdigest()
         and report.validator_sha256 == sources_sha256(*VALIDATOR_PACKAGES)
-        and report.libraries == library_versions()
+        and report.libraries == _libraries()
     )

@@ -124,7 +124,7 @@ def run_batch(batch: Batch) -> list[Outcome]:
         if batch.jobs > 1 and len(by_checkpoint) > 1:
             found = run_in_processes(batch, [tuple(handles) for handles in by_checkpoint.values()], finish)
             return [outcome for name in by_checkpoint for outcome in found[name]]
-        import_frameworks()
+        import_frameworks(any_platform=batch.task == "validate")
         from validation.memory import trim
 
         outcomes: list[Outcome] = []

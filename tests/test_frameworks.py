@@ -1,0 +1,72 @@
+"""Importing the frameworks: what the environment sets for them changes no byte, or is refused in words."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from models.catalog import TESTING_HANDLES
+from models.records import Report
+
+EXTRACTOR = next(handle.name for handle in TESTING_HANDLES.values() if handle.head == "fe")
+MADE = (EXTRACTOR, f"{EXTRACTOR}-graph")
+SET = {
+    "JAX_ENABLE_X64": "1", "JAX_DISABLE_JIT": "1", "JAX_DEFAULT_MATMUL_PRECISION": "highest", "JAX_PLATFORMS": "cuda",
+    "JAX_PLATFORM_NAME": "gpu", "JAX_ERROR_CHECKING_BEHAVIOR_NAN": "raise", "JAX_NO_TRACING": "1",
+    "JAX_EXPORT_CALLING_CONVENTION_VERSION": "nonsense", "EAGER_CONSTANT_FOLDING": "1", "FLAX_PROFILE": "nonsense",
+    "XLA_FLAGS": "--nonsense", "TF_XLA_FLAGS": "--nonsense", "TF2_BEHAVIOR": "0",
+    "TF_FUNCTION_JIT_COMPILE_DEFAULT": "1",
+    "KERAS_BACKEND": "nonsense", "TF_USE_LEGACY_KERAS": "1", "MPLBACKEND": "nonsense", "PYTHONHASHSEED": "1",
+    "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python", "LC_ALL": "C",
+}  # fmt: skip
+CONVERT_AND_DRAW = """
+import contextlib, sys
+from convert.cli import main
+with contextlib.suppress(SystemExit):
+    main(sys.argv[1:])
+from validation.svg import drawing
+with drawing(10, 10):
+    pass
+"""
+
+
+def process(*words, **variables):
+    """Run Python with these variables in its environment, and return what came of it."""
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)
+
+
+def test_conversion_writes_the_same_bytes_whatever_the_environment_sets(tiny_source, tiny_build, tmp_path):
+    words = ("convert", EXTRACTOR, "--source", tiny_source, "--out", tmp_path, "--flavour", "both", "--debug")
+    ran = process("-c", CONVERT_AND_DRAW, *words, **SET)
+    assert ran.returncode == 0, ran.stderr
+    assert "not heeded: JAX_ENABLE_X64=1" in ran.stderr
+    for name in MADE:
+        files = [path for path in (tiny_build / name / "2").rglob("*") if path.is_file()]
+        assert len(files) > 4
+        for path in files:
+            assert (tmp_path / path.relative_to(tiny_build)).read_bytes() == path.read_bytes(), path
+
+
+def test_the_report_says_what_jax_computed_on(tiny_build):
+    assert Report.read(tiny_build / EXTRACTOR / "2.report.json").libraries["platform"] == "cpu"
+
+
+@pytest.mark.parametrize("platforms", ["cuda", "nonsense"])
+def test_validate_refuses_a_platform_that_jax_has_not(platforms, tiny_source, tiny_build):
+    words = ("-m", "convert", "validate", EXTRACTOR, "--source", tiny_source, "--out", tiny_build)
+    ran = process(*words, JAX_PLATFORMS=platforms)
+    assert ran.returncode == 2, ran.stderr
+    last = ran.stderr.splitlines()[-1]
+    assert last.startswith(f"mixer-jax2tf: JAX cannot compute on JAX_PLATFORMS={platforms}")
+    assert last.endswith("Unset it to compute on the CPU.")
+
+
+def test_protocol_buffers_in_pure_python_are_refused(tiny_source, tmp_path):
+    begin = "import google.protobuf.descriptor; from convert.cli import main; main()"
+    words = ("-c", begin, "convert", EXTRACTOR, "--source", tiny_source, "--out", tmp_path)
+    ran = process(*words, PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION="python")
+    assert ran.returncode == 2, ran.stderr
+    assert "mixer-jax2tf: Protocol Buffers run in their pure Python implementation" in ran.stderr
+    assert not list(tmp_path.rglob("saved_model.pb"))
