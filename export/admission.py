@@ -12,6 +12,8 @@ from models.errors import MixerError
 from models.files import FileHashes, Hashes
 from models.paths import ModelPaths
 from models.records import Manifest
+from models.report import ZERO_HEAD, Report
+from models.tolerances import TOLERANCES
 
 ORIGINS = frozenset({"original"})
 """What is published under a handle of the catalog."""
@@ -69,6 +71,7 @@ def admit_records(
     problems = [
         *_missing(destination),
         *_differences(destination, hashes, contents=contents),
+        *_report_problems(destination),
         *_identity_problems(manifest, destination),
         *_origin_problems(manifest, destination.handle, rules),
         *_place_problems(manifest),
@@ -97,6 +100,19 @@ def _differences(destination: ModelPaths, hashes: FileHashes | None, *, contents
     """Return what verifying the archive tells; of a model that was not packed, the directory."""
     path = destination.archive if destination.archive.is_file() else destination.directory
     return verify(path, contents=contents, hashes=hashes).differences if path.exists() else ()
+
+
+def _report_problems(destination: ModelPaths) -> Iterator[str]:
+    """Yield what of a report only publishing minds: a limit of before, a head under which nothing can be told."""
+    try:
+        report = Report.read(destination.report)
+    except MixerError:  # said already
+        return
+    again = f"`mixer-jax2tf validate {destination.handle} --set full`"
+    for found in [one for one in report.contradictions(TOLERANCES) if one not in {*report.contradictions()}]:
+        yield f"its report is not by today's limits: {found}; {again} writes a new one"
+    if report.zero_head and is_catalogued(destination.handle):
+        yield f"{ZERO_HEAD}; that is no model to publish under a handle of the catalog"
 
 
 def _identity_problems(manifest: Manifest, destination: ModelPaths) -> Iterator[str]:

@@ -8,7 +8,7 @@ from export.subject import Subject
 from models.catalog import BUCKET
 from models.citations import ACCURACIES
 from models.paths import ModelPaths
-from models.records import Report
+from models.report import ZERO_HEAD, Report
 
 
 def _figure(value: float | None) -> str:
@@ -22,27 +22,21 @@ def _limit(report: Report, name: str) -> str:
 
 def fine_tuning(subject: Subject) -> Markdown:
     """Return whether the model can be fine-tuned, as the report found."""
-    gradients, report = subject.report.gradients, subject.report
+    report = subject.report
     verdict = (
         "Yes: every variable has the gradient that it has in JAX."
         if subject.fine_tunable
         else "No: not every variable has the gradient that it has in JAX, or a step with them does something else."
     )
-    rows = []
-    if gradients is not None:
-        rows = [
-            (
-                f"gradients of {gradients.compared} variables, the largest difference from JAX's",
-                _figure(gradients.worst_relative),
-                _limit(report, "gradient_relative"),
-            ),
-            (
-                "outputs after one step of SGD, the largest difference from JAX's",
-                _figure(gradients.step_relative),
-                _limit(report, "step_relative"),
-            ),
-        ]
-    missing = f"Without a gradient: {', '.join(gradients.missing)}." if gradients and gradients.missing else ""
+    rows = [
+        (f"{what}, the largest difference from JAX's", _figure(report.figure(name)), _limit(report, name))
+        for name, what in (
+            ("gradient_relative", "gradients of every variable and of the images"),
+            ("step_relative", "outputs after one step of SGD"),
+        )
+        if any(report.find(name))
+    ]
+    missing = " ".join(f"{problem}." for check in report.find("gradients_missing") for problem in check.problems)
     measured = table(("what was measured", "#figure", "#limit"), rows) if rows else ""
     how = fill(
         "In tf_keras: {layer}. In Keras 3, of the unpacked model: {other}.",
@@ -56,31 +50,37 @@ def parity(subject: Subject) -> Markdown:
     """Return how far the model is from the original in JAX, with the limits and the report that says so."""
     report = subject.report
     said = fill(
-        "The SavedModel was read back from disk and held against the Flax model on the same parameters, and both "
-        "against the network written a second time in NumPy, in float64. Verdict: **{verdict}**. All figures are those "
+        "The SavedModel was read back from disk and compared with the Flax model on the same parameters, and both "
+        "with the network written a second time in NumPy, in float64. Verdict: **{verdict}**. All figures are those "
         "of {name} (sha256 {sha256}); the reasons for the limits are in it.",
         verdict=report.verdict,
         name=code(ModelPaths.of(Path(), report.handle, report.version).report.name),
         sha256=code(subject.report_sha256),
     )
-    notes = ["A difference of outputs is the largest one over the standard deviation of the image's outputs."]
+    notes = ["A difference of outputs is the largest one over the scale of the image's outputs (their spread)."]
+    if report.zero_head:
+        notes.append(
+            f"{ZERO_HEAD}. So the outputs prove nothing; the figures are those of a probing head in its place."
+        )
     columns = ("what was measured", "#figure", "#limit")
     return section("Is it the same model?", said, table(columns, _parity_rows(report)), bullets(*notes))
 
 
 def _parity_rows(report: Report) -> Iterator[tuple[str, str, str]]:
     limit = _limit(report, "max_relative")
-    images = {name for comparison in report.comparisons for name in comparison.inputs}
-    yield f"outputs against JAX's, {len(images)} images, worst", _figure(report.worst_relative), limit
-    distances = [comparison.oracle for comparison in report.comparisons if comparison.oracle is not None]
-    saved_model, jax = (max((getattr(one, side) for one in distances), default=None) for side in ("saved_model", "jax"))
-    yield "outputs against float64, worst", _figure(saved_model), ""
-    yield "JAX's own outputs against float64, worst", _figure(jax), _limit(report, "jax_oracle_relative")
-    shares = [share for one in report.comparisons for share in (one.top1, one.top5) if share is not None]
-    if shares:
-        yield "images with the same first class, and with the same first five", f"{min(shares):.0%}", "100%"
-    different = len(report.variables.different)
-    yield f"variables that differ from the checkpoint, of {report.variables.compared}", str(different), "0"
+    what = f"outputs, {len(report.images)} images, and those of a probing head, from JAX's, the largest difference"
+    if not any(check.on.startswith("probing head") for check in report.find("max_relative")):
+        what = f"outputs, {len(report.images)} images, from JAX's, the largest difference"
+    yield what, _figure(report.figure("max_relative")), limit
+    yield "outputs from float64's, the largest", _figure(report.figure("saved_model_oracle_relative")), ""
+    jax = _figure(report.figure("jax_oracle_relative"))
+    yield "JAX's own outputs from float64's, the largest", jax, _limit(report, "jax_oracle_relative")
+    apart = [report.figure(name) for name in ("top1_disagreement", "top5_disagreement")]
+    known = [one for one in apart if one is not None]
+    if known:
+        yield "images with the same first class, and with the same first five", f"{1 - max(known):.0%}", "100%"
+    for check in report.find("variables"):
+        yield f"variables that differ, {check.detail}", f"{check.measured or 0:.0f}", "0"
 
 
 def accuracy(subject: Subject) -> Markdown:

@@ -39,8 +39,8 @@ def collection_sections(members: Sequence[Subject]) -> Iterator[Markdown]:
     yield section(
         "Models",
         table(_COLUMNS, map(_row, members)),
-        "The difference is the largest one of an output from JAX's, over the standard deviation of the image's "
-        "outputs; the limit is the report's.",
+        "The difference is the largest one of an output from JAX's, over the scale of the image's outputs; "
+        "the limit is the report's.",
     )
     yield _accuracy(members)
     yield _changes()
@@ -64,7 +64,7 @@ def _warning(origin: str, members: Sequence[Subject]) -> Markdown:
 def _row(member: Subject) -> tuple[str, ...]:
     handle, manifest, report = member.handle, member.manifest, member.report
     training, flavour = handle.checkpoint.training, FLAVOURS[manifest.flavour]
-    worst, tolerance = report.worst_relative, report.tolerances.get("max_relative")
+    worst, tolerance = report.figure("max_relative"), report.tolerances.get("max_relative")
     return (
         link(manifest.handle, member.page),
         str(manifest.version),

@@ -22,7 +22,9 @@ from export.statement import make_statement
 from models.errors import MixerError, UsageError
 from models.files import written_whole
 from models.paths import ModelPaths
-from models.records import FileDigest, Manifest, Report, write_atomically
+from models.records import FileDigest, Manifest, write_atomically
+from models.report import Report
+from models.tolerances import TOLERANCES
 
 COMPRESSION = 1
 """Of ISA-L's levels, as fast as hashing and no worse than zlib's first: trained weights hardly shrink at any."""
@@ -129,6 +131,9 @@ def _proven(destination: ModelPaths) -> tuple[Manifest, dict[str, str]]:
         )
     if report.verdict != "passed":
         raise MixerError(f"{destination.report} says that it {report.verdict}: {'; '.join(report.problems)}.")
+    found = list(report.contradictions(TOLERANCES))
+    if found:
+        raise MixerError(f"{destination.report} does not hold what it says: {'; '.join(found)}. {again} first.")
     digest = hashlib.sha256(destination.report.read_bytes()).hexdigest()
     return manifest, {destination.manifest.name: sha256, destination.report.name: digest}
 

@@ -20,8 +20,10 @@ from models.catalog import (
 )
 from models.errors import MixerError, UsageError
 from models.paths import ModelPaths
-from models.records import Manifest, Report
+from models.records import Manifest
+from models.report import Report
 from models.signatures import SERVING_DEFAULT, SIGNATURES
+from models.tolerances import TOLERANCES
 
 PUBLISHER = re.compile(r"[a-z\d-]+")
 """What TensorFlow Hub takes for a publisher's name."""
@@ -213,6 +215,8 @@ def _problems(manifest: Manifest, sha256: str, report: Report | None, destinatio
         yield f"its report is of another manifest: the model was made anew since; {again} writes a new one"
     if report.verdict != "passed":
         yield f"its report says that the model failed: {'; '.join(report.problems)}"
+    for found in report.contradictions(TOLERANCES):
+        yield f"its report does not hold what it says ({found}); {again} writes a new one"
     if report.fine_tunable is None:
         yield (
             f"its report (inputs: {report.inputs_set}) tried no gradients, so nothing tells whether it can be "

@@ -4,6 +4,7 @@
 same (`SaveV2`, https://www.tensorflow.org/api_docs/python/tf/raw_ops/SaveV2).
 """
 
+import shutil
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,26 @@ def write_variables(arrays: Mapping[str, NDArray[np.float32]], layout: Layout, d
         OSError: it cannot be written, the disk is full.
     """
     values = {key: layout.others[key] if name is None else arrays[name] for key, name in layout.names.items()}
+    _save(values, directory)
+
+
+def copy_with_variables(saved_model: Path, directory: Path, changed: Mapping[str, NDArray[np.float32]]) -> None:
+    """Copy a SavedModel into a new directory, with other values for some of its variables, by their names.
+
+    Raises:
+        OSError: it cannot be written, the disk is full.
+    """
+    shutil.copytree(saved_model, directory, ignore=shutil.ignore_patterns("variables.*"))
+    reader = tf.train.load_checkpoint(str(saved_model / PREFIX))
+    graph = TrackableObjectGraph.FromString(reader.get_tensor(OBJECTS))
+    found = {one.checkpoint_key: one.full_name for node in graph.nodes for one in node.attributes}
+    values = {
+        key: changed.get(found.get(key, ""), reader.get_tensor(key)) for key in reader.get_variable_to_shape_map()
+    }
+    _save({key: values[key] for key in sorted(values)}, directory)
+
+
+def _save(values: Mapping[str, Any], directory: Path) -> None:
     (directory / PREFIX).parent.mkdir(exist_ok=True)
     try:
         tf.raw_ops.SaveV2(

@@ -16,7 +16,8 @@ from models.archives import digest_archive
 from models.errors import MixerError, UsageError
 from models.files import FileHashes
 from models.paths import ModelPaths
-from models.records import Manifest, Report
+from models.records import Manifest
+from models.report import Report
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,7 @@ def _check_report(siblings: ModelPaths, manifest: Manifest | None, findings: _Fi
             )
     if report.verdict != "passed":
         differences.append(f"{name} says that the model failed: {'; '.join(report.problems)}")
+    differences += [f"{name} contradicts itself: {found}" for found in report.contradictions()]
     findings.add(f"{name} says that the model of this manifest passed (inputs: {report.inputs_set})", differences)
 
 

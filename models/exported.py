@@ -1,9 +1,8 @@
 """The records that stand beside a model in a format beyond TensorFlow: its manifest and its report."""
 
-from typing import Literal
-
-from models.formats import FormatName, Weights
-from models.records import Manifest, Record, Tolerance
+from models.formats import FORMATS, FormatName
+from models.records import Manifest
+from models.report import Verdict
 
 
 class ExportManifest(Manifest):
@@ -14,47 +13,19 @@ class ExportManifest(Manifest):
     """Of the manifest of the SavedModel that it was written from."""
 
 
-class ExportComparison(Record):
-    """One file in its own runtime against the float64 oracle, on one batch.
+class ExportReport(Verdict):
+    """The verdict on a model in a format beyond TensorFlow.
 
-    The figures are those of `models.records.Comparison`, with the oracle in the place of JAX.
+    Each file is run in its own runtime and compared with the float64 oracle; the names of its checks begin with how its
+    weights are stored: `float16 max_relative`.
     """
 
-    file: str
-    weights: Weights
-    batch: int
-    inputs: tuple[str, ...]
-    max_abs: float
-    max_relative: float
-    max_ulp: float
-    cosine_distance: float
-    top1: float | None
-    top5: float | None
-    """Shares of images whose first class, or set of first five, agrees; None for features."""
-    top1_but_ties: float | None
-    """The same of the first class where logits that differ by less than the tolerance `tie` count as equal."""
-
-
-class ExportReport(Record):
-    """The verdict on a model in a format beyond TensorFlow, and the figures behind it."""
-
-    schema_version: Literal[1] = 1
-    handle: str
-    version: int
     format: FormatName
-    origin: Literal["original", "seeded", "unknown", "own"]
-    manifest_sha256: str
-    inputs_sha256: str
     sizes: dict[str, int]
     """Bytes of each file of the model, by name."""
-    comparisons: tuple[ExportComparison, ...]
-    tolerances: dict[Weights, dict[str, Tolerance]]
-    not_checked: tuple[str, ...]
-    """What this report says nothing of."""
-    problems: tuple[str, ...]
-    """Empty if and only if the verdict is `passed`."""
-    verdict: Literal["passed", "failed"]
-    libraries: dict[str, str]
-    """Those of the format included."""
-    validator_sha256: str
-    """Of the sources that decide the verdict (`models`, `validation`)."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the checks without which nothing is proven."""
+        weights = dict.fromkeys(FORMATS[self.format].models.values())
+        return ("files", "interface", *(f"{one} max_relative" for one in weights))

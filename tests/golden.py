@@ -23,9 +23,9 @@ from convert.seeded import write_seeded
 from models.catalog import HANDLES, SQUARE_HANDLES, TESTING_HANDLES, Checkpoint, Handle
 from models.digests import DigestTable
 from models.records import write_atomically
+from models.tolerances import TOLERANCES
 from validation.images import Inputs, full_inputs
 from validation.oracle import run_oracle
-from validation.tolerances import TOLERANCES
 
 FILE = Path(__file__).with_name("golden.json")
 IMAGES = ("noise", "blank", "binary noise", "checkerboard")

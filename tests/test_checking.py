@@ -18,9 +18,9 @@ from export.saved_model import write_saved_model
 from models.catalog import TESTING_HANDLES
 from models.params import flatten, nest
 from models.records import Report
+from models.tolerances import TOLERANCES
 from validation.evidence import Evidence
 from validation.images import full_inputs
-from validation.tolerances import TOLERANCES
 
 CLASSIFIER, EXTRACTOR = TESTING_HANDLES
 CHECKPOINT = TESTING_HANDLES[CLASSIFIER].checkpoint

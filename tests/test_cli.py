@@ -28,7 +28,7 @@ from models.catalog import BUCKET, HANDLES, TESTING_HANDLES
 from models.digests import Digest, DigestTable
 from models.provenance import sources_sha256
 from models.records import Manifest, Report
-from validation.tolerances import TOLERANCES
+from models.tolerances import TOLERANCES
 
 CLASSIFIER, EXTRACTOR = TESTING_HANDLES
 CHECKPOINT = TESTING_HANDLES[CLASSIFIER].checkpoint

@@ -19,10 +19,10 @@ from export.saved_model import write_saved_model
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
 from models.records import Report
 from models.signatures import signatures_of
+from models.tolerances import TOLERANCES
 from validation import consumer
 from validation.consumer import LIMIT
 from validation.consumption import LARGE, run_consumer
-from validation.tolerances import TOLERANCES
 
 FILE = Path(consumer.__file__)
 SIZE = 32

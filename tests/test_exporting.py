@@ -18,7 +18,7 @@ from models import formats
 from models.catalog import HANDLES, TESTING_HANDLES
 from models.exported import ExportManifest, ExportReport
 from models.formats import FORMATS
-from validation.tolerances import EXPORT_TOLERANCES
+from models.tolerances import EXPORT_TOLERANCES
 
 CLASSIFIER, EXTRACTOR = TESTING_HANDLES
 CHECKPOINT = TESTING_HANDLES[CLASSIFIER].checkpoint

@@ -16,9 +16,9 @@ from export.formats import write_format
 from export.saved_model import write_saved_model
 from models.catalog import TESTING_HANDLES
 from models.formats import FORMATS
+from models.tolerances import EXPORT_TOLERANCES, TOLERANCES
 from validation.exports import PLAN, Truth, check_export, judge_export
 from validation.runtimes import open_model
-from validation.tolerances import EXPORT_TOLERANCES, TOLERANCES
 
 CLASSIFIER, EXTRACTOR = TESTING_HANDLES.values()
 CHECKPOINT = CLASSIFIER.checkpoint

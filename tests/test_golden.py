@@ -14,8 +14,8 @@ from convert.seeded import seeded_arrays, write_seeded
 from models.catalog import CHECKPOINTS, HANDLES
 from models.mixer import MlpMixer
 from models.params import nest
+from models.tolerances import TOLERANCES
 from validation.reference import apply_both
-from validation.tolerances import TOLERANCES
 
 GOLDEN = golden.read()
 TINY = {handle.checkpoint.name: handle.checkpoint for handle in golden.TINY_HANDLES.values()}

@@ -9,10 +9,10 @@ from mutations import Bench
 
 from export.saved_model import write_saved_model
 from models.catalog import TESTING_HANDLES
+from models.tolerances import TOLERANCES
 from validation.gradients import check_gradients, judge_gradients
 from validation.images import gate_inputs
 from validation.memory import release
-from validation.tolerances import TOLERANCES
 
 HANDLE, FEATURES = TESTING_HANDLES.values()
 SIZE = HANDLE.checkpoint.architecture.image_size

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from models.records import OracleDistances
+from models.tolerances import TOLERANCES
 from validation.outputs import Expected, compare_outputs, judge, relative_distance
-from validation.tolerances import TOLERANCES
 
 LIMIT = TOLERANCES["max_relative"].limit
 EXCESS = TOLERANCES["oracle_excess_ulp"].limit

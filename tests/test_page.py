@@ -28,9 +28,9 @@ from models.records import (
     Report,
     VariablesCheck,
 )
+from models.tolerances import TOLERANCES
 from validation.markup import NOTHING
 from validation.page import TEMPLATE, write_page
-from validation.tolerances import TOLERANCES
 
 VERSION = 2
 HANDLE = HANDLES["mixer_b32_sam_classification"]

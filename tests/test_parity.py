@@ -27,10 +27,10 @@ from convert.seeded import write_seeded
 from export.canonical import rewrite_saved_model
 from models.catalog import TESTING_HANDLES, Handle
 from models.params import flatten, nest
+from models.tolerances import TOLERANCES
 from validation.images import full_inputs
 from validation.oracle import trace_oracle
 from validation.parity import GATE_ORACLE, GATE_PLAN, check_parity, full_plan
-from validation.tolerances import TOLERANCES
 
 HANDLE, FEATURES = TESTING_HANDLES.values()
 GRAPHS = (HANDLE.in_flavour("graph"), FEATURES.in_flavour("graph"))

@@ -11,8 +11,8 @@ from PIL import Image
 
 from convert.cli import main
 from models.catalog import TESTING_HANDLES
+from models.tolerances import TOLERANCES
 from validation.images import read_photograph
-from validation.tolerances import TOLERANCES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

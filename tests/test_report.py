@@ -16,11 +16,11 @@ from models.records import (
     Report,
     VariablesCheck,
 )
+from models.tolerances import TOLERANCES
 from validation import report as report_module
 from validation.images import gate_inputs
 from validation.parity import Findings
 from validation.report import VALIDATOR_PACKAGES, Extras, is_current, make_report
-from validation.tolerances import TOLERANCES
 
 INPUTS = gate_inputs(32)
 COMPARISON = Comparison(

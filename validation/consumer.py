@@ -1,10 +1,12 @@
 """Call a Mixer's SavedModel in every way its users do, in a process where importing JAX or Flax is an error.
 
-    python consumer.py DIRECTORY [--inputs inputs.npy] [--expected expected.npy] [--limit 5e-5] [--json result.json]
+    python consumer.py DIRECTORY [--inputs IN.npy] [--expected OUT.npy] [--scale S.npy] [--limit 5e-5] [--json FILE]
 
-A single file for any TensorFlow environment: standard library, NumPy, Python 3.8. Every way in is held against
-`serving_default` image by image and, with `--expected`, against those outputs. A check has `passed`, has `failed`, or
-is `absent` (not installed); a bad input is `refused` or `accepted`, as it should be. Exit status: 1 if any failed.
+A single file for any TensorFlow environment: standard library, NumPy, Python 3.8. Every way in is compared with
+`serving_default` image by image and, with `--expected`, with those outputs. Differences are measured by the scale of
+an image's outputs: `--scale`, else their standard deviation, or the largest output of all images if that is larger. A
+check has `passed`, has `failed`, or is `absent` (not installed); a bad input is `refused` or `accepted`, as it should
+be. Exit status: 1 if any failed.
 """
 
 from __future__ import annotations
@@ -28,11 +30,11 @@ from typing import Any, Callable, NamedTuple, Sequence  # noqa: UP035 (Python 3.
 import numpy as np
 
 BLOCKED = ("jax", "jaxlib", "flax")
-LIMIT = 5e-5  # of the largest difference over the standard deviation of the image's outputs, as in the parity check
+LIMIT = 5e-5  # of the largest difference over the scale of the image's outputs, as in the parity check
 
 
 class Outcome(NamedTuple):
-    """What a check found; `worst` is the largest difference over the spread of the image's outputs."""
+    """What a check found; `worst` is the largest difference over the scale of the image's outputs."""
 
     detail: str
     worst: float | None = None
@@ -48,12 +50,11 @@ class Blocker:
             raise ImportError(f"{name} is blocked: the model must run without it", name=name)
 
 
-def _distance(outputs: object, expected: np.ndarray[Any, Any]) -> float:
+def _distance(outputs: object, expected: np.ndarray[Any, Any], scale: Any) -> float:  # noqa: ANN401
     found, wanted = np.asarray(outputs, np.float64), np.asarray(expected, np.float64)
     if found.shape != wanted.shape or not np.isfinite(found).all():
         raise AssertionError(f"outputs of shape {found.shape}, expected finite ones of {wanted.shape}")
-    spread = np.maximum(wanted.std(axis=1), np.finfo(np.float64).tiny)
-    return float(np.max(np.abs(found - wanted).max(axis=1) / spread, initial=0))
+    return float(np.max(np.abs(found - wanted).max(axis=1) / scale, initial=0))
 
 
 def _judged(right: bool, detail: str, worst: float | None = None) -> Outcome:
@@ -82,6 +83,7 @@ class Subject(argparse.Namespace):
     """The options, the model on trial and what it is shown: images `[n, height, width, 3]`, float32."""
 
     spent: list[Any] = []  # noqa: RUF012 (of the only subject of the process)
+    scale: Any = None
 
     def open(self) -> Outcome:
         """Load the model, see from its signature what it takes, make noise unless there are images, and serve them."""
@@ -94,6 +96,9 @@ class Subject(argparse.Namespace):
         reference = np.concatenate([self.serve(self.tf.constant(image[None])) for image in self.images])
         self.sides = [side for side in (reference, self.expected) if side is not None]
         self.outputs = reference.shape[1]
+        if self.scale is None:
+            self.scale = np.maximum(reference.std(axis=1, dtype=np.float64), np.abs(reference).max())
+        self.scale = np.maximum(self.scale, np.finfo(np.float64).tiny)
         return Outcome(f"{self.entry} takes {self.input} {shape}; {len(self.images)} images served one by one")
 
     def serve(self, images: object, entry: str | None = None) -> np.ndarray[Any, Any]:
@@ -107,7 +112,7 @@ class Subject(argparse.Namespace):
         """Return how far outputs for batches of 1, 2 and 3 or more are from the reference and the expected ones."""
         batches = [np.arange(count) % len(self.images) for count in (1, 2, max(3, len(self.images)))]
         found = [(rows, call(self.tf.constant(self.images[rows]))) for rows in batches]
-        return max(_distance(outputs, side[rows]) for rows, outputs in found for side in self.sides)
+        return max(_distance(outputs, side[rows], self.scale[rows]) for rows, outputs in found for side in self.sides)
 
     def given(self, dtype: Any) -> tuple[Any, Any]:  # noqa: ANN401
         """Return two inputs of that type, and the same as images."""
@@ -132,7 +137,8 @@ class Subject(argparse.Namespace):
             (spec,) = self.model.signatures[name].structured_input_signature[1].values()
             given, images = self.given(spec.dtype)
             found = self.serve(given, name)  # of each token, or of each image
-            worst[name] = _distance(found.mean(axis=1) if found.ndim == 3 else found, self.serve(images))
+            found = found.mean(axis=1) if found.ndim == 3 else found
+            worst[name] = _distance(found, self.serve(images), self.scale.max())  # of images with no scale of their own
         furthest, names = max(worst, key=lambda name: worst[name]), ", ".join(sorted(worst))
         far = worst[furthest] > self.limit
         return Outcome(f"{furthest} is the furthest off of {names}" if far else names, worst[furthest])
@@ -176,8 +182,8 @@ class Subject(argparse.Namespace):
         rate = 1e-4 * tf.linalg.global_norm(variables) / tf.linalg.global_norm(gradients)  # far more than rounding
         for index, variable in enumerate(variables):
             variable.assign_sub(rate * gradients[index])
-        moved = _distance(model(images), before)
-        detail = f"{len(variables)}, none None; a step of SGD moved the outputs by {moved:.1e} of their spread"
+        moved = _distance(model(images), before, self.scale[: len(images)])
+        detail = f"{len(variables)}, none None; a step of SGD moved the outputs by {moved:.1e} of their scale"
         return _judged(moved > self.limit, detail)
 
     def _saved_again(self) -> float:
@@ -224,7 +230,9 @@ class Subject(argparse.Namespace):
             if done.returncode:
                 raise AssertionError(f"exit status {done.returncode}: {done.stderr.strip()[-200:]}")
             (found,) = Path(folder, "out").glob("*.npy")
-            return Outcome(f"wrote {found.name}", max(_distance(np.load(str(found)), side) for side in self.sides))
+            return Outcome(
+                f"wrote {found.name}", max(_distance(np.load(str(found)), side, self.scale) for side in self.sides)
+            )
 
     def _bad_input(self, *, bad: tuple[Callable[[Any], Any], str, bool], way: str) -> Outcome:
         make, words, may_pass = bad
@@ -245,7 +253,7 @@ class Subject(argparse.Namespace):
         status = "accepted" if np.isnan(outputs[broken]).all() else "failed"
         expected = outputs[:0] if broken.all() else self.serve(self.tf.constant(numbers[~broken]))
         detail = f"outputs {outputs.shape}; NaN went in for {broken.sum()} images, the others as from float32"
-        return Outcome(detail, _distance(outputs[~broken], expected), status)
+        return Outcome(detail, _distance(outputs[~broken], expected, self.scale[: len(broken)][~broken]), status)
 
 
 CHECKS: dict[str, Callable[[Subject], Outcome | float]] = {
@@ -316,11 +324,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("directory", type=os.path.abspath, help="the SavedModel")
     parser.add_argument("--inputs", help=".npy, float32 [n, height, width, 3]; default: noise")
     parser.add_argument("--expected", help=".npy, [n, outputs]; default: only compare the ways with each other")
-    parser.add_argument("--limit", type=float, default=LIMIT, help="default: %(default)s of the spread")
+    parser.add_argument("--scale", help=".npy, [n]: what an image's differences are measured by; default: see above")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="default: %(default)s of the scale")
     parser.add_argument("--json", default=os.devnull, help="where to write the result, anew after each check")
     on = parser.parse_args(arguments, namespace=Subject())
     try:
-        on.inputs, on.expected = (path and np.load(path) for path in (on.inputs, on.expected))
+        on.inputs, on.expected, on.scale = (path and np.load(path) for path in (on.inputs, on.expected, on.scale))
         Path(on.directory, "saved_model.pb").open("rb").close()
         on.tf = _tensorflow()
     except (OSError, ValueError, ImportError) as error:

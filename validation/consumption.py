@@ -9,7 +9,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from models.report import Check
+from models.tolerances import TOLERANCES
 from validation.consumer import LIMIT, Outcome
+from validation.images import Inputs
+from validation.outputs import Expected
 
 FILE = Path(__file__).with_name("consumer.py").resolve()
 
@@ -18,14 +24,14 @@ LARGE = 8 << 20
 
 
 def run_consumer(
-    directory: Path, *, inputs: Path | None = None, expected: Path | None = None, limit: float = LIMIT,
-    python: str = sys.executable, timeout: float = 1800.0,
+    directory: Path, *, inputs: Path | None = None, expected: Path | None = None, scale: Path | None = None,
+    limit: float = LIMIT, python: str = sys.executable, timeout: float = 1800.0,
 ) -> dict[str, Any]:  # fmt: skip
     """Run this file by itself, with nothing of the project to import, and return what it writes with `--json`.
 
-    `inputs` and `expected` are `.npy` files, `timeout` is in seconds. A crash or a timeout is a failed check.
+    `inputs`, `expected` and `scale` are `.npy` files, `timeout` is in seconds. A crash or a timeout is a failed check.
     """
-    given = {"--inputs": inputs, "--expected": expected}
+    given = {"--inputs": inputs, "--expected": expected, "--scale": scale}
     options = [f"--limit={limit}", *(f"{name}={path.resolve()}" for name, path in given.items() if path is not None)]
     with tempfile.TemporaryDirectory() as folder:
         command = [python, "-I", str(FILE), str(directory.resolve()), *options, "--json=result"]
@@ -36,3 +42,27 @@ def run_consumer(
             outcome = Outcome(f"no result: {Path(folder, 'errors').read_text()[-300:]}", status="failed")
             return {"checks": [{"name": "start", **outcome._asdict()}]}
         return dict(json.loads(Path(folder, "result").read_text()))
+
+
+def check_consumer(directory: Path, inputs: Inputs, expected: Expected) -> tuple[Check, ...]:
+    """Run it on these images, and return a check for each thing that it does."""
+    with tempfile.TemporaryDirectory() as folder:
+        images, outputs, scale = (Path(folder, f"{name}.npy") for name in ("inputs", "expected", "scale"))
+        np.save(images, inputs.images)
+        np.save(outputs, expected.jax)
+        np.save(scale, expected.scale.of)
+        result = run_consumer(directory, inputs=images, expected=outputs, scale=scale)
+    return tuple(_check(Outcome(one["detail"], one["worst"], one["status"]), one["name"]) for one in result["checks"])
+
+
+def _check(outcome: Outcome, name: str) -> Check:
+    failed = outcome.status == "failed"
+    return Check(
+        name="consumer",
+        on=name,
+        measured=outcome.worst,
+        limit=None if outcome.worst is None else TOLERANCES["consumer"].limit,
+        power=0 if outcome.status == "absent" else None,  # not tried
+        problems=(f"consumer: {name}: {outcome.detail}",) if failed else (),
+        detail=f"{outcome.status}: {outcome.detail}",
+    )

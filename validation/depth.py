@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.catalog import Architecture
 from models.mixer import MixerBlock, MlpMixer
-from models.records import DepthStep
+from models.report import DepthStep
 
 
 def apply_steps(

@@ -10,7 +10,8 @@ import numpy as np
 from models.catalog import Handle
 from models.errors import MixerError
 from models.paths import ModelPaths
-from models.records import Manifest, Report
+from models.records import Manifest
+from models.report import Report
 
 if TYPE_CHECKING:
     from validation.evidence import Evidence
@@ -64,7 +65,7 @@ class Exhibit:
 
 
 def _first_line(error: MixerError, out: Path) -> str:
-    return f"{str(error).splitlines()[0].replace(f'{out}/', '')}. Run `mixer-jax2tf convert-all` to make it anew."
+    return f"{str(error).splitlines()[0].replace(f'{out}/', '')} Run `mixer-jax2tf convert-all` to make it again."
 
 
 def _contradictions(
@@ -78,6 +79,7 @@ def _contradictions(
             reasons.append(f"the {name} is of {found}, expected {expected}.")
     if manifest and report and report.manifest_sha256 != digest:
         reasons.append("the report is of another manifest: the model was made anew since. Run `mixer-jax2tf validate`.")
+    reasons += [f"the report contradicts itself: {reason}." for reason in (report.contradictions() if report else ())]
     return reasons
 
 
@@ -101,12 +103,14 @@ def _fits(evidence: "Evidence", report: Report) -> bool:
     """Say whether the outputs can be those that the report was made from."""
     from validation.outputs import relative_distance
 
-    known = {name for comparison in report.comparisons for name in comparison.inputs}
     shape = evidence.jax.shape
     if {evidence.saved_model.shape, evidence.oracle.shape, (len(evidence.names), *shape[1:])} != {shape}:
         return False
-    if len(shape) != 2 or not evidence.jax.size or not set(evidence.names) <= known:
+    if len(shape) != 2 or not evidence.jax.size or evidence.scale.shape != shape[:1]:
+        return False
+    if not set(evidence.names) <= set(report.images):
         return False
     with np.errstate(invalid="ignore"):
-        found = relative_distance(evidence.saved_model, evidence.jax)
-    return report.worst_relative is not None and found <= report.worst_relative * SLACK
+        found = relative_distance(evidence.saved_model, evidence.jax, evidence.scale)
+    # Of the comparisons without power too: the pictures are of these outputs.
+    return any(found <= check.measured * SLACK for check in report.find("max_relative") if check.measured is not None)

@@ -1,22 +1,26 @@
 """The check of a model in a format beyond TensorFlow: in its own runtime, against the float64 oracle."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.catalog import Handle
-from models.exported import ExportComparison, ExportManifest, ExportReport
+from models.exported import ExportManifest, ExportReport
 from models.formats import FORMATS, INPUT_NAME, OUTPUT_NAME, Format, FormatName, Weights
 from models.provenance import library_versions, sources_sha256
+from models.report import Check
+from models.tolerances import EXPORT_TOLERANCES, export_tolerances
 from validation.images import Images, Inputs, gate_inputs
-from validation.oracle import OracleOutputs, Values, run_oracle
+from validation.oracle import OracleOutputs, run_oracle
 from validation.outputs import measure
-from validation.report import VALIDATOR_PACKAGES
+from validation.probe import ProbingHead
+from validation.report import VALIDATOR_PACKAGES, find_powerless
 from validation.runtimes import RunnableModel, open_model
-from validation.tolerances import EXPORT_TOLERANCES
+from validation.scale import Scale, Values, measure_scale
 
 PLAN = (("noise", "blank", "chelsea.png", "coffee.png"), ("blank",), ("coffee.png",))
 """Images that go through a model at once: so the size of the batch is found to be free."""
@@ -26,34 +30,55 @@ NOT_CHECKED = ("accelerators: run on the CPU only", "gradients: the formats are 
 
 @dataclass(frozen=True)
 class Truth:
-    """The images of the gate set, and what the oracle makes of them with a checkpoint."""
+    """The images of the gate set, and what the oracle makes of them with a checkpoint.
+
+    Attributes:
+        inputs: the images.
+        outputs: the oracle's.
+        head: `kernel` and `bias` of the checkpoint's head.
+        is_probe: whether the head is a probing one in place of the checkpoint's.
+    """
 
     inputs: Inputs
     outputs: OracleOutputs
+    head: Mapping[str, NDArray[np.float32]]
+    is_probe: bool = False
 
     @classmethod
     def of(cls, checkpoint: Path, image_size: int) -> "Truth":
         """Run the oracle on a checkpoint's file."""
         inputs = gate_inputs(image_size)
-        return cls(inputs, run_oracle(checkpoint, inputs.images))
+        with np.load(checkpoint, allow_pickle=False) as arrays:
+            head = {name: arrays[f"head/{name}"] for name in ("kernel", "bias")}
+        return cls(inputs, run_oracle(checkpoint, inputs.images), head)
 
-    def choose(self, handle: Handle, names: Sequence[str]) -> tuple[Images, Values]:
-        """Return the images of these names and what a model with the handle's head should give."""
+    @property
+    def zero_head(self) -> bool:
+        """Whether the head's kernel is zero throughout."""
+        return not np.any(self.head["kernel"])
+
+    def scale(self, handle: Handle) -> Scale:
+        """Return what differences of outputs with the handle's head are measured by, an entry an image."""
+        features = self.outputs.features
+        if handle.head == "fe":
+            return measure_scale(features, features, None)
+        return measure_scale(self.outputs.logits, features, self.head)
+
+    def probing(self) -> "Truth":
+        """Return what comes out with a probing head."""
+        head = ProbingHead.of(*self.head["kernel"].shape).heads[0]
+        outputs = replace(self.outputs, logits=ProbingHead((head,)).outputs(self.outputs.features))
+        return replace(self, outputs=outputs, head=head, is_probe=True)
+
+    def choose(self, handle: Handle, names: Sequence[str]) -> tuple[Images, Values, Scale]:
+        """Return images by name, what a model with the handle's head should give, and the scale of that."""
         indices = [self.inputs.names.index(name) for name in names]
         outputs = self.outputs.logits if handle.head == "classification" else self.outputs.features
-        return self.inputs.images[indices], outputs[indices]
+        return self.inputs.images[indices], outputs[indices], self.scale(handle)[indices]
 
 
-@dataclass(frozen=True)
-class ExportFindings:
-    """What the check of one exported model measured, and what of it is wrong."""
-
-    comparisons: tuple[ExportComparison, ...]
-    problems: tuple[str, ...]
-
-
-def check_export(name: FormatName, directory: Path, handle: Handle, truth: Truth) -> ExportFindings:
-    """Run each model file of a directory in the runtime of its format, and hold it against the oracle.
+def check_export(name: FormatName, directory: Path, handle: Handle, truth: Truth) -> tuple[Check, ...]:
+    """Run each model file of a directory in the runtime of its format, and compare it with the oracle.
 
     Args:
         name: of the format.
@@ -61,37 +86,33 @@ def check_export(name: FormatName, directory: Path, handle: Handle, truth: Truth
         handle: what they should be.
         truth: the images and what should come out.
     """
-    comparisons: list[ExportComparison] = []
-    problems: list[str] = []
+    checks: list[Check] = []
     for file, weights in FORMATS[name].models.items():
         try:
             model = open_model(name, directory / file)
-            problems += _interface_problems(file, model, handle)
-            comparisons += [_compare(model, file, weights, handle, truth, names) for names in PLAN]
+            checks.append(Check(name="interface", on=file, problems=tuple(_interface_problems(file, model, handle))))
+            for names in PLAN:
+                checks += _compare(model, file, weights, handle, truth, names)
         except Exception as error:  # what a runtime says is of its own types
-            problems.append(f"{file}: does not run: {type(error).__name__}: {str(error).strip()}")
-    problems += [problem for comparison in comparisons for problem in judge_export(comparison)]
-    return ExportFindings(tuple(comparisons), tuple(problems))
+            said = f"{file}: does not run: {type(error).__name__}: {str(error).strip()}"
+            checks.append(Check(name="running", on=file, problems=(said,)))
+    return tuple(checks)
 
 
 def _compare(
     model: RunnableModel, file: str, weights: Weights, handle: Handle, truth: Truth, names: tuple[str, ...]
-) -> ExportComparison:
-    images, expected = truth.choose(handle, names)
+) -> Iterator[Check]:
+    images, expected, scale = truth.choose(handle, names)
     found = np.asarray(model.run(images))
     if found.shape != expected.shape:
         raise ValueError(f"outputs of shape {found.shape}, expected {expected.shape}")
-    classes = handle.head == "classification"
-    distances = measure(found, expected, classes=classes, tie=0.0)
-    tolerant = measure(found, expected, classes=classes, tie=EXPORT_TOLERANCES[weights]["tie"].limit)
-    return ExportComparison(
-        file=file,
-        weights=weights,
-        batch=len(found),
-        inputs=names,
-        **asdict(distances),
-        top1_but_ties=tolerant.top1,
-    )
+    limits = EXPORT_TOLERANCES[weights]
+    # A probing head has no classes to rank.
+    classes = handle.head == "classification" and not truth.is_probe
+    distances = measure(found, expected, scale, classes=classes, tie=limits["tie"].limit)
+    how = "probing head, " if truth.is_probe else ""
+    on = f"{file}, {how}{', '.join(names)} (batch {len(found)})"
+    yield from distances.checks(on, limits, prefix=f"{weights} ")
 
 
 def _interface_problems(file: str, model: RunnableModel, handle: Handle) -> Iterator[str]:
@@ -103,32 +124,21 @@ def _interface_problems(file: str, model: RunnableModel, handle: Handle) -> Iter
             yield f"{file} {verb} {found}, expected {expected}"
 
 
-def judge_export(comparison: ExportComparison) -> Iterator[str]:
-    """Yield what of a comparison is over its limit."""
-    where = f"{comparison.file} on {', '.join(comparison.inputs)} (batch {comparison.batch})"
-    tolerances = EXPORT_TOLERANCES[comparison.weights]
-    for name in ("max_relative", "max_ulp", "cosine_distance"):
-        found = getattr(comparison, name)
-        if name in tolerances and not found <= tolerances[name].limit:
-            yield f"{where}: {name} {found:.3g} is over {tolerances[name].limit:.3g}"
-    if comparison.top1_but_ties is not None and comparison.top1_but_ties < 1:
-        yield f"{where}: the first class agrees on {comparison.top1_but_ties:.0%} of the images, expected all"
-
-
 def make_export_report(
-    manifest_bytes: bytes, findings: ExportFindings, truth: Truth, *, other_problems: Sequence[str] = ()
+    manifest_bytes: bytes, checks: Sequence[Check], truth: Truth, *, other_problems: Sequence[str] = ()
 ) -> ExportReport:
-    """Return the report of these findings on the model that the manifest (its bytes on disk) describes.
+    """Return the report of these checks on the model that the manifest (its bytes on disk) describes.
 
     Args:
-        manifest_bytes: the manifest as it stands on disk.
-        findings: what the check measured.
+        manifest_bytes: the manifest as it is on disk.
+        checks: what was measured.
         truth: what it was measured against.
         other_problems: what else is wrong, for instance files that differ from the manifest.
     """
     manifest = ExportManifest.model_validate_json(manifest_bytes)
     kind: Format = FORMATS[manifest.format]
-    problems = (*other_problems, *findings.problems)
+    whole = (Check(name="files", on="against the manifest", problems=tuple(other_problems)), *checks)
+    whole += tuple(find_powerless(checks))
     return ExportReport(
         handle=manifest.handle,
         version=manifest.version,
@@ -137,11 +147,11 @@ def make_export_report(
         manifest_sha256=hashlib.sha256(manifest_bytes).hexdigest(),
         inputs_sha256=truth.inputs.sha256,
         sizes={name: manifest.files[name].size for name in (*kind.models, *kind.companions)},
-        comparisons=findings.comparisons,
-        tolerances={weights: EXPORT_TOLERANCES[weights] for weights in kind.models.values()},
+        checks=whole,
+        zero_head=truth.zero_head and manifest.head == "classification",
+        tolerances=export_tolerances(dict.fromkeys(kind.models.values())),
         not_checked=NOT_CHECKED,
-        problems=problems,
-        verdict="failed" if problems else "passed",
+        verdict="failed" if any(check.problems for check in whole) else "passed",
         libraries=library_versions() | kind.versions(),
         validator_sha256=sources_sha256(*VALIDATOR_PACKAGES),
     )

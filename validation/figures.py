@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.records import DepthStep
+from models.report import DepthStep
 from validation.markup import Markup, element, figure_of
 from validation.svg import PENS, drawing, to_markup
 

@@ -1,6 +1,7 @@
 """Gradients: TensorFlow's, through the SavedModel, against JAX's; then one SGD step in both."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -12,10 +13,12 @@ from numpy.typing import NDArray
 
 from models.catalog import Handle
 from models.mixer import MlpMixer
-from models.records import GradientCheck
+from models.report import Check
+from models.tolerances import TOLERANCES
 from validation.images import Images, Inputs
-from validation.outputs import Outputs, relative_distance
-from validation.tolerances import TOLERANCES
+from validation.outputs import Outputs, limited, relative_distance
+from validation.probe import ProbingHead, assign
+from validation.scale import measure_scale
 
 STEP = 0.05
 """Share of the loss that a step would take away if the loss were linear."""
@@ -30,17 +33,106 @@ is zero.
 Array = NDArray[np.float32]
 
 
-def check_gradients(model: Any, handle: Handle, params: Mapping[str, Any], inputs: Inputs) -> GradientCheck:  # noqa: ANN401
+@dataclass(frozen=True)
+class GradientCheck:
+    """Gradients of a fixed loss, TensorFlow against JAX, and one SGD step with them.
+
+    Attributes:
+        inputs: names of the images.
+        compared: number of variables.
+        expected: how many there should be.
+        missing: variables without a gradient.
+        worst_variable: the one whose gradient is furthest off.
+        worst_relative: largest difference of its gradient over the gradient's largest value (where that is rounding,
+            over the largest value of all gradients).
+        input_relative: the same for the gradient by the images.
+        step_change: how far one step moves the outputs, over their scale.
+        step_relative: SavedModel against JAX after the step, over the outputs' scale before it.
+        power: of the outputs that the gradients are of.
+    """
+
+    inputs: tuple[str, ...]
+    compared: int
+    expected: int
+    missing: tuple[str, ...]
+    worst_variable: str | None
+    worst_relative: float
+    input_relative: float
+    step_change: float
+    step_relative: float
+    power: float
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """Every figure with its limit and what is wrong with it."""
+        limit, count = TOLERANCES["gradient_relative"].limit, len(self.missing)
+        step, images = TOLERANCES["step_relative"].limit, ", ".join(self.inputs)
+        gradients = tuple(
+            limited(
+                "gradient_relative",
+                on,
+                found,
+                limit,
+                power=self.power,
+                problem=f"gradient by {what} is {found:.3g} off, allowed {limit:.3g}",
+            )
+            for on, what, found in (
+                (
+                    f"{self.worst_variable}, the worst of {self.compared} variables",
+                    self.worst_variable,
+                    self.worst_relative,
+                ),
+                (f"the images {images}", "the images", self.input_relative),
+            )
+        )
+        missing = (f"no gradient for {count} variables: {', '.join(self.missing[:5])}",) * bool(count)
+        if self.compared != self.expected:
+            missing += (f"{self.compared} gradients compared, expected {self.expected}",)
+        moved = self.step_change > step
+        still = () if moved else (f"an SGD step moves the outputs by {self.step_change:.3g} only: nothing was trained",)
+        after = limited(
+            "step_relative", f"outputs after an SGD step, {images}", self.step_relative, step,
+            power=self.power if moved else 0.0,
+            problem=f"outputs after an SGD step are {self.step_relative:.3g} off, allowed {step:.3g}",
+        )  # fmt: skip
+        detail = f"the step moves the outputs by {self.step_change:.3g} of their scale"
+        return (
+            Check(
+                name="gradients_missing", on=f"{self.expected} variables", measured=float(count),
+                limit=TOLERANCES["gradients_missing"].limit, problems=missing,
+                detail=f"missing: {', '.join(self.missing)}" if count else "",
+            ),
+            *gradients,
+            after.model_copy(update={"problems": (*after.problems, *still), "detail": detail}),
+        )  # fmt: skip
+
+
+def check_gradients(
+    model: Any,  # noqa: ANN401
+    handle: Handle,
+    params: Mapping[str, Any],
+    inputs: Inputs,
+    features: Outputs,
+) -> GradientCheck:
     """Compare the gradients of half the mean square of the outputs, by every variable and by the images.
 
-    Changes the variables of `model`, a restored SavedModel, by one SGD step: load it anew for anything else.
+    A classifier's head gives way to a probing one, so that gradients reach every variable whatever the head. Changes
+    the variables of `model`, a restored SavedModel, by one SGD step: load it anew for anything else.
 
     Args:
         model: as `tf.saved_model.load` gives it.
         handle: what it is.
         params: its parameters, nested.
         inputs: the images; two are enough.
+        features: JAX's features of them, `[n, hidden_dim]`.
     """
+    if handle.num_classes is None:
+        scale = measure_scale(features, features, None)
+    else:
+        head = ProbingHead.of(features.shape[1], handle.num_classes).heads[0]
+        assign(model, head, group="head")
+        params = {**params, "head": head}
+        scale = measure_scale(ProbingHead((head,)).outputs(features), features, head)
     found, found_by_images, before = _tensorflow_gradients(model, inputs.images)
     differentiate, apply = _compiled(handle)
     loss, (tree, expected_by_images) = differentiate(params, inputs.images)
@@ -62,12 +154,14 @@ def check_gradients(model: Any, handle: Handle, params: Mapping[str, Any], input
     return GradientCheck(
         inputs=inputs.names,
         compared=len(distances),
+        expected=len(handle.arrays),
         missing=missing,
         worst_variable=worst,
         worst_relative=distances[worst] if worst else float("inf"),
         input_relative=_distance(found_by_images.numpy(), np.asarray(expected_by_images), 0.0),
-        step_change=relative_distance(after, before),
-        step_relative=relative_distance(model(tf.constant(inputs.images)).numpy(), after),
+        step_change=relative_distance(after, before, scale.of),
+        step_relative=relative_distance(model(tf.constant(inputs.images)).numpy(), after, scale.of),
+        power=float(scale.power.min()),
     )
 
 
@@ -93,23 +187,6 @@ def _distances(found: Mapping[str, Any], expected: Mapping[str, Array]) -> dict[
         for name, gradient in found.items()
         if gradient is not None and name in expected
     }
-
-
-def judge_gradients(check: GradientCheck, handle: Handle) -> list[str]:
-    """Say what of the gradients is wrong; nothing, if the model can be fine-tuned as in JAX."""
-    problems = [f"no gradient for {len(check.missing)} variables: {', '.join(check.missing[:5])}"] * bool(check.missing)
-    if check.compared != len(handle.arrays):
-        problems.append(f"{check.compared} gradients compared, expected {len(handle.arrays)}")
-    limit = TOLERANCES["gradient_relative"].limit
-    for what, found in ((check.worst_variable, check.worst_relative), ("the images", check.input_relative)):
-        if not found <= limit:
-            problems.append(f"gradient by {what} is {found:.3g} off, allowed {limit:.3g}")
-    limit = TOLERANCES["step_relative"].limit
-    if not check.step_relative <= limit:
-        problems.append(f"outputs after an SGD step are {check.step_relative:.3g} off, allowed {limit:.3g}")
-    if not check.step_change > limit:
-        problems.append(f"an SGD step moves the outputs by {check.step_change:.3g} only: nothing was trained")
-    return problems
 
 
 def _distance(found: Array, expected: Array, largest: float) -> float:

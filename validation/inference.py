@@ -20,9 +20,9 @@ import numpy as np
 from models.catalog import Architecture, Handle
 from models.errors import MixerError
 from models.provenance import ROOT
+from models.tolerances import TOLERANCES
 from validation.benchmark import EngineSpeed, ModelSpeed, Tell
 from validation.engines import Engine
-from validation.tolerances import TOLERANCES
 
 SEED = 8
 PAUSE = 0.05

@@ -33,7 +33,7 @@ Tell = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Model:
-    """A SavedModel on trial: images it is shown and JAX's outputs for them, both `.npy`."""
+    """A SavedModel on trial: images it is shown, JAX's outputs for them, and their scale, each `.npy`."""
 
     handle: str
     architecture: str
@@ -41,6 +41,7 @@ class Model:
     directory: Path
     inputs: Path
     expected: Path
+    scale: Path
 
 
 class Cell(Record):
@@ -56,7 +57,7 @@ class Cell(Record):
     absent: tuple[str, ...]
     """Checks of what is not installed."""
     worst: float | None
-    """The largest difference of an output from JAX's over the spread of the image's outputs."""
+    """The largest difference of an output from JAX's over the scale of the image's outputs."""
     failure: str | None
     """The first check that failed and how; None where all is well."""
     doctor: bool
@@ -200,7 +201,12 @@ def _run_models(release: Release, models: Sequence[Model], python: Path, started
 def run_cell(release: Release, model: Model, python: Path) -> tuple[Cell, dict[str, Any]]:
     """Run one model in one environment, and return what came of it and what the consumer wrote."""
     told = run_consumer(
-        model.directory, inputs=model.inputs, expected=model.expected, python=str(python), timeout=TIMEOUT
+        model.directory,
+        inputs=model.inputs,
+        expected=model.expected,
+        scale=model.scale,
+        python=str(python),
+        timeout=TIMEOUT,
     )
     checks = told["checks"]
     passed = [check["name"] for check in checks if check["status"] in ("passed", "refused", "accepted")]

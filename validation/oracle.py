@@ -27,22 +27,33 @@ class OracleOutputs:
     features: Values
 
 
-def run_oracle(checkpoint: Path, images: NDArray[np.float32]) -> OracleOutputs:
-    """Return logits and features of images `[n, size, size, 3]`, in [-1, 1], for an original `.npz` checkpoint."""
-    stages = dict(trace_oracle(checkpoint, images))
+def run_oracle(
+    checkpoint: Path, images: NDArray[np.float32], *, stem_bias: NDArray[np.float32] | None = None
+) -> OracleOutputs:
+    """Return logits and features of images `[n, size, size, 3]`, in [-1, 1], for an original `.npz` checkpoint.
+
+    With `stem_bias` `[hidden_dim]`, that takes the place of the checkpoint's.
+    """
+    stages = dict(trace_oracle(checkpoint, images, stem_bias=stem_bias))
     return OracleOutputs(stages["head"], stages["features"])
 
 
-def trace_oracle(checkpoint: Path, images: NDArray[np.float32]) -> Iterator[tuple[str, Values]]:
+def trace_oracle(
+    checkpoint: Path, images: NDArray[np.float32], *, stem_bias: NDArray[np.float32] | None = None
+) -> Iterator[tuple[str, Values]]:
     """Yield the name and the activations after each step: the stem, each block, the last norm, the mean, the head.
 
-    Tokens are `[n, tokens, hidden_dim]`. The images are worked on side by side, one thread each.
+    Tokens are `[n, tokens, hidden_dim]`. The images are worked on side by side, one thread each. With `stem_bias`
+    `[hidden_dim]`, that takes the place of the checkpoint's.
     """
+    replaced = {} if stem_bias is None else {"stem/bias": stem_bias}
     with np.load(checkpoint, allow_pickle=False) as arrays, ThreadPoolExecutor(os.cpu_count()) as pool:
 
         def group(prefix: str) -> dict[str, Values]:
             names = [name for name in arrays.files if name.startswith(f"{prefix}/")]
-            return {name.removeprefix(f"{prefix}/"): arrays[name].astype(np.float64) for name in names}
+            return {
+                name.removeprefix(f"{prefix}/"): replaced.get(name, arrays[name]).astype(np.float64) for name in names
+            }
 
         def each(step: Callable[[Values, Mapping[str, Values]], Values], values: Values, prefix: str) -> Values:
             return np.stack(list(pool.map(step, values, [group(prefix)] * len(values))))

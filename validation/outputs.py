@@ -1,17 +1,17 @@
 """Measures of how far outputs are from what they should be, and the judgement on them."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.records import Comparison, OracleDistances
-from validation.tolerances import TOLERANCES
+from models.report import Check, Tolerance
+from models.tolerances import TOLERANCES
+from validation.scale import Scale, Values
 
 Outputs = NDArray[np.float32]
-Values = NDArray[np.float64]
 Entry = Literal["__call__", "serving_default"]
 
 JAX_IS_OFF = "JAX is off the oracle by"
@@ -27,15 +27,133 @@ class Expected:
         jax: JAX's outputs.
         oracle: outputs `[k]` of the float64 oracle, for the names that it was run on.
         classes: whether the outputs are logits, of which the largest matter.
+        scale: what differences are measured by, an entry an image.
     """
 
     names: tuple[str, ...]
-    jax: Outputs
+    jax: Outputs | Values
     oracle: Mapping[str, Values]
     classes: bool
+    scale: Scale
 
 
-def compare_outputs(entry: Entry, found: Outputs, expected: Expected, indices: NDArray[np.intp]) -> Comparison:
+@dataclass(frozen=True)
+class Distances:
+    """How far outputs are from those expected, each figure that of the worst image.
+
+    Attributes:
+        max_relative: largest difference over the scale of the image's outputs.
+        max_ulp: the same in units of the last place (float32).
+        cosine_distance: 1 - cosine similarity; None where the direction of no image's outputs says anything.
+        top1: share of images whose first class agrees; None for features.
+        top5: share of images whose set of first five agrees; None for features.
+        power: that of the image which has least.
+    """
+
+    max_relative: float
+    max_ulp: float
+    cosine_distance: float | None
+    top1: float | None
+    top5: float | None
+    power: float
+
+    def checks(self, on: str, tolerances: Mapping[str, Tolerance], *, prefix: str = "") -> Iterator[Check]:
+        """Yield a check for each figure that `tolerances` have a limit of, under its name after `prefix`."""
+        figures = {
+            "max_relative": self.max_relative,
+            "max_ulp": self.max_ulp,
+            "cosine_distance": self.cosine_distance,
+            "top1_disagreement": None if self.top1 is None else 1 - self.top1,
+            "top5_disagreement": None if self.top5 is None else 1 - self.top5,
+        }
+        for name, found in figures.items():
+            if found is not None and name in tolerances:
+                yield limited(f"{prefix}{name}", on, found, tolerances[name].limit, power=self.power)
+
+
+@dataclass(frozen=True)
+class OracleDistances:
+    """How far SavedModel and JAX are from the float64 oracle, each figure that of the worst image.
+
+    Attributes:
+        names: the images that the oracle was run on.
+        saved_model: largest difference over the scale of the image's outputs.
+        jax: the same of JAX.
+        excess_ulp: by how much the SavedModel's error exceeds twice JAX's own, in units of the last place. Negative
+            where it does not.
+        power: that of the image which has least.
+    """
+
+    names: tuple[str, ...]
+    saved_model: float
+    jax: float
+    excess_ulp: float
+    power: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """SavedModel against JAX, and both against the oracle, on one batch through one entry.
+
+    Attributes:
+        entry: of the SavedModel.
+        batch: number of images.
+        names: of the images, each once.
+        distances: from JAX.
+        oracle: None where it was run on none of the images.
+        how: what is unusual about the model's parameters, for instance `probing head`.
+    """
+
+    entry: Entry
+    batch: int
+    names: tuple[str, ...]
+    distances: Distances
+    oracle: OracleDistances | None
+    how: str = ""
+
+    def __str__(self) -> str:
+        """Return what was compared, in words."""
+        how = f"{self.how}, " if self.how else ""
+        return f"{how}{self.entry} on {', '.join(self.names)} (batch {self.batch})"
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """Every figure with its limit and what is wrong with it."""
+        return (*self.distances.checks(str(self), TOLERANCES), *self._oracle_checks())
+
+    def _oracle_checks(self) -> Iterator[Check]:
+        found = self.oracle
+        if found is None:
+            return
+        on = str(self)
+        yield Check(name="saved_model_oracle_relative", on=on, measured=found.saved_model, power=found.power)
+        limit = TOLERANCES["oracle_excess_ulp"].limit
+        said = (
+            f"{on}: {found.saved_model:.3g} off the oracle, JAX {found.jax:.3g}; that is "
+            f"{found.excess_ulp:.3g} ULP over twice JAX's error, allowed {limit:.3g}"
+        )
+        yield limited("oracle_excess_ulp", on, found.excess_ulp, limit, power=found.power, problem=said)
+        limit = TOLERANCES["jax_oracle_relative"].limit
+        said = f"{on}: {JAX_IS_OFF} {found.jax:.3g}, allowed {limit:.3g}: what it is compared with is wrong itself"
+        yield limited("jax_oracle_relative", on, found.jax, limit, power=found.power, problem=said)
+
+
+def limited(name: str, on: str, found: float, limit: float, *, power: float | None, problem: str = "") -> Check:
+    """Return the check of a figure: without `problem` it is said in words of its own that it is over the limit."""
+    said = problem or _over(name, on, found, limit)
+    return Check(name=name, on=on, measured=found, limit=limit, power=power, problems=() if found <= limit else (said,))
+
+
+def _over(name: str, on: str, found: float, limit: float) -> str:
+    if name.endswith("_disagreement"):
+        which = "top1" if "top1" in name else "top5"
+        return f"{on}: {which} agrees on {1 - found:.0%} of the images, expected all"
+    return f"{on}: {name} {found:.3g} is over {limit:.3g}"
+
+
+def compare_outputs(
+    entry: Entry, found: Outputs, expected: Expected, indices: NDArray[np.intp], *, how: str = ""
+) -> Comparison:
     """Measure how far outputs `[m, k]` are from those expected of the images `indices` `[m]`.
 
     NaN and infinity count as infinitely far.
@@ -49,36 +167,16 @@ def compare_outputs(entry: Entry, found: Outputs, expected: Expected, indices: N
         raise ValueError(f"{entry} gives outputs of shape {found.shape}, expected {jax.shape}")
     tie = 2 * TOLERANCES["max_relative"].limit
     return Comparison(
-        entry=entry,
-        batch=len(found),
-        inputs=tuple(dict.fromkeys(names)),
-        **asdict(measure(found, jax, classes=expected.classes, tie=tie)),
-        oracle=_compare_with_oracle(_finite_or_far(found), jax, expected.oracle, names),
+        entry,
+        len(found),
+        tuple(dict.fromkeys(names)),
+        measure(found, jax, expected.scale[indices], classes=expected.classes, tie=tie),
+        _compare_with_oracle(found, jax, expected, indices),
+        how,
     )
 
 
-@dataclass(frozen=True)
-class Distances:
-    """How far outputs are from those expected, each figure that of the worst image.
-
-    Attributes:
-        max_abs: largest difference.
-        max_relative: the same over the spread (standard deviation) of the image's expected outputs.
-        max_ulp: the same in units of the last place (float32) of the largest of them.
-        cosine_distance: 1 - cosine similarity.
-        top1: share of images whose first class agrees; None for features.
-        top5: share of images whose set of first five agrees; None for features.
-    """
-
-    max_abs: float
-    max_relative: float
-    max_ulp: float
-    cosine_distance: float
-    top1: float | None
-    top5: float | None
-
-
-def measure(found: Outputs, expected: Outputs | Values, *, classes: bool, tie: float) -> Distances:
+def measure(found: Outputs, expected: Outputs | Values, scale: Scale, *, classes: bool, tie: float) -> Distances:
     """Measure how far outputs `[m, k]` are from those expected.
 
     NaN and infinity count as infinitely far.
@@ -86,19 +184,20 @@ def measure(found: Outputs, expected: Outputs | Values, *, classes: bool, tie: f
     Args:
         found: the outputs.
         expected: what they should be.
+        scale: what differences are measured by, an entry an image.
         classes: whether they are logits, of which the largest matter.
-        tie: expected logits that differ by no more than this, over the image's spread, count as equal.
+        tie: expected logits that differ by no more than this, over the image's scale, count as equal.
     """
     ours, theirs = _finite_or_far(found), expected.astype(np.float64)
     distance = np.abs(ours - theirs).max(axis=1)
-    spread, last_place = _scales(expected)
+    slack = tie * scale.of
     return Distances(
-        max_abs=float(distance.max()),
-        max_relative=float((distance / spread).max()),
-        max_ulp=float((distance / last_place).max()),
-        cosine_distance=float(_cosine_distance(ours, theirs).max()),
-        top1=_agreement(ours, theirs, 1, tie * spread) if classes else None,
-        top5=_agreement(ours, theirs, 5, tie * spread) if classes else None,
+        max_relative=float((distance / scale.of).max()),
+        max_ulp=float((distance / scale.unit).max()),
+        cosine_distance=_cosine_distance(ours[scale.turns], theirs[scale.turns]),
+        top1=_agreement(ours, theirs, 1, slack) if classes else None,
+        top5=_agreement(ours, theirs, 5, slack) if classes else None,
+        power=float(scale.power.min()),
     )
 
 
@@ -107,71 +206,44 @@ def _finite_or_far(found: Outputs) -> Values:
     return np.where(np.isfinite(values), values, np.inf)
 
 
-def relative_distance(found: Outputs, expected: Outputs | Values) -> float:
-    """Return the largest difference over the spread (standard deviation) of the expected outputs; the worst row."""
+def relative_distance(found: Outputs, expected: Outputs | Values, scale: Values) -> float:
+    """Return the largest difference over the scale `[n]` of the expected outputs `[n, k]`; the worst row."""
     difference = np.abs(found.astype(np.float64) - expected.astype(np.float64)).max(axis=1)
-    worst = float((difference / _scales(expected)[0]).max())
+    worst = float((difference / scale).max())
     return worst if np.isfinite(worst) else float("inf")
 
 
-def judge(comparison: Comparison) -> Iterator[str]:
-    """Yield what of a comparison is over its limit."""
-    where = f"{comparison.entry} on {', '.join(comparison.inputs)} (batch {comparison.batch})"
-    for name in ("max_relative", "max_ulp", "cosine_distance"):
-        found, limit = getattr(comparison, name), TOLERANCES[name].limit
-        if not found <= limit:
-            yield f"{where}: {name} {found:.3g} is over {limit:.3g}"
-    for name in ("top1", "top5"):
-        share = getattr(comparison, name)
-        if share is not None and share < TOLERANCES["topk"].limit:
-            yield f"{where}: {name} agrees on {share:.0%} of the images, expected all"
-    if comparison.oracle is not None:
-        yield from (f"{where}: {problem}" for problem in _judge_by_oracle(comparison.oracle))
-
-
-def _judge_by_oracle(found: OracleDistances) -> Iterator[str]:
-    limit = TOLERANCES["oracle_excess_ulp"].limit
-    if not found.excess_ulp <= limit:
-        yield (
-            f"{found.saved_model:.3g} off the oracle, JAX {found.jax:.3g}; that is "
-            f"{found.excess_ulp:.3g} ULP over twice JAX's error, allowed {limit:.3g}"
-        )
-    limit = TOLERANCES["jax_oracle_relative"].limit
-    if not found.jax <= limit:
-        yield f"{JAX_IS_OFF} {found.jax:.3g}, allowed {limit:.3g}: what it is held against is wrong itself"
-
-
-def _scales(outputs: Outputs | Values) -> tuple[Values, Values]:
-    """Return standard deviation and unit in the last place (float32) of the largest value of each row."""
-    spread = outputs.astype(np.float64).std(axis=1)
-    largest = np.abs(outputs).max(axis=1).astype(np.float32)
-    return np.maximum(spread, np.finfo(np.float64).tiny), np.spacing(largest).astype(np.float64)
-
-
 def _compare_with_oracle(
-    ours: Values, jax: Outputs, oracle: Mapping[str, Values], names: tuple[str, ...]
+    found: Outputs, jax: Outputs | Values, expected: Expected, indices: NDArray[np.intp]
 ) -> OracleDistances | None:
-    known = [index for index, name in enumerate(names) if name in oracle]
+    names = [expected.names[index] for index in indices]
+    known = [row for row, name in enumerate(names) if name in expected.oracle]
     if not known:
         return None
-    truth = np.stack([oracle[names[index]] for index in known])
-    spread, last_place = _scales(jax[known])
-    ours_off = np.abs(ours[known] - truth).max(axis=1)
+    truth = np.stack([expected.oracle[names[row]] for row in known])
+    scale = expected.scale[indices[known]]
+    ours_off = np.abs(_finite_or_far(found[known]) - truth).max(axis=1)
     jax_off = np.abs(jax[known] - truth).max(axis=1)
     return OracleDistances(
-        inputs=tuple(dict.fromkeys(names[index] for index in known)),
-        saved_model=float((ours_off / spread).max()),
-        jax=float((jax_off / spread).max()),
-        excess_ulp=float(((ours_off - 2 * jax_off) / last_place).max()),
+        names=tuple(dict.fromkeys(names[row] for row in known)),
+        saved_model=float((ours_off / scale.of).max()),
+        jax=float((jax_off / scale.of).max()),
+        excess_ulp=float(((ours_off - 2 * jax_off) / scale.unit).max()),
+        power=float(scale.power.min()),
     )
 
 
-def _cosine_distance(left: Values, right: Values) -> Values:
-    # Half the squared distance of the unit vectors: 1 - cos loses all its digits where the vectors nearly agree.
+def _cosine_distance(left: Values, right: Values) -> float | None:
+    """Return the largest of 1 - cosine similarity; None of no rows.
+
+    It is half the squared distance of the unit vectors: 1 - cos loses all its digits where the vectors nearly agree.
+    """
+    if not len(left):
+        return None
     if not np.isfinite(left).all():
-        return np.full(len(left), 2.0)
+        return 2.0
     units = [side / np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-300) for side in (left, right)]
-    return np.asarray(np.square(units[0] - units[1]).sum(axis=1) / 2)
+    return float((np.square(units[0] - units[1]).sum(axis=1) / 2).max())
 
 
 def _agreement(ours: Values, theirs: Values, k: int, slack: Values) -> float:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import get_args
 
 from models.catalog import Handle
-from models.records import Report, write_atomically
+from models.records import write_atomically
+from models.report import Report
 from validation.exhibit import Exhibit, Standing
 from validation.figures import Margin, draw_margins
 from validation.markup import NOTHING, Cell, Column, Markup, element, escape, figure_of, join, link, share, table
@@ -74,8 +75,8 @@ def _account(exhibits: Sequence[Exhibit]) -> Markup:
         element("p", element("strong", f"{_handles(len(exhibits))}: {said or 'nothing to show'}."), class_="lead"),
         element(
             "p",
-            "What was checked was read back from disk and run in TensorFlow on the CPU. Its outputs were held against "
-            "the Flax model in JAX on the same parameters and against a float64 oracle in NumPy, its variables against "
+            "What was checked was read back from disk and run in TensorFlow on the CPU. Its outputs were compared with "
+            "the Flax model in JAX on the same parameters and with a float64 oracle in NumPy, its variables with "
             f"the checkpoint, bit for bit. {full} of {len(exhibits)} went through the full set: more inputs, "
             "gradients, the error along the depth, what consumers do. ",
             void if counts["void"] else "",
@@ -114,14 +115,14 @@ _COLUMNS = (
 
 def _table(exhibits: Sequence[Exhibit], anchors: Sequence[str]) -> Markup:
     rows = (tuple(_row(exhibit, anchor)) for exhibit, anchor in zip(exhibits, anchors, strict=True))
-    caption = "The handles: worst difference of SavedModel and JAX, over the standard deviation of the image's outputs"
+    caption = "The handles: worst difference of SavedModel and JAX, over the scale of the image's outputs"
     return table(caption, _COLUMNS, rows, id_="handles")
 
 
 def _row(exhibit: Exhibit, anchor: str) -> Iterator[Cell | str]:
     handle, manifest, report = exhibit.handle, exhibit.manifest, exhibit.report
     training = handle.checkpoint.training
-    worst, limit = (report.worst_relative, _limit(report)) if report else (None, None)
+    worst, limit = (report.figure("max_relative"), _limit(report)) if report else (None, None)
     part = None if worst is None or limit is None else 100 * worst / limit
     yield link(f"#{anchor}", handle.name)
     yield badge(exhibit.standing)
@@ -148,7 +149,7 @@ def _margins(exhibits: Sequence[Exhibit]) -> Markup:
         Margin(exhibit.handle.name, worst, *_oracle_distances(exhibit.report), limit)
         for exhibit in exhibits
         if exhibit.report
-        and (worst := exhibit.report.worst_relative) is not None
+        and (worst := exhibit.report.figure("max_relative")) is not None
         and (limit := _limit(exhibit.report)) is not None
     ]
     return draw_margins(margins, "margins").to_figure("All at a glance.", "glance") if margins else Markup("")
@@ -156,7 +157,4 @@ def _margins(exhibits: Sequence[Exhibit]) -> Markup:
 
 def _oracle_distances(report: Report) -> tuple[float | None, float | None]:
     """Return the worst distance from the oracle: the SavedModel's and JAX's."""
-    known = [comparison.oracle for comparison in report.comparisons if comparison.oracle]
-    if not known:
-        return None, None
-    return max(one.saved_model for one in known), max(one.jax for one in known)
+    return report.figure("saved_model_oracle_relative"), report.figure("jax_oracle_relative")

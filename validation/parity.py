@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from models.catalog import Handle
 from models.params import flatten
-from models.records import Comparison, VariablesCheck
+from models.report import Check
+from models.tolerances import TOLERANCES
 from validation.memory import release
-from validation.outputs import Entry, Outputs, compare_outputs, judge
+from validation.outputs import Comparison, Entry, Expected, Outputs, compare_outputs
+from validation.probe import ProbingHead, assign
 from validation.reference import Reference
 
 GATE_ORACLE = ("blank", "chelsea.png")
@@ -43,26 +45,73 @@ def full_plan(names: Sequence[str]) -> tuple[Batch, ...]:
         *singles,
         Batch("__call__", ("blank",)),
         Batch("serving_default", around[:2]),
-        Batch("__call__", around[2:9]),
+        Batch("__call__", around[1:8]),
         Batch("__call__", around[:32]),
     )
+
+
+def probe_plan(plan: Sequence[Batch]) -> tuple[Batch, ...]:
+    """Return the batches of a plan that probing heads are tried on: small ones with the blank image among others."""
+    return tuple(batch for batch in plan if "blank" in batch.names and len(batch.names) <= 7)
+
+
+@dataclass(frozen=True)
+class VariablesCheck:
+    """A model's variables against the checkpoint's arrays, bit for bit."""
+
+    compared: int = 0
+    different: tuple[str, ...] = ()
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong, in words."""
+        count = len(self.different)
+        return (f"{count} variables differ: {', '.join(self.different[:5])}",) if count else ()
 
 
 @dataclass(frozen=True)
 class Findings:
     """What the check of one SavedModel measured, and what of it is wrong."""
 
-    comparisons: tuple[Comparison, ...]
-    variables: VariablesCheck
-    problems: tuple[str, ...]
+    comparisons: tuple[Comparison, ...] = ()
+    variables: VariablesCheck = VariablesCheck()
+    interface: tuple[str, ...] = ()
+    """What is wrong with names, types, shapes and kinds of operations, or why it cannot be loaded."""
+    running: tuple[str, ...] = ()
+    """Why it cannot be run."""
     outputs: Mapping[str, Outputs] = field(default_factory=dict)
     """What the SavedModel gave for each image, in the last batch that it was in."""
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """Everything that was measured, and what could not be."""
+        limit, variables = TOLERANCES["variables"].limit, self.variables
+        found = [Check(name="interface", on="serving_default and variables", problems=self.interface)]
+        if variables.compared or variables.different:
+            measured, said = (
+                float(len(variables.different)),
+                f"{variables.compared} compared with the checkpoint's arrays",
+            )
+            on = "bit for bit"
+            found += [
+                Check(name="variables", on=on, measured=measured, limit=limit, problems=variables.problems, detail=said)
+            ]
+        found += [Check(name="running", problems=self.running)] if self.running else []
+        return (*found, *(check for comparison in self.comparisons for check in comparison.checks))
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong, in words."""
+        return tuple(problem for check in self.checks for problem in check.problems)
 
 
 def check_parity(
     directory: Path, handle: Handle, params: Mapping[str, Any], reference: Reference, plan: Sequence[Batch]
 ) -> Findings:
-    """Hold the SavedModel in `directory` against JAX, the oracle and, bit for bit, the checkpoint's arrays.
+    """Compare the SavedModel in `directory` with JAX, the oracle and, bit for bit, the checkpoint's arrays.
+
+    Then, in the model as loaded, a classifier's head gives way to a probing one, and where the reference says so the
+    stem's bias to a probing one: what shows there does not depend on the head that the checkpoint happens to have.
 
     Args:
         directory: the SavedModel.
@@ -74,7 +123,7 @@ def check_parity(
     try:
         model = tf.saved_model.load(str(directory))
     except Exception as error:  # what a damaged file brings up is any of a dozen types
-        return Findings((), VariablesCheck(compared=0, different=()), (f"does not load: {gist(error, directory)}",))
+        return Findings(interface=(f"does not load: {gist(error, directory)}",))
     try:
         return _check_model(model, directory, handle, params, reference, plan)
     finally:
@@ -90,24 +139,23 @@ def _check_model(
     plan: Sequence[Batch],
 ) -> Findings:
     try:
-        problems = [*_flavour_problems(directory, handle), *_interface_problems(model, handle)]
+        interface = (*_flavour_problems(directory, handle), *_interface_problems(model, handle))
     except Exception as error:  # as above
-        return Findings((), VariablesCheck(compared=0, different=()), (f"does not load: {gist(error, directory)}",))
+        return Findings(interface=(f"does not load: {gist(error, directory)}",))
     variables = _compare_variables(model, params)
-    if variables.different:
-        problems.append(f"{len(variables.different)} variables differ: {', '.join(variables.different[:5])}")
+    expected = reference.for_head(handle.head)
     try:
-        runs = [_run(model, handle, reference, batch) for batch in plan]
+        rows = [_run(model, batch, reference) for batch in plan]
+        compared = [_compare(batch, found, expected) for batch, found in zip(plan, rows, strict=True)]
+        outputs = {
+            name: row
+            for batch, found in zip(plan, rows, strict=True)
+            for name, row in zip(batch.names, found, strict=True)
+        }
+        compared += _probe(model, handle, reference, probe_plan(plan))
     except Exception as error:  # as above
-        return Findings((), variables, (*problems, f"does not run: {gist(error, directory)}"))
-    comparisons = tuple(comparison for comparison, _ in runs)
-    problems += [problem for comparison in comparisons for problem in judge(comparison)]
-    outputs = {
-        name: row
-        for batch, (_, rows) in zip(plan, runs, strict=True)
-        for name, row in zip(batch.names, rows, strict=True)
-    }
-    return Findings(comparisons, variables, tuple(problems), outputs)
+        return Findings((), variables, interface, (f"does not run: {gist(error, directory)}",))
+    return Findings(tuple(compared), variables, interface, (), outputs)
 
 
 def gist(error: Exception, directory: Path | None = None) -> str:
@@ -118,20 +166,41 @@ def gist(error: Exception, directory: Path | None = None) -> str:
     return said if directory is None else said.replace(str(directory), ".")
 
 
-def _run(
-    model: Any,  # noqa: ANN401
-    handle: Handle,
-    reference: Reference,
-    batch: Batch,
-) -> tuple[Comparison, Outputs]:
-    indices = np.array([reference.inputs.names.index(name) for name in batch.names])
-    images = tf.constant(reference.inputs.images[indices])
+def _run(model: Any, batch: Batch, reference: Reference) -> Outputs:  # noqa: ANN401
+    images = tf.constant(reference.inputs.images[[reference.inputs.names.index(name) for name in batch.names]])
     if batch.entry == "__call__":
-        found = model(images)
-    else:
-        found = model.signatures["serving_default"](inputs=images)["output_0"]
-    outputs = found.numpy()
-    return compare_outputs(batch.entry, outputs, reference.for_head(handle.head), indices), outputs
+        return np.asarray(model(images).numpy())
+    return np.asarray(model.signatures["serving_default"](inputs=images)["output_0"].numpy())
+
+
+def _compare(batch: Batch, found: Outputs, expected: Expected, *, how: str = "") -> Comparison:
+    indices = np.array([expected.names.index(name) for name in batch.names])
+    return compare_outputs(batch.entry, found, expected, indices, how=how)
+
+
+def _probe(model: Any, handle: Handle, reference: Reference, plan: Sequence[Batch]) -> Iterator[Comparison]:  # noqa: ANN401
+    """Put probing heads, and with each the probing stem, in the place of the model's own, which are lost."""
+    architecture = handle.checkpoint.architecture
+    head = None if handle.num_classes is None else ProbingHead.of(architecture.hidden_dim, handle.num_classes)
+    of_heads: dict[Batch, list[Outputs]] = {batch: [] for batch in plan} if head else {}
+    of_stem: list[Outputs] = []
+    blank = Batch("__call__", ("blank",))
+    bias = {variable.name.removesuffix(":0"): variable for variable in model.variables}["stem/bias"].numpy()
+    for one in head.heads if head else ({},):
+        assign(model, one, group="head")
+        for batch, rows in of_heads.items():
+            rows.append(_run(model, batch, reference))
+        if reference.stem is not None:
+            assign(model, {"bias": reference.stem.bias}, group="stem")
+            of_stem.append(_run(model, blank, reference))
+            assign(model, {"bias": bias}, group="stem")
+    if head is not None:
+        expected = reference.for_probe(head)
+        for batch, rows in of_heads.items():
+            yield _compare(batch, np.concatenate(rows, axis=1), expected, how="probing head")
+    stem = reference.for_stem(head)
+    if stem is not None:
+        yield _compare(blank, np.concatenate(of_stem, axis=1), stem, how="probing stem")
 
 
 def _flavour_problems(directory: Path, handle: Handle) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from models.archives import extract_archive
 from models.errors import MixerError, UsageError
-from models.records import PublishedComparison
+from models.report import PublishedComparison
 
 SAVED_MODEL = "saved_model.pb"
 
@@ -80,13 +80,10 @@ def _sha256_of(path: Path) -> str:
 
 def summarise(found: PublishedComparison) -> tuple[tuple[str, str], ...]:
     """Return what was compared and how it came out, a pair each."""
-    outputs, variables = found.outputs, found.variables
-    unknown = "not compared"
+    variables, unknown = found.variables, "not compared"
+    outputs = next((check for check in found.outputs or () if check.name == "max_relative"), None)
     return (
-        (
-            "outputs",
-            f"{outputs.max_relative:.3g} of their spread apart on {len(outputs.inputs)} images" if outputs else unknown,
-        ),
+        ("outputs", f"{outputs.measured:.3g} of their scale apart, {outputs.on}" if outputs else unknown),
         ("signatures", unknown if found.signatures is None else "differ" if found.signatures else "the same"),
         (
             "variables",

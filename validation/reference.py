@@ -1,4 +1,4 @@
-"""What a SavedModel is held against: JAX's outputs for a checkpoint, and the float64 oracle's."""
+"""What a SavedModel is compared with: JAX's outputs for a checkpoint, and the float64 oracle's."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,12 +8,24 @@ from typing import Any
 
 import jax
 import numpy as np
+from numpy.typing import NDArray
 
 from models.catalog import Architecture, Checkpoint, Head
 from models.mixer import MlpMixer
 from validation.images import Images, Inputs
 from validation.oracle import OracleOutputs, run_oracle
 from validation.outputs import Expected, Outputs
+from validation.probe import ProbingHead, probing_stem_bias
+from validation.scale import Scale, Values, measure_scale
+
+
+@dataclass(frozen=True)
+class StemReference:
+    """The features `[1, hidden_dim]` of the blank image under a stem's bias that shows the layer norms' epsilon."""
+
+    bias: NDArray[np.float32]
+    jax: Outputs
+    oracle: Values
 
 
 @dataclass(frozen=True)
@@ -26,6 +38,9 @@ class Reference:
         features: JAX's, `[n, hidden_dim]`.
         oracle_names: the images that the oracle was run on.
         oracle: its outputs for these.
+        scales: what differences of logits, and of features, are measured by.
+        zero_head: whether the head's kernel is zero throughout.
+        stem: None where the stem is not probed.
     """
 
     inputs: Inputs
@@ -33,6 +48,9 @@ class Reference:
     features: Outputs
     oracle_names: tuple[str, ...]
     oracle: OracleOutputs
+    scales: Mapping[Head, Scale]
+    zero_head: bool
+    stem: StemReference | None = None
 
     def for_head(self, head: Head) -> Expected:
         """Return what a model with that head should give."""
@@ -43,11 +61,43 @@ class Reference:
             jax=self.logits if classes else self.features,
             oracle=dict(zip(self.oracle_names, truth, strict=True)),
             classes=classes,
+            scale=self.scales[head],
         )
+
+    def for_probe(self, probe: ProbingHead) -> Expected:
+        """Return what a classifier with a probing head should give, all its columns together."""
+        jax = probe.outputs(self.features)
+        return Expected(
+            names=self.inputs.names,
+            jax=jax,
+            oracle=dict(zip(self.oracle_names, probe.outputs(self.oracle.features), strict=True)),
+            classes=False,
+            scale=measure_scale(jax, self.features, probe.whole),
+        )
+
+    def for_stem(self, probe: ProbingHead | None) -> Expected | None:
+        """Return what a model with the probing stem gives for the blank image: features, or what a probe makes of them.
+
+        None where the stem is not probed.
+        """
+        if self.stem is None:
+            return None
+        jax: Outputs | Values = self.stem.jax
+        oracle = self.stem.oracle
+        if probe is not None:
+            jax, oracle = probe.outputs(jax), probe.outputs(oracle)
+        scale = measure_scale(jax, self.stem.jax, None if probe is None else probe.whole)
+        return Expected(("blank",), jax, {"blank": oracle[0]}, classes=False, scale=scale)
 
 
 def compute_reference(
-    checkpoint: Checkpoint, path: Path, params: Mapping[str, Any], inputs: Inputs, oracle_names: tuple[str, ...]
+    checkpoint: Checkpoint,
+    path: Path,
+    params: Mapping[str, Any],
+    inputs: Inputs,
+    oracle_names: tuple[str, ...],
+    *,
+    probe_stem: bool = False,
 ) -> Reference:
     """Run the Flax model once over the images for both heads, and the oracle on some of them.
 
@@ -57,10 +107,30 @@ def compute_reference(
         params: all its parameters, the head included.
         inputs: the images.
         oracle_names: which of them the oracle is run on.
+        probe_stem: whether to run both once more, on the blank image with a stem's bias that shows the epsilon.
     """
     logits, features = apply_both(checkpoint, params, inputs.images)
     chosen = [inputs.names.index(name) for name in oracle_names]
-    return Reference(inputs, logits, features, oracle_names, run_oracle(path, inputs.images[chosen]))
+    return Reference(
+        inputs,
+        logits,
+        features,
+        oracle_names,
+        run_oracle(path, inputs.images[chosen]),
+        {
+            "classification": measure_scale(logits, features, params["head"]),
+            "fe": measure_scale(features, features, None),
+        },
+        zero_head=not np.any(params["head"]["kernel"]),
+        stem=_probe_stem(checkpoint, path, params, inputs) if probe_stem else None,
+    )
+
+
+def _probe_stem(checkpoint: Checkpoint, path: Path, params: Mapping[str, Any], inputs: Inputs) -> StemReference:
+    bias = probing_stem_bias(np.asarray(params["stem"]["bias"]))
+    blank = inputs.images[[inputs.names.index("blank")]]
+    _, features = apply_both(checkpoint, {**params, "stem": {**params["stem"], "bias": bias}}, blank)
+    return StemReference(bias, features, run_oracle(path, blank, stem_bias=bias).features)
 
 
 def apply_both(checkpoint: Checkpoint, params: Mapping[str, Any], images: Images) -> tuple[Outputs, Outputs]:

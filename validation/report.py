@@ -1,15 +1,16 @@
 """The report: the verdict on one SavedModel, bound to its manifest."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from models.provenance import library_versions, sources_sha256
-from models.records import ConsumerCheck, DepthStep, GradientCheck, Manifest, PublishedComparison, Report
+from models.records import Manifest
+from models.report import Check, DepthStep, PublishedComparison, Report
+from models.tolerances import TOLERANCES
 from validation.images import Inputs
 from validation.parity import Findings
-from validation.tolerances import TOLERANCES
 
 VALIDATOR_PACKAGES = ("models", "validation")
 
@@ -18,10 +19,9 @@ VALIDATOR_PACKAGES = ("models", "validation")
 class Extras:
     """What the full set adds to the gate set."""
 
-    gradients: GradientCheck | None = None
+    checks: tuple[Check, ...] = ()
     fine_tunable: bool | None = None
     depth: tuple[DepthStep, ...] = ()
-    consumer: tuple[ConsumerCheck, ...] = ()
 
 
 GATE = Extras()
@@ -35,21 +35,25 @@ def make_report(
     inputs_set: Literal["gate", "full"] = "gate",
     extras: Extras = GATE,
     other_problems: Sequence[str] = (),
+    zero_head: bool = False,
     reference: PublishedComparison | None = None,
 ) -> Report:
     """Return the report of these findings on the model that the manifest (its bytes on disk) describes.
 
     Args:
-        manifest_bytes: the manifest as it stands on disk.
+        manifest_bytes: the manifest as it is on disk.
         findings: what the parity check measured.
         inputs: what it was measured on.
         inputs_set: which set they are.
         extras: what else was measured.
         other_problems: what else is wrong with the model, for instance files that differ from the manifest.
+        zero_head: whether the head's kernel is zero throughout.
         reference: how it compares with an earlier published version; does not touch the verdict.
     """
     manifest = Manifest.model_validate_json(manifest_bytes)
-    problems = (*other_problems, *findings.problems)
+    files = Check(name="files", on="against the manifest", problems=tuple(other_problems))
+    checks = (files, *findings.checks, *extras.checks)
+    checks += tuple(find_powerless(checks))
     return Report(
         handle=manifest.handle,
         version=manifest.version,
@@ -58,20 +62,29 @@ def make_report(
         manifest_sha256=hashlib.sha256(manifest_bytes).hexdigest(),
         inputs_set=inputs_set,
         inputs_sha256=inputs.sha256,
-        comparisons=findings.comparisons,
-        variables=findings.variables,
-        gradients=extras.gradients,
+        images=tuple(name for name in inputs.names if name in findings.outputs),
+        checks=checks,
+        zero_head=zero_head,
         fine_tunable=extras.fine_tunable,
         depth=extras.depth,
-        consumer=extras.consumer,
         reference=reference,
         not_checked=_not_checked(manifest, inputs_set),
         tolerances=TOLERANCES,
-        problems=problems,
-        verdict="failed" if problems else "passed",
+        verdict="failed" if any(check.problems for check in checks) else "passed",
         libraries=_libraries(),
         validator_sha256=sources_sha256(*VALIDATOR_PACKAGES),
     )
+
+
+def find_powerless(checks: Sequence[Check]) -> Iterator[Check]:
+    """Yield a failed check where outputs were compared, and none of the comparisons can tell right from wrong."""
+    compared = [check for check in checks if check.name.endswith("max_relative")]
+    if compared and not any(check.tells for check in compared):
+        said = (
+            f"none of {len(compared)} comparisons of outputs can tell a right model from a wrong one: the outputs "
+            "hardly depend on the image, whatever the head. Look at the checkpoint's weights."
+        )
+        yield Check(name="power", on="all comparisons of outputs", problems=(said,))
 
 
 def _not_checked(manifest: Manifest, inputs_set: Literal["gate", "full"]) -> tuple[str, ...]:

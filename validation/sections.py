@@ -5,10 +5,25 @@ from collections.abc import Iterator
 import numpy as np
 
 from models.catalog import HANDLES, Handle
-from models.records import Comparison, ConsumerCheck, GradientCheck, Manifest, PublishedComparison, Report
+from models.records import Manifest
+from models.report import ZERO_HEAD, Check, PublishedComparison, Report
 from validation.exhibit import Exhibit, Standing
 from validation.figures import Picture, draw_agreement, draw_depth, draw_errors
-from validation.markup import NOTHING, Cell, Column, Markup, code, details, element, facts, figure_of, join, link, table
+from validation.markup import (
+    NOTHING,
+    Cell,
+    Column,
+    Markup,
+    code,
+    details,
+    element,
+    facts,
+    figure_of,
+    join,
+    link,
+    share,
+    table,
+)
 from validation.published import summarise
 
 ORIGINS = {
@@ -95,8 +110,7 @@ def _pictures(exhibit: Exhibit, anchor: str) -> Iterator[Markup]:
         ours, jax = evidence.saved_model.astype(np.float64), evidence.jax.astype(np.float64)
         limit = report.tolerances["max_relative"].limit
         with np.errstate(invalid="ignore", over="ignore"):
-            spread = np.maximum(jax.std(axis=1, keepdims=True), np.finfo(np.float64).tiny)
-            shares = (ours - jax) / spread / limit
+            shares = (ours - jax) / evidence.scale[:, np.newaxis] / limit
         pictures += [
             ("SavedModel against JAX.", draw_agreement(ours, jax, shares, f"{anchor}-agreement")),
             ("Errors and their limit.", draw_errors(shares, f"{anchor}-errors")),
@@ -108,118 +122,76 @@ def _pictures(exhibit: Exhibit, anchor: str) -> Iterator[Markup]:
 
 
 def _measured(handle: Handle, report: Report) -> Iterator[Markup]:
-    yield _comparisons(handle, report)
-    different = report.variables.different
-    differing = (
-        f"{len(different)} differ: {', '.join(different)}"
-        if different
-        else "all equal to the checkpoint's arrays, bit for bit"
+    yield _summary(handle, report)
+    columns = (
+        Column("Check"), Column("On"), Column("Measured", numeric=True), Column("Limit", numeric=True),
+        Column("Power", numeric=True), Column("What was seen"),
+    )  # fmt: skip
+    yield details(
+        f"All {len(report.checks)} checks", table(f"{handle.name}: checks", columns, map(_check, report.checks))
     )
-    yield element("p", element("strong", "Variables. "), f"{report.variables.compared} compared, {differing}.")
-    if report.gradients:
-        yield _gradients(handle, report.gradients, report)
-    if report.consumer:
-        yield _consumers(handle, report.consumer)
+    tunable = {True: "Works as in JAX", False: "Does not work as in JAX", None: "Not tried"}
+    yield element("p", element("strong", "Fine-tuning. "), f"{tunable[report.fine_tunable]}.")
+    if report.zero_head:
+        yield element("p", element("strong", "Zero head. "), f"{ZERO_HEAD}.")
     if report.reference:
         yield from _earlier(handle, report.reference)
     if report.not_checked:
         yield element("p", element("strong", "Not checked. "), "; ".join(report.not_checked), ".")
-    columns = (Column("Limit"), Column("Value", numeric=True), Column("Reason"))
+    limits = (Column("Limit"), Column("Value", numeric=True), Column("Reason"))
     rows = [(code(name), figure_of(tolerance.limit), tolerance.reason) for name, tolerance in report.tolerances.items()]
-    yield details("Limits and their reasons", table(f"{handle.name}: limits", columns, rows))
+    yield details("Limits and their reasons", table(f"{handle.name}: limits", limits, rows))
 
 
-_DISTANCES = (
-    Column("Entry"),
-    Column("Batch", numeric=True),
-    Column("Inputs"),
-    Column("SavedModel to JAX", numeric=True),
-    Column("SavedModel to oracle", numeric=True),
-    Column("JAX to oracle", numeric=True),
-    Column("SavedModel to JAX, ULP", numeric=True),
-    Column("Over twice JAX's error, ULP", numeric=True),
-    Column("Cosine distance", numeric=True),
-    Column("First class, first five", numeric=True),
+_SUMMARY = (
+    Column("Check"),
+    Column("Times", numeric=True),
+    Column("Worst", numeric=True),
+    Column("Limit", numeric=True),
+    Column("Of the limit", numeric=True),
+    Column("On"),
+    Column("Without power", numeric=True),
 )
 
 
-def _comparisons(handle: Handle, report: Report) -> Markup:
-    limits = {name: figure_of(tolerance.limit) for name, tolerance in report.tolerances.items()}
-    foot = (
-        "Limit",
-        "",
-        "",
-        limits.get("max_relative", NOTHING),
-        NOTHING,
-        limits.get("jax_oracle_relative", NOTHING),
-        limits.get("max_ulp", NOTHING),
-        limits.get("oracle_excess_ulp", NOTHING),
-        limits.get("cosine_distance", NOTHING),
-        "all" if handle.head == "classification" else NOTHING,
-    )
+def _summary(handle: Handle, report: Report) -> Markup:
+    """Return a row for each name of checks: the worst of those that can tell right from wrong."""
     note = element(
         "p",
-        "The first three distances are the largest difference of an output over the standard deviation of the image's "
-        "outputs, on the worst image; ULP are units in the last place of its largest output.",
+        "Differences of outputs are measured over the scale of the image's outputs, on the worst image; ULP are units "
+        "in the last place. A check without power cannot tell a right model from a wrong one, and counts for nothing.",
         class_="note",
     )
-    rows = map(_distances, report.comparisons)
-    return join(table(f"{handle.name}: outputs, {report.inputs_set} set", _DISTANCES, rows, foot=foot), note)
+    rows = (_summarised(name, report) for name in dict.fromkeys(check.name for check in report.checks))
+    return join(table(f"{handle.name}: {report.inputs_set} set", _SUMMARY, rows), note)
 
 
-def _distances(comparison: Comparison) -> tuple[Cell | str, ...]:
-    oracle, names = comparison.oracle, comparison.inputs
-    agree = (comparison.top1, comparison.top5)
-    inputs = ", ".join(names) if len(names) < 4 else details(f"{len(names)} images", ", ".join(names))
+def _summarised(name: str, report: Report) -> tuple[Cell | str, ...]:
+    checks, worst = list(report.find(name)), report.worst(name)
+    measured, limit = (worst.measured, worst.limit) if worst else (None, None)
+    powerless = sum(not check.tells for check in checks)
+    part = 100 * measured / limit if measured is not None and limit else None
     return (
-        code(comparison.entry),
-        str(comparison.batch),
-        inputs,
-        figure_of(comparison.max_relative),
-        figure_of(oracle.saved_model if oracle else None),
-        figure_of(oracle.jax if oracle else None),
-        figure_of(comparison.max_ulp),
-        figure_of(oracle.excess_ulp if oracle else None),
-        figure_of(comparison.cosine_distance),
-        NOTHING if agree[0] is None else ", ".join(NOTHING if value is None else f"{value:.0%}" for value in agree),
+        code(name),
+        str(len(checks)),
+        figure_of(measured),
+        figure_of(limit),
+        share(part),
+        worst.on if worst else NOTHING,
+        str(powerless) if powerless else NOTHING,
     )
 
 
-def _gradients(handle: Handle, check: GradientCheck, report: Report) -> Markup:
-    limits = {name: figure_of(tolerance.limit) for name, tolerance in report.tolerances.items()}
-    of_gradients, of_step = limits.get("gradient_relative", NOTHING), limits.get("step_relative", NOTHING)
-    columns = (
-        Column("Gradients against JAX"),
-        Column("Which"),
-        Column("Difference", numeric=True),
-        Column("Limit", numeric=True),
+def _check(check: Check) -> tuple[Cell | str, ...]:
+    said = "; ".join(part for part in (check.detail, *check.problems) if part)
+    return (
+        code(check.name),
+        check.on,
+        figure_of(check.measured),
+        figure_of(check.limit),
+        figure_of(check.power),
+        said or NOTHING,
     )
-    worst = code(check.worst_variable) if check.worst_variable else "none"
-    rows = (
-        (f"worst of {check.compared} variables", worst, figure_of(check.worst_relative), of_gradients),
-        ("by the images", ", ".join(check.inputs), figure_of(check.input_relative), of_gradients),
-        (
-            "outputs after one SGD step",
-            f"which moves them by {figure_of(check.step_change)}",
-            figure_of(check.step_relative),
-            of_step,
-        ),
-    )
-    tunable = {True: "Works as in JAX", False: "Does not work as in JAX", None: "Not tried"}
-    missing = f" Without a gradient: {', '.join(check.missing)}." if check.missing else ""
-    said = element("p", element("strong", "Fine-tuning. "), f"{tunable[report.fine_tunable]}.", missing)
-    return join(table(f"{handle.name}: gradients", columns, rows), said)
-
-
-def _consumers(handle: Handle, checks: tuple[ConsumerCheck, ...]) -> Markup:
-    columns = (
-        Column("What a consumer does"),
-        Column("Outcome"),
-        Column("Worst difference", numeric=True),
-        Column("Detail"),
-    )
-    rows = [(check.name, check.status, figure_of(check.worst), check.detail) for check in checks]
-    return table(f"{handle.name}: in a process without JAX", columns, rows)
 
 
 def _earlier(handle: Handle, found: PublishedComparison) -> Iterator[Markup]:

@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from models.records import Comparison, PublishedComparison, PublishedVariables
+from models.report import Check, PublishedComparison, PublishedVariables
 from validation.images import Inputs
-from validation.outputs import Expected, Outputs, compare_outputs, judge
+from validation.outputs import Expected, Outputs, compare_outputs
 from validation.portrait import ENTRY, Fingerprint, Portrait, Tensors, portray
 from validation.published import Published
 
@@ -16,8 +17,8 @@ MOST_NAMES = 5
 """Names of variables in a sentence; the record has them all."""
 
 
-def compare_versions(directory: Path, published: Published, inputs: Inputs, *, classes: bool) -> PublishedComparison:
-    """Hold the SavedModel in `directory` against a published one: outputs, signatures, variables.
+def compare_versions(directory: Path, published: Published, inputs: Inputs, expected: Expected) -> PublishedComparison:
+    """Compare the SavedModel in `directory` with a published one: outputs, signatures, variables.
 
     That one of them cannot be loaded, read or run is a difference like others.
 
@@ -25,7 +26,7 @@ def compare_versions(directory: Path, published: Published, inputs: Inputs, *, c
         directory: the SavedModel made now.
         published: the earlier one; its variables and tensors may have other names.
         inputs: the images that both are run on.
-        classes: whether the outputs are logits, of which the largest matter.
+        expected: what the model made now should give for them: the scale of differences, and whether classes matter.
     """
     theirs = portray(published.directory, inputs.images)
     ours = portray(directory.resolve(), inputs.images)
@@ -33,7 +34,7 @@ def compare_versions(directory: Path, published: Published, inputs: Inputs, *, c
     differences += [f"this version {problem}" for problem in ours.problems]
     outputs, signatures, variables = None, None, None
     if ours.outputs is not None and theirs.outputs is not None:
-        outputs, wrong = _compare_outputs(ours.outputs, theirs.outputs, inputs.names, classes=classes)
+        outputs, wrong = _compare_outputs(ours.outputs, theirs.outputs, inputs.names, expected)
         differences += wrong
     if ours.signatures is not None and theirs.signatures is not None:
         signatures = tuple(_signature_differences(ours, theirs))
@@ -54,16 +55,16 @@ def compare_versions(directory: Path, published: Published, inputs: Inputs, *, c
 
 
 def _compare_outputs(
-    ours: Outputs, theirs: Outputs, names: tuple[str, ...], *, classes: bool
-) -> tuple[Comparison | None, list[str]]:
+    ours: Outputs, theirs: Outputs, names: tuple[str, ...], expected: Expected
+) -> tuple[tuple[Check, ...] | None, list[str]]:
     if ours.shape != theirs.shape or ours.ndim != 2 or len(ours) != len(names):
         return None, [f"outputs: of shape {ours.shape}, the published version's {theirs.shape}"]
     if not np.isfinite(theirs).all():
         odd = [name for name, row in zip(names, theirs, strict=True) if not np.isfinite(row).all()]
         return None, [f"outputs: the published version's are not finite on {', '.join(odd)}"]
-    expected = Expected(names, theirs, {}, classes)
-    comparison = compare_outputs(ENTRY, ours, expected, np.arange(len(names)))
-    return comparison, [f"outputs: {line}" for line in judge(comparison)]
+    published = replace(expected, names=names, jax=theirs, oracle={})
+    checks = compare_outputs(ENTRY, ours, published, np.arange(len(names))).checks
+    return checks, [f"outputs: {problem}" for check in checks for problem in check.problems]
 
 
 def _signature_differences(ours: Portrait, theirs: Portrait) -> Iterator[str]:

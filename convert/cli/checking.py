@@ -17,11 +17,12 @@ from models.catalog import Handle
 from models.errors import MixerError
 from models.params import Params
 from models.paths import ModelPaths
-from models.records import ConsumerCheck, DepthStep, Manifest, PublishedComparison, Report, write_atomically
-from validation.consumption import run_consumer
+from models.records import Manifest, write_atomically
+from models.report import Check, DepthStep, PublishedComparison, Report
+from validation.consumption import check_consumer
 from validation.depth import apply_steps, compare_depth
 from validation.evidence import Evidence
-from validation.gradients import check_gradients, judge_gradients
+from validation.gradients import check_gradients
 from validation.images import Inputs, full_inputs, gate_inputs
 from validation.memory import keep_large_blocks_apart, release, trim
 from validation.near_tie import find_near_tie
@@ -79,6 +80,7 @@ class Checker:
             inputs_set=self._set,
             extras=extras,
             other_problems=problems,
+            zero_head=reference.zero_head and handle.head == "classification",
             reference=self._compare_with_published(handle, destination),
         )
         write_atomically(destination.report, report.to_bytes())
@@ -87,8 +89,8 @@ class Checker:
     def _compare_with_published(self, handle: Handle, destination: ModelPaths) -> PublishedComparison | None:
         if self._published is None:
             return None
-        classes = handle.head == "classification"
-        return compare_versions(destination.directory, self._published, self._reference.inputs, classes=classes)
+        expected = self._reference.for_head(handle.head)
+        return compare_versions(destination.directory, self._published, self._reference.inputs, expected)
 
     @cached_property
     def _reference(self) -> Reference:
@@ -98,7 +100,7 @@ class Checker:
             return compute_reference(checkpoint, self._material.path, params, gate_inputs(size), GATE_ORACLE)
         inputs = full_inputs(size)
         inputs += find_near_tie(lambda images: apply_both(checkpoint, params, images)[0], inputs)
-        return compute_reference(checkpoint, self._material.path, params, inputs, inputs.names)
+        return compute_reference(checkpoint, self._material.path, params, inputs, inputs.names, probe_stem=True)
 
     def _identity_problems(self, manifest: Manifest, handle: Handle, destination: ModelPaths) -> list[str]:
         problems = []
@@ -123,32 +125,28 @@ class Checker:
         except Exception as error:  # what TensorFlow says is any of several types
             problems.append(f"depth: {gist(error, destination.directory)}")
         if self._set == "full":
-            try:
-                gradients = check_gradients(model, handle, self._params(handle), self._some_inputs())
-                wrong = judge_gradients(gradients, handle)
-                extras = replace(extras, gradients=gradients, fine_tunable=not wrong)
-                problems += wrong
-            except Exception as error:  # as above
-                extras = replace(extras, fine_tunable=False)
-                problems.append(f"gradients: {gist(error, destination.directory)}")
+            checks = self._check_gradients(handle, model, destination)
+            extras = replace(extras, checks=checks, fine_tunable=not any(check.problems for check in checks))
         release(model)
         if self._set == "full":
             self._material.let_go()  # the consumer needs the memory
             jax.clear_caches()  # type: ignore[no-untyped-call]
             trim()
-            consumer = self._consume(handle, destination)
-            extras = replace(extras, consumer=consumer)
-            problems += [f"consumer: {one.name}: {one.detail}" for one in consumer if one.status == "failed"]
+            extras = replace(extras, checks=(*extras.checks, *self._consume(handle, destination)))
         return extras, problems
 
-    def _consume(self, handle: Handle, destination: ModelPaths) -> tuple[ConsumerCheck, ...]:
-        reference = self._reference
-        with tempfile.TemporaryDirectory() as folder:
-            inputs, expected = Path(folder, "inputs.npy"), Path(folder, "expected.npy")
-            np.save(inputs, reference.inputs.images)
-            np.save(expected, reference.for_head(handle.head).jax)
-            result = run_consumer(destination.directory, inputs=inputs, expected=expected)
-        return tuple(ConsumerCheck.model_validate(check) for check in result["checks"])
+    def _check_gradients(self, handle: Handle, model: Any, destination: ModelPaths) -> tuple[Check, ...]:  # noqa: ANN401
+        inputs = self._some_inputs()
+        features = self._reference.features[[self._reference.inputs.names.index(name) for name in inputs.names]]
+        try:
+            return check_gradients(model, handle, self._params(handle), inputs, features).checks
+        except Exception as error:  # what TensorFlow says is any of several types
+            said = f"gradients: {gist(error, destination.directory)}"
+            return (Check(name="gradient_relative", on=", ".join(inputs.names), power=0, problems=(said,)),)
+
+    def _consume(self, handle: Handle, destination: ModelPaths) -> tuple[Check, ...]:
+        expected = self._reference.for_head(handle.head)
+        return check_consumer(destination.directory, self._reference.inputs, expected)
 
     def _explain(self, handle: Handle, model: Any) -> tuple[DepthStep, ...]:  # noqa: ANN401 (a restored user object)
         """Compare step by step, with the apply function converted again so that it gives all steps, but no gradients.

@@ -2,8 +2,9 @@
 
 import gc
 import logging
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +16,11 @@ from export.exported import describe_export
 from export.manifest import find_differences
 from models.catalog import Checkpoint, Handle, own_handle
 from models.errors import MixerError
-from models.exported import ExportComparison, ExportManifest, ExportReport
+from models.exported import ExportManifest, ExportReport
 from models.formats import Format
 from models.paths import ModelPaths
 from models.records import Manifest, write_atomically
+from models.report import Check
 
 if TYPE_CHECKING:
     from validation.exports import Truth
@@ -148,11 +150,32 @@ def _export(work: Exports, handle: Handle, truth: "Truth", sha256: str, classes:
         manifest = describe_export(work.format.name, destination.handle, source, stage)
         install(stage, destination, manifest, overwrite=work.overwrite)
     made = own_handle(handle, work.own.name, classes) if work.own else handle
-    findings = check_export(work.format.name, destination.directory, made, truth)
+    checks = check_export(work.format.name, destination.directory, made, truth)
+    if made.head == "classification" and not all(check.tells for check in checks):
+        checks += _check_probing_export(work, handle, made, truth)
     differences = find_differences(manifest, destination.directory)
-    report = make_export_report(destination.manifest.read_bytes(), findings, truth, other_problems=differences)
+    report = make_export_report(destination.manifest.read_bytes(), checks, truth, other_problems=differences)
     write_atomically(destination.report, report.to_bytes())
     return report
+
+
+def _check_probing_export(work: Exports, handle: Handle, made: Handle, truth: "Truth") -> tuple[Check, ...]:
+    """Export the same graph with a probing head in place of the model's own, which hides errors, and check that.
+
+    An export holds its weights as constants, so the head cannot be exchanged in it.
+    """
+    from export.formats import write_format
+    from export.variables import copy_with_variables
+    from validation.exports import check_export
+
+    probing = truth.probing()
+    with tempfile.TemporaryDirectory() as folder:
+        model, exported = Path(folder, "model"), Path(folder, "exported")
+        exported.mkdir()
+        changed = {f"head/{name}": value for name, value in probing.head.items()}
+        copy_with_variables(work.saved_model(handle).directory, model, changed)
+        write_format(work.format.name, model, exported)
+        return check_export(work.format.name, exported, made, probing)
 
 
 def _read_source(work: Exports, handle: Handle, sha256: str | None = None) -> bytes:
@@ -210,21 +233,22 @@ def _rows(outcome: ExportOutcome) -> Iterator[tuple[str, ...]]:
     if outcome.report is None:
         yield outcome.name, "", "", "", "", "failed"
         return
-    files: dict[str, list[ExportComparison]] = {}
-    for comparison in outcome.report.comparisons:
-        files.setdefault(comparison.file, []).append(comparison)
     for file, size in outcome.report.sizes.items():
-        compared = files.get(file, [])
-        worst = max((one.max_relative for one in compared), default=None)
-        agreed = min((one.top1 for one in compared if one.top1 is not None), default=None)
+        of_file = [check for check in outcome.report.checks if check.on.startswith(f"{file},") and check.tells]
+        worst = _most(check for check in of_file if check.name.endswith(" max_relative"))
+        apart = _most(check for check in of_file if check.name.endswith(" top1_disagreement"))
         yield (
             outcome.name,
             file,
             show.megabytes(size),
             "" if worst is None else f"{worst:.1e}",
-            "" if agreed is None else f"{agreed:.0%}",
+            "" if apart is None else f"{1 - apart:.0%}",
             outcome.report.verdict,
         )
+
+
+def _most(checks: Iterable[Check]) -> float | None:
+    return max((check.measured for check in checks if check.measured is not None), default=None)
 
 
 def _as_json(outcome: ExportOutcome) -> dict[str, object]:

@@ -78,7 +78,7 @@ def matrix(
         show.print_json(found.model_dump(mode="json"))
     else:
         columns, rows = tabulate(found)
-        show.print_table("largest difference from JAX, in standard deviations of an image's outputs", columns, rows)
+        show.print_table("largest difference from JAX, over the scale of an image's outputs", columns, rows)
         show.tell(f"written to {path}")
     if ran.problems:
         raise MixerError("\n".join(ran.problems))
@@ -160,6 +160,7 @@ def _make_of(
     from validation.images import gate_inputs
     from validation.matrix import Model
     from validation.reference import apply_both
+    from validation.scale import measure_scale
 
     checkpoint = handles[0].checkpoint
     material: Material = stages.bring(checkpoint, source, fetching=_silent, reading=_silent)
@@ -168,14 +169,18 @@ def _make_of(
     np.save(inputs, images)
     logits, features = apply_both(checkpoint, material.loaded.params, images)
     for handle in handles:
-        expected = folder / f"{handle.name}.npy"
-        np.save(expected, logits if handle.head == "classification" else features)
+        expected, scale = folder / f"{handle.name}.npy", folder / f"{handle.name}.scale.npy"
+        outputs, head = (logits, material.loaded.params["head"]) if handle.num_classes else (features, None)
+        np.save(expected, outputs)
+        np.save(scale, measure_scale(outputs, features, head).of)
         labels = handle.labels.checked_path() if handle.labels else None
         for flavour in flavours:
             made = handle.in_flavour(flavour)
             destination = ModelPaths.of(folder / "models", made.name, DEFAULT_VERSION)
             stages.write(made, material, destination, labels=labels, overwrite=False)
-            yield Model(made.name, checkpoint.architecture.name, flavour, destination.directory, inputs, expected)
+            yield Model(
+                made.name, checkpoint.architecture.name, flavour, destination.directory, inputs, expected, scale
+            )
 
 
 def _silent(done: int, total: int) -> None:
@@ -191,7 +196,7 @@ def markdown_lines(found: "Matrix") -> Iterator[str]:
     yield "<!-- made by: mixer-jax2tf matrix --markdown -->"
     yield ""
     yield f"Measured on {found.date} ({found.platform}, CPU) with seeded checkpoints. A figure: every check passed, and"
-    yield "by that much the outputs differ from JAX's at most, in standard deviations of an image's outputs (allowed:"
+    yield "by that much the outputs differ from JAX's at most, over the scale of an image's outputs (allowed:"
     yield f"{LIMIT:g}); in brackets where the flavour promises nothing. No: it promises nothing, and does not run."
     yield ""
     yield from show.markdown_table([*columns[:4], *(f"#{column}" for column in columns[4:])], rows).splitlines()

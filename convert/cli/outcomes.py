@@ -10,8 +10,9 @@ from convert.cli import show
 from models.catalog import Handle
 from models.errors import DifferentError, MixerError
 from models.paths import ModelPaths
-from models.records import Report, write_atomically
-from validation.tolerances import TOLERANCES
+from models.records import write_atomically
+from models.report import Report
+from models.tolerances import TOLERANCES
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Outcome:
     size: int = 0
     seconds: float = 0.0
     worst: float | None = None
-    """Largest difference of an output from JAX's, over the spread of the image's outputs."""
+    """Largest difference of an output from JAX's, over the scale of the image's outputs."""
     agreement: float | None = None
     """Share of images with the same first class and the same first five, the lower; None for features."""
     verdict: Literal["passed", "kept", "converted", "failed"] = "failed"
@@ -35,14 +36,14 @@ class Outcome:
 
 def judged(handle: Handle, destination: ModelPaths, report: Report, *, kept: bool) -> Outcome:
     """Return the outcome that a report tells of."""
-    shares = [share for comparison in report.comparisons for share in (comparison.top1, comparison.top5)]
-    known = [share for share in shares if share is not None]
+    apart = [report.figure(name) for name in ("top1_disagreement", "top5_disagreement")]
+    known = [share for share in apart if share is not None]
     passed: Literal["kept", "passed"] = "kept" if kept else "passed"
     return Outcome(
         handle.name,
         size=sum(path.stat().st_size for path in destination.directory.rglob("*") if path.is_file()),
-        worst=report.worst_relative,
-        agreement=min(known, default=None),
+        worst=report.figure("max_relative"),
+        agreement=1 - max(known) if known else None,
         verdict=passed if report.verdict == "passed" else "failed",
         problems=report.problems,
         report=report,

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from convert.cli.outcomes import Outcome
 from convert.cli.show import markdown_table
+from models.report import ZERO_HEAD
 
 COLUMNS = (
     "handle",
@@ -19,8 +20,8 @@ COLUMNS = (
 )
 
 NOTE = (
-    "Largest differences, the worst image: of outputs over the standard deviation of the image's outputs, of a "
-    "variable's gradient over its largest value."
+    "Largest differences, the worst image: of outputs over the scale of the image's outputs, of a variable's gradient "
+    "over its largest value; of the comparisons that can tell right from wrong, probing heads included."
 )
 
 
@@ -41,16 +42,17 @@ def summarise(outcomes: Sequence[Outcome]) -> str:
 
 def _cells(outcome: Outcome) -> tuple[str, ...]:
     report = outcome.report
-    to_oracle = [one.oracle for one in report.comparisons if one.oracle is not None] if report else []
-    gradients = report.gradients if report else None
+    gradient = report.worst("gradient_relative") if report else None
     return (
         outcome.handle,
         outcome.origin,
         _figure(outcome.worst),
-        _figure(max((one.saved_model for one in to_oracle), default=None)),
-        _figure(max((one.jax for one in to_oracle), default=None)),
-        f"{gradients.worst_relative:.1e} ({gradients.worst_variable})" if gradients else "",
-        _figure(gradients.step_relative if gradients else None),
+        *(
+            _figure(report.figure(name) if report else None)
+            for name in ("saved_model_oracle_relative", "jax_oracle_relative")
+        ),
+        f"{_figure(gradient.measured)} ({gradient.on.split(',')[0]})" if gradient else "",
+        _figure(report.figure("step_relative") if report else None),
         "" if outcome.agreement is None else f"{outcome.agreement:.0%}",
         f"{outcome.seconds:.1f}",
         outcome.verdict,
@@ -68,6 +70,12 @@ def _not_checked(outcome: Outcome) -> Iterator[str]:
     yield from outcome.report.not_checked
     if outcome.origin == "seeded":
         yield "the original checkpoints: seeded ones stand in for them"
-    for check in outcome.report.consumer:
-        if check.status == "absent":
-            yield f"{check.name}: {check.detail}"
+    if outcome.report.zero_head:
+        yield f"{outcome.handle}: {ZERO_HEAD}"
+    powerless = [check for check in outcome.report.checks if not check.tells]
+    for check in powerless:
+        if check.name == "consumer":
+            yield f"{check.on}: {check.detail.removeprefix('absent: ')}"
+    outputs = sum(check.name == "max_relative" for check in powerless)
+    if outputs:
+        yield f"{outcome.handle}: {outputs} comparisons of outputs had no power: the head hides what comes before it"

@@ -14,7 +14,8 @@ from models.digests import DigestTable
 from models.errors import MixerError
 from models.params import flatten
 from models.paths import ModelPaths
-from models.records import CheckpointRecord, Manifest, Report
+from models.records import CheckpointRecord, Manifest
+from models.report import Report
 
 Progress = Callable[[int, int], None]
 

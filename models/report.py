@@ -1,0 +1,231 @@
+"""What a report is: the checks of one model, each with its figure, its limit and its power, and the verdict on them."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field
+
+from models.catalog import Flavour
+from models.errors import MixerError
+from models.records import Record
+
+LEAST_POWER = 0.5
+"""A comparison of less power is listed, and counts for nothing."""
+
+ZERO_HEAD = "head/kernel is zero throughout: every image has the same outputs, those of head/bias"
+
+Origin = Literal["original", "seeded", "unknown", "own"]
+
+
+class Tolerance(Record):
+    """A limit, with the reason why it is what it is."""
+
+    limit: float
+    reason: str
+
+
+class Check(Record):
+    """One thing that was checked of a model."""
+
+    name: str
+    """What was measured; where it has a limit, its key in the report's tolerances."""
+    on: str = ""
+    """What it was measured on: entry and images, the variable, what a consumer did."""
+    measured: float | None = None
+    """The worst figure; None where there is none to give."""
+    limit: float | None = None
+    """The largest figure that passes; None where it has no limit of its own."""
+    power: Annotated[float, Field(ge=0, le=1)] | None = None
+    """How much of the scale that differences are measured by is that of the outputs themselves: near 1, a wrong model
+    shows; near 0, it hides. None where that is no question, for instance bit for bit."""
+    problems: tuple[str, ...] = ()
+    detail: str = ""
+    """What else was seen, in words."""
+
+    @property
+    def tells(self) -> bool:
+        """Whether it can tell a right model from a wrong one."""
+        return self.power is None or self.power >= LEAST_POWER
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its figure is over its limit, or no number."""
+        if self.measured is None or self.limit is None:
+            return self.limit is not None
+        return not self.measured <= self.limit
+
+    def __str__(self) -> str:
+        """Return its name and what it was measured on."""
+        return f"{self.name}, {self.on}" if self.on else self.name
+
+
+class Verdict(Record):
+    """The verdict on a model and the checks behind it: what the reports on all formats share."""
+
+    schema_version: Literal[2] = 2
+    handle: str
+    version: int
+    origin: Origin
+    manifest_sha256: str
+    inputs_sha256: str
+    checks: tuple[Check, ...]
+    zero_head: bool
+    """Whether the head's kernel is zero throughout, so that the outputs do not depend on the image."""
+    not_checked: tuple[str, ...]
+    """What this report says nothing of."""
+    tolerances: dict[str, Tolerance]
+    verdict: Literal["passed", "failed"]
+    libraries: dict[str, str]
+    validator_sha256: str
+    """Of the sources that decide the verdict (`models`, `validation`)."""
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a report from its file.
+
+        Raises:
+            MixerError: the file is not such a report, or one of an earlier schema.
+        """
+        try:
+            return super().read(path)
+        except MixerError as error:
+            raise MixerError(f"{error} `mixer-jax2tf validate` (of an export, `export`) writes it again.") from error
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the checks without which nothing is proven."""
+        return ()
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with the model, in words; empty if and only if the verdict is `passed`."""
+        return tuple(problem for check in self.checks for problem in check.problems)
+
+    def find(self, name: str) -> Iterator[Check]:
+        """Yield the checks of a name."""
+        return (check for check in self.checks if check.name == name)
+
+    def worst(self, name: str) -> Check | None:
+        """Return the check of a name that measured most, of those that can tell; None where there is none."""
+        known = [check for check in self.find(name) if check.tells and check.measured is not None]
+        return max(known, key=lambda check: _rank(check.measured), default=None)
+
+    def figure(self, name: str) -> float | None:
+        """Return the worst figure of a name, of the checks that can tell; None where there is none."""
+        check = self.worst(name)
+        return None if check is None else check.measured
+
+    def contradictions(self, today: Mapping[str, Tolerance] | None = None) -> Iterator[str]:
+        """Yield where the report's verdict is not the one that its own figures and limits give.
+
+        Args:
+            today: the limits that hold now, which its own must not exceed; None to judge it by its own alone.
+        """
+        expected = "failed" if self.problems else "passed"
+        if self.verdict != expected:
+            yield f"the verdict is {self.verdict}, but the problems that it names give {expected}"
+        for check in self.checks:
+            yield from (f"{check}: {problem}" for problem in self._judge(check))
+        if self.verdict == "passed":
+            for name in self.needs:
+                if not any(check.tells for check in self.find(name)):
+                    yield f"the verdict is passed, but there is no check {name} that can tell right from wrong"
+        for name, tolerance in (today or {}).items():
+            if name in self.tolerances and not self.tolerances[name].limit <= tolerance.limit:
+                yield f"it allowed {name} {self.tolerances[name].limit:g}, now {tolerance.limit:g}"
+        unknown = sorted({check.name for check in self.checks if check.limit is not None} - (today or {}).keys())
+        if today is not None and unknown:
+            yield f"it judged by limits that there are no longer: {', '.join(unknown)}"
+
+    def _judge(self, check: Check) -> Iterator[str]:
+        if check.is_over and not check.problems:
+            yield f"measured {check.measured}, over its limit {check.limit:g}, without a problem being named"
+        if check.limit is not None:
+            tolerance = self.tolerances.get(check.name)
+            if tolerance is None or tolerance.limit != check.limit:
+                yield f"its limit {check.limit:g} is not that of the report's tolerances"
+
+
+def _rank(figure: float | None) -> float:
+    """Return a figure for comparison: what is no number is the worst."""
+    return float("inf") if figure is None or figure != figure else figure
+
+
+class DepthStep(Record):
+    """Activations after one step of the model: largest difference from the oracle's, over their standard deviation."""
+
+    name: str
+    jax: float
+    saved_model: float
+
+
+class PublishedVariables(Record):
+    """A model's variables against those of an earlier published version, bit for bit.
+
+    One whose name only one variable has, here and there, is compared with that one; the others, whatever they are
+    called, with all of the same type and shape.
+    """
+
+    count: int
+    published: int
+    """Number of the published version's."""
+    same_name: int
+    """How many were compared by name."""
+    equal: int
+    """How many have an equal counterpart."""
+    different: tuple[str, ...]
+    """Names of those that have none."""
+    left_over: tuple[str, ...]
+    """Those of the published version that are the counterpart of none."""
+
+
+class PublishedComparison(Record):
+    """A model against an earlier published version of its handle; no part of the verdict on the model."""
+
+    name: str
+    """Of the directory or archive, without the path to it."""
+    kind: Literal["directory", "archive"]
+    sha256: str
+    """Of the archive, or of the directory's `saved_model.pb`."""
+    outputs: tuple[Check, ...] | None
+    """Through both models' `serving_default`, with the published version's in the place of JAX's; None where one of
+    them did not run."""
+    signatures: tuple[str, ...] | None
+    """What differs; None where one of the models could not be read."""
+    variables: PublishedVariables | None
+    """None where one of the models could not be read."""
+    differences: tuple[str, ...]
+    """Everything, in words; empty if and only if the verdict is `same`."""
+    verdict: Literal["same", "different"]
+    """Whether outputs are within the tolerances of the report, signatures the same and variables equal."""
+
+
+class Report(Verdict):
+    """The verdict on a SavedModel."""
+
+    flavour: Flavour
+    inputs_set: Literal["gate", "full"]
+    images: tuple[str, ...]
+    """Names of the images that outputs were compared on."""
+    fine_tunable: bool | None
+    """Whether every variable has JAX's gradient and a step with it does what it does in JAX; None where not tried."""
+    depth: tuple[DepthStep, ...]
+    """Where along the depth JAX and the SavedModel's apply function leave the oracle; empty in the gate set."""
+    reference: PublishedComparison | None
+    """None where no earlier version was given to compare with."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the checks without which nothing is proven."""
+        gate = (
+            "files",
+            "interface",
+            "variables",
+            "max_relative",
+            "max_ulp",
+            "oracle_excess_ulp",
+            "jax_oracle_relative",
+        )
+        full = ("gradients_missing", "gradient_relative", "step_relative", "consumer")
+        return gate if self.inputs_set == "gate" else gate + full
