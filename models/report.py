@@ -50,10 +50,13 @@ class Check(Record):
 
     @property
     def is_over(self) -> bool:
-        """Whether its figure is over its limit, or no number."""
-        if self.measured is None or self.limit is None:
-            return self.limit is not None
-        return not self.measured <= self.limit
+        """Whether its figure is over its limit, or no number, where that says something.
+
+        Without power that is so of what is measured by the scale alone: it allows for the rounding of such outputs.
+        """
+        if self.limit is None or not (self.tells or self.name.endswith("_relative")):
+            return False
+        return self.measured is None or not self.measured <= self.limit
 
     def __str__(self) -> str:
         """Return its name and what it was measured on."""
@@ -130,13 +133,25 @@ class Verdict(Record):
         if self.verdict == "passed":
             for name in self.needs:
                 if not any(check.tells for check in self.find(name)):
-                    yield f"the verdict is passed, but there is no check {name} that can tell right from wrong"
+                    yield (
+                        f"no check {name} can tell a right model from a wrong one: it is missing, or what it compares "
+                        "hardly depends on the image"
+                    )
         for name, tolerance in (today or {}).items():
             if name in self.tolerances and not self.tolerances[name].limit <= tolerance.limit:
                 yield f"it allowed {name} {self.tolerances[name].limit:g}, now {tolerance.limit:g}"
         unknown = sorted({check.name for check in self.checks if check.limit is not None} - (today or {}).keys())
         if today is not None and unknown:
             yield f"it judged by limits that there are no longer: {', '.join(unknown)}"
+
+    def concluded(self) -> Self:
+        """Return the report itself or, where its checks do not carry its verdict, one that failed and says why."""
+        found = tuple(self.contradictions())
+        if not found:
+            return self
+        return self.model_copy(
+            update={"checks": (*self.checks, Check(name="report", problems=found)), "verdict": "failed"}
+        )
 
     def _judge(self, check: Check) -> Iterator[str]:
         if check.is_over and not check.problems:

@@ -28,15 +28,19 @@ def rows(out: Path, checkpoint: str, version: int):
     for name, (classifier, extractor) in read_reports(out, checkpoint, version):
         kind = FORMATS[name]
         for file, weights in kind.models.items():
-            (together,) = (one for one in classifier.comparisons if one.file == file and one.batch > 1)
+            (together,) = (one for one in of_file(classifier, file, "top1_disagreement") if "(batch 4)" in one.on)
             title = f"{kind.title}, {weights}" + ("" if weights == "float32" else " weights")
-            same = f"{together.top1 * together.batch:.0f} of {together.batch}"
+            same = f"{4 - 4 * together.measured:.0f} of 4"
             yield title, *figures(classifier, file), same, *figures(extractor, file)
+
+
+def of_file(report: ExportReport, file: str, name: str):
+    return [one for one in report.checks if one.name.endswith(f" {name}") and one.on.startswith(f"{file} on ")]
 
 
 def figures(report: ExportReport, file: str):
     beside = FORMATS[report.format].companions
-    worst = max(one.max_relative for one in report.comparisons if one.file == file)
+    worst = max(one.measured for one in of_file(report, file, "max_relative"))
     return megabytes(sum(report.sizes[name] for name in (file, *beside))), f"{worst:.1e}"
 
 

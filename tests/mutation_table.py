@@ -10,7 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mutations import (
+    FULL_SIZE,
     FULL_SIZE_MUTATIONS,
+    HEADS,
+    HIDDEN,
     MUTATIONS,
     TEMPERS,
     TINY,
@@ -18,15 +21,19 @@ from mutations import (
     Bench,
     Mutation,
     caught_by,
+    check_hidden,
     furthest,
     tempered,
+    with_head,
 )
 
 from convert.cli.show import markdown_table
 from convert.seeded import write_seeded
+from models.catalog import Handle
 from validation.parity import Findings
 
 COLUMNS = ("mutation", "on", "caught by", "#difference", "#limit", "#margin")
+HEAD_COLUMNS = ("weights", "head", *(f"#{what}" for what in HIDDEN))
 TEMPER_COLUMNS = ("weights", "on", "#difference", "#limit", "#margin")
 
 
@@ -35,11 +42,13 @@ def main() -> None:
     if sys.argv[1:]:
         (seeds,) = sys.argv[1:]
         sys.stdout.write(mutations_in_markdown(FULL_SIZE_MUTATIONS, Path(seeds), " SEEDS"))
+        sys.stdout.write(heads_in_markdown(FULL_SIZE))
         return
     with tempfile.TemporaryDirectory() as folder:
         sys.stdout.write(mutations_in_markdown(MUTATIONS, Path(folder)))
         sys.stdout.write("\nNo false alarm: right models of these weights pass.\n\n")
         sys.stdout.write(markdown_table(TEMPER_COLUMNS, temper_rows(Path(folder))))
+        sys.stdout.write(heads_in_markdown(TINY))
 
 
 def mutations_in_markdown(mutations: Sequence[Mutation], seeds: Path, arguments: str = "") -> str:
@@ -65,6 +74,22 @@ def temper_rows(folder: Path) -> Iterator[tuple[str, ...]]:
             findings = Bench.of(handle, tempered(handle.checkpoint, temper, folder)).check()
             assert not findings.problems, (temper, findings.problems)
             yield temper, f"{handle.checkpoint.name}, {handle.flavour}", *figures(findings)
+
+
+def heads_in_markdown(handle: Handle) -> str:
+    """Try what may hide under each head, on seeded and on trained-like weights."""
+    said = f"Margins under each head of {handle.checkpoint.name}; a right model must stay below 1, a wrong one above."
+    with tempfile.TemporaryDirectory() as folder:
+        return f"\n{said}\n\n{markdown_table(HEAD_COLUMNS, head_rows(handle, Path(folder)))}"
+
+
+def head_rows(handle: Handle, folder: Path) -> Iterator[tuple[str, ...]]:
+    for temper in ("as seeded", "trained-like"):
+        for head in HEADS:
+            bench = with_head(handle, temper, head, folder)
+            found = {what: check_hidden(bench, what) for what in HIDDEN}
+            assert [what for what, findings in found.items() if not findings.problems] == ["right"], (temper, head)
+            yield temper, head, *(figures(findings)[2] for findings in found.values())
 
 
 def figures(findings: Findings) -> tuple[str, str, str]:

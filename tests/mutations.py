@@ -60,11 +60,12 @@ class Bench:
     reference: Reference
 
     @classmethod
-    def of(cls, handle: Handle, path: Path) -> "Bench":
+    def of(cls, handle: Handle, path: Path, **options) -> "Bench":
         checkpoint = handle.checkpoint
         loaded = load_checkpoint(path, checkpoint.architecture, num_classes=checkpoint.num_classes)
         inputs = gate_inputs(checkpoint.architecture.image_size)
-        return cls(handle, path, loaded, compute_reference(checkpoint, path, loaded.params, inputs, GATE_ORACLE))
+        reference = compute_reference(checkpoint, path, loaded.params, inputs, GATE_ORACLE, **options)
+        return cls(handle, path, loaded, reference)
 
     def of_the_same(self, handle: Handle) -> "Bench":
         """Return the bench of another handle of the same checkpoint."""
@@ -433,10 +434,6 @@ def large(name, array):
     return array * 160 if "Dense_1" in name else array
 
 
-def small(name, array):
-    return array * np.float32(1e-6)
-
-
 def small_kernels(name, array):
     return array * np.float32(1e-6) if name.endswith("kernel") else array
 
@@ -447,7 +444,6 @@ TEMPERS: dict[str, Temper] = {
     "without tails": without_tails,
     "trained-like": trained,
     "activations to 1e3": large,
-    "all weights times 1e-6": small,
     "kernels times 1e-6": small_kernels,
 }
 
@@ -457,3 +453,63 @@ def tempered(checkpoint: Checkpoint, temper: str, folder: Path) -> Path:
     path = folder / "tempered.npz"
     np.savez(path, **{name: TEMPERS[temper](name, array) for name, array in seeded_arrays(checkpoint)})
     return path
+
+
+# --- heads that hide what comes before them, and few outputs ---
+
+Head = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def first(outputs: int) -> Head:
+    return lambda kernel, bias: (kernel[:, :outputs], bias[:outputs])
+
+
+def zeros(outputs: int) -> Head:
+    return lambda kernel, bias: (np.zeros_like(kernel[:, :outputs]), np.zeros_like(bias[:outputs]))
+
+
+def nearly_the_same(kernel, bias):
+    return kernel[:, :1] * np.array([1, 1.01], np.float32), np.zeros(2, np.float32)
+
+
+HEADS: dict[str, Head] = {
+    "1000 outputs": first(1000),
+    "10 outputs": first(10),
+    "2 outputs": first(2),
+    "1 output": first(1),
+    "x and 1.01 x": nearly_the_same,
+    "a bias of 1e6": lambda kernel, bias: (kernel, bias + np.float32(1e6)),
+    "times 1e-12": lambda kernel, bias: (kernel * np.float32(1e-12), bias * np.float32(1e-12)),
+    "zeros, 1000 outputs": zeros(1000),
+    "zeros, 10 outputs": zeros(10),
+    "zeros, 2 outputs": zeros(2),
+    "zeros, 1 output": zeros(1),
+    "zeros and a bias": lambda kernel, bias: (np.zeros_like(kernel), bias),
+}
+HIDDEN = {"right": nullcontext, "GELU in its erf form": with_erf, "layer norm epsilon 1e-5": with_larger_epsilon}
+"""What is tried under each head."""
+LEAST_MARGINS = {"GELU in its erf form": 4, "layer norm epsilon 1e-5": 2}
+
+
+def with_head(handle: Handle, temper: str, head: str, folder: Path) -> Bench:
+    """Write the seeded checkpoint of a classifier with its arrays changed and another head; return its bench."""
+    arrays = {name: TEMPERS[temper](name, array) for name, array in seeded_arrays(handle.checkpoint)}
+    arrays["head/kernel"], arrays["head/bias"] = HEADS[head](arrays["head/kernel"], arrays["head/bias"])
+    np.savez(folder / "head.npz", **arrays)
+    training = replace(handle.checkpoint.training, num_classes=arrays["head/bias"].size)
+    return Bench.of(replace(handle, checkpoint=replace(handle.checkpoint, training=training)), folder / "head.npz")
+
+
+@cache
+def _hidden_graph(what: str, architecture: Architecture, num_classes: int, flavour: Flavour) -> Graph:
+    with HIDDEN[what]():
+        return right_graph.__wrapped__(architecture, num_classes, flavour)
+
+
+def check_hidden(bench: Bench, what: str) -> Findings:
+    """Check a model that is right, or wrong in what its head may hide; its graph is traced once a kind."""
+    handle = bench.handle
+    graph = _hidden_graph(what, handle.checkpoint.architecture, handle.num_classes, handle.flavour)
+    with tempfile.TemporaryDirectory() as folder:
+        graph.write({name: np.asarray(value) for name, value in flatten(bench.params).items()}, Path(folder))
+        return bench.check_directory(Path(folder))

@@ -6,6 +6,7 @@ import re
 import pytest
 from markdown_it import MarkdownIt
 from publishable import CHECKPOINT, HANDLE, WHERE, write_catalogued, write_model
+from reporting import check, checks
 
 from export.collection import collection_sections
 from export.hub_page import DATASETS, TASKS, render_collection, render_module, render_publisher
@@ -20,40 +21,22 @@ from models.signatures import signatures_of
 each_handle = pytest.mark.parametrize("name", HANDLES)
 each_flavour = pytest.mark.parametrize("flavour", FLAVOURS)
 
-TOLERANCE = {"limit": 5e-5, "reason": "a reason"}
-COMPARISON = {
-    "entry": "__call__",
-    "batch": 2,
-    "inputs": ("noise", "blank"),
-    "max_abs": 1e-6,
+FIGURES = {
     "max_relative": 1.23e-6,
-    "max_ulp": 1.0,
-    "cosine_distance": 0.0,
-    "top1": 1.0,
-    "top5": 0.5,
-    "oracle": {"inputs": ("noise",), "saved_model": 4.56e-6, "jax": 7.89e-6, "excess_ulp": -1.0},
-}
-GRADIENTS = {
-    "inputs": ("noise",),
-    "compared": 150,
-    "missing": (),
-    "worst_variable": "stem/bias",
-    "worst_relative": 2.34e-6,
-    "input_relative": 1e-6,
-    "step_change": 0.2,
+    "saved_model_oracle_relative": 4.56e-6,
+    "jax_oracle_relative": 7.89e-6,
+    "gradient_relative": 2.34e-6,
     "step_relative": 3.45e-6,
 }
-REPORT = {
-    "comparisons": (COMPARISON,),
-    "gradients": GRADIENTS,
-    "tolerances": dict.fromkeys(
-        ("max_relative", "jax_oracle_relative", "gradient_relative", "step_relative"), TOLERANCE
-    ),
-}
+PROBED = check("max_relative", 1e-7, on="probing head, __call__ on noise, blank (batch 2)")
+
+
+def measured(**figures):
+    return {"checks": checks(**(FIGURES | {"more": (PROBED,)} | figures))}
 
 
 def subject_of(folder, name, **fields):
-    fields["report"] = REPORT | fields.get("report", {})
+    fields["report"] = measured() | fields.get("report", {})
     return read_subject(write_catalogued(folder, name, **fields), WHERE)
 
 
@@ -129,21 +112,23 @@ def test_figures_are_the_reports(tmp_path):
     subject = subject_of(tmp_path, "mixer_b16_i1k_classification")
     page = render_module(subject)
     parity, tuning = part(page, "Is it the same model?"), part(page, "Fine-tuning")
-    assert "| outputs against JAX's, 2 images, worst | 1.2e-06 | 5e-05 |" in parity
-    assert "| outputs against float64, worst | 4.6e-06 |" in parity
-    assert "| JAX's own outputs against float64, worst | 7.9e-06 | 5e-05 |" in parity
-    assert "| images with the same first class, and with the same first five | 50% | 100% |" in parity
-    assert "| variables that differ from the checkpoint, of 1 | 0 | 0 |" in parity
+    first = "outputs, 2 images, and those of a probing head, from JAX's, the largest difference"
+    assert f"| {first} | 1.2e-06 | 5e-05 |" in parity
+    assert "| outputs from float64's, the largest | 4.6e-06 |" in parity
+    assert "| JAX's own outputs from float64's, the largest | 7.9e-06 | 5e-05 |" in parity
+    assert "| images with the same first class, and with the same first five | 100% | 100% |" in parity
+    assert "| variables that differ, 150 compared with the checkpoint's arrays | 0 | 0 |" in parity
     assert f"`2.report.json` (sha256 `{subject.report_sha256}`)" in parity
-    assert "gradients of 150 variables, the largest difference from JAX's | 2.3e-06 | 5e-05 |" in tuning
-    assert "outputs after one step of SGD, the largest difference from JAX's | 3.5e-06 | 5e-05 |" in tuning
+    assert (
+        "gradients of every variable and of the images, the largest difference from JAX's | 2.3e-06 | 0.0001" in tuning
+    )
+    assert "outputs after one step of SGD, the largest difference from JAX's | 3.5e-06 | 0.0001 |" in tuning
     assert subject.manifest_sha256 in part(page, "Provenance")
 
 
 def test_other_figures_give_another_page(tmp_path):
     before = page_of(tmp_path, "mixer_b16_i1k_classification")
-    other = {"comparisons": (COMPARISON | {"max_relative": 3.21e-5},)}
-    after = page_of(tmp_path, "mixer_b16_i1k_classification", report=other)
+    after = page_of(tmp_path, "mixer_b16_i1k_classification", report=measured(max_relative=3.21e-5))
     assert "| 3.2e-05 | 5e-05 |" in after
     assert "3.2e-05" not in before
 
@@ -152,12 +137,18 @@ def test_other_figures_give_another_page(tmp_path):
 @each_flavour
 def test_fine_tunable_is_the_reports_result_and_nothing_else(tunable, flavour, tmp_path):
     for name in ("mixer_b16_i1k_fe", "mixer_b16_i1k_classification"):
-        found = {"fine_tunable": tunable, "gradients": GRADIENTS | {"missing": () if tunable else ("stem/bias",)}}
-        page = page_of(tmp_path, name, flavour=flavour, report=found)
+        page = page_of(tmp_path, name, flavour=flavour, report={"fine_tunable": tunable})
         assert read_page(page).metadata["fine-tunable"] == ["true" if tunable else "false"]
         assert ("Yes: every variable" in page) is tunable
-        assert ("Without a gradient: stem/bias." in page) is not tunable
         assert ("trainable=True" in page) is tunable
+
+
+def test_a_head_of_zeros_is_named(tmp_path):
+    parity = part(
+        page_of(tmp_path, "mixer_b16_i1k_classification", report={"zero_head": True}), "Is it the same model?"
+    )
+    assert "head/kernel is zero throughout" in parity
+    assert "the figures are those of a probing head" in parity
 
 
 def test_what_was_not_run_is_not_called_run(tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from mutations import without_gradients
+from reporting import consumed
 
 from convert.checkpoint import load_checkpoint
 from convert.cli import checking, main, stages
@@ -17,7 +18,7 @@ from convert.native import native_function
 from export.saved_model import write_saved_model
 from models.catalog import TESTING_HANDLES
 from models.params import flatten, nest
-from models.records import Report
+from models.report import Report
 from models.tolerances import TOLERANCES
 from validation.evidence import Evidence
 from validation.images import full_inputs
@@ -64,11 +65,14 @@ def test_the_report_of_the_full_set_passes_and_says_so(handle, tiny_full):
 def test_gradients_are_compared_and_make_it_fine_tunable(handle, tiny_full):
     report = report_of(tiny_full, handle)
     assert report.fine_tunable is True
-    assert report.gradients.compared == len(TESTING_HANDLES[handle].arrays)
-    assert report.gradients.missing == ()
-    assert report.gradients.inputs == ("noise", "chelsea.png")
-    assert 0 < report.gradients.worst_relative < TOLERANCES["gradient_relative"].limit / 5
-    assert 0 < report.gradients.step_relative < TOLERANCES["step_relative"].limit / 5 < report.gradients.step_change
+    (missing,) = report.find("gradients_missing")
+    assert (missing.on, missing.measured) == (f"{len(TESTING_HANDLES[handle].arrays)} variables", 0)
+    worst, images = report.find("gradient_relative")
+    assert worst.on.endswith(f", the worst of {len(TESTING_HANDLES[handle].arrays)} variables")
+    assert images.on == "the images noise, chelsea.png"
+    assert 0 < report.figure("gradient_relative") < TOLERANCES["gradient_relative"].limit / 5
+    assert 0 < report.figure("step_relative") < TOLERANCES["step_relative"].limit / 5
+    assert all(check.tells for name in ("gradient_relative", "step_relative") for check in report.find(name))
 
 
 @each_handle
@@ -84,12 +88,23 @@ def test_the_depth_is_told_step_by_step_in_order(handle, tiny_full):
 def test_every_image_is_compared_with_all_three(handle, tiny_full):
     report = report_of(tiny_full, handle)
     names = (*full_inputs(SIZE).names, "near tie")
-    assert {comparison.batch for comparison in report.comparisons} == {1, 2, 7, 32}
-    assert {comparison.entry for comparison in report.comparisons} == {"__call__", "serving_default"}
-    assert {name for comparison in report.comparisons for name in comparison.inputs} == set(names)
-    assert all(comparison.oracle.inputs == comparison.inputs for comparison in report.comparisons)
-    limit = TOLERANCES["oracle_excess_ulp"].limit
-    assert max(comparison.oracle.excess_ulp for comparison in report.comparisons) < limit / 2
+    compared = [check.on for check in report.find("max_relative")]
+    assert {on[on.index("(") :] for on in compared} == {f"(batch {size})" for size in (1, 2, 7, 32)}
+    assert {entry for on in compared for entry in ("__call__", "serving_default") if on.startswith(entry)} == {
+        "__call__",
+        "serving_default",
+    }
+    assert report.images == names
+    assert [check.on for check in report.find("oracle_excess_ulp")] == compared
+    assert report.figure("oracle_excess_ulp") < TOLERANCES["oracle_excess_ulp"].limit / 2
+
+
+@each_handle
+def test_heads_and_stems_are_probed(handle, tiny_full):
+    checks = [check for check in report_of(tiny_full, handle).find("max_relative") if check.on.startswith("probing")]
+    hows = {check.on.partition(",")[0] for check in checks}
+    assert hows == ({"probing head", "probing stem"} if handle == CLASSIFIER else {"probing stem"})
+    assert all(check.power == 1 and 0 < check.measured < check.limit / 3 for check in checks)
 
 
 @each_handle
@@ -137,7 +152,8 @@ def test_the_same_model_gets_the_same_report_and_the_summary_is_markdown(
 def test_the_report_of_the_gate_set_says_what_it_did_not_look_at(handle, tiny_build):
     report = report_of(tiny_build, handle)
     assert report.inputs_set == "gate"
-    assert (report.gradients, report.fine_tunable, report.depth, report.consumer) == (None, None, (), ())
+    assert (report.fine_tunable, report.depth) == (None, ())
+    assert not {check.name for check in report.checks} & {"gradient_relative", "step_relative", "consumer"}
     assert report.not_checked == (
         "cuda, rocm, tpu: exported, not run",
         "gradients, and what consumers do: see the full set",
@@ -159,12 +175,12 @@ def test_the_parameters_are_not_held_while_the_consumer_runs_and_are_read_again(
         arrays.append([weakref.ref(array) for array in flatten(loaded.params).values()])
         return loaded
 
-    def consume(*_, **__):
+    def consume(*_):
         held.append(sum(array() is not None for some in arrays for array in some))
-        return {"checks": []}
+        return (consumed(),)
 
     monkeypatch.setattr(stages, "load_checkpoint", load)
-    monkeypatch.setattr(checking, "run_consumer", consume)
+    monkeypatch.setattr(checking, "check_consumer", consume)
     assert validate(tiny_source, build, *TESTING_HANDLES, "--set", "full") == 0
     assert held == [0, 0]
     assert [len(some) for some in arrays] == [len(CHECKPOINT.arrays)] * 2
@@ -176,7 +192,7 @@ def test_the_parameters_are_not_held_while_the_consumer_runs_and_are_read_again(
 @pytest.fixture
 def no_consumer(monkeypatch):
     """Leave out what consumers do, which has tests of its own and takes most of the time."""
-    monkeypatch.setattr(checking, "run_consumer", lambda *_, **__: {"checks": []})
+    monkeypatch.setattr(checking, "check_consumer", lambda *_: (consumed(),))
 
 
 def replace_model(build, function, params):
@@ -194,7 +210,7 @@ def test_corrupted_variables_show_at_the_block_they_belong_to(build, tiny_source
     assert validate(tiny_source, build, CLASSIFIER, "--set", "full") == 1
     report = report_of(build, CLASSIFIER)
     assert report.verdict == "failed"
-    assert report.variables.different == ("MixerBlock_1/token_mixing/Dense_1/kernel",)
+    assert "1 variables differ: MixerBlock_1/token_mixing/Dense_1/kernel" in report.problems
     assert all(step.jax < 1e-5 for step in report.depth)
     assert [step.name for step in report.depth if step.saved_model > 1e-4] == [
         "MixerBlock_1",
@@ -211,10 +227,11 @@ def test_a_model_without_gradients_is_not_fine_tunable(build, tiny_source, param
         replace_model(build, native_function(TESTING_HANDLES[CLASSIFIER]), params)
     assert validate(tiny_source, build, CLASSIFIER, "--set", "full") == 1
     report = report_of(build, CLASSIFIER)
-    assert (report.fine_tunable, report.gradients) == (False, None)
+    assert report.fine_tunable is False
+    assert [check.measured for check in report.find("gradient_relative")] == [None]
     assert any(problem.startswith("gradients: LookupError: ") for problem in report.problems)
     assert all("\n" not in problem for problem in report.problems)
-    assert report.variables.different == ()
+    assert report.figure("variables") == 0
 
 
 def test_a_model_with_wrong_gradients_is_not_fine_tunable(build, tiny_source, params, no_consumer):
@@ -228,7 +245,7 @@ def test_a_model_with_wrong_gradients_is_not_fine_tunable(build, tiny_source, pa
     assert validate(tiny_source, build, CLASSIFIER, "--set", "full") == 1
     report = report_of(build, CLASSIFIER)
     assert report.fine_tunable is False
-    assert report.gradients.worst_relative == pytest.approx(1, rel=0.02)
+    assert report.figure("gradient_relative") == pytest.approx(1, rel=0.02)
     assert any(problem.startswith("gradient by ") for problem in report.problems)
     assert all(step.saved_model < 1e-5 for step in report.depth)
 
@@ -237,7 +254,8 @@ def test_a_model_that_does_not_load_gets_a_report_without_extras(build, tiny_sou
     (build / CLASSIFIER / "2" / "saved_model.pb").write_bytes(b"")
     assert validate(tiny_source, build, CLASSIFIER, "--set", "full") == 1
     report = report_of(build, CLASSIFIER)
-    assert (report.comparisons, report.gradients, report.fine_tunable, report.depth) == ((), None, None, ())
+    assert (report.fine_tunable, report.depth) == (None, ())
+    assert [check.name for check in report.checks] == ["files", "interface"]
     assert any(problem.startswith("does not load: ") for problem in report.problems)
     assert not (build / CLASSIFIER / "2.evidence.npz").exists()
     assert json.loads((build / CLASSIFIER / "2.report.json").read_bytes())["fine_tunable"] is None

@@ -27,7 +27,8 @@ from convert.seeded import seeded_arrays, write_seeded
 from models.catalog import BUCKET, HANDLES, TESTING_HANDLES
 from models.digests import Digest, DigestTable
 from models.provenance import sources_sha256
-from models.records import Manifest, Report
+from models.records import Manifest
+from models.report import Report
 from models.tolerances import TOLERANCES
 
 CLASSIFIER, EXTRACTOR = TESTING_HANDLES

@@ -17,7 +17,7 @@ from jax.experimental import jax2tf
 
 from export.saved_model import write_saved_model
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
-from models.records import Report
+from models.report import Report
 from models.signatures import signatures_of
 from models.tolerances import TOLERANCES
 from validation import consumer
@@ -48,11 +48,18 @@ def directory_of(build, name):
     return build / name / str(DEFAULT_VERSION)
 
 
+def as_written(check):
+    """Return what the consumer wrote of a check, of its record in the report."""
+    status, detail = check.detail.split(": ", 1)
+    assert bool(check.problems) == (status == "failed")
+    return {"name": check.on, "status": status, "detail": detail, "worst": check.measured}
+
+
 @pytest.fixture(scope="module")
 def results(tiny_full):
     """What both models' reports tell of the consumer, held against JAX: its checks by name."""
     reports = {name: Report.read(tiny_full / name / f"{DEFAULT_VERSION}.report.json") for name in TESTING_HANDLES}
-    return {name: by_name(json.loads(report.model_dump_json())["consumer"]) for name, report in reports.items()}
+    return {name: by_name(map(as_written, report.find("consumer"))) for name, report in reports.items()}
 
 
 def by_name(checks):
@@ -144,6 +151,20 @@ def test_wrong_outputs_are_noticed_by_the_file_alone(tiny_build, tmp_path):
         "python": sys.version.split()[0],
         **{package.replace("-", "_"): version(package) for package in packages},
     }
+
+
+def test_differences_are_measured_by_the_scale_that_is_given(tiny_build, tmp_path):
+    subject = consumer.Subject(
+        directory=directory_of(tiny_build, "mixer_ti8_seeded_fe"), tf=tf, inputs=None, expected=None
+    )
+    subject.open()
+    reference = subject.sides[0]
+    largest = np.abs(reference).max()
+    np.testing.assert_array_equal(subject.scale, np.maximum(reference.std(axis=1, dtype=np.float64), largest))
+    subject.sides = [reference + np.float32(1)]
+    assert subject.worst(subject.serve) == pytest.approx(1 / largest, rel=1e-3)
+    subject.scale = np.full(len(reference), 1e6)
+    assert subject.worst(subject.serve) < LIMIT
 
 
 def colours(params, images):

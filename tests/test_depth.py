@@ -7,7 +7,7 @@ import pytest
 from convert.checkpoint import load_checkpoint
 from models.catalog import SQUARE, SQUARE_HANDLES, TESTING_HANDLES
 from models.mixer import MlpMixer
-from models.records import DepthStep
+from models.report import DepthStep
 from validation.depth import apply_steps, compare_depth
 from validation.images import gate_inputs
 from validation.oracle import trace_oracle

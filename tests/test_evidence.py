@@ -5,10 +5,10 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from models.records import VariablesCheck
 from validation.evidence import Evidence
 from validation.outputs import Expected
 from validation.parity import Findings
+from validation.scale import Scale
 
 RANDOM = np.random.default_rng(0)
 EVIDENCE = Evidence(
@@ -16,6 +16,7 @@ EVIDENCE = Evidence(
     saved_model=RANDOM.standard_normal((2, 5)).astype(np.float32),
     jax=RANDOM.standard_normal((2, 5)).astype(np.float32),
     oracle=RANDOM.standard_normal((2, 5)),
+    scale=RANDOM.uniform(1, 2, 2),
 )
 
 
@@ -47,12 +48,13 @@ def test_no_array_is_a_pickle(tmp_path):
             "saved_model": "f",
             "jax": "f",
             "oracle": "f",
+            "scale": "f",
         }
 
 
 def test_a_pickle_is_never_read(tmp_path):
     path = tmp_path / "e.npz"
-    np.savez(path, names=np.array([object()]), saved_model=[1.0], jax=[1.0], oracle=[1.0])
+    np.savez(path, names=np.array([object()]), saved_model=[1.0], jax=[1.0], oracle=[1.0], scale=[1.0])
     with pytest.raises(ValueError, match="allow_pickle=False"):
         Evidence.read(path)
 
@@ -83,9 +85,10 @@ def test_it_holds_the_images_that_all_three_were_run_on():
         jax=np.arange(6, dtype=np.float32).reshape(3, 2),
         oracle={"c": np.array([4.5, 5.5]), "a": np.array([0.5, 1.5])},
         classes=True,
+        scale=Scale(of=np.array([1.0, 2.0, 3.0]), power=np.ones(3), unit=np.ones(3), turns=np.ones(3, bool)),
     )
     outputs = {name: np.full(2, index, np.float32) for index, name in enumerate("cba")}
-    findings = Findings((), VariablesCheck(compared=0, different=()), (), outputs)
+    findings = Findings(outputs=outputs)
     found = Evidence.gather(findings, expected)
     assert_same(
         found,
@@ -94,5 +97,6 @@ def test_it_holds_the_images_that_all_three_were_run_on():
             saved_model=np.array([[2, 2], [0, 0]], np.float32),
             jax=np.array([[0, 1], [4, 5]], np.float32),
             oracle=np.array([[0.5, 1.5], [4.5, 5.5]]),
+            scale=np.array([1.0, 3.0]),
         ),
     )

@@ -10,15 +10,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import run
+from mutations import with_erf
 
 from convert.cli import main
+from convert.cli.graphs import to_flavour
+from convert.native import mixer_apply
 from convert.seeded import write_seeded
 from export import formats as writing
+from export.saved_model import trace
 from models import formats
 from models.catalog import HANDLES, TESTING_HANDLES
 from models.exported import ExportManifest, ExportReport
 from models.formats import FORMATS
-from models.tolerances import EXPORT_TOLERANCES
+from models.records import FileDigest, Manifest
+from models.report import Report
+from models.tolerances import export_tolerances
 
 CLASSIFIER, EXTRACTOR = TESTING_HANDLES
 CHECKPOINT = TESTING_HANDLES[CLASSIFIER].checkpoint
@@ -92,11 +99,13 @@ def test_the_report_says_what_it_rests_on(name, export, exported):
     folder = build / f"{EXTRACTOR}-{name}"
     report = ExportReport.read(folder / "2.report.json")
     kind = FORMATS[name]
-    assert report.tolerances == {weights: EXPORT_TOLERANCES[weights] for weights in kind.models.values()}
+    assert report.tolerances == export_tolerances(kind.models.values())
     assert set(kind.libraries.values()) <= report.libraries.keys()
     assert report.sizes == {file: (folder / "2" / file).stat().st_size for file in (*kind.models, *kind.companions)}
-    assert {comparison.file for comparison in report.comparisons} == set(kind.models)
-    assert {comparison.batch for comparison in report.comparisons} == {1, 4}
+    compared = [check.on for check in report.checks if check.name.endswith(" max_relative")]
+    assert {on.split()[0] for on in compared} == set(kind.models)
+    assert {on[on.index("(") :] for on in compared} == {"(batch 1)", "(batch 4)"}
+    assert list(report.contradictions(export_tolerances(kind.models.values()))) == []
     assert "accelerators: run on the CPU only" in report.not_checked
     assert report.origin == "seeded"
 
@@ -201,6 +210,68 @@ def test_a_wrong_export_fails_and_the_other_is_finished(name, export, build, mon
     report = ExportReport.read(build / f"{CLASSIFIER}-{name}" / "2.report.json")
     assert report.verdict == "failed"
     assert report.problems
+
+
+@pytest.fixture(scope="module")
+def zero_headed(tiny_source, tmp_path_factory):
+    """A checkpoint with a head of zeros, and its models by the command line: converted, checked and exported."""
+    folder = tmp_path_factory.mktemp("zero_headed")
+    with np.load(tiny_source / CHECKPOINT.object) as arrays:
+        changed = {name: arrays[name][..., :3] if name.startswith("head/") else arrays[name] for name in arrays.files}
+    changed |= {name: np.zeros_like(changed[name]) for name in ("head/kernel", "head/bias")}
+    np.savez(folder / "fresh.npz", **changed)
+    options = [CLASSIFIER, "--checkpoint", str(folder / "fresh.npz"), "--name", "fresh", "--out", str(folder / "build")]
+    for command in (["convert-all", *options, "--flavour", "graph"], ["export", *options, "--to", "onnx"]):
+        with pytest.raises(SystemExit) as exit_:
+            main(command)
+        assert exit_.value.code == 0
+    return folder / "build"
+
+
+def test_a_head_of_zeros_is_named_and_proven_by_a_probing_one(zero_headed):
+    report = Report.read(zero_headed / "fresh-graph" / "2.report.json")
+    assert (report.verdict, report.zero_head) == ("passed", True)
+    compared = list(report.find("max_relative"))
+    assert {check.tells for check in compared if not check.on.startswith("probing")} == {False}
+    assert {check.tells for check in compared if check.on.startswith("probing")} == {True}
+
+
+def test_an_export_whose_head_hides_errors_is_proven_by_an_export_with_a_probing_head(zero_headed):
+    report = ExportReport.read(zero_headed / "fresh-onnx" / "2.report.json")
+    assert (report.verdict, report.zero_head) == ("passed", True)
+    compared = list(report.find("float32 max_relative"))
+    probing = [check for check in compared if " with a probing head " in check.on]
+    assert {check.tells for check in compared if check not in probing} == {False}
+    assert [check.tells for check in probing] == [True] * (len(compared) - len(probing))
+    assert 0 < report.figure("float32 max_relative") < report.tolerances["float32 max_relative"].limit / 3
+    assert {path.name for path in (zero_headed / "fresh-onnx").iterdir()} == {"2", "2.manifest.json", "2.report.json"}
+
+
+def test_erf_gelu_behind_a_head_of_zeros_is_noticed(zero_headed, tmp_path, capfd):
+    """Written as right by a converter that lost its way: the graph of the SavedModel is another than it was."""
+    build = Path(shutil.copytree(zero_headed, tmp_path / "build"))
+    checkpoint = zero_headed.parent / "fresh.npz"
+    shutil.rmtree(build / "fresh-onnx")
+    architecture = CHECKPOINT.architecture
+    with with_erf():
+        graph = trace(
+            to_flavour("graph")(mixer_apply(architecture, 3)),
+            architecture.arrays(3),
+            image_size=architecture.image_size,
+        )
+    path = build / "fresh-graph" / "2" / "saved_model.pb"
+    path.write_bytes(graph.saved_model)
+    manifest = Manifest.read(build / "fresh-graph" / "2.manifest.json")
+    digest = FileDigest(sha256=hashlib.sha256(graph.saved_model).hexdigest(), size=len(graph.saved_model))
+    changed = manifest.model_copy(update={"files": manifest.files | {"saved_model.pb": digest}})
+    (build / "fresh-graph" / "2.manifest.json").write_bytes(changed.to_bytes())
+    options = (CLASSIFIER, "--checkpoint", checkpoint, "--name", "fresh", "--out", build)
+    status, _, err = run(capfd, "validate", *options, "--flavour", "graph")
+    assert status == 1
+    assert "probing head, __call__ on noise, blank, chelsea.png (batch 3): max_relative" in err
+    status, _, err = run(capfd, "export", *options, "--to", "onnx")
+    assert status == 1
+    assert "model.onnx with a probing head on noise" in err
 
 
 def test_a_converter_that_fails_leaves_nothing(export, build, monkeypatch):

@@ -17,7 +17,8 @@ from export.saved_model import write_saved_model
 from models.catalog import TESTING_HANDLES
 from models.formats import FORMATS
 from models.tolerances import EXPORT_TOLERANCES, TOLERANCES
-from validation.exports import PLAN, Truth, check_export, judge_export
+from validation.exports import PLAN, Truth, check_export
+from validation.outputs import Distances
 from validation.runtimes import open_model
 
 CLASSIFIER, EXTRACTOR = TESTING_HANDLES.values()
@@ -28,6 +29,10 @@ FULL = [(name, file) for name, file in FILES if FORMATS[name].models[file] == "f
 
 each_format = pytest.mark.parametrize("name", FORMATS)
 each_file = pytest.mark.parametrize(("name", "file"), FILES)
+
+
+def problems_of(checks):
+    return tuple(problem for check in checks for problem in check.problems)
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +70,13 @@ def params(tiny_source):
 @each_format
 @pytest.mark.parametrize("handle", [CLASSIFIER, EXTRACTOR], ids=lambda handle: handle.name)
 def test_right_models_pass_with_room(name, handle, written, truth):
-    findings = check_export(name, written / handle.name / name, handle, truth)
-    assert findings.problems == ()
-    assert len(findings.comparisons) == len(FORMATS[name].models) * len(PLAN)
-    for comparison in findings.comparisons:
-        for figure in ("max_relative", "cosine_distance"):
-            assert getattr(comparison, figure) < EXPORT_TOLERANCES[comparison.weights][figure].limit / 2.5
+    checks = check_export(name, written / handle.name / name, handle, truth)
+    assert problems_of(checks) == ()
+    assert all(check.tells for check in checks)
+    assert sum(check.name.endswith(" max_relative") for check in checks) == len(FORMATS[name].models) * len(PLAN)
+    for check in checks:
+        if check.name.endswith((" max_relative", " cosine_distance")):
+            assert check.measured < check.limit / 2.5
 
 
 def test_float32_is_held_as_tight_as_tensorflow():
@@ -125,7 +131,7 @@ def with_erf():
 @each_format
 def test_gelu_in_its_erf_form_is_noticed_in_float32(name, params, truth, tmp_path):
     directory = write_wrong(name, tmp_path, params, during=with_erf)
-    problems = check_export(name, directory, CLASSIFIER, truth).problems
+    problems = problems_of(check_export(name, directory, CLASSIFIER, truth))
     (file,) = (file for file, weights in FORMATS[name].models.items() if weights == "float32")
     assert any(problem.startswith(file) and "max_relative" in problem for problem in problems)
 
@@ -135,7 +141,7 @@ def test_another_epsilon_is_noticed(name, params, truth, tmp_path):
     from models import mixer
 
     directory = write_wrong(name, tmp_path, params, during=lambda: mock.patch.object(mixer, "LAYER_NORM_EPSILON", 1e-5))
-    problems = check_export(name, directory, CLASSIFIER, truth).problems
+    problems = problems_of(check_export(name, directory, CLASSIFIER, truth))
     assert {problem.split()[0] for problem in problems} == set(FORMATS[name].models)
 
 
@@ -143,7 +149,7 @@ def test_another_epsilon_is_noticed(name, params, truth, tmp_path):
 def test_a_sign_of_the_input_is_noticed_in_every_file(name, params, truth, tmp_path):
     right = graph_function(CLASSIFIER)
     directory = write_wrong(name, tmp_path, params, function=lambda params, images: right(params, -images))
-    problems = check_export(name, directory, CLASSIFIER, truth).problems
+    problems = problems_of(check_export(name, directory, CLASSIFIER, truth))
     assert {problem.split()[0] for problem in problems} == set(FORMATS[name].models)
 
 
@@ -165,7 +171,7 @@ def test_one_weight_changed_in_the_file_is_noticed(name, file, written, truth, p
     changed = bias.copy()
     changed[3] += 1e-3
     change_bytes(directory / store_of(name, file), bias.tobytes(), changed.tobytes())
-    problems = check_export(name, directory, CLASSIFIER, truth).problems
+    problems = problems_of(check_export(name, directory, CLASSIFIER, truth))
     assert problems
     assert all(problem.startswith(file) for problem in problems)
 
@@ -178,7 +184,7 @@ def test_one_weight_changed_by_much_is_noticed_in_smaller_weights(file, written,
     changed = bias.copy()
     changed[3] += 10
     change_bytes(directory / file, bias.tobytes(), changed.tobytes())
-    problems = check_export("litert", directory, CLASSIFIER, truth).problems
+    problems = problems_of(check_export("litert", directory, CLASSIFIER, truth))
     assert problems
     assert all(problem.startswith(file) for problem in problems)
 
@@ -190,13 +196,13 @@ def test_nan_is_noticed(name, file, written, truth, params, tmp_path):
     changed = bias.copy()
     changed[3] = np.nan
     change_bytes(directory / store_of(name, file), bias.tobytes(), changed.tobytes())
-    problems = check_export(name, directory, CLASSIFIER, truth).problems
+    problems = problems_of(check_export(name, directory, CLASSIFIER, truth))
     assert any("max_relative inf is over" in problem for problem in problems)
 
 
 @each_format
 def test_another_model_is_noticed(name, written, truth):
-    problems = check_export(name, written / EXTRACTOR.name / name, CLASSIFIER, truth).problems
+    problems = problems_of(check_export(name, written / EXTRACTOR.name / name, CLASSIFIER, truth))
     for file in FORMATS[name].models:
         mine = [problem for problem in problems if problem.startswith(file)]
         assert any("gives (('output_0', 'float32', (None, 32)),), expected" in problem for problem in mine)
@@ -208,7 +214,7 @@ def test_a_file_cut_short_is_noticed(name, file, written, truth, tmp_path):
     directory = shutil.copytree(written / CLASSIFIER.name / name, tmp_path / name)
     path = directory / file
     path.write_bytes(path.read_bytes()[:100])
-    problems = check_export(name, directory, CLASSIFIER, truth).problems
+    problems = problems_of(check_export(name, directory, CLASSIFIER, truth))
     assert any(problem.startswith(f"{file}: does not run: ") for problem in problems)
 
 
@@ -216,38 +222,36 @@ def test_a_file_cut_short_is_noticed(name, file, written, truth, tmp_path):
 def test_a_missing_file_is_noticed(name, file, written, truth, tmp_path):
     directory = shutil.copytree(written / CLASSIFIER.name / name, tmp_path / name)
     (directory / file).unlink()
-    problems = check_export(name, directory, CLASSIFIER, truth).problems
+    problems = problems_of(check_export(name, directory, CLASSIFIER, truth))
     assert any(problem.startswith(f"{file}: does not run: ") for problem in problems)
 
 
 @pytest.mark.parametrize("weights", EXPORT_TOLERANCES)
 @pytest.mark.parametrize("figure", ["max_relative", "max_ulp", "cosine_distance"])
-def test_each_limit_is_judged(weights, figure, written, truth):
-    findings = check_export("litert", written / CLASSIFIER.name / "litert", CLASSIFIER, truth)
-    comparison = next(one for one in findings.comparisons if one.weights == weights)
-    assert list(judge_export(comparison)) == []
-    if figure not in EXPORT_TOLERANCES[weights]:
+def test_each_limit_is_judged(weights, figure):
+    limits = EXPORT_TOLERANCES[weights]
+    good = Distances(max_relative=0, max_ulp=0, cosine_distance=0, top1=1, top5=1, power=1)
+    assert problems_of(good.checks("file", limits)) == ()
+    if figure not in limits:
         return
-    limit = EXPORT_TOLERANCES[weights][figure].limit
-    assert list(judge_export(replace_figure(comparison, figure, limit))) == []
-    (problem,) = judge_export(replace_figure(comparison, figure, np.nextafter(limit, np.inf)))
+    limit = limits[figure].limit
+    assert problems_of(replace(good, **{figure: limit}).checks("file", limits)) == ()
+    (problem,) = problems_of(replace(good, **{figure: np.nextafter(limit, np.inf)}).checks("file", limits))
     assert f"{figure} {limit:.3g} is over" in problem
-    (problem,) = judge_export(replace_figure(comparison, figure, float("nan")))
+    (problem,) = problems_of(replace(good, **{figure: float("nan")}).checks("file", limits))
     assert f"{figure} nan is over" in problem
 
 
-def test_another_first_class_is_judged(written, truth):
-    findings = check_export("onnx", written / CLASSIFIER.name / "onnx", CLASSIFIER, truth)
-    (problem,) = judge_export(replace_figure(findings.comparisons[0], "top1_but_ties", 0.75))
-    assert problem.endswith("the first class agrees on 75% of the images, expected all")
-
-
-def replace_figure(comparison, name, value):
-    return comparison.model_copy(update={name: value})
+@pytest.mark.parametrize("weights", EXPORT_TOLERANCES)
+def test_another_first_class_is_judged(weights):
+    found = Distances(max_relative=0, max_ulp=0, cosine_distance=0, top1=0.75, top5=1, power=1)
+    (problem,) = problems_of(found.checks("file", EXPORT_TOLERANCES[weights], prefix=f"{weights} "))
+    assert problem == "file: top1 agrees on 75% of the images, expected all"
 
 
 def test_the_truth_is_of_the_handles_head(truth):
-    images, logits = truth.choose(CLASSIFIER, ("blank", "noise"))
+    images, logits, scale = truth.choose(CLASSIFIER, ("blank", "noise"))
+    assert scale.of.shape == (2,)
     assert images.shape == (2, SIZE, SIZE, 3)
     assert not images[0].any()
     assert logits.shape == (2, CLASSIFIER.outputs)

@@ -3,22 +3,13 @@
 from xml.etree import ElementTree
 
 import pytest
+from reporting import check, consumed
 
 from models.catalog import TESTING_HANDLES
-from models.records import ConsumerCheck, GradientCheck, Report
+from models.report import Report
 from validation.junit import junit
 
 HANDLE = next(iter(TESTING_HANDLES))
-GRADIENTS = GradientCheck(
-    inputs=("noise",),
-    compared=30,
-    missing=(),
-    worst_variable="stem/kernel",
-    worst_relative=2e-6,
-    input_relative=1e-6,
-    step_change=0.1,
-    step_relative=1e-6,
-)
 
 
 @pytest.fixture
@@ -32,33 +23,30 @@ def read(document):
     return suite, failures
 
 
-def test_a_passing_report_has_cases_and_no_failure(report):
+def test_each_check_of_a_passing_report_is_a_case(report):
     suite, failures = read(junit({HANDLE: report}, {}))
-    assert (suite.get("tests"), suite.get("failures")) == ("1", "0")
-    assert [case.get("classname") for case in suite] == [f"parity.{HANDLE}"]
-    assert suite.findtext("testcase/system-out").startswith("worst ")
+    assert (suite.get("tests"), suite.get("failures")) == (str(len(report.checks)), "0")
+    assert {case.get("classname") for case in suite} == {f"parity.{HANDLE}"}
+    assert [case.get("name") for case in suite] == [str(check) for check in report.checks]
+    assert any("measured 0, limit 0" in (case.findtext("system-out") or "") for case in suite)
     assert failures == {}
 
 
-def test_each_problem_fails_the_case_that_it_belongs_to(report):
-    consumer = (
-        ConsumerCheck(name="batch 0", status="refused", detail="Expected value >= 1", worst=None),
-        ConsumerCheck(name="hub.load", status="failed", detail="outputs differ", worst=0.5),
+def test_each_problem_fails_the_case_that_it_belongs_to_and_what_has_no_power_is_skipped(report):
+    more = (
+        consumed("batch 0", status="refused", detail="Expected value >= 1", worst=None),
+        consumed("hub.load", status="failed", detail="outputs differ", worst=0.5),
+        consumed("absent", status="absent", detail="not installed", worst=None),
+        check("gradient_relative", 1.0, on="stem/kernel", problems=("gradient by stem/kernel is 1 off",)),
+        check("variables", 12.0, on="of <x>", problems=("12 variables differ: <x> & y",)),
     )
-    problems = (
-        "gradient by stem/kernel is 1 off",
-        "consumer: hub.load: outputs differ",
-        "12 variables differ: <x> & y",
-    )
-    bad = report.model_copy(
-        update={"gradients": GRADIENTS, "consumer": consumer, "problems": problems, "verdict": "failed"}
-    )
-    suite, failures = read(junit({HANDLE: bad}, {HANDLE: problems}))
-    assert (suite.get("tests"), suite.get("failures")) == ("4", "3")
+    bad = report.model_copy(update={"checks": more, "verdict": "failed"})
+    suite, failures = read(junit({HANDLE: bad}, {HANDLE: bad.problems}))
+    assert [suite.get(name) for name in ("tests", "failures", "skipped")] == ["5", "3", "1"]
     assert failures == {
-        "outputs, variables, interface": "12 variables differ: <x> & y",
-        "gradients": "gradient by stem/kernel is 1 off",
-        "consumer: hub.load": "outputs differ",
+        "variables, of <x>": "12 variables differ: <x> & y",
+        "gradient_relative, stem/kernel": "gradient by stem/kernel is 1 off",
+        "consumer, hub.load": "consumer: hub.load: outputs differ",
     }
 
 

@@ -113,7 +113,9 @@ def check(name, status="passed", worst=1e-6):
 
 
 def model(flavour="graph", folder=Path()):
-    return Model(f"a_{flavour}", "Ti/8", flavour, folder, folder / "inputs.npy", folder / "expected.npy")
+    return Model(
+        f"a_{flavour}", "Ti/8", flavour, folder, folder / "inputs.npy", folder / "expected.npy", folder / "scale.npy"
+    )
 
 
 def run(*models, releases=("2.14",), keep=lambda matrix: None):

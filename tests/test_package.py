@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from command import run
 from publishable import CHECKPOINT, HANDLE, WEIGHTS, tree, write_model, write_report
+from reporting import forged
 
 from export import signature as signature_module
 from export.package import BLOCK, _Gzip, _Hashing, package_model
@@ -219,6 +220,14 @@ def test_a_model_without_manifest_or_report_is_not_packed(destination):
 def test_a_model_that_failed_is_not_packed(destination):
     write_report(destination, Manifest.read(destination.manifest), problems=("outputs differ",))
     with pytest.raises(MixerError, match=r"2\.report\.json says that it failed: outputs differ\."):
+        package_model(destination)
+
+
+def test_a_model_whose_figures_speak_against_its_verdict_is_not_packed(destination):
+    write_report(destination, Manifest.read(destination.manifest), checks=forged())
+    with pytest.raises(
+        MixerError, match=r"2\.report\.json does not hold what it says: .* measured 9\.9, over its limit"
+    ):
         package_model(destination)
 
 

@@ -12,22 +12,11 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from reporting import ON, check, checks, consumed, verdict_of
 
 from models.catalog import HANDLES, TESTING_HANDLES
-from models.records import (
-    CheckpointRecord,
-    Comparison,
-    ConsumerCheck,
-    DepthStep,
-    FileDigest,
-    GradientCheck,
-    Manifest,
-    OracleDistances,
-    PublishedComparison,
-    PublishedVariables,
-    Report,
-    VariablesCheck,
-)
+from models.records import CheckpointRecord, FileDigest, Manifest
+from models.report import DepthStep, PublishedComparison, PublishedVariables, Report
 from models.tolerances import TOLERANCES
 from validation.markup import NOTHING
 from validation.page import TEMPLATE, write_page
@@ -64,24 +53,9 @@ def manifest_of(handle, **changes):
     return Manifest(**values | changes)
 
 
-def comparison(worst, **changes):
-    oracle = OracleDistances(inputs=IMAGES, saved_model=worst, jax=worst / 2, excess_ulp=-3.0)
-    values = {"entry": "__call__", "batch": 4, "inputs": IMAGES, "max_abs": worst, "max_relative": worst}
-    values |= {"max_ulp": 7.0, "cosine_distance": 1e-13, "top1": 1.0, "top5": 0.75, "oracle": oracle}
-    return Comparison(**values | changes)
-
-
-def report_of(manifest, *, worst=4e-6, full=True, **changes):
-    gradients = GradientCheck(
-        inputs=("noise",),
-        compared=150,
-        missing=(),
-        worst_variable="stem/kernel",
-        worst_relative=worst,
-        input_relative=worst,
-        step_change=0.2,
-        step_relative=worst,
-    )
+def report_of(manifest, *, worst=4e-6, full=True, problems=(), more=(), **changes):
+    found = dict.fromkeys(("max_relative", "saved_model_oracle_relative", "gradient_relative", "step_relative"), worst)
+    some = checks(full=full, head=manifest.head, problems=problems, more=more, **found)
     names = ("stem", *(f"MixerBlock_{index}" for index in range(12)), "pre_head_layer_norm", "features", "head")
     depth = tuple(DepthStep(name=name, jax=3e-6, saved_model=worst) for name in names)
     values = {
@@ -92,17 +66,15 @@ def report_of(manifest, *, worst=4e-6, full=True, **changes):
         "manifest_sha256": hashlib.sha256(manifest.to_bytes()).hexdigest(),
         "inputs_set": "full" if full else "gate",
         "inputs_sha256": "b" * 64,
-        "comparisons": (comparison(worst), comparison(worst / 2, entry="serving_default", batch=1, inputs=("blank",))),
-        "variables": VariablesCheck(compared=150, different=()),
-        "gradients": gradients if full else None,
+        "images": IMAGES,
+        "checks": some,
+        "zero_head": False,
         "fine_tunable": True if full else None,
         "depth": depth if full else (),
-        "consumer": (ConsumerCheck(name="hub.load", status="passed", detail="as it should", worst=1e-7),) * full,
         "reference": None,
         "not_checked": ("tpu: exported, not run",),
         "tolerances": TOLERANCES,
-        "problems": (),
-        "verdict": "passed",
+        "verdict": verdict_of(some),
         "libraries": {"jax": "0.10.2"},
         "validator_sha256": "e" * 64,
     }
@@ -111,7 +83,7 @@ def report_of(manifest, *, worst=4e-6, full=True, **changes):
 
 def reference_of(**changes):
     variables = PublishedVariables(count=150, published=151, same_name=2, equal=149, different=("a",), left_over=("b",))
-    values = {"name": "tiny_1.tar.gz", "kind": "archive", "sha256": "9" * 64, "outputs": comparison(2e-6)}
+    values = {"name": "tiny_1.tar.gz", "kind": "archive", "sha256": "9" * 64, "outputs": (check("max_relative", 2e-6),)}
     values |= {"signatures": (), "variables": variables, "differences": ("what differs",), "verdict": "different"}
     return PublishedComparison(**values | changes)
 
@@ -125,7 +97,9 @@ def put(out, handle, manifest=None, report=None, evidence=None):
         (place / f"{VERSION}.report.json").write_bytes(report.to_bytes())
     if evidence:
         names, found, jax = evidence
-        np.savez(place / f"{VERSION}.evidence.npz", names=names, saved_model=found, jax=jax, oracle=jax.astype(float))
+        truth = jax.astype(float)
+        arrays = {"saved_model": found, "jax": jax, "oracle": truth, "scale": truth.std(axis=1)}
+        np.savez(place / f"{VERSION}.evidence.npz", names=names, **arrays)
 
 
 def outputs(handle, worst=3e-6):
@@ -187,7 +161,7 @@ def mixed(tmp_path_factory):
     out = tmp_path_factory.mktemp("mixed")
     names = iter(HANDLES.values())
     put_full(out, next(names))
-    put_full(out, next(names), worst=3e-4, problems=("gradient by stem is 3 off", "and more"), verdict="failed")
+    put_full(out, next(names), worst=4.9e-5, problems=("gradient by stem is 3 off", "and more"))
     put_full(out, next(names))
     gate = next(names)
     put(out, gate, manifest_of(gate), report_of(manifest_of(gate), full=False))
@@ -241,7 +215,7 @@ def test_comparison_with_an_earlier_version_is_shown_and_does_not_touch_the_verd
     assert "1 handle: 1 passed." in page.text
     assert "Earlier version. tiny_1.tar.gz is different. A new version may differ on purpose" in page.text
     assert "sha256 (archive): " + "9" * 64 in page.text
-    assert "outputs 2e-06 of their spread apart on 4 images signatures the same variables 149 of 150" in page.text
+    assert f"outputs 2e-06 of their scale apart, {ON} signatures the same variables 149 of 150" in page.text
     assert "<li>what differs</li>" in page.source
 
 
@@ -263,7 +237,7 @@ def test_report_of_another_manifest_is_void(page):
 
 def test_full_report_shows_figures_limits_and_provenance(page):
     section = page.section(next(iter(HANDLES.values())))
-    for expected in ("SavedModel against JAX.", "Errors and their limit.", "Error along the depth.", "stem/kernel"):
+    for expected in ("SavedModel against JAX.", "Errors and their limit.", "Error along the depth.", "stem/bias"):
         assert expected in section
     for expected in ("hub.load", "tpu: exported, not run", "c" * 64, "f" * 64, "d" * 40, "in no commit", "2.21.0"):
         assert expected in section
@@ -323,9 +297,9 @@ def test_same_records_give_the_same_bytes(mixed):
 def test_hostile_text_stays_text(tmp_path):
     handle = replace(HANDLE, name='h"<i>&x$x$')
     manifest = manifest_of(handle, libraries={HOSTILE: HOSTILE}, files={HOSTILE: FileDigest(sha256="0", size=1)})
-    consumer = (ConsumerCheck(name=HOSTILE, status="failed", detail=HOSTILE, worst=None),)
-    changes = {"consumer": consumer, "reference": reference_of(name=HOSTILE, differences=(HOSTILE,) * 2)}
-    report = report_of(manifest, problems=(HOSTILE, "${title} $policy"), verdict="failed", **changes)
+    more = (consumed(HOSTILE, status="failed", detail=HOSTILE, worst=None),)
+    reference = reference_of(name=HOSTILE, differences=(HOSTILE,) * 2)
+    report = report_of(manifest, problems=(HOSTILE, "${title} $policy"), more=more, reference=reference)
     put(tmp_path, handle, manifest, report, outputs(handle))
     page = show(tmp_path, [handle])
     assert len(page.all("script")) == 1
@@ -348,9 +322,9 @@ def test_nan_and_infinity_survive(tmp_path, bad):
     names, found, jax = outputs(HANDLE)
     found[0, :7] = bad
     manifest = manifest_of(HANDLE)
-    comparisons = (comparison(math.inf), comparison(bad), comparison(1e-6, oracle=None, top1=None, top5=None))
+    more = (check("max_relative", math.inf), check("max_relative", 1e-6, on="__call__ on blank (batch 1)"))
     depth = (DepthStep(name="stem", jax=0.0, saved_model=bad), DepthStep(name="features", jax=1e-6, saved_model=bad))
-    report = report_of(manifest, worst=bad, comparisons=comparisons, depth=depth, verdict="failed", problems=("bad",))
+    report = report_of(manifest, worst=bad, more=more, depth=depth, problems=("bad",))
     put(tmp_path, HANDLE, manifest, report, (names, found, jax))
     page = show(tmp_path, [HANDLE])
     assert "7 are NaN or infinite and cannot be drawn" in page.text
@@ -376,7 +350,7 @@ def test_extreme_outputs_can_be_drawn(tmp_path, spoil):
     names, _, jax = outputs(HANDLE)
     manifest = manifest_of(HANDLE)
     depth = tuple(DepthStep(name=name, jax=0.0, saved_model=0.0) for name in ("stem", "features"))
-    report = report_of(manifest, comparisons=(comparison(math.inf),), depth=depth, verdict="failed", problems=("x",))
+    report = report_of(manifest, worst=math.inf, depth=depth, problems=("x",))
     put(tmp_path, HANDLE, manifest, report, (names, spoil(jax), jax))
     assert len(show(tmp_path, [HANDLE]).all("svg")) == 4
 
@@ -385,7 +359,7 @@ def test_one_output_far_off_is_drawn_and_counted(tmp_path):
     names, found, jax = outputs(HANDLE)
     found[1, 2] += 30 * LIMIT
     manifest = manifest_of(HANDLE)
-    report = report_of(manifest, worst=31 * LIMIT, verdict="failed", problems=("far",))
+    report = report_of(manifest, worst=31 * LIMIT, problems=("far",))
     put(tmp_path, HANDLE, manifest, report, (names, found, jax))
     page = show(tmp_path, [HANDLE])
     assert "1 of 4,000 lie there" in page.text

@@ -1,34 +1,26 @@
 """The summary of the full set in Markdown: verdicts, the three distances, gradients, failures, what was not checked."""
 
 import pytest
-from test_junit import GRADIENTS, HANDLE
+from reporting import check, checks, consumed
+from test_junit import HANDLE
 
 from convert.cli.outcomes import Outcome
 from convert.cli.parity_summary import COLUMNS, NOTE, summarise
-from models.records import ConsumerCheck, OracleDistances, Report
+from models.report import ZERO_HEAD, Report
 
-ABSENT = ConsumerCheck(name="hub.load", status="absent", detail="No module named 'tensorflow_hub'", worst=None)
-PRESENT = ConsumerCheck(name="load", status="passed", detail="fine", worst=None)
+FIGURES = {
+    "max_relative": 7e-6,
+    "saved_model_oracle_relative": 6e-6,
+    "jax_oracle_relative": 2e-6,
+    "gradient_relative": 2e-6,
+    "step_relative": 1e-6,
+}
 
 
 @pytest.fixture
 def outcome(tiny_build):
     report = Report.read(tiny_build / HANDLE / "2.report.json")
-    distances = [
-        OracleDistances(inputs=("blank",), saved_model=one * 3e-6, jax=one * 1e-6, excess_ulp=-1) for one in (2, 1)
-    ]
-    known = report.comparisons[:2]
-    report = report.model_copy(
-        update={
-            "comparisons": tuple(
-                comparison.model_copy(update={"max_relative": 7e-6, "oracle": oracle})
-                for comparison, oracle in zip(known, distances, strict=True)
-            ),
-            "gradients": GRADIENTS,
-            "consumer": (PRESENT,),
-            "not_checked": ("cuda: exported, not run",),
-        }
-    )
+    report = report.model_copy(update={"checks": checks(**FIGURES), "not_checked": ("cuda: exported, not run",)})
     return Outcome(HANDLE, "original", 47_416, 1, 2.04, 7e-6, 1.0, "passed", report=report)
 
 
@@ -45,7 +37,7 @@ def test_a_handle_that_passed_shows_all_its_figures(outcome):
         "#SavedModel to JAX": "7.0e-06",
         "#SavedModel to oracle": "6.0e-06",
         "#JAX to oracle": "2.0e-06",
-        "#worst gradient": "2.0e-06 (stem/kernel)",
+        "#worst gradient": "2.0e-06 (stem/bias)",
         "#after an SGD step": "1.0e-06",
         "#agreement": "100%",
         "#seconds": "2.0",
@@ -66,11 +58,15 @@ def test_a_failure_is_named_with_its_reasons_each_on_a_line(outcome):
 
 def test_what_was_not_checked_is_said_once(outcome):
     seeded = Outcome(HANDLE, "seeded", verdict="passed", report=outcome.report)
-    absent = outcome.report.model_copy(update={"consumer": (ABSENT, PRESENT)})
+    gone = consumed("hub.load", status="absent", detail="No module named 'tensorflow_hub'", worst=None)
+    dumb = check("max_relative", 0.0, power=0.0)
+    absent = outcome.report.model_copy(update={"checks": checks(more=(gone, dumb)), "zero_head": True})
     without = Outcome(HANDLE, "original", verdict="passed", report=absent)
     lines = summarise([seeded, without, outcome]).splitlines()
     assert lines[lines.index("**Not checked:**") + 2 :] == [
         "- cuda: exported, not run",
         "- the original checkpoints: seeded ones stand in for them",
+        f"- {HANDLE}: {ZERO_HEAD}",
         "- hub.load: No module named 'tensorflow_hub'",
+        f"- {HANDLE}: 1 comparison of outputs had no power: the head hides what comes before it",
     ]

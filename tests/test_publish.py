@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from command import run
 from publishable import CHECKPOINT, HANDLE, WEIGHTS, tree, write_card, write_model, write_report
+from reporting import checks, forged
 
 from convert import gsutil
 from convert.complaints import StoreUnreachableError
@@ -29,6 +30,7 @@ from models.digests import Digest, DigestTable
 from models.errors import MixerError, UsageError
 from models.paths import ModelPaths
 from models.records import Manifest
+from models.tolerances import TOLERANCES
 
 ROOT = Path(gsutil.__file__).parent.parent
 NAMES = ("2.manifest.json", "2.md", "2.provenance.json", "2.report.json", "2.tar.gz")
@@ -339,6 +341,33 @@ def test_a_model_that_failed_does_not_leave(destination, mirror):
     assert "  2.report.json says that the model failed: outputs differ" in told
 
 
+def test_a_report_whose_figures_speak_against_it_does_not_leave(destination, mirror):
+    write_report(destination, Manifest.read(destination.manifest), checks=forged())
+    told = refused(destination, mirror)
+    assert any("contradicts itself: max_relative" in one and "measured 9.9, over its limit" in one for one in told)
+
+
+def test_limits_of_before_do_not_leave(destination, mirror):
+    wide = TOLERANCES["max_relative"].model_copy(update={"limit": 1.0})
+    found = [one.model_copy(update={"limit": 1.0}) if one.name == "max_relative" else one for one in checks()]
+    tolerances = TOLERANCES | {"max_relative": wide}
+    write_report(destination, Manifest.read(destination.manifest), checks=tuple(found), tolerances=tolerances)
+    told = refused(destination, mirror)
+    assert any("its report is not by today's limits: it allowed max_relative 1, now 5e-05" in one for one in told)
+
+
+@pytest.mark.parametrize(("handle", "leaves"), [("mixer_b32_sam_classification", False), ("my_mixer", True)])
+def test_a_head_of_zeros_leaves_under_a_name_of_ones_own_alone(handle, leaves, tmp_path, mirror):
+    origin = "own" if leaves else "original"
+    destination = write_model(
+        tmp_path / "out", handle=handle, report={"zero_head": True}, checkpoint={"origin": origin}
+    )
+    package_model(destination)
+    with pytest.raises(MixerError) as error:
+        publish(destination, mirror, RULES)
+    assert ("head/kernel is zero throughout" in str(error.value)) is not leaves
+
+
 @pytest.mark.parametrize("name", ["manifest", "report", "provenance", "archive"])
 def test_records_of_other_bytes_do_not_leave(name, destination, mirror):
     path = getattr(destination, name)
@@ -417,7 +446,7 @@ def test_without_a_card_nothing_leaves(destination, mirror):
         ),
         ("<!-- task: image", "<!-- task: video", "task is video-classification, expected one of: image-classification"),
         ("<!-- fine-tunable: true", "<!-- fine-tunable: false", "(line 7 is '<!-- fine-tunable: false -->', expected"),
-        ("not measured", "99 %", "is not the card of this manifest and report (line "),
+        ("1.0e-06", "9.9e-06", "is not the card of this manifest and report (line "),
         (f"{HANDLE}/2.tar.gz -->", "other/2.tar.gz -->", "its asset-path is not <assets>/<handle>/<version>.tar.gz"),
     ],
 )

@@ -8,10 +8,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from reporting import check
 
 from models.catalog import TESTING_HANDLES
 from models.errors import UsageError
-from models.records import Comparison, PublishedComparison, PublishedVariables
+from models.report import PublishedComparison, PublishedVariables
 from validation.published import SAVED_MODEL, opened, summarise
 
 CLASSIFIER, _ = TESTING_HANDLES
@@ -144,18 +145,7 @@ def test_one_that_cannot_be_read_is_refused(model, monkeypatch):
 
 
 def test_the_summary_says_what_was_compared():
-    outputs = Comparison(
-        entry="serving_default",
-        batch=2,
-        inputs=("noise", "blank"),
-        max_abs=1.0,
-        max_relative=math.inf,
-        max_ulp=1.0,
-        cosine_distance=0.0,
-        top1=None,
-        top5=None,
-        oracle=None,
-    )
+    outputs = (check("max_relative", math.inf, on="serving_default on noise, blank (batch 2)"), check("max_ulp", 1.0))
     variables = PublishedVariables(
         count=30, published=31, same_name=2, equal=29, different=("a",), left_over=("b", "c")
     )
@@ -170,7 +160,7 @@ def test_the_summary_says_what_was_compared():
         verdict="different",
     )
     assert summarise(found) == (
-        ("outputs", "inf of their spread apart on 2 images"),
+        ("outputs", "inf of their scale apart, serving_default on noise, blank (batch 2)"),
         ("signatures", "the same"),
         ("variables", "29 of 30 have an equal one among its 31, bit for bit (2 by name)"),
     )

@@ -36,8 +36,8 @@ def test_the_table_is_the_catalogs(capsys):
 
 def test_the_tolerance_is_the_one_in_force():
     said = " ".join(README.split())
-    assert f"below {TOLERANCES['max_relative'].limit:g} of the standard deviation" in said
-    assert f"JAX's own must stay below {TOLERANCES['jax_oracle_relative'].limit:g} of the spread" in said
+    assert f"below {TOLERANCES['max_relative'].limit:g} of the scale" in said
+    assert f"JAX's own must stay below {TOLERANCES['jax_oracle_relative'].limit:g} of the scale" in said
 
 
 def test_there_are_three_snippets():

@@ -5,24 +5,11 @@ import math
 
 import pytest
 from pydantic import ValidationError
+from reporting import check
 
 from models.errors import MixerError
-from models.records import (
-    CheckpointRecord,
-    Comparison,
-    ConsumerCheck,
-    DepthStep,
-    FileDigest,
-    GradientCheck,
-    Manifest,
-    OracleDistances,
-    PublishedComparison,
-    PublishedVariables,
-    Report,
-    Tolerance,
-    VariablesCheck,
-    write_atomically,
-)
+from models.records import CheckpointRecord, FileDigest, Manifest, write_atomically
+from models.report import DepthStep, PublishedComparison, PublishedVariables, Report, Tolerance
 
 MANIFEST = Manifest(
     handle="mixer_x",
@@ -44,19 +31,8 @@ MANIFEST = Manifest(
 )
 
 
-def comparison(relative):
-    return Comparison(
-        entry="__call__",
-        batch=3,
-        inputs=("noise", "blank"),
-        max_abs=1e-6,
-        max_relative=relative,
-        max_ulp=3.5,
-        cosine_distance=0.1 + 0.2,
-        top1=1.0,
-        top5=None,
-        oracle=OracleDistances(inputs=("blank",), saved_model=relative, jax=1e-7, excess_ulp=-0.5),
-    )
+def compared(relative):
+    return check("max_relative", relative, problems=("far",) if relative == math.inf else ())
 
 
 REPORT = Report(
@@ -67,26 +43,16 @@ REPORT = Report(
     manifest_sha256="e",
     inputs_set="gate",
     inputs_sha256="f",
-    comparisons=(comparison(2e-6), comparison(math.inf)),
-    variables=VariablesCheck(compared=9, different=("head/bias",)),
-    gradients=GradientCheck(
-        inputs=("noise",),
-        compared=8,
-        missing=("head/bias",),
-        worst_variable="stem/kernel",
-        worst_relative=math.inf,
-        input_relative=2e-6,
-        step_change=0.3,
-        step_relative=1e-6,
-    ),
+    images=("noise",),
+    checks=(compared(2e-6), compared(math.inf), check("consumer", on="hub.load", power=0, detail="not installed")),
+    zero_head=False,
     fine_tunable=False,
     depth=(DepthStep(name="stem", jax=1e-7, saved_model=math.inf),),
-    consumer=(ConsumerCheck(name="hub.load", status="absent", detail="not installed", worst=None),),
     reference=PublishedComparison(
         name="mixer_x_1.tar.gz",
         kind="archive",
         sha256="h",
-        outputs=comparison(math.inf),
+        outputs=(compared(math.inf),),
         signatures=("signature train: only in the published version",),
         variables=PublishedVariables(
             count=9,
@@ -101,7 +67,6 @@ REPORT = Report(
     ),
     not_checked=("tpu: exported, not run",),
     tolerances={"max_relative": Tolerance(limit=1e-5, reason="because")},
-    problems=("one", "two"),
     verdict="failed",
     libraries={"jax": "0.10.2"},
     validator_sha256="g",
@@ -125,15 +90,15 @@ def test_infinity_survives(tmp_path):
     path = tmp_path / "report.json"
     path.write_bytes(REPORT.to_bytes())
     read = Report.read(path)
-    assert read.comparisons[1].max_relative == math.inf
-    assert read.worst_relative == math.inf
-    assert json.loads(path.read_bytes(), parse_constant=pytest.fail)["comparisons"][1]["max_relative"] == "Infinity"
+    assert read.checks[1].measured == math.inf
+    assert read.figure("max_relative") == math.inf
+    assert json.loads(path.read_bytes(), parse_constant=pytest.fail)["checks"][1]["measured"] == "Infinity"
 
 
 def test_not_a_number_survives(tmp_path):
     path = tmp_path / "report.json"
-    path.write_bytes(REPORT.model_copy(update={"comparisons": (comparison(math.nan),)}).to_bytes())
-    assert math.isnan(Report.read(path).comparisons[0].max_relative)
+    path.write_bytes(REPORT.model_copy(update={"checks": (compared(math.nan),)}).to_bytes())
+    assert math.isnan(Report.read(path).checks[0].measured)
 
 
 def test_size_of_a_manifest_is_that_of_its_files():
@@ -141,24 +106,21 @@ def test_size_of_a_manifest_is_that_of_its_files():
 
 
 def test_what_the_gate_set_does_not_look_at_is_said_to_be_unknown(tmp_path):
-    gate = REPORT.model_copy(
-        update={"gradients": None, "fine_tunable": None, "depth": (), "consumer": (), "reference": None}
-    )
+    gate = REPORT.model_copy(update={"fine_tunable": None, "depth": (), "reference": None})
     path = tmp_path / "report.json"
     path.write_bytes(gate.to_bytes())
     assert Report.read(path) == gate
     written = json.loads(path.read_bytes())
-    assert [written[name] for name in ("gradients", "fine_tunable", "depth", "consumer")] == [None, None, [], []]
-    assert written["reference"] is None
+    assert [written[name] for name in ("fine_tunable", "depth", "reference")] == [None, [], None]
 
 
-@pytest.mark.parametrize("name", ["gradients", "fine_tunable", "depth", "consumer", "reference", "not_checked"])
+@pytest.mark.parametrize("name", ["checks", "zero_head", "fine_tunable", "depth", "reference", "not_checked"])
 def test_a_report_must_say_what_it_found_and_what_it_did_not_look_at(name, tmp_path):
     fields = json.loads(REPORT.to_bytes())
     del fields[name]
     path = tmp_path / "report.json"
     path.write_text(json.dumps(fields))
-    with pytest.raises(MixerError, match=rf"{name}\s+Field required"):
+    with pytest.raises(MixerError, match=rf"{name}: Field required"):
         Report.read(path)
 
 
@@ -173,18 +135,18 @@ def changed(record, **fields):
 
 
 BREACHES = {
-    "unknown field": (lambda record: changed(record, surprise=1), r"surprise\s+Extra inputs are not permitted"),
-    "later schema": (lambda record: changed(record, schema_version=2), r"schema_version\s+Input should be 1"),
-    "unknown flavour": (lambda record: changed(record, flavour="plain"), r"flavour\s+Input should be 'native' or"),
+    "unknown field": (lambda record: changed(record, surprise=1), "surprise: Extra inputs are not permitted"),
+    "later schema": (lambda record: changed(record, schema_version=3), "it is of schema 3"),
+    "unknown flavour": (lambda record: changed(record, flavour="plain"), "flavour: Input should be 'native' or"),
     "unknown set of inputs": (
         lambda record: changed(record, **{"inputs_set" if record is REPORT else "head": "half"}),
-        r"(inputs_set|head)\s+Input should be '(gate|classification)' or",
+        r"(inputs_set|head): Input should be '(gate|classification)' or",
     ),
-    "missing field": (lambda record: record.to_bytes().replace(b'"handle"', b'"handel"'), r"handle\s+Field required"),
+    "missing field": (lambda record: record.to_bytes().replace(b'"handle"', b'"handel"'), "handle: Field required"),
     "cut off": (lambda record: record.to_bytes()[:100], "Invalid JSON: EOF"),
     "empty": (lambda _: b"", "Invalid JSON: EOF"),
     "not JSON": (lambda _: b"\x89PNG", "Invalid JSON"),
-    "another kind": (lambda record: RECORDS[record is MANIFEST].to_bytes(), "Field required"),
+    "another kind": (lambda record: RECORDS[record is MANIFEST].to_bytes(), "it is of schema"),
 }
 
 
@@ -195,8 +157,21 @@ def test_what_is_no_such_record_is_refused_by_name(record, breach, tmp_path):
     path = tmp_path / "2.record.json"
     path.write_bytes(make(record))
     kind = type(record).__name__.lower()
-    with pytest.raises(MixerError, match=rf"(?s)2\.record\.json is not a readable {kind} of schema 1: .*{reason}"):
+    schema = record.schema_version
+    with pytest.raises(
+        MixerError, match=rf"2\.record\.json is not a readable {kind} of schema {schema}: .*{reason}"
+    ) as error:
         type(record).read(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_report_of_an_earlier_schema_is_to_be_written_again(tmp_path):
+    path = tmp_path / "2.report.json"
+    path.write_bytes(changed(REPORT, schema_version=1, comparisons=[]))
+    with pytest.raises(
+        MixerError, match=r"of schema 2: it is of schema 1\. `mixer-jax2tf validate` .* writes it again"
+    ):
+        Report.read(path)
 
 
 @each_record

@@ -2,41 +2,30 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
+from reporting import OF_THE_FULL_SET, checks
 
-from models.records import (
-    Comparison,
-    ConsumerCheck,
-    DepthStep,
-    GradientCheck,
-    Manifest,
-    OracleDistances,
-    PublishedComparison,
-    Report,
-    VariablesCheck,
-)
+from models.records import Manifest
+from models.report import DepthStep, PublishedComparison, Report
 from models.tolerances import TOLERANCES
 from validation import report as report_module
 from validation.images import gate_inputs
-from validation.parity import Findings
+from validation.outputs import Comparison, Distances, OracleDistances
+from validation.parity import Findings, VariablesCheck
 from validation.report import VALIDATOR_PACKAGES, Extras, is_current, make_report
 
 INPUTS = gate_inputs(32)
 COMPARISON = Comparison(
-    entry="__call__",
-    batch=1,
-    inputs=("blank",),
-    max_abs=1e-6,
-    max_relative=1e-6,
-    max_ulp=2.0,
-    cosine_distance=1e-14,
-    top1=1.0,
-    top5=1.0,
-    oracle=OracleDistances(inputs=("blank",), saved_model=1e-6, jax=1e-6, excess_ulp=-2.0),
+    "__call__",
+    1,
+    ("blank",),
+    Distances(max_relative=1e-6, max_ulp=2.0, cosine_distance=1e-14, top1=1.0, top5=1.0, power=1.0),
+    OracleDistances(("blank",), saved_model=1e-6, jax=1e-6, excess_ulp=-2.0, power=1.0),
 )
-GOOD = Findings((COMPARISON,), VariablesCheck(compared=30, different=()), ())
-BAD = Findings((), VariablesCheck(compared=0, different=()), ("does not load: why",))
+GOOD = Findings((COMPARISON,), VariablesCheck(compared=30), outputs={"blank": None})
+BAD = Findings(interface=("does not load: why",))
 
 
 @pytest.fixture
@@ -48,14 +37,17 @@ def test_findings_without_problems_pass(manifest_bytes):
     report = make_report(manifest_bytes, GOOD, INPUTS)
     assert report.verdict == "passed"
     assert report.problems == ()
-    assert report.comparisons == (COMPARISON,)
-    assert report.worst_relative == 1e-6
+    assert report.checks[1:] == GOOD.checks
+    assert set(COMPARISON.checks) < set(report.checks)
+    assert report.images == ("blank",)
+    assert report.figure("max_relative") == 1e-6
+    assert list(report.contradictions(TOLERANCES)) == []
 
 
 def test_findings_with_problems_fail(manifest_bytes):
     report = make_report(manifest_bytes, BAD, INPUTS)
     assert (report.verdict, report.problems) == ("failed", ("does not load: why",))
-    assert report.worst_relative is None
+    assert report.figure("max_relative") is None
 
 
 def test_other_problems_fail_and_come_first(manifest_bytes):
@@ -77,41 +69,43 @@ def test_the_report_names_what_it_is_about(manifest_bytes):
 def test_tolerances_stand_in_the_report_with_their_reasons(manifest_bytes):
     written = json.loads(make_report(manifest_bytes, GOOD, INPUTS).to_bytes())
     assert written["tolerances"] == {name: limit.model_dump() for name, limit in TOLERANCES.items()}
-    assert written["tolerances"].keys() == {
-        "max_relative",
-        "max_ulp",
-        "cosine_distance",
-        "topk",
-        "jax_oracle_relative",
-        "oracle_excess_ulp",
-        "gradient_relative",
-        "step_relative",
-    }
+    names = {check["name"] for check in written["checks"] if check["limit"] is not None}
+    assert names <= written["tolerances"].keys()
     assert all(len(tolerance["reason"]) > 40 for tolerance in written["tolerances"].values())
 
 
 EXTRAS = Extras(
-    gradients=GradientCheck(
-        inputs=("noise",),
-        compared=30,
-        missing=(),
-        worst_variable="head/bias",
-        worst_relative=1e-6,
-        input_relative=1e-6,
-        step_change=0.1,
-        step_relative=1e-6,
-    ),
+    checks=tuple(one for one in checks() if one.name in {*OF_THE_FULL_SET, "consumer"}),
     fine_tunable=True,
     depth=(DepthStep(name="stem", jax=1e-7, saved_model=1e-7),),
-    consumer=(ConsumerCheck(name="hub.load", status="absent", detail="not installed", worst=None),),
 )
 
 
 def test_the_full_set_adds_to_the_report(manifest_bytes):
     report = make_report(manifest_bytes, GOOD, INPUTS, inputs_set="full", extras=EXTRAS)
     assert (report.inputs_set, report.verdict) == ("full", "passed")
-    found = Extras(report.gradients, report.fine_tunable, report.depth, report.consumer)
-    assert found == EXTRAS
+    assert (report.fine_tunable, report.depth) == (True, EXTRAS.depth)
+    assert report.checks[-len(EXTRAS.checks) :] == EXTRAS.checks
+
+
+def test_without_a_check_of_the_full_set_its_report_fails(manifest_bytes):
+    report = make_report(manifest_bytes, GOOD, INPUTS, inputs_set="full")
+    assert report.verdict == "failed"
+    assert [problem.split()[2] for problem in report.problems] == [*OF_THE_FULL_SET, "consumer"]
+
+
+def test_without_a_comparison_of_power_a_report_fails(manifest_bytes):
+    distances, oracle = replace(COMPARISON.distances, power=0.4), replace(COMPARISON.oracle, power=0.4)
+    findings = replace(GOOD, comparisons=(replace(COMPARISON, distances=distances, oracle=oracle),))
+    report = make_report(manifest_bytes, findings, INPUTS)
+    assert report.verdict == "failed"
+    assert "no check max_relative can tell a right model from a wrong one" in report.problems[0]
+    probed = replace(GOOD, comparisons=(*findings.comparisons, replace(COMPARISON, how="probing head")))
+    assert make_report(manifest_bytes, probed, INPUTS).verdict == "passed"
+
+
+def test_variables_that_were_not_compared_do_not_pass(manifest_bytes):
+    assert make_report(manifest_bytes, replace(GOOD, variables=VariablesCheck()), INPUTS).verdict == "failed"
 
 
 def test_how_it_compares_with_an_earlier_version_does_not_touch_the_verdict(manifest_bytes):
@@ -134,7 +128,8 @@ def test_how_it_compares_with_an_earlier_version_does_not_touch_the_verdict(mani
 
 def test_the_gate_set_says_nothing_of_what_it_did_not_look_at(manifest_bytes):
     report = make_report(manifest_bytes, GOOD, INPUTS)
-    assert (report.gradients, report.fine_tunable, report.depth, report.consumer) == (None, None, (), ())
+    assert (report.fine_tunable, report.depth) == (None, ())
+    assert not {check.name for check in report.checks} & {*OF_THE_FULL_SET, "consumer"}
     assert report.not_checked == (
         "cuda, rocm, tpu: exported, not run",
         "gradients, and what consumers do: see the full set",
@@ -183,3 +178,50 @@ def test_a_report_with_other_libraries_is_not_current(manifest_bytes, monkeypatc
     versions = report.libraries | {"tensorflow": "2.0.0"}
     monkeypatch.setattr(report_module, "library_versions", lambda: versions)
     assert not is_current(report, manifest_bytes)
+
+
+# --- a report against its own figures ---
+
+
+def passed(manifest_bytes):
+    return make_report(manifest_bytes, GOOD, INPUTS, inputs_set="full", extras=EXTRAS)
+
+
+def altered(report, name, **fields):
+    changed = tuple(one.model_copy(update=fields) if one.name == name else one for one in report.checks)
+    return report.model_copy(update={"checks": changed})
+
+
+FORGED = {
+    "a figure over its limit": (lambda report: altered(report, "max_relative", measured=9.9), "measured 9.9, over its"),
+    "no number": (lambda report: altered(report, "step_relative", measured=float("nan")), "measured nan, over its"),
+    "no figure": (lambda report: altered(report, "max_ulp", measured=None), "measured None, over its"),
+    "another limit": (lambda report: altered(report, "max_relative", limit=10.0), "is not that of the report's"),
+    "a problem": (lambda report: altered(report, "files", problems=("x",)), "the verdict is passed, but the problems"),
+    "no power": (lambda report: altered(report, "max_relative", power=0.2), "no check max_relative can tell"),
+    "a check less": (
+        lambda report: report.model_copy(update={"checks": tuple(c for c in report.checks if c.name != "variables")}),
+        "no check variables can tell",
+    ),
+    "failed without a reason": (lambda report: report.model_copy(update={"verdict": "failed"}), "that it names give"),
+}
+
+
+@pytest.mark.parametrize("forgery", FORGED)
+def test_a_verdict_that_the_figures_do_not_carry_is_a_contradiction(forgery, manifest_bytes):
+    report = passed(manifest_bytes)
+    assert list(report.contradictions(TOLERANCES)) == []
+    change, said = FORGED[forgery]
+    forged = change(report)
+    assert any(said in one for one in forged.contradictions())
+    assert any(said in one for one in forged.contradictions(TOLERANCES))
+
+
+def test_limits_that_were_wider_than_todays_are_told_apart(manifest_bytes):
+    wide = TOLERANCES["max_relative"].model_copy(update={"limit": 10.0})
+    report = altered(passed(manifest_bytes), "max_relative", limit=10.0, measured=9.9)
+    report = report.model_copy(update={"tolerances": TOLERANCES | {"max_relative": wide}})
+    assert list(report.contradictions()) == []
+    assert list(report.contradictions(TOLERANCES)) == ["it allowed max_relative 10, now 5e-05"]
+    narrow = {name: one for name, one in TOLERANCES.items() if name != "max_ulp"}
+    assert "it judged by limits that there are no longer: max_ulp" in list(report.contradictions(narrow))

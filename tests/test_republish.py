@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from publishable import tree
+from reporting import consumed
 
 from convert.cli import main, republish_commands
 from convert.cli.republish_commands import Work, bring_up_to_date
@@ -23,7 +24,8 @@ from models.catalog import TESTING_HANDLES
 from models.digests import Digest, DigestTable
 from models.errors import MixerError
 from models.paths import ModelPaths
-from models.records import Manifest, Report
+from models.records import Manifest
+from models.report import Report
 
 CLASSIFIER, FEATURES = TESTING_HANDLES
 CHECKPOINT = TESTING_HANDLES[FEATURES].checkpoint
@@ -130,7 +132,7 @@ def test_it_goes_to_a_bucket_through_the_real_client(store, tiny_source, tmp_pat
 
 def test_what_stands_proven_is_kept_and_by_the_gate_set_only_is_proven_again(first, tiny_source, monkeypatch):
     # What consumers do has tests of its own, and takes most of the time.
-    monkeypatch.setattr("convert.cli.checking.run_consumer", lambda *_, **__: {"checks": []})
+    monkeypatch.setattr("convert.cli.checking.check_consumer", lambda *_: (consumed(),))
     out, _ = first
     made = (out / FEATURES / "2.manifest.json").stat().st_mtime_ns
     assert Report.read(out / FEATURES / "2.report.json").inputs_set == "gate"

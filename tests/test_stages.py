@@ -142,8 +142,8 @@ def test_the_graph_of_all_steps_serves_every_checkpoint(handle, traced, tmp_path
     expected = jax.jit(apply_steps(architecture, None))(material(handle, 2).loaded.for_head("fe"), images)
     assert found[0].keys() == found[1].keys() == expected.keys()
     for name, value in expected.items():
-        assert relative_distance(flat(found[1][name].numpy()), flat(value)) < 1e-4
-        assert relative_distance(flat(found[0][name].numpy()), flat(value)) > 1e-2
+        assert relative_distance(flat(found[1][name].numpy()), flat(value), flat(value).std(axis=1)) < 1e-4
+        assert relative_distance(flat(found[0][name].numpy()), flat(value), flat(value).std(axis=1)) > 1e-2
 
 
 def steps_of(handle):

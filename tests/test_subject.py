@@ -14,7 +14,8 @@ from export.subject import MODEL_JSON, SignatureFacts, Where, is_catalogued, rea
 from models.catalog import HANDLES, TESTING_HANDLES
 from models.errors import MixerError, UsageError
 from models.paths import ModelPaths
-from models.records import Manifest, Report
+from models.records import Manifest
+from models.report import Report
 from models.signatures import SIGNATURES, signatures_of
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from publishable import HANDLE, WEIGHTS, tree, write_model, write_report
+from reporting import forged
 
 from convert.cli import main
 from export.index import Index
@@ -200,6 +201,15 @@ def test_a_failing_report_is_a_fault(siblings):
         ModelPaths.of(siblings.folder.parent, HANDLE, 2), Manifest.read(siblings.manifest), problems=("outputs differ",)
     )
     assert verify(siblings.directory).differences == ("2.report.json says that the model failed: outputs differ",)
+
+
+def test_a_report_whose_figures_speak_against_it_is_a_fault(siblings):
+    siblings.provenance.unlink()
+    destination = ModelPaths.of(siblings.folder.parent, HANDLE, 2)
+    write_report(destination, Manifest.read(siblings.manifest), checks=forged())
+    (only,) = verify(siblings.directory).differences
+    assert only.startswith("2.report.json contradicts itself: max_relative, ")
+    assert only.endswith("measured 9.9, over its limit 5e-05, without a problem being named")
 
 
 def test_a_report_of_another_model_is_a_fault(siblings):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from mutations import without_gradients
+from reporting import consumed
 from tensorflow.core.protobuf import saved_model_pb2
 
 from convert.checkpoint import load_checkpoint
@@ -20,11 +21,12 @@ from convert.seeded import write_seeded
 from export.saved_model import write_saved_model
 from models.catalog import TESTING_HANDLES
 from models.params import flatten, nest
-from models.records import Report
+from models.report import Report
 from validation.images import gate_inputs
 from validation.page import write_page
 from validation.portrait import Fingerprint
 from validation.published import Published
+from validation.reference import compute_reference
 from validation.versions import compare_versions, match_variables
 
 CLASSIFIER, EXTRACTOR = TESTING_HANDLES
@@ -101,39 +103,55 @@ def apply_plainly(values, images):
     return dense(tf.reduce_mean(norm(x, "pre_head_layer_norm"), axis=1), "head")
 
 
-def compare(directory, earlier, *, inputs=INPUTS, classes=True):
-    published = Published("tiny_1.tar.gz", "archive", "0" * 64, earlier)
-    return compare_versions(directory, published, inputs, classes=classes)
+@pytest.fixture(scope="module")
+def reference(tiny_source, params):
+    return compute_reference(CHECKPOINT, tiny_source / CHECKPOINT.object, params, INPUTS, ("blank",))
+
+
+@pytest.fixture
+def compare(reference):
+    def compare(directory, earlier, *, inputs=INPUTS, head="classification"):
+        published = Published("tiny_1.tar.gz", "archive", "0" * 64, earlier)
+        return compare_versions(directory, published, inputs, reference.for_head(head))
+
+    return compare
+
+
+def figure(found, name):
+    (check,) = (check for check in found.outputs if check.name == name)
+    return check.measured
 
 
 # --- comparing ---
 
 
-def test_a_model_is_the_same_as_itself(model):
+def test_a_model_is_the_same_as_itself(model, compare):
     found = compare(model, model)
     assert (found.verdict, found.differences, found.signatures) == ("same", (), ())
-    assert (found.outputs.max_abs, found.outputs.top1, found.outputs.top5) == (0, 1, 1)
-    assert (found.outputs.entry, found.outputs.batch, found.outputs.inputs) == ("serving_default", 4, INPUTS.names)
-    assert found.outputs.oracle is None
+    figures = {check.name: check.measured for check in found.outputs}
+    names = ("max_relative", "max_ulp", "cosine_distance", "top1_disagreement", "top5_disagreement")
+    assert figures == dict.fromkeys(names, 0)
+    assert {check.on for check in found.outputs} == {f"serving_default on {', '.join(INPUTS.names)} (batch 4)"}
     variables = found.variables
     assert (variables.count, variables.published, variables.same_name, variables.equal) == (COUNT,) * 4
     assert (variables.different, variables.left_over) == ((), ())
     assert (found.name, found.kind, found.sha256) == ("tiny_1.tar.gz", "archive", "0" * 64)
 
 
-def test_features_are_compared_without_classes(tiny_build):
+def test_features_are_compared_without_classes(tiny_build, compare):
     directory = tiny_build / EXTRACTOR / "2"
-    found = compare(directory, directory, classes=False)
-    assert (found.verdict, found.outputs.top1, found.outputs.top5) == ("same", None, None)
+    found = compare(directory, directory, head="fe")
+    assert found.verdict == "same"
+    assert {check.name for check in found.outputs} == {"max_relative", "max_ulp", "cosine_distance"}
 
 
-def test_weights_of_another_checkpoint_are_different(model, earlier, other_params, params):
+def test_weights_of_another_checkpoint_are_different(model, earlier, other_params, params, compare):
     write(earlier, other_params)
     found = compare(model, earlier)
     ours, theirs = flatten(params), flatten(other_params)
     changed = {name for name in ours if not np.array_equal(ours[name], theirs[name])}
     assert found.verdict == "different"
-    assert found.outputs.max_relative > 0.1
+    assert figure(found, "max_relative") > 0.1
     assert found.signatures == ()
     assert set(found.variables.different) == changed
     assert (found.variables.same_name, found.variables.equal) == (COUNT, COUNT - len(changed))
@@ -142,7 +160,7 @@ def test_weights_of_another_checkpoint_are_different(model, earlier, other_param
     assert found.differences[-1].endswith(f" and {len(changed) - 5} more")
 
 
-def test_one_bit_of_one_variable_is_seen(model, earlier, params):
+def test_one_bit_of_one_variable_is_seen(model, earlier, params, compare):
     flat = {name: np.copy(value) for name, value in flatten(params).items()}
     flat["head/kernel"].view(np.uint32)[3, 4] ^= 1
     write(earlier, nest(flat))
@@ -153,10 +171,10 @@ def test_one_bit_of_one_variable_is_seen(model, earlier, params):
     assert found.variables.different == ("head/kernel",)
 
 
-def test_an_old_model_with_unnamed_variables_is_compared_by_their_contents(model, earlier, params):
+def test_an_old_model_with_unnamed_variables_is_compared_by_their_contents(model, earlier, params, compare):
     write_old(earlier, params)
     found = compare(model, earlier)
-    assert found.outputs.max_relative < 1e-5
+    assert figure(found, "max_relative") < 1e-5
     assert found.variables.equal == found.variables.count == found.variables.published == COUNT
     assert (found.variables.same_name, found.variables.different, found.variables.left_over) == (0, (), ())
     assert found.differences == found.signatures
@@ -169,13 +187,13 @@ def test_an_old_model_with_unnamed_variables_is_compared_by_their_contents(model
     assert found.verdict == "different"
 
 
-def test_an_old_model_with_todays_names_is_the_same(model, earlier, params):
+def test_an_old_model_with_todays_names_is_the_same(model, earlier, params, compare):
     write_old(earlier, params, names=("inputs", "output_0"))
     found = compare(model, earlier)
     assert (found.differences, found.verdict) == ((), "same")
 
 
-def test_an_old_model_of_other_weights_is_different_by_their_contents(model, earlier, params):
+def test_an_old_model_of_other_weights_is_different_by_their_contents(model, earlier, params, compare):
     flat = {name: np.copy(value) for name, value in flatten(params).items()}
     flat["stem/bias"][::2] += np.float32(0.5)
     write_old(earlier, nest(flat), names=("inputs", "output_0"))
@@ -184,20 +202,20 @@ def test_an_old_model_of_other_weights_is_different_by_their_contents(model, ear
     (width,) = flat["stem/bias"].shape
     assert found.variables.left_over == (f"Variable float32[{width}]",)
     assert found.variables.equal == COUNT - 1
-    assert found.outputs.max_relative > 1e-3
+    assert figure(found, "max_relative") > 1e-3
     assert found.differences[-1] == (
         f"variables: 1 of the published version's {COUNT} have none here: Variable float32[{width}]"
     )
 
 
-def test_an_old_model_that_takes_one_image_at_a_time_is_run_so(model, earlier, params):
+def test_an_old_model_that_takes_one_image_at_a_time_is_run_so(model, earlier, params, compare):
     write_old(earlier, params, names=("inputs", "output_0"), batch=1)
     found = compare(model, earlier)
-    assert found.outputs.max_relative < 1e-5
+    assert figure(found, "max_relative") < 1e-5
     assert [line.split(":")[0] for line in found.differences] == ["signature serving_default"] * 2
 
 
-def test_another_signature_is_told(model, earlier, params):
+def test_another_signature_is_told(model, earlier, params, compare):
     write_old(earlier, params, entry="predict")
     found = compare(model, earlier)
     assert found.outputs is None
@@ -208,7 +226,7 @@ def test_another_signature_is_told(model, earlier, params):
     )
 
 
-def test_another_number_of_outputs_is_told(tiny_build, model):
+def test_another_number_of_outputs_is_told(tiny_build, model, compare):
     found = compare(model, tiny_build / EXTRACTOR / "2")
     width = CHECKPOINT.architecture.hidden_dim
     assert found.outputs is None
@@ -216,7 +234,7 @@ def test_another_number_of_outputs_is_told(tiny_build, model):
     assert found.variables.different == ("head/bias", "head/kernel")
 
 
-def test_outputs_that_are_not_finite_are_told(model, earlier, params):
+def test_outputs_that_are_not_finite_are_told(model, earlier, params, compare):
     def broken(values, images):
         return apply_plainly(values, images) / tf.reduce_max(tf.abs(images), axis=(1, 2, 3))[:, tf.newaxis]
 
@@ -226,7 +244,7 @@ def test_outputs_that_are_not_finite_are_told(model, earlier, params):
     assert "outputs: the published version's are not finite on blank" in found.differences
 
 
-def test_a_model_of_plain_operations_needs_no_variables(model, earlier):
+def test_a_model_of_plain_operations_needs_no_variables(model, earlier, compare):
     write_old(earlier, {"nothing": np.zeros(3, np.float32)}, function=lambda _, images: images[:, 0, 0, :1] * 1000.0)
     found = compare(model, earlier)
     assert found.variables.published == 1
@@ -234,7 +252,7 @@ def test_a_model_of_plain_operations_needs_no_variables(model, earlier):
     assert len(found.variables.different) == COUNT
 
 
-def test_several_inputs_or_outputs_are_told(model, earlier):
+def test_several_inputs_or_outputs_are_told(model, earlier, compare):
     module = tf.Module()
     spec = tf.TensorSpec([None, SIZE, SIZE, 3], tf.float32)
     module.run = tf.function(lambda a, b: {"x": a, "y": b}, input_signature=[spec, spec], autograph=False)
@@ -246,7 +264,7 @@ def test_several_inputs_or_outputs_are_told(model, earlier):
     )
 
 
-def test_an_input_of_another_type_is_told_in_one_short_line(model, earlier):
+def test_an_input_of_another_type_is_told_in_one_short_line(model, earlier, compare):
     module = tf.Module()
     spec = tf.TensorSpec([None, SIZE, SIZE, 3], tf.uint8, name="inputs")
     run = tf.function(lambda images: {"output_0": tf.cast(images, tf.float32)}, input_signature=[spec], autograph=False)
@@ -258,18 +276,18 @@ def test_an_input_of_another_type_is_told_in_one_short_line(model, earlier):
     assert any("in the published version inputs: uint8" in line for line in found.differences)
 
 
-def test_variables_of_any_type_are_compared_and_freed(earlier, tmp_path):
+def test_variables_of_any_type_are_compared_and_freed(earlier, tmp_path, compare):
     words = {"words": ["a", "b"], "counts": np.array([1, 2], np.int64), "flags": [True, False]}
     write_old(earlier, {"head": {**words}}, function=lambda _, images: images[:, 0, 0, :])
     again, other = tmp_path / "again", tmp_path / "other"
     write_old(again, {"head": {**words}}, function=lambda _, images: images[:, 0, 0, :])
     write_old(other, {"head": words | {"words": ["a", "c"]}}, function=lambda _, images: images[:, 0, 0, :])
-    assert compare(again, earlier, classes=False).differences == ()
-    found = compare(other, earlier, classes=False).variables
+    assert compare(again, earlier, head="fe").differences == ()
+    found = compare(other, earlier, head="fe").variables
     assert (found.equal, found.different, found.left_over) == (2, ("Variable",), ("Variable string[2]",))
 
 
-def test_a_model_that_does_not_load_is_a_difference_that_names_no_path(model, earlier):
+def test_a_model_that_does_not_load_is_a_difference_that_names_no_path(model, earlier, compare):
     shutil.copytree(model, earlier, dirs_exist_ok=True)
     (earlier / "variables" / "variables.index").unlink()
     found = compare(model, earlier)
@@ -280,7 +298,7 @@ def test_a_model_that_does_not_load_is_a_difference_that_names_no_path(model, ea
     assert str(earlier.parent) not in line
 
 
-def test_an_operation_that_this_tensorflow_cannot_run_is_a_difference(model, earlier):
+def test_an_operation_that_this_tensorflow_cannot_run_is_a_difference(model, earlier, compare):
     shutil.copytree(model, earlier, dirs_exist_ok=True)
     content = saved_model_pb2.SavedModel.FromString((earlier / "saved_model.pb").read_bytes())
     graph = content.meta_graphs[0].graph_def
@@ -300,7 +318,7 @@ def test_an_operation_that_this_tensorflow_cannot_run_is_a_difference(model, ear
     assert "\n" not in line
 
 
-def test_that_todays_model_does_not_load_is_told_as_such(model, tmp_path):
+def test_that_todays_model_does_not_load_is_told_as_such(model, tmp_path, compare):
     found = compare(tmp_path, model)
     assert (found.outputs, found.signatures, found.variables) == (None, None, None)
     (line,) = found.differences
@@ -435,9 +453,9 @@ def test_without_a_reference_the_report_says_none(run, build):
 def test_the_full_set_compares_all_its_images(run, build, model, monkeypatch):
     from convert.cli import checking
 
-    monkeypatch.setattr(checking, "run_consumer", lambda *_, **__: {"checks": []})
+    monkeypatch.setattr(checking, "check_consumer", lambda *_: (consumed(),))
     assert run("validate", CLASSIFIER, "--reference", model, "--set", "full")[0] == 0
-    assert "near tie" in report_of(build).reference.outputs.inputs
+    assert "near tie" in report_of(build).reference.outputs[0].on
     page = (build / "index.html").read_text()
     assert "Earlier version." in page
     assert f"{CLASSIFIER}: against 2" in page

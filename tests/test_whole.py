@@ -10,7 +10,16 @@ import jax
 import numpy as np
 import pytest
 import tensorflow as tf
-from mutations import FULL_SIZE_MUTATIONS, SMALLEST_MARGINS, Bench, caught_by, furthest
+from mutations import (
+    FULL_SIZE_MUTATIONS,
+    LEAST_MARGINS,
+    SMALLEST_MARGINS,
+    Bench,
+    caught_by,
+    check_hidden,
+    furthest,
+    with_head,
+)
 from test_readme import SNIPPETS, run_snippet
 
 from convert.cli import main
@@ -19,7 +28,8 @@ from models.catalog import BUCKET, CHECKPOINTS, HANDLES
 from models.digests import DigestTable
 from models.mixer import MlpMixer
 from models.params import nest
-from models.records import Manifest, Report
+from models.records import Manifest
+from models.report import Report
 
 pytestmark = pytest.mark.whole
 
@@ -120,6 +130,18 @@ def test_gradients_are_those_of_jax(name, folder):
 @pytest.fixture(scope="module")
 def bench(bucket, folder):
     return Bench.of(HANDLES[NAMES[0]], folder / "seeded" / CHECKPOINT.object)
+
+
+@pytest.mark.parametrize("head", ["1000 outputs", "zeros, 2 outputs"])
+def test_no_head_hides_what_comes_before_it_in_full_size(head, tmp_path):
+    """On weights as after training: what shows least in `tests/mutation_table.py`."""
+    bench = with_head(HANDLES[NAMES[0]], "trained-like", head, tmp_path)
+    right = check_hidden(bench, "right")
+    assert right.problems == ()
+    assert furthest(right)[0] < furthest(right)[1] / 3
+    for what, margin in LEAST_MARGINS.items():
+        difference, limit = furthest(check_hidden(bench, what))
+        assert difference >= margin * limit
 
 
 @pytest.mark.parametrize("name", SMALLEST_MARGINS)

@@ -18,7 +18,7 @@ from validation.images import Images, Inputs, gate_inputs
 from validation.oracle import OracleOutputs, run_oracle
 from validation.outputs import measure
 from validation.probe import ProbingHead
-from validation.report import VALIDATOR_PACKAGES, find_powerless
+from validation.report import VALIDATOR_PACKAGES
 from validation.runtimes import RunnableModel, open_model
 from validation.scale import Scale, Values, measure_scale
 
@@ -110,8 +110,8 @@ def _compare(
     # A probing head has no classes to rank.
     classes = handle.head == "classification" and not truth.is_probe
     distances = measure(found, expected, scale, classes=classes, tie=limits["tie"].limit)
-    how = "probing head, " if truth.is_probe else ""
-    on = f"{file}, {how}{', '.join(names)} (batch {len(found)})"
+    how = " with a probing head" if truth.is_probe else ""
+    on = f"{file}{how} on {', '.join(names)} (batch {len(found)})"
     yield from distances.checks(on, limits, prefix=f"{weights} ")
 
 
@@ -138,8 +138,7 @@ def make_export_report(
     manifest = ExportManifest.model_validate_json(manifest_bytes)
     kind: Format = FORMATS[manifest.format]
     whole = (Check(name="files", on="against the manifest", problems=tuple(other_problems)), *checks)
-    whole += tuple(find_powerless(checks))
-    return ExportReport(
+    report = ExportReport(
         handle=manifest.handle,
         version=manifest.version,
         format=manifest.format,
@@ -155,3 +154,4 @@ def make_export_report(
         libraries=library_versions() | kind.versions(),
         validator_sha256=sources_sha256(*VALIDATOR_PACKAGES),
     )
+    return report.concluded()

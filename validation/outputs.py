@@ -140,8 +140,9 @@ class Comparison:
 
 def limited(name: str, on: str, found: float, limit: float, *, power: float | None, problem: str = "") -> Check:
     """Return the check of a figure: without `problem` it is said in words of its own that it is over the limit."""
+    check = Check(name=name, on=on, measured=found, limit=limit, power=power)
     said = problem or _over(name, on, found, limit)
-    return Check(name=name, on=on, measured=found, limit=limit, power=power, problems=() if found <= limit else (said,))
+    return check.model_copy(update={"problems": (said,)}) if check.is_over else check
 
 
 def _over(name: str, on: str, found: float, limit: float) -> str:

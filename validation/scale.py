@@ -18,6 +18,9 @@ Values = NDArray[np.float64]
 OF_THE_TERMS = 0.01
 """Share of the largest sum of terms below which an output's rounding hides what is wrong."""
 
+OF_THE_BIAS = 0.1
+"""The same of the largest bias: where sums start from it, each term is rounded to its last place."""
+
 _COLUMNS = 4096
 """Of a head that are taken to float64 at a time."""
 
@@ -47,9 +50,9 @@ def measure_scale(outputs: NDArray[Any], features: NDArray[Any], head: Mapping[s
     """Return the scale of outputs that a head makes of features.
 
     It is the largest of: s, the standard deviation of the outputs; r/2, where r is the standard deviation of the
-    features times the root mean square of the norms of the head's columns; and a/100, where a is the largest sum of
-    the magnitudes that an output is added up from. For the features themselves, of no head, r is 0 and a is their
-    largest magnitude. Power is max(s, r/2) over the scale.
+    features times the root mean square of the norms of the head's columns; a/100, where a is the largest sum of the
+    magnitudes that an output is added up from; and a tenth of the largest bias. For the features themselves, of no
+    head, r is 0 and a is their largest magnitude. Power is max(s, r/2) over the scale.
 
     It is zero where every output is a constant (a kernel of zeros, or the same outputs for all images, two or more):
     then outputs must be equal, and have no power.
@@ -62,11 +65,11 @@ def measure_scale(outputs: NDArray[Any], features: NDArray[Any], head: Mapping[s
     outputs, features = outputs.astype(np.float64), features.astype(np.float64)
     spread = outputs.std(axis=1)
     if head is None:
-        gain, terms, constant = np.zeros(len(outputs)), np.abs(features).max(axis=1), False
+        gain, terms, constant = np.zeros(len(outputs)), OF_THE_TERMS * np.abs(features).max(axis=1), False
     else:
         gain, terms, constant = _of_head(features, head)
     own = np.maximum(spread, gain / 2)
-    scale = np.zeros(len(outputs)) if constant else np.maximum(own, OF_THE_TERMS * terms)
+    scale = np.zeros(len(outputs)) if constant else np.maximum(own, terms)
     same = constant or _same_for_all(outputs, scale)
     positive = np.maximum(scale, np.finfo(np.float64).tiny)
     largest = np.maximum(np.abs(outputs).max(axis=1), scale).astype(np.float32)
@@ -79,12 +82,12 @@ def measure_scale(outputs: NDArray[Any], features: NDArray[Any], head: Mapping[s
 
 
 def _of_head(features: Values, head: Mapping[str, NDArray[Any]]) -> tuple[Values, Values, bool]:
-    """Return r and a of each image, and whether the kernel is zero throughout."""
+    """Return r and the least scale of each image, and whether the kernel is zero throughout."""
     squares, terms = 0.0, np.zeros(len(features))
     for kernel, bias in columns(head):
         squares += float(np.square(kernel).sum())
-        sums = np.abs(features) @ np.abs(kernel) + np.abs(bias)
-        terms = np.maximum(terms, sums.max(axis=1))
+        sums = OF_THE_TERMS * (np.abs(features) @ np.abs(kernel) + np.abs(bias))
+        terms = np.maximum(terms, np.maximum(sums, OF_THE_BIAS * np.abs(bias)).max(axis=1))
     return features.std(axis=1) * np.sqrt(squares / head["bias"].size), terms, squares == 0
 
 

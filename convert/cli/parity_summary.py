@@ -78,4 +78,5 @@ def _not_checked(outcome: Outcome) -> Iterator[str]:
             yield f"{check.on}: {check.detail.removeprefix('absent: ')}"
     outputs = sum(check.name == "max_relative" for check in powerless)
     if outputs:
-        yield f"{outcome.handle}: {outputs} comparisons of outputs had no power: the head hides what comes before it"
+        compared = f"{outputs} comparison{'s' * (outputs > 1)} of outputs"
+        yield f"{outcome.handle}: {compared} had no power: the head hides what comes before it"

@@ -1,0 +1,62 @@
+"""Checks of reports that nothing has to be run for: those of a model that passed, with figures of one's choice."""
+
+from models.report import Check
+from models.tolerances import TOLERANCES
+
+ON = "__call__ on noise, blank (batch 2)"
+FIGURES = {
+    "max_relative": 1e-6,
+    "max_ulp": 2.0,
+    "cosine_distance": 1e-14,
+    "top1_disagreement": 0.0,
+    "top5_disagreement": 0.0,
+    "saved_model_oracle_relative": 2e-6,
+    "oracle_excess_ulp": -1.0,
+    "jax_oracle_relative": 1e-6,
+    "gradients_missing": 0.0,
+    "gradient_relative": 1e-6,
+    "step_relative": 1e-6,
+}
+OF_THE_FULL_SET = ("gradients_missing", "gradient_relative", "step_relative")
+
+
+def check(name, measured=None, *, on=ON, power=1.0, **fields):
+    """Return a check by today's limit, with its problem where it is over that, unless `problems` are given."""
+    tolerance = TOLERANCES.get(name)
+    limit = None if tolerance is None or measured is None else tolerance.limit
+    over = limit is not None and not measured <= limit
+    given = {"problems": (f"{on}: {name} {measured:.3g} is over {limit:.3g}",) if over else ()} | fields
+    return Check(name=name, on=on, measured=measured, limit=limit, power=power, **given)
+
+
+def consumed(on="hub.load", *, status="passed", detail="as it should", worst=1e-7):
+    """Return the check of a thing that a consumer does."""
+    problems = (f"consumer: {on}: {detail}",) if status == "failed" else ()
+    power = 0.0 if status == "absent" else None
+    return check("consumer", worst, on=on, power=power, problems=problems, detail=f"{status}: {detail}")
+
+
+def checks(*, full=True, head="classification", problems=(), more=(), **figures):
+    """Return the checks of a model: right but for these figures, `problems` with its files, and `more` checks."""
+    found = FIGURES | figures
+    names = [name for name in found if full or name not in OF_THE_FULL_SET]
+    names = [name for name in names if head == "classification" or not name.startswith("top")]
+    on = {"gradient_relative": "stem/bias, the worst of 150 variables"}
+    return (
+        check("files", on="against the manifest", power=None, problems=tuple(problems)),
+        check("interface", on="serving_default and variables", power=None),
+        check("variables", 0.0, on="bit for bit", power=None, detail="150 compared with the checkpoint's arrays"),
+        *(check(name, found[name], on=on.get(name, ON)) for name in names),
+        *([consumed()] if full else []),
+        *more,
+    )
+
+
+def forged():
+    """Return the checks of a model that passed, but for a figure that speaks against it."""
+    return tuple(one.model_copy(update={"measured": 9.9}) if one.name == "max_relative" else one for one in checks())
+
+
+def verdict_of(found):
+    """Return the verdict that checks give."""
+    return "failed" if any(one.problems for one in found) else "passed"
