@@ -8,17 +8,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import IO, cast
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from isal import isal_zlib
 
-from models.errors import MixerError
+from models.errors import MixerError, shown
 
 Progress = Callable[[int, int], None]
 """Called with the bytes read so far and the bytes in all."""
 
 CHUNK = 1 << 22
 """Bytes read at once: so many that little is lost where another thread keeps Python busy between two of them."""
+MOST_OF_CONTENTS = 1 << 20
+"""Bytes of an archive's table of contents: some hundred for each of 294 arrays, where a hostile one has millions."""
 _PICKLE = "it is a pickle, which is never loaded: that would run the code inside it. Save the arrays by np.savez."
 _FOREIGN = {bytes((0x80, protocol)): _PICKLE for protocol in range(2, 6)}
 _FOREIGN[b"\x93NUMPY"] = "it is a single array (.npy), not an archive of named ones."
@@ -66,9 +69,23 @@ def read_contents(file: io.FileIO, size: int) -> ZipFile:
     if follow:
         raise CheckpointError(f"{follow:,} bytes follow the end of the archive.")
     try:
-        return ZipFile(file)
+        return ZipFile(cast(IO[bytes], _Contents(file)))
     except (*UNREADABLE, OSError, MemoryError) as error:
-        raise CheckpointError(f"its table of contents is damaged ({error}).") from error
+        raise CheckpointError(f"its table of contents is damaged ({shown(error)}).") from error
+
+
+class _Contents:
+    """A file of which `zipfile` reads the table of contents, all of it at once."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        self.seek, self.tell, self._read = file.seek, file.tell, file.read
+
+    def read(self, size: int = -1, /) -> bytes:
+        if size > MOST_OF_CONTENTS:
+            raise CheckpointError(
+                f"its table of contents claims {size:,} bytes, where a checkpoint's has at most {MOST_OF_CONTENTS:,}."
+            )
+        return self._read(size)
 
 
 def _foreign(start: bytes) -> str:
@@ -80,9 +97,9 @@ def _foreign(start: bytes) -> str:
             return what
     text = start.decode("utf-8", errors="ignore").strip()
     if text.startswith("<"):
-        return f"it is a web page or a server's answer, not the file: {text[:60]!r}."
+        return f"it is a web page or a server's answer, not the file: '{shown(text, 60)}'."
     if len(text) > len(start) // 2 and all(letter.isprintable() or letter.isspace() for letter in text):
-        return f"it is text, not an archive: {text[:60]!r}."
+        return f"it is text, not an archive: '{shown(text, 60)}'."
     return f"it is not an archive: it starts with the bytes {start[:4].hex(' ')}, an archive with 50 4b 03 04."
 
 
@@ -93,6 +110,8 @@ class Reader:
         file.seek(0)
         self.sha256, self.position = sha256(), 0
         self._file, self._size, self._progress = file, size, progress
+        self.refused = False
+        """Whether the file is refused already, so that nothing is read any more only for its hash."""
 
     def seekable(self) -> bool:
         """Say yes: forwards, at least."""
@@ -131,7 +150,9 @@ class Reader:
             self._progress(self.position, self._size)
 
     def skip_to(self, offset: int) -> None:
-        """Read and hash what lies before an offset."""
+        """Read and hash what lies before an offset; where the file is refused, pass over it."""
+        if self.refused and self.position < offset <= self._size:
+            self.position = self._file.seek(offset)
         while self.position < min(offset, self._size):  # a damaged table of contents may name an offset beyond the end
             self.read(min(CHUNK, offset - self.position))
 

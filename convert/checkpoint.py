@@ -20,14 +20,21 @@ from numpy.typing import NDArray
 from convert.archive import CHUNK, UNREADABLE, CheckpointError, Progress, Reader, Stored, opened, read_contents
 from convert.room import ALIGNMENT, Room
 from models.catalog import CHECKPOINTS, Architecture, Head, Shape
-from models.errors import MixerError
+from models.errors import MOST_SHOWN, MixerError, shown
 from models.params import Params, nest
 
 _LISTED = 8  # problems of one kind that are spelled out
 _KINDS = ("missing", "unexpected", "misshapen", "mistyped", "non-finite", "damaged")
 _STREAMED, _DESCRIPTORS = 0x8, (12, 16, 20, 24)  # flag of a member that a descriptor of so many bytes follows
 _RATIOS = {ZIP_STORED: 1, ZIP_DEFLATED: 1032}  # the most that a byte of the file can hold
-_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_HEADERS = {
+    (1, 0): (2, np.lib.format.read_array_header_1_0),
+    (2, 0): (4, np.lib.format.read_array_header_2_0),
+}
+"""By version: the bytes that state the header's length, and what reads them and the header."""
+_LONGEST_HEADER = 10_000  # what NumPy would evaluate; it would first read whatever length is stated
+_MOST_CLASSES = 1 << 20
+_DENSE, _MOST_FROM_LITTLE = 100, 1 << 27  # what inflates further is of this size at most: a zero head of 30,000 classes
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,8 @@ def load_checkpoint(
             limits = [*(info.header_offset for info in members[1:]), archive.start_dir]
             for info, limit in zip(members, limits, strict=False):  # an empty archive has a limit and no member
                 content.add(archive, info, limit, reader)
-            reader.skip_to(before.st_size)
+            if members:
+                reader.skip_to(before.st_size)
         except CheckpointError as error:
             raise CheckpointError(
                 f"{path}: {error}\nExpected an archive written by np.savez, of {_named(architecture, num_classes)}: at "
@@ -123,6 +131,7 @@ class _Content:
                 raise BadZipFile(f"{rest:,} bytes after it belong to no member")
         except UNREADABLE as error:
             self._note("damaged", name, str(error))
+        reader.refused = any(self._problems.values())
         reader.skip_to(limit)
 
     def _read(self, name: str, info: ZipInfo, stream: Stored | io.BufferedIOBase) -> bool:
@@ -132,12 +141,12 @@ class _Content:
             return False
         shape, fortran, dtype = _header(stream)
         if not self._fits(name, shape, dtype):
-            while info.compress_type == ZIP_STORED and stream.read(CHUNK):
-                pass  # for its CRC; what is deflated may be a bomb, and is left as it is
-            return info.compress_type == ZIP_STORED
+            return False  # its data are not read: nobody wants them
         left, size = info.file_size - stream.tell(), 4 * math.prod(shape)
         if left != size or size > info.compress_size * _RATIOS[info.compress_type]:
             raise BadZipFile(f"{info.compress_size:,} bytes ({left:,} inflated) cannot be the {size:,} of its shape")
+        if size > max(_MOST_FROM_LITTLE, info.compress_size * _DENSE):
+            raise BadZipFile(f"{info.compress_size:,} bytes would inflate to {size:,}: save it with np.savez")
         self._load(name, shape[::-1] if fortran else shape, stream)
         if fortran and name in self._arrays:
             self._arrays[name] = np.ascontiguousarray(self._arrays[name].T)
@@ -148,6 +157,9 @@ class _Content:
         self._shapes[name] = shape
         head = {"head/kernel": (self._architecture.hidden_dim,), "head/bias": ()}.get(name)
         if self._classes is None and shape and shape[-1] > 0 and shape[:-1] == head:
+            if shape[-1] > _MOST_CLASSES:
+                self._note("misshapen", name, f"found {shape}, expected at most {_MOST_CLASSES:,} classes")
+                return False
             self._classes, self._wanted = shape[-1], _wanted(self._architecture, shape[-1])
         wanted = self._wanted.get(name)
         if wanted is None:
@@ -179,7 +191,7 @@ class _Content:
             self._arrays[name] = array.reshape(shape)
 
     def _note(self, kind: str, name: str, text: str) -> None:
-        self._problems[kind].append(f"{name}: {text}")
+        self._problems[kind].append(f"{shown(name)}: {shown(text, 4 * MOST_SHOWN)}")
         self._arrays.clear()
 
     def finish(self, path: Path) -> tuple[Params, int]:
@@ -216,11 +228,17 @@ def _header(stream: Stored | io.BufferedIOBase) -> tuple[Shape, bool, np.dtype[A
             version = np.lib.format.read_magic(stream)
             if version not in _HEADERS:
                 raise BadZipFile(f"its array header has version {version}; expected 1.0 or 2.0")
-            return _HEADERS[version](stream)
+            width, read = _HEADERS[version]
+            stated = stream.read(width)
+            length = int.from_bytes(stated, "little")
+            if length > _LONGEST_HEADER:
+                raise BadZipFile(f"its array header claims {length:,} bytes, more than {_LONGEST_HEADER:,}")
+            return read(io.BytesIO(stated + stream.read(length)))
         except (MixerError, OSError, BadZipFile):
             raise
         except Exception as error:  # the header is evaluated as a Python literal: anything may come of a damaged one
-            raise BadZipFile(f"its array header cannot be read ({str(error).partition(chr(10))[0]})") from error
+            said = str(error).partition("\n")[0] or type(error).__name__
+            raise BadZipFile(f"its array header cannot be read ({said})") from error
 
 
 def _wanted(architecture: Architecture, num_classes: int | None) -> dict[str, tuple[int | str, ...]]:

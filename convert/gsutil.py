@@ -32,6 +32,7 @@ PATIENCE = 120.0
 """Seconds without any movement after which gsutil is ended: its own limit is a minute for each of its many tries."""
 
 _POLL = 0.1  # seconds between two looks at the partial file
+_TAIL = 512  # bytes at its end that are looked at
 
 _ALWAYS = (
     "GSUtil:check_hashes=always",
@@ -103,13 +104,22 @@ def download(stored: StoredObject, destination: Path, state: Path, progress: Pro
 
     def watch(_: int) -> int:
         size = max(_size(partial), _size(destination))
+        if size > stored.size or _ends_as_page(partial):  # gsutil would take one for a part, and ask for the next
+            raise StoreUnreachableError(
+                f"{stored.url}: something on the way (a portal to sign in at?) answers with a web page in the place of "
+                "the object. Open the network with a browser, then run the same command again."
+            )
         if progress is not None:
             progress(min(size, stored.size), stored.size)
         return size
 
     # The bare name: gsutil would take brackets or stars in the path of the cache for a pattern.
     copy = ["cp", f"{stored.url}#{stored.generation}", destination.name]
-    ran = run(copy, destination.parent, state, watch)
+    try:
+        ran = run(copy, destination.parent, state, watch)
+    finally:
+        if _ends_as_page(partial):
+            partial.unlink()
     if ran.status != 0:
         raise failure(stored.url, ran, kept=_size(partial))
     watch(0)
@@ -119,6 +129,16 @@ def download(stored: StoredObject, destination: Path, state: Path, progress: Pro
 def partial_of(destination: Path) -> Path:
     """Return the file in which gsutil gathers what belongs at `destination`."""
     return destination.with_name(f"{destination.name}_.gstmp")
+
+
+def _ends_as_page(path: Path) -> bool:
+    """Tell whether what arrived last is a web page, which no part of a checkpoint looks like."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-min(_size(path), _TAIL), os.SEEK_END)
+            return b"</html>" in file.read().lower()
+    except OSError:
+        return False
 
 
 def _size(path: Path) -> int:

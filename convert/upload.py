@@ -16,6 +16,7 @@ from convert import gsutil
 from convert.complaints import Known, Run, StoreUnreachableError, failure
 from convert.fetch import BUCKET_URL
 from models.errors import MixerError, UsageError
+from models.records import MOST_BYTES
 
 ARCHIVE = ("-h", "Content-Type:application/gzip")  # else the store may unpack it on the way to a reader
 INDEX = ("-h", "Cache-Control:no-cache", "-h", "Content-Type:application/json")
@@ -75,9 +76,9 @@ class Bucket:
         return {name: one for name, one in found.items() if name and "/" not in name}
 
     def cat(self, folder: str, name: str) -> bytes:
-        """Return the contents of a small object, which is UTF-8 text."""
+        """Return the contents of a record; of a larger object the first bytes, which are none."""
         url = self.address(folder, name)
-        return self._run(["cat", url], url).output.encode()
+        return self._run(["cat", "-r", f"0-{MOST_BYTES}", url], url).output.encode()
 
     def put(self, files: Sequence[Path], folder: str, progress: Callable[[int, int], None] | None = None) -> None:
         """Send files, of one directory, of which there are no objects yet."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from models.errors import shown
 from models.records import FileDigest
 
 
@@ -19,10 +20,11 @@ def _differ(name: str, listed: Mapping[str, FileDigest], found: Mapping[str, Fil
 
 
 def _difference(name: str, listed: Mapping[str, FileDigest], found: Mapping[str, FileDigest]) -> str:
+    said = shown(name)
     if name not in found:
-        return f"{name} is missing"
+        return f"{said} is missing"
     if name not in listed:
-        return f"{name} is not in the manifest"
+        return f"{said} is not in the manifest"
     if listed[name].size != found[name].size:
-        return f"{name} has {found[name].size:,} bytes, {listed[name].size:,} are in the manifest"
-    return f"{name} has sha256 {found[name].sha256}, {listed[name].sha256} is in the manifest"
+        return f"{said} has {found[name].size:,} bytes, {listed[name].size:,} are in the manifest"
+    return f"{said} has sha256 {found[name].sha256}, {listed[name].sha256} is in the manifest"

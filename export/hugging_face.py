@@ -24,8 +24,9 @@ from export.publish import Publication
 from export.stores import Progress
 from export.subject import read_subject
 from models.errors import MixerError, UsageError
+from models.files import read_small
 from models.paths import ModelPaths
-from models.records import Manifest
+from models.records import MOST_BYTES, Manifest
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -135,7 +136,7 @@ def _read(api: "HfApi", name: str, path: str, commit: str | None, names: set[str
     if path not in names:
         return None
     with tempfile.TemporaryDirectory() as folder:
-        return Path(api.hf_hub_download(name, path, revision=commit, local_dir=folder)).read_bytes()
+        return read_small(Path(api.hf_hub_download(name, path, revision=commit, local_dir=folder)), MOST_BYTES)
 
 
 def _cards(destination: ModelPaths) -> dict[str, bytes]:

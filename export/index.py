@@ -5,8 +5,9 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from models.errors import MixerError
-from models.records import FileDigest
+from models.errors import MixerError, shown
+from models.files import read_small
+from models.records import MOST_BYTES, FileDigest, fault_of
 
 INDEX = "index.json"
 
@@ -45,9 +46,10 @@ class Index(BaseModel):
         try:
             index = cls.model_validate_json(content)
             if not all(version.isdigit() for version in index.versions):
-                raise ValueError(f"versions are numbers, found {sorted(index.versions)}")
-        except (ValidationError, ValueError) as error:
-            raise MixerError(f"{where} is not a readable index of schema 1: {error}") from error
+                raise MixerError(f"versions are numbers, found {', '.join(map(shown, sorted(index.versions)[:5]))}")
+        except (ValidationError, MixerError) as error:
+            said = fault_of(error) if isinstance(error, ValidationError) else error
+            raise MixerError(f"{where} is not a readable index of schema 1: {said}") from error
         return index
 
     @classmethod
@@ -58,7 +60,7 @@ class Index(BaseModel):
             MixerError: the file is no index.
         """
         try:
-            content = path.read_bytes()
+            content = read_small(path, MOST_BYTES)
         except OSError as error:
             raise MixerError(f"{path} cannot be read ({error.strerror}).") from error
         return cls.parse(content, str(path))

@@ -21,8 +21,9 @@ from export.stores import Progress
 from export.subject import is_catalogued
 from models.catalog import LICENSE
 from models.errors import MixerError, UsageError
+from models.files import read_small
 from models.paths import ModelPaths
-from models.records import Manifest
+from models.records import MOST_BYTES, Manifest
 
 PREFIX = "kaggle:"
 FRAMEWORK = "tensorFlow2"
@@ -90,7 +91,7 @@ def _published(variation: str) -> Manifest | None:
     with tempfile.TemporaryDirectory() as folder:
         try:
             path = kagglehub.model_download(variation, path=MANIFEST, output_dir=folder, force_download=True)
-            return Manifest.model_validate_json(Path(path).read_bytes())
+            return Manifest.model_validate_json(read_small(Path(path), MOST_BYTES))
         except KaggleApiHTTPError as error:
             # Of a model that there is not, Kaggle says "forbidden"; where one may not write, it says so once more.
             missing = (HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN)

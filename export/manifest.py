@@ -7,7 +7,7 @@ from models.catalog import Handle
 from models.errors import MixerError
 from models.paths import ModelPaths
 from models.provenance import git_state, library_versions, pipeline_version, sources_sha256
-from models.records import CheckpointRecord, FileDigest, Manifest
+from models.records import MOST_FILES, CheckpointRecord, FileDigest, Manifest
 
 PIPELINE_PACKAGES = ("models", "convert", "export")
 
@@ -48,9 +48,16 @@ def describe(
     )
 
 
-def digest_files(directory: Path) -> dict[str, FileDigest]:
-    """Return size and sha256 of every file below a directory, by relative POSIX path."""
+def digest_files(directory: Path, most: int | None = None) -> dict[str, FileDigest]:
+    """Return size and sha256 of every file below a directory, by relative POSIX path.
+
+    Raises:
+        MixerError: they have more than `most` bytes together, or there are more than `MOST_FILES`; none is read then.
+    """
     files = sorted(path for path in directory.rglob("*") if path.is_file())
+    size = sum(path.stat().st_size for path in files)
+    if most is not None and (size > most or len(files) > MOST_FILES):
+        raise MixerError(f"{directory} has {len(files):,} files of {size:,} bytes, more than a model of its manifest")
     return {path.relative_to(directory).as_posix(): _digest(path) for path in files}
 
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
 from export.admission import Rules, admit, admit_records
 from export.contents import compare_contents
 from export.index import INDEX, Index
@@ -134,10 +132,7 @@ def read_manifest(store: Store, handle: str, version: int) -> Manifest:
         MixerError: it cannot be read.
     """
     name = ModelPaths.of(Path(), handle, version).manifest.name
-    try:
-        return Manifest.model_validate_json(store.cat(handle, name))
-    except ValidationError as error:
-        raise MixerError(f"{store.address(handle, name)} is not a readable manifest of schema 1: {error}") from error
+    return Manifest.parse(store.cat(handle, name), store.address(handle, name))
 
 
 def _compare_with_published(place: _Place, version: int, manifest: Manifest) -> Publication:

@@ -14,7 +14,8 @@ from pydantic.alias_generators import to_camel
 
 from models.catalog import BUCKET
 from models.errors import MixerError
-from models.records import Manifest
+from models.files import read_small
+from models.records import MOST_BYTES, Manifest, fault_of
 
 BUILD_TYPE = "urn:mixer-jax2tf:convert:1"
 LOCAL_BUILDER = "urn:mixer-jax2tf:local"
@@ -85,10 +86,13 @@ class Statement(_Part):
         Raises:
             MixerError: the file is no such statement.
         """
+        wrong = f"{path} is not a readable in-toto statement with SLSA provenance"
         try:
-            return cls.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
-            raise MixerError(f"{path} is not a readable in-toto statement with SLSA provenance: {error}") from error
+            return cls.model_validate_json(read_small(path, MOST_BYTES))
+        except OSError as error:
+            raise MixerError(f"{wrong}: {error.strerror or error}") from error
+        except ValidationError as error:
+            raise MixerError(f"{wrong}: {fault_of(error)}") from error
 
     @property
     def bound(self) -> dict[str, str]:

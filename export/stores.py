@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 from models.errors import MixerError
-from models.files import CHUNK, Hashes, hash_file, written_whole
+from models.files import CHUNK, Hashes, hash_file, read_small, written_whole
+from models.records import MOST_BYTES
 
 Progress = Callable[[int, int], None]
 """What is told of a transfer: bytes so far, bytes in all."""
@@ -95,9 +96,9 @@ class Mirror:
             return {path.name: MirroredFile(path, path.stat().st_size) for path in paths if path.is_file()}
 
     def cat(self, folder: str, name: str) -> bytes:
-        """Return the contents of a file."""
+        """Return the contents of a record."""
         with _told(self.root):
-            return (self.root / folder / name).read_bytes()
+            return read_small(self.root / folder / name, MOST_BYTES)
 
     def put(self, files: Sequence[Path], folder: str, progress: Progress | None = None) -> None:
         """Copy files that are not there yet, each whole or not at all."""

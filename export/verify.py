@@ -12,12 +12,15 @@ from export.contents import compare_contents
 from export.index import INDEX, Index
 from export.manifest import digest_files
 from export.statement import Statement
-from models.archives import digest_archive
-from models.errors import MixerError, UsageError
+from models.archives import MOST_BYTES, digest_archive
+from models.errors import MixerError, UsageError, printable, shown
 from models.files import FileHashes
 from models.paths import ModelPaths
 from models.records import Manifest
 from models.report import Report
+
+_SPARE = 1 << 24  # bytes beyond those of the manifest that are read, to say what they are
+_LONGEST = 500  # characters of a line of what differs
 
 
 @dataclass(frozen=True)
@@ -93,11 +96,11 @@ def verify(path: Path, *, contents: bool = True, hashes: FileHashes | None = Non
     return Verification(
         path,
         "directory" if path.is_dir() else "archive",
-        None if manifest is None else manifest.handle,
+        None if manifest is None else shown(manifest.handle),
         None if manifest is None else manifest.version,
         tuple(findings.checked),
         tuple(findings.not_checked),
-        tuple(findings.differences),
+        tuple(printable(one, _LONGEST) for one in findings.differences),
     )
 
 
@@ -113,11 +116,12 @@ def _check_contents(path: Path, siblings: ModelPaths, findings: _Findings) -> Ma
         )
     if not findings.contents:
         return manifest
+    most = MOST_BYTES if manifest is None else manifest.size + _SPARE
     try:
         if path.is_dir():
-            found = digest_files(path)
+            found = digest_files(path, most)
         else:
-            archive = digest_archive(path)
+            archive = digest_archive(path, most)
             found = archive.files
             findings.hashes.note(siblings.archive, archive.whole)
     except MixerError as error:

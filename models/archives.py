@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import os
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,20 +12,27 @@ from typing import BinaryIO, cast
 
 from isal import igzip, igzip_lib
 
-from models.errors import MixerError
+from models.errors import MixerError, shown
 from models.files import CHUNK, Hashes, Hashing
-from models.records import FileDigest
+from models.records import MOST_FILES, FileDigest
 
 MOST_BYTES = 4 << 30
 """Unpacked, all in all. The largest model of the collection has 0.93 GB, and one's own Mixer may have a few times that;
 more is no model but a bomb: gzip packs a gigabyte of zeros into one megabyte."""
 
-MOST_MEMBERS = 1000
-"""A SavedModel has some ten files; a million empty ones fill a disk without a byte in them."""
+DENSEST, SMALL = 10, 1 << 27
+"""An archive unpacks to so many times its size at most, or to so many bytes: weights shrink by a tenth, zero heads and
+graphs by more."""
+
+MOST_MEMBERS = MOST_FILES
+"""A million empty ones fill a disk without a byte in them."""
 
 MOST_AT_ONCE = 1 << 20
 """Bytes that `tarfile` may ask for at once: it reads a long name or a list of attributes into memory whole, whatever
 length the archive claims for it, and wants a few kB of an honest one."""
+
+MOST_OF_HEADERS = 4 << 20
+"""Bytes of all headers together: `tarfile` keeps what they say, and follows chains of them to their end."""
 
 _DAMAGE: tuple[type[Exception], ...] = (
     *(tarfile.TarError, gzip.BadGzipFile, cast("type[Exception]", igzip_lib.IsalError)),
@@ -33,7 +41,6 @@ _DAMAGE: tuple[type[Exception], ...] = (
 """What `igzip` and `tarfile` say of damaged archives."""
 
 _PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE)
-_LONGEST_NAME_SHOWN = 100
 
 
 def extract_archive(path: Path, directory: Path) -> None:
@@ -68,11 +75,11 @@ class ArchiveDigests:
     whole: Hashes
 
 
-def digest_archive(path: Path) -> ArchiveDigests:
+def digest_archive(path: Path, most: int = MOST_BYTES) -> ArchiveDigests:
     """Return the digests of a `.tar.gz` and of every file in it, of one reading; nothing is written.
 
     Raises:
-        MixerError: as `extract_archive`.
+        MixerError: as `extract_archive`; or it unpacks to more than `most` bytes.
     """
     found = {}
 
@@ -84,7 +91,7 @@ def digest_archive(path: Path) -> ArchiveDigests:
 
     try:
         with Hashing() as hashing:
-            _read(path, digest, hashing.update)
+            _read(path, digest, hashing.update, most)
             return ArchiveDigests(found, hashing.result())
     except OSError as error:
         raise MixerError(f"{path} cannot be read ({error.strerror or error}): expected a readable .tar.gz.") from error
@@ -94,6 +101,7 @@ def _read(
     path: Path,
     take: Callable[[tarfile.TarFile, tarfile.TarInfo], None],
     watch: Callable[[bytes], None] = lambda chunk: None,
+    most: int = MOST_BYTES,
 ) -> None:
     """Give each harmless member, up to the first problem, to `take`, and refuse the archive if there is a problem.
 
@@ -101,7 +109,8 @@ def _read(
     """
     with path.open("rb") as file:
         watched = _Watched(file, watch)
-        problems = list(_take_members(watched, take))
+        dense = max(SMALL, DENSEST * os.fstat(file.fileno()).st_size)
+        problems = list(_take_members(watched, take, min(most, MOST_BYTES, dense)))
         if not problems:
             while watched.read(CHUNK):
                 pass
@@ -136,55 +145,67 @@ class _Unpacked(igzip.IGzipFile):
     """The tar inside the gzip, as far as it may be read; its `last` piece is kept."""
 
     last = b""
+    headers = 0
+    """Bytes of headers so far."""
+    in_headers = True
+
+    def __init__(self, file: io.RawIOBase, most: int) -> None:
+        super().__init__(fileobj=file)  # type: ignore[no-untyped-call]
+        self.most = most
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or not 0 <= size <= MOST_AT_ONCE:
             raise MixerError(f"a header claims {size:,} bytes, more than {MOST_AT_ONCE:,}")
+        if self.in_headers:
+            self.headers += size
+            if self.headers > MOST_OF_HEADERS:
+                raise MixerError(f"its headers take more than {MOST_OF_HEADERS:,} bytes")
         self.last = super().read(size)
-        self._refuse_bomb(self.tell())
+        self.refuse_bomb(self.tell())
         return self.last
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        self._refuse_bomb(offset)
+        self.refuse_bomb(offset)
         position: int = super().seek(offset, whence)  # type: ignore[no-untyped-call]
         return position
 
-    def _refuse_bomb(self, position: int) -> None:
-        if position > MOST_BYTES:
-            raise MixerError(f"it unpacks to more than {MOST_BYTES:,} bytes, which no model has")
+    def refuse_bomb(self, position: int, who: str = "it unpacks") -> None:
+        if position > self.most:
+            raise MixerError(f"{who} to more than {self.most:,} bytes, which no model of its size has")
 
 
-def _take_members(file: io.RawIOBase, take: Callable[[tarfile.TarFile, tarfile.TarInfo], None]) -> Iterator[str]:
+def _take_members(
+    file: io.RawIOBase, take: Callable[[tarfile.TarFile, tarfile.TarInfo], None], most: int
+) -> Iterator[str]:
     """Take what is harmless, up to the first problem, and yield all problems."""
     clean, member = True, None
     try:
-        with (
-            _Unpacked(fileobj=file) as unpacked,  # type: ignore[no-untyped-call]
-            tarfile.open(fileobj=unpacked, mode="r:") as archive,
-        ):
+        with _Unpacked(file, most) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as archive:
             seen: set[PurePosixPath] = set()
             for count, member in enumerate(archive, 1):
                 _refuse_flood(count, member)
                 for fault in _faults(member, seen):
                     clean = False
-                    yield f"{_shown(member.name)} {fault}"
-                if clean:
+                    yield f"'{shown(member.name)}' {fault}"
+                if clean:  # before a byte of it is unpacked
+                    unpacked.refuse_bomb(member.offset_data + member.size, f"'{shown(member.name)}' makes it unpack")
+                    unpacked.in_headers = False
                     take(archive, member)
+                    unpacked.in_headers = True
+            unpacked.in_headers = False
             yield from _faults_of_the_end(unpacked, archive.offset, member)
     except MixerError as error:
         yield str(error)
     except _DAMAGE as error:
-        where = f"cut off or damaged in or after {_shown(member.name)}" if member else "no .tar.gz, or damaged"
-        yield f"it is {where}: {type(error).__name__}: {error}"
+        where = f"cut off or damaged in or after '{shown(member.name)}'" if member else "no .tar.gz, or damaged"
+        yield f"it is {where}: {type(error).__name__}: {shown(error)}"
 
 
 def _refuse_flood(count: int, member: tarfile.TarInfo) -> None:
     if count > MOST_MEMBERS:
         raise MixerError(f"it has more than {MOST_MEMBERS:,} members, where a model has about ten")
     if member.size < 0:  # tarfile would go backwards from here, and round in circles
-        raise MixerError(f"{_shown(member.name)} claims a size of {member.size:,} bytes")
-    if member.offset_data + member.size > MOST_BYTES:  # before a byte of it is unpacked
-        raise MixerError(f"{_shown(member.name)} makes it unpack to more than {MOST_BYTES:,} bytes, which no model has")
+        raise MixerError(f"'{shown(member.name)}' claims a size of {member.size:,} bytes")
 
 
 def _faults(member: tarfile.TarInfo, seen: set[PurePosixPath]) -> Iterator[str]:
@@ -197,7 +218,7 @@ def _faults(member: tarfile.TarInfo, seen: set[PurePosixPath]) -> Iterator[str]:
     if ".." in path.parts:
         yield "leads out of the directory it is unpacked into"
     if member.issym() or member.islnk():
-        yield f"is a link (to {_shown(member.linkname)})"
+        yield f"is a link (to '{shown(member.linkname)}')"
     elif not member.isdir() and (member.type not in _PLAIN or member.issparse()):
         yield "is neither a plain file nor a directory, but a device, a pipe or a sparse file"
     if not member.isdir():
@@ -211,7 +232,7 @@ def _faults_of_the_end(unpacked: _Unpacked, offset: int, last: tarfile.TarInfo |
 
     Reading it all also lets gzip compare its checksum.
     """
-    after = f"after {_shown(last.name)}" if last else "at its start"
+    after = f"after '{shown(last.name)}'" if last else "at its start"
     ahead = unpacked.tell() - offset  # of what it took for the end
     rest, length = unpacked.last[-ahead:] if ahead else unpacked.read(MOST_AT_ONCE), 0
     while rest:
@@ -222,8 +243,3 @@ def _faults_of_the_end(unpacked: _Unpacked, offset: int, last: tarfile.TarInfo |
         rest = unpacked.read(MOST_AT_ONCE)
     if length < tarfile.BLOCKSIZE:
         yield f"{after} its end is missing: it was cut off there"
-
-
-def _shown(name: str) -> str:
-    short = name if len(name) <= _LONGEST_NAME_SHOWN else f"{name[:_LONGEST_NAME_SHOWN]}..."
-    return ascii(short)

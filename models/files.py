@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from models.errors import MixerError
+
 CHUNK = 1 << 20
 """Bytes read at once."""
 
@@ -34,6 +36,20 @@ def hash_file(path: Path) -> Hashes:
         while chunk := file.read(CHUNK):
             hashing.update(chunk)
         return hashing.result()
+
+
+def read_small(path: Path, most: int) -> bytes:
+    """Return the contents of a file of at most `most` bytes; of a larger one no more is read.
+
+    Raises:
+        OSError: it cannot be read.
+        MixerError: it is larger.
+    """
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise MixerError(f"{path} has more than the {most:,} bytes expected at most. Get the right file.")
+    return content
 
 
 class FileHashes:

@@ -6,12 +6,21 @@ that manifest by its sha256. Neither holds a time of day: the same inputs give t
 
 import os
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.catalog import Flavour
-from models.errors import MixerError
+from models.errors import MixerError, shown
+from models.files import read_small
+
+MOST_BYTES = 1 << 20
+"""Of a record: an honest one has a few thousand, and what reading takes is a hundred times a hostile one's size."""
+
+MOST_FILES = 1000
+"""Of a SavedModel, which has some ten."""
+
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -42,20 +51,32 @@ class Record(BaseModel):
         """
         kind = cls.__name__.lower()
         try:
-            content = path.read_bytes()
+            content = read_small(path, MOST_BYTES)
         except OSError as error:
             raise MixerError(f"{path} is not a readable {kind}: {error.strerror or error}.") from error
+        return cls.parse(content, path)
+
+    @classmethod
+    def parse(cls, content: bytes, where: object) -> Self:
+        """Return the record that was read from `where`.
+
+        Raises:
+            MixerError: it is not such a record.
+        """
+        kind = cls.__name__.lower()
+        if len(content) > MOST_BYTES:
+            raise MixerError(f"{where} has more than {MOST_BYTES:,} bytes, which no {kind} has.")
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
-            raise MixerError(f"{path} is not a readable {kind}{_schema(cls)}: {_first(error)}.") from error
+            raise MixerError(f"{where} is not a readable {kind}{_schema(cls)}: {fault_of(error)}.") from error
 
 
 class FileDigest(Record):
     """One file: `sha256` in hexadecimal, `size` in bytes."""
 
     sha256: str
-    size: int
+    size: Count
 
 
 class CheckpointRecord(Record):
@@ -65,7 +86,7 @@ class CheckpointRecord(Record):
     object: str
     url: str
     sha256: str
-    size: int
+    size: Count
     origin: Literal["original", "seeded", "unknown", "own"]
 
 
@@ -74,16 +95,16 @@ class Manifest(Record):
 
     schema_version: Literal[1] = 1
     handle: str
-    version: int
+    version: Count
     flavour: Flavour
     head: Literal["classification", "fe"]
     architecture: str
-    image_size: int
-    num_classes: int | None
-    parameters: int
+    image_size: Count
+    num_classes: Count | None
+    parameters: Count
     platforms: tuple[str, ...]
     checkpoint: CheckpointRecord
-    files: dict[str, FileDigest]
+    files: Annotated[dict[str, FileDigest], Field(max_length=MOST_FILES)]
     """By path relative to the SavedModel's directory, in POSIX form."""
     libraries: dict[str, str]
     pipeline: str
@@ -104,13 +125,13 @@ def _schema(record: type[BaseModel]) -> str:
     return "" if field is None else f" of schema {field.default}"
 
 
-def _first(error: ValidationError) -> str:
+def fault_of(error: ValidationError) -> str:
     """Return in a line what is wrong first, and how much more is."""
     found = error.errors(include_url=False, include_context=False)
     # Of another schema everything else is wrong too.
     first = next((one for one in found if one["loc"] == ("schema_version",)), found[0])
-    where = ".".join(map(str, first["loc"]))
+    where, said = shown(".".join(map(str, first["loc"]))), shown(first["msg"])
     if where == "schema_version":
-        return f"it is of schema {first['input']}"
-    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    return f"{where}: {first['msg']}{more}" if where else f"{first['msg']}{more}"
+        return f"it is of schema {shown(first['input'])}"
+    more = f" (and {len(found) - 1:,} more)" if len(found) > 1 else ""
+    return f"{where}: {said}{more}" if where else f"{said}{more}"

@@ -33,6 +33,8 @@ class Faults:
     """Send this many bytes of an object in each answer, then close the connection."""
     corrupt: bool = False
     """Change the first byte of each answer that carries an object."""
+    page: bytes | None = None
+    """Answer with this web page where an object is read, whatever part of it was asked for."""
     no_md5: bool = False
     """Describe objects as the store does those that were composed of pieces."""
     hold_upload_after: int | None = None
@@ -163,6 +165,14 @@ class _Handler(BaseHTTPRequestHandler):
         if status is not None:
             self.close_connection = True
             self.send_error(status)
+            return
+        if media and faults.page is not None:
+            store.ranges.append(self.headers["Range"])
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(faults.page)))
+            self.end_headers()
+            self.wfile.write(faults.page)
             return
         connection = http.client.HTTPConnection("127.0.0.1", store.port)
         headers = {name: value for name, value in self.headers.items() if name.lower() != "accept-encoding"}

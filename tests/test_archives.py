@@ -186,7 +186,9 @@ def test_a_sparse_file_in_the_dress_of_a_plain_one_is_refused(path, directory):
 def test_a_member_that_claims_too_much_is_refused_before_it_is_read(path, directory):
     info, _ = member("bomb")
     info.size = MOST_BYTES
-    with pytest.raises(MixerError, match=r"'bomb' makes it unpack to more than 4,294,967,296 bytes"):
+    with pytest.raises(
+        MixerError, match=r"'bomb' makes it unpack to more than 134,217,728 bytes, which no model of its size"
+    ):
         extract_archive(raw(path, info.tobuf(tarfile.GNU_FORMAT) + bytes(4096)), directory)
     assert files(directory) == {}
 
@@ -194,7 +196,9 @@ def test_a_member_that_claims_too_much_is_refused_before_it_is_read(path, direct
 def test_members_are_counted_together(path, directory, monkeypatch):
     monkeypatch.setattr(archives, "MOST_BYTES", 10_000)
     pack(path, *(member(f"file {index}", content=CONTENT) for index in range(4)))
-    with pytest.raises(MixerError, match=r"'file 2' makes it unpack to more than 10,000 bytes, which no model has"):
+    with pytest.raises(
+        MixerError, match=r"'file 2' makes it unpack to more than 10,000 bytes, which no model of its size has"
+    ):
         extract_archive(path, directory)
     assert len(files(directory)) == 2
 
@@ -226,6 +230,33 @@ def test_headers_within_headers_do_not_end_the_program(path, directory):
     header = info.tobuf(tarfile.GNU_FORMAT) + b"name\0".ljust(512, b"\0")
     with pytest.raises(MixerError, match=r"is refused:\n  it is no \.tar\.gz, or damaged: RecursionError"):
         extract_archive(raw(path, header * 3000), directory)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_headers_after_headers_are_counted_together(kind, path, directory):
+    info, _ = member("header", type=kind)
+    info.size = MOST_AT_ONCE
+    record = b"%d a=" % MOST_AT_ONCE
+    header = info.tobuf(tarfile.GNU_FORMAT) + record + b"x" * (MOST_AT_ONCE - len(record) - 1) + b"\n"
+    with pytest.raises(MixerError, match=r"its headers take more than 4,194,304 bytes"):
+        extract_archive(raw(path, header * 5), directory)
+
+
+def test_a_sparse_file_of_holes_without_end_is_not_read(path, directory):
+    info, _ = member("holes", content=b"")
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[156:157], header[482] = tarfile.GNUTYPE_SPARSE, 1
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    holes = (b"00000000000\0" * 42).ljust(504, b"\0") + b"\1" + bytes(7)  # and more of them follow
+    with pytest.raises(MixerError, match=r"its headers take more than 4,194,304 bytes"):
+        extract_archive(raw(path, bytes(header) + holes * (6 << 11)), directory)
+
+
+def test_an_archive_unpacks_to_what_is_expected_at_most(path):
+    pack(path, *honest())
+    with pytest.raises(MixerError, match=r"'saved_model\.pb' makes it unpack to more than 3,000 bytes"):
+        digest_archive(path, 3000)
 
 
 def test_a_negative_size_is_refused(path, directory):

@@ -329,7 +329,10 @@ def test_encrypted_members_are_refused(path):
         (npy(np.zeros(8, "f4")).replace(b"(8,)", b"(8L)"), "its array header cannot be read"),
         (npy(np.zeros(8, "f4")).replace(b"'<f4'", b"  0or"), "its array header cannot be read"),
         (b"\x93NUMPY\x03\x00" + npy(np.zeros(8, "f4"))[8:], r"version \(3, 0\); expected 1.0 or 2.0"),
-        (b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + bytes(100), "its array header cannot be read"),
+        (
+            b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + bytes(100),
+            "its array header claims 4,294,967,295 bytes, more than 10,000",
+        ),
     ],
 )
 def test_damaged_arrays_are_named(path, data, match):
@@ -467,3 +470,107 @@ def test_checkpoints_read_into_the_same_memory_are_each_right_and_never_hold_it_
         seen.append(min(array.ctypes.data for array in flat.values()))
         del flat
     assert len(set(seen)) == 1
+
+
+# --- what is made to do harm ---
+
+HOSTILE = "\x1b]0;title\x07\x1b[31mred\u202eevil\r\n\x9b2J"
+
+
+def deflated(path, name, header, zeros):
+    """Write an archive of one array, of a header and zeros, and of right ones after it."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        with archive.open(name, "w") as member:
+            member.write(header)
+            for _ in range(zeros >> 20):
+                member.write(bytes(1 << 20))
+        for other, data, _ in members():
+            if other != name:
+                archive.writestr(other, data)
+    return path
+
+
+def head(classes):
+    header = io.BytesIO()
+    described = {"descr": "<f4", "fortran_order": False, "shape": (SMALL.hidden_dim, classes)}
+    np.lib.format.write_array_header_1_0(header, described)
+    return header.getvalue()
+
+
+@contextmanager
+def memory_below(most):
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < most
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_header_of_any_length_is_not_read(path):
+    deflated(path, "stem/bias.npy", b"\x93NUMPY\2\0" + struct.pack("<L", 64 << 20), 64 << 20)
+    with memory_below(8 << 20):
+        refused(path, r"stem/bias: its array header claims 67,108,864 bytes, more than 10,000")
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "match"),
+    [
+        ("head/kernel.npy", (1 << 20) + 1, r"found \(8, 1048577\), expected at most 1,048,576 classes"),
+        ("head/kernel.npy", 6_000_000, r"found \(8, 6000000\), expected at most 1,048,576 classes"),
+        ("head/kernel.npy", 1 << 20, r"bytes would inflate to 33,554,432: save it with np\.savez"),
+    ],
+)
+def test_classes_without_end_take_no_memory(name, classes, match, path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_MOST_FROM_LITTLE", 1 << 20)
+    with memory_below(8 << 20):
+        refused(deflated(path, name, head(classes), 4 * SMALL.hidden_dim * classes), match, classes=None)
+
+
+def test_a_zero_head_may_be_deflated(path):
+    zeros = {name: np.zeros_like(array) for name, array in arrays(classes=30_000).items() if name.startswith("head")}
+    loaded = load(saved(path, zeros, save=np.savez_compressed), classes=None)
+    assert loaded.num_classes == 30_000
+    assert not flatten(loaded.params)["head/kernel"].any()
+
+
+@pytest.mark.parametrize(("name", "shown"), [(HOSTILE, ascii(HOSTILE)[1:-1]), ("n" * 60_000, "n" * 100 + r"\.\.\.")])
+def test_names_are_escaped_and_cut(name, shown, path):
+    rows = [*members(), (f"{name}.npy", npy(np.zeros(2, "f4")), {})]
+    said = refused(archive_of(path, rows), r"unexpected \(1\)")
+    assert re.search(f"  {shown if name[0] == 'n' else re.escape(shown)}", said)
+    assert all(line.isprintable() and len(line) < 1000 for line in said.split("\n"))
+
+
+def test_a_table_of_contents_of_any_length_is_not_read(path):
+    with path.open("wb") as file:
+        file.write(b"PK\3\4")
+        file.seek(1 << 30)
+        file.write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, (1 << 30) - 4, 4, 0))
+    with memory_below(1 << 20):
+        refused(path, r"its table of contents claims 1,073,741,820 bytes, where a checkpoint's has at most 1,048,576")
+
+
+def test_members_without_end_are_refused(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(20_000):
+            archive.writestr(f"{number}.npy", b"")
+    refused(path, r"its table of contents claims 1,\d{3},\d{3} bytes")
+
+
+def test_what_nobody_wants_is_passed_over(path):
+    size, name = 3 << 30, b"a.npy"  # of a sparse file: it takes no disk, but reading it would take a while
+    data = npy(np.zeros(1, "f4"))
+    with path.open("wb") as file:
+        local = struct.pack("<4s5H3L2H", b"PK\3\4", 20, 0, 0, 0, 33, 0, size, size, len(name), 0)
+        file.write(local + name + data)
+        file.seek(len(local + name) + size)
+        start = file.tell()
+        file.write(
+            struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, 20, 0, 0, 0, 33, 0, size, size, len(name), 0, 0, 0, 0, 0, 0)
+            + name
+        )
+        file.write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, file.tell() - start, start, 0))
+    seen = []
+    refused(path, r"unexpected \(1\):\n  a: found float32 \(1,\)", progress=lambda done, _: seen.append(done))
+    assert len(seen) < 20

@@ -880,6 +880,21 @@ def test_ones_own_mixer_as_features_without_labels(run, own, tmp_path):
     assert not list((out / "flowers-fe" / "2").rglob("*.txt"))
 
 
+def test_a_class_list_of_any_size_is_not_read(run, own, labels, tmp_path):
+    os.truncate(labels, 1 << 40)
+    options = ("--checkpoint", own, "--name", "flowers", "--labels", labels)
+    result = run("convert", CLASSIFIER, *options, "--out", tmp_path / "out")
+    assert result.status == 1
+    assert f"{labels} has more than the 10,000 bytes expected at most" in result.err
+
+
+def test_a_name_reaches_the_terminal_escaped(run, tmp_path):
+    result = run("verify", tmp_path / "\x1b[31mred\u202e")
+    assert result.status == 2
+    assert r"\x1b[31mred\u202e" in result.err
+    assert all(line.isprintable() for line in result.err.split("\n"))
+
+
 @pytest.mark.parametrize("lines", [9, 11, 0])
 def test_labels_of_another_length_are_refused(lines, run, own, labels, tmp_path):
     labels.write_text("a flower\n" * lines)

@@ -319,6 +319,25 @@ def test_transfer_that_does_not_move_is_ended(store, tmp_path, monkeypatch):
 # What goes wrong
 
 
+@pytest.mark.parametrize("before", [0, 5 * MIB])
+def test_portal_that_answers_with_a_web_page_is_noticed(before, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(gsutil, "PATIENCE", 20)
+    put(store, BIG)
+    if before:
+        store.faults.hold_after = before
+        with pytest.raises(KeyboardInterrupt):
+            fetch(CHECKPOINT, cache=tmp_path, digests=NOTHING, progress=interrupt_at(before))
+    store.reset()
+    store.faults.page = b"<!DOCTYPE html>\n<HTML>Sign in</HTML>\n"
+    with pytest.raises(StoreUnreachableError, match=r"sam/Mixer-B_16\.npz: something on the way .* a web page"):
+        fetch(CHECKPOINT, cache=tmp_path, digests=NOTHING)
+    assert len(store.ranges) < 10_000  # where 340,000 pages would fill the object
+    assert gsutil_processes(tmp_path) == []
+    assert not [name for name in leftovers(tmp_path) if "gstmp" in name]
+    store.reset()
+    assert fetch(CHECKPOINT, cache=tmp_path, digests=NOTHING).path.read_bytes() == BIG
+
+
 def test_bytes_that_differ_from_their_hash_are_refused(store, tmp_path):
     put(store)
     store.faults.corrupt = True

@@ -213,3 +213,47 @@ def test_write_that_stops_half_way_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         write_atomically(tmp_path / "record.json", b"content")
     assert list(tmp_path.iterdir()) == []
+
+
+HOSTILE = "\x1b]0;title\x07\x1b[31mred\u202eevil\r\n\x9b2J"
+
+
+@each_record
+def test_a_record_of_any_size_is_not_read(record, tmp_path):
+    path = tmp_path / "2.record.json"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(MixerError, match=r"2\.record\.json has more than the 1,048,576 bytes expected at most"):
+        type(record).read(path)
+    with pytest.raises(MixerError, match=r"gs://x has more than 1,048,576 bytes, which no (manifest|report) has"):
+        type(record).parse(bytes((1 << 20) + 1), "gs://x")
+
+
+@each_record
+@pytest.mark.parametrize("name", [HOSTILE, "n" * 60_000])
+def test_fields_are_named_escaped_and_cut(name, record):
+    with pytest.raises(MixerError, match=r"(\\x1b.*|nnn.* \(60,000 characters\)): Extra inputs") as error:
+        type(record).parse(changed(record, **{name: 1}), "2.record.json")
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 300
+
+
+@each_record
+def test_of_many_faults_the_first_is_named(record):
+    with pytest.raises(MixerError, match=r" \(and 9,999 more\)\.$") as error:
+        type(record).parse(changed(record, **{f"f{number}": 1 for number in range(10_000)}), "2.record.json")
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"files": {str(number): {"sha256": "", "size": 1} for number in range(1001)}}, "at most 1000 items"),
+        ({"files": {"a": {"sha256": "", "size": -1}}}, r"files\.a\.size: Input should be greater than or equal to 0"),
+        ({"files": {"a": {"sha256": "", "size": 10**4000}}}, r"files\.a\.size: Input should be less than"),
+        ({"parameters": 10**4000}, "parameters: Input should be less than"),
+    ],
+)
+def test_what_no_model_has_is_no_manifest(fields, match):
+    with pytest.raises(MixerError, match=match):
+        Manifest.parse(changed(MANIFEST, **fields), "2.manifest.json")

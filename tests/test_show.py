@@ -53,6 +53,19 @@ def test_a_path_is_shown_letter_by_letter(name, capsys):
     ]
 
 
+def test_what_could_rewrite_the_screen_is_escaped(capsys):
+    name = "\x1b[31mred\u202e\udcff"
+    show.print_table(name, ("file",), [(name,)])
+    show.tell(name)
+    with show.steps(1) as steps:
+        steps.start(name)
+        steps.finish(name)
+    printed = capsys.readouterr()
+    assert printed.out.count(r"\x1b[31mred\u202e\udcff") == 2
+    assert printed.err.count(r"\x1b[31mred\u202e\udcff") == 3
+    assert all(line.isprintable() for line in (printed.out + printed.err).split("\n"))
+
+
 def test_json_is_one_value(capsys):
     show.print_json([{"a": 1.5, "b": None}])
     assert json.loads(capsys.readouterr().out) == [{"a": 1.5, "b": None}]

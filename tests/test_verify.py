@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -167,7 +168,26 @@ def test_a_bomb_is_refused_before_it_is_read(siblings):
     bomb = tarfile.TarInfo("bomb")
     bomb.size = MOST_BYTES
     siblings.archive.write_bytes(gzip.compress(bomb.tobuf(tarfile.GNU_FORMAT) + bytes(4096)))
-    assert "'bomb' makes it unpack to more than 4,294,967,296 bytes" in verify(siblings.archive).differences[0]
+    assert "'bomb' makes it unpack to more than" in verify(siblings.archive).differences[0]
+
+
+def test_a_directory_of_more_than_its_manifest_lists_is_not_read(siblings, monkeypatch):
+    monkeypatch.setattr("export.manifest._digest", pytest.fail)
+    os.truncate(siblings.directory / "saved_model.pb", 1 << 40)
+    (only,) = (one for one in verify(siblings.directory).differences if "saved" in one or "bytes" in one)
+    assert re.search(r"2 has \d+ files of 1,099,\d{3},\d{3},\d{3} bytes, more than a model of its manifest", only)
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mred\u202e\n", "n" * 60_000])
+def test_names_in_records_are_escaped_and_cut(name, siblings):
+    manifest = json.loads(siblings.manifest.read_bytes())
+    manifest["files"][name] = {"sha256": name, "size": 1}
+    siblings.manifest.write_text(json.dumps(manifest | {"handle": name}))
+    (siblings.folder / "index.json").write_text(json.dumps({"handle": name, "versions": {name: {}}}))
+    found = verify(siblings.directory)
+    assert len(found.differences) > 3
+    lines = [found.handle, *(line for one in found.differences for line in one.split("\n"))]
+    assert all(line.isprintable() and len(line) < 1000 for line in lines)
 
 
 def test_paths_in_an_archive_are_compared_whatever_stands_before_them(siblings):
@@ -313,7 +333,7 @@ def test_a_file_that_may_not_be_read_is_told(siblings):
 
 
 def test_a_file_that_cannot_be_read_is_told(siblings, monkeypatch):
-    def fail(_):
+    def fail(*_):
         raise OSError(5, "Input/output error", "the file")
 
     monkeypatch.setattr("export.verify.digest_files", fail)

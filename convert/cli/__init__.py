@@ -21,7 +21,7 @@ from convert.cli import (
     publish_commands,
     republish_commands,
 )
-from models.errors import MixerError
+from models.errors import MixerError, printable
 
 PROGRAM = "mixer-jax2tf"
 INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            print(printable(traceback.format_exc()), file=sys.stderr)  # noqa: T201
         if isinstance(error, MixerError):
             _fail(str(error), error.exit_status)
         _fail(f"unexpected {type(error).__name__}: {error}\nThis is a mistake in the program: --debug shows where.", 1)
@@ -77,7 +77,7 @@ def commands() -> typer.core.TyperGroup:
 
 
 def _fail(message: str, status: int) -> None:
-    print(f"{PROGRAM}: {message}", file=sys.stderr)  # noqa: T201
+    print(printable(f"{PROGRAM}: {message}"), file=sys.stderr)  # noqa: T201
     sys.exit(status)
 
 
@@ -90,5 +90,10 @@ def _log_to_stderr(*, debug: bool) -> None:
     logger.setLevel(logging.DEBUG if debug else logging.WARNING)
     if not logger.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter(f"{PROGRAM}: %(message)s"))
+        handler.setFormatter(_Formatter(f"{PROGRAM}: %(message)s"))
         logger.addHandler(handler)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))

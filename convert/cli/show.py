@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from models.errors import UsageError
+from models.errors import UsageError, printable
 
 WIDE = 160
 """Columns of a table that goes to a file or pipe, where nobody's window cuts it."""
@@ -20,12 +20,12 @@ WIDE = 160
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table to standard output; columns whose name starts with '#' hold numbers and stand to the right."""
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(title=printable(title), title_justify="left", header_style="bold")
     for column in columns:
         numeric = column.startswith("#")
         table.add_column(column.removeprefix("#"), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(printable, row))
     console = _console()
     if not console.is_terminal:
         console = _console(width=WIDE)
@@ -45,7 +45,7 @@ def megabytes(size: int) -> str:
 
 def tell(message: str) -> None:
     """Print one line to standard error."""
-    _console(stderr=True).print(message, highlight=False, soft_wrap=True)
+    _console(stderr=True).print(printable(message), highlight=False, soft_wrap=True)
 
 
 def require_room(out: Path, needed: int, advice: str) -> None:
@@ -86,6 +86,7 @@ class Steps:
 
     def start(self, text: str) -> Callable[[int, int], None]:
         """Show what is in hand now; the returned function takes bytes done and bytes in all."""
+        text = printable(text)
         self._progress.reset(self._now, total=None, description=text, visible=True, amount="")
         if not self._progress.console.is_terminal:
             self._progress.console.print(f"{text} ...", highlight=False, soft_wrap=True)
@@ -105,7 +106,7 @@ class Steps:
 
     def note(self, text: str) -> None:
         """Leave a line, and count nothing."""
-        self._progress.console.print(text, highlight=False, soft_wrap=True)
+        self._progress.console.print(printable(text), highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -1,0 +1,35 @@
+"""Foreign text in messages: on one line, harmless to a terminal, and short."""
+
+import pytest
+
+from models.errors import MOST_SHOWN, printable, shown
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("variables/variables.index", "variables/variables.index"),
+        ("größe 大", "größe 大"),
+        ("\x1b]0;title\x07\x1b[31mred", r"\x1b]0;title\x07\x1b[31mred"),
+        ("\x9b2J", r"\x9b2J"),
+        ("a\r\nb\tc", r"a\r\nb\tc"),
+        ("cod\u202egnp.exe\u2066", r"cod\u202egnp.exe\u2066"),
+        ("line\u2028break", r"line\u2028break"),
+        ("not UTF-8: \udcff", r"not UTF-8: \udcff"),
+        ("n" * 60_000, "n" * MOST_SHOWN + "... (60,000 characters)"),
+        ("\x1b" * 60_000, r"\x1b" * MOST_SHOWN + "... (60,000 characters)"),
+    ],
+)
+def test_a_name_is_shown_on_one_line_escaped_and_cut(text, seen):
+    assert shown(text) == seen
+    assert seen.isprintable()
+
+
+def test_a_message_keeps_its_lines():
+    assert printable("2 of 2 failed:\n  a\x1b[2J\n  ü") == "2 of 2 failed:\n  a\\x1b[2J\n  ü"
+
+
+def test_a_message_that_nobody_would_read_is_cut():
+    assert printable("x" * 1_000_000).endswith("... (1,000,000 characters)")
+    assert printable("\n" * 1_000_000).endswith("... (1,000,001 lines)")
+    assert max(len(printable("x" * 1_000_000)), len(printable("\n" * 1_000_000))) < 5000
