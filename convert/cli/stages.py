@@ -17,6 +17,7 @@ from models.params import flatten
 from models.paths import ModelPaths
 from models.records import CheckpointRecord, Manifest
 from models.report import Report
+from models.tolerances import TOLERANCES
 
 Progress = Callable[[int, int], None]
 
@@ -177,5 +178,6 @@ def find_current(handle: Handle, material: Material, destination: ModelPaths) ->
         return None
     if not is_current(destination, expected):
         return None
-    current = reports.is_current(report, destination.manifest.read_bytes()) and report.verdict == "passed"
-    return report if current else None
+    current = reports.is_current(report, destination.manifest.read_bytes())
+    proven = report.verdict == "passed" and not any(report.contradictions(TOLERANCES))
+    return report if current and proven else None
