@@ -96,9 +96,8 @@ class Subject(argparse.Namespace):
         reference = np.concatenate([self.serve(self.tf.constant(image[None])) for image in self.images])
         self.sides = [side for side in (reference, self.expected) if side is not None]
         self.outputs = reference.shape[1]
-        if self.scale is None:
-            self.scale = np.maximum(reference.std(axis=1, dtype=np.float64), np.abs(reference).max())
-        self.scale = np.maximum(self.scale, np.finfo(np.float64).tiny)
+        alone = np.maximum(reference.std(axis=1, dtype=np.float64), np.abs(reference).max())
+        self.scale = np.maximum(alone if self.scale is None else self.scale, np.finfo(np.float64).tiny)
         return Outcome(f"{self.entry} takes {self.input} {shape}; {len(self.images)} images served one by one")
 
     def serve(self, images: object, entry: str | None = None) -> np.ndarray[Any, Any]:
@@ -230,9 +229,8 @@ class Subject(argparse.Namespace):
             if done.returncode:
                 raise AssertionError(f"exit status {done.returncode}: {done.stderr.strip()[-200:]}")
             (found,) = Path(folder, "out").glob("*.npy")
-            return Outcome(
-                f"wrote {found.name}", max(_distance(np.load(str(found)), side, self.scale) for side in self.sides)
-            )
+            worst = max(_distance(np.load(str(found)), side, self.scale) for side in self.sides)
+            return Outcome(f"wrote {found.name}", worst)
 
     def _bad_input(self, *, bad: tuple[Callable[[Any], Any], str, bool], way: str) -> Outcome:
         make, words, may_pass = bad

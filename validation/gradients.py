@@ -18,7 +18,7 @@ from models.tolerances import TOLERANCES
 from validation.images import Images, Inputs
 from validation.outputs import Outputs, limited, relative_distance
 from validation.probe import ProbingHead, assign
-from validation.scale import measure_scale
+from validation.scale import Scale, measure_scale
 
 STEP = 0.05
 """Share of the loss that a step would take away if the loss were linear."""
@@ -126,13 +126,7 @@ def check_gradients(
         inputs: the images; two are enough.
         features: JAX's features of them, `[n, hidden_dim]`.
     """
-    if handle.num_classes is None:
-        scale = measure_scale(features, features, None)
-    else:
-        head = ProbingHead.of(features.shape[1], handle.num_classes).heads[0]
-        assign(model, head, group="head")
-        params = {**params, "head": head}
-        scale = measure_scale(ProbingHead((head,)).outputs(features), features, head)
+    scale, params = _probe(model, handle, params, features)
     found, found_by_images, before = _tensorflow_gradients(model, inputs.images)
     differentiate, apply = _compiled(handle)
     loss, (tree, expected_by_images) = differentiate(params, inputs.images)
@@ -140,9 +134,7 @@ def check_gradients(
     expected = {"/".join(key.key for key in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
     distances = _distances(found, expected)
     worst = max(distances, key=distances.__getitem__, default=None)
-
     missing = tuple(name for name, gradient in found.items() if gradient is None)
-
     rate = np.float32(STEP * float(loss) / sum(float(np.vdot(leaf, leaf)) for leaf in expected.values()))
     for variable in model.trainable_variables:
         gradient = found.pop(_name(variable))  # not held any longer: all of them are as large as the model
@@ -163,6 +155,20 @@ def check_gradients(
         step_relative=relative_distance(model(tf.constant(inputs.images)).numpy(), after, scale.of),
         power=float(scale.power.min()),
     )
+
+
+def _probe(
+    model: Any,  # noqa: ANN401
+    handle: Handle,
+    params: Mapping[str, Any],
+    features: Outputs,
+) -> tuple[Scale, Mapping[str, Any]]:
+    """Put a probing head in the place of a classifier's; return the scale of its outputs, and its parameters."""
+    if handle.num_classes is None:
+        return measure_scale(features, features, None), params
+    head = ProbingHead.of(features.shape[1], handle.num_classes).heads[0]
+    assign(model, head, group="head")
+    return measure_scale(ProbingHead((head,)).outputs(features), features, head), {**params, "head": head}
 
 
 def _tensorflow_gradients(model: Any, images: Images) -> tuple[dict[str, Any], tf.Tensor, Outputs]:  # noqa: ANN401
