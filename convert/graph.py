@@ -15,8 +15,8 @@ import tensorflow as tf
 from jax import export
 
 from convert.native import Apply, TensorFlowFunction, handle_apply
-from convert.operand import Operand, Shape
-from convert.primitives import RULES, GraphError, Rule
+from convert.operand import GraphError, Operand, Shape
+from convert.primitives import RULES, Rule
 from convert.subgraph import Layers, is_layer
 from models.catalog import Handle
 
@@ -97,7 +97,16 @@ class _Writer:
                 f"no rule for the primitive {name} ({equation}): add one to convert/primitives.py, or convert with "
                 "--flavour native."
             )
-        return [rule(equation.params, shapes[0], self._batch, *operands)]
+        try:
+            found = rule(equation.params, shapes[0], self._batch, *operands)
+        except GraphError as error:  # says what of it has no rule
+            raise GraphError(f"{name} {error}") from error
+        except (TypeError, ValueError, tf.errors.OpError) as error:
+            raise GraphError(f"the rule for {name} does not cover {equation}: {str(error).splitlines()[0]}") from error
+        expected = equation.outvars[0].aval.dtype
+        if found.unscaled.dtype != expected:  # what is put off stays so
+            raise GraphError(f"the rule for {name} does not cover {equation}: it gives {found.unscaled.dtype.name}.")
+        return [found]
 
 
 def _constant(value: Any) -> Operand:  # noqa: ANN401 (an array of NumPy's or of JAX's)

@@ -5,12 +5,23 @@ bias and an activation right after each other, and look past no reshape between 
 product on, as long as they are only worked on element by element.
 """
 
+from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 import tensorflow as tf
 
+from models.errors import MixerError
+
+Params = Mapping[str, Any]
+"""Those of a primitive."""
+
 Shape = tuple[int | None, ...]
 """Sizes of the axes; None for the batch."""
+
+
+class GraphError(MixerError):
+    """A function that cannot be written as plain TensorFlow operations."""
 
 
 class Operand:

@@ -7,26 +7,23 @@ size of the batch (a scalar tensor) and the operands.
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
+import jax
 import tensorflow as tf
 
-from convert.operand import Operand, Shape, reshape
-from models.errors import MixerError
+from convert.arithmetic import cast, divide
+from convert.contractions import conv_general_dilated, dot_general
+from convert.operand import GraphError, Operand, Params, Shape, reshape
 
 Rule = Callable[..., Operand]
-Params = Mapping[str, Any]
 Elementwise = Callable[..., tf.Tensor]
-
-
-class GraphError(MixerError):
-    """A function that cannot be written as plain TensorFlow operations."""
 
 
 def _elementwise(operation: Elementwise) -> Rule:
     """Return the rule of an operation on equal shapes (scalars may be anywhere); it keeps folded what is folded."""
 
     def rule(params: Params, shape: Shape, batch: tf.Tensor, *operands: Operand) -> Operand:
+        _require_default_accuracy(params)
         large = [operand for operand in operands if not operand.is_row]
         if any(operand.is_folded for operand in large) and all(operand.shape == shape for operand in large):
             return Operand(operation(*(one.tensor if one.is_row else one.rows for one in operands)), shape)
@@ -35,6 +32,11 @@ def _elementwise(operation: Elementwise) -> Rule:
         return Operand(operation(*(one.tensor for one in operands)), shape)
 
     return rule
+
+
+def _require_default_accuracy(params: Params) -> None:
+    if params.get("accuracy") is not None:
+        raise GraphError(f"has no rule for accuracy={params['accuracy']}: leave it out.")
 
 
 def _add(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
@@ -46,12 +48,12 @@ def _add(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
 
 
 def _mul(params: Params, shape: Shape, batch: tf.Tensor, left: Operand, right: Operand) -> Operand:
-    """Multiply, as `(c * a) * b` rather than `a * (c * b)` where c is a power of two, which changes no bit.
+    """Multiply, as `(c * a) * b` rather than `a * (c * b)` where c is a power of two up to 1, which changes no bit.
 
     So GELU ends as TensorFlow's own does, `(0.5 x) (1 + tanh(...))`, which the optimiser fuses with the matrix product
     before it.
     """
-    if _is_power_of_two(left.tensor) and left.tensor.dtype.is_floating and right.factor is None:
+    if _is_power_of_two(left.tensor) and right.factor is None:
         return Operand(right.unscaled, right.shape, left.tensor)
     if right.factor is not None and left.factor is None:
         left, right = Operand(left.unscaled, left.shape, right.factor), Operand(right.unscaled, right.shape)
@@ -59,8 +61,16 @@ def _mul(params: Params, shape: Shape, batch: tf.Tensor, left: Operand, right: O
 
 
 def _is_power_of_two(tensor: tf.Tensor) -> bool:
-    value = tf.get_static_value(tensor) if tensor.shape.rank == 0 else None
-    return value is not None and bool(math.frexp(abs(float(value)))[0] == 0.5)
+    """Return whether it is one up to 1: by a larger one, a product could leave the range where JAX's does not."""
+    if tensor.shape.rank != 0 or tensor.dtype not in (tf.float32, tf.float64):
+        return False
+    value = tf.get_static_value(tensor)
+    return value is not None and abs(value) <= 1 and math.frexp(abs(float(value)))[0] == 0.5
+
+
+def _erf(x: tf.Tensor) -> tf.Tensor:
+    """Return the error function; TensorFlow's own gives NaN at the infinities of float64."""
+    return tf.math.erf(tf.clip_by_value(x, -6, 6) if x.dtype == tf.float64 else x)
 
 
 def _integer_pow(params: Params, shape: Shape, batch: tf.Tensor, base: Operand) -> Operand:
@@ -89,7 +99,7 @@ def _reduce(operation: Elementwise) -> Rule:
 
 def _reshape(params: Params, shape: Shape, batch: tf.Tensor, x: Operand) -> Operand:
     if params["dimensions"] is not None:
-        raise GraphError("reshape has no rule for another order of the axes: transpose first.")
+        raise GraphError("has no rule for another order of the axes: transpose first.")
     return _in_shape(x, shape)
 
 
@@ -115,62 +125,6 @@ def _transpose(params: Params, shape: Shape, batch: tf.Tensor, x: Operand) -> Op
     return Operand(tf.transpose(x.full, params["permutation"]), shape)
 
 
-def _dot_general(params: Params, shape: Shape, batch: tf.Tensor, left: Operand, right: Operand) -> Operand:
-    """Contract as one product of matrices, or of a batch of them, after axes are brought in order where they are not.
-
-    The result has the batch axes, those left of `left`, those left of `right`.
-    """
-    (left_axes, right_axes), (left_batch, right_batch) = params["dimension_numbers"]
-    if not left_batch and tuple(left_axes) == (len(left.shape) - 1,) and len(right.shape) == 2:
-        product = tf.linalg.matmul(left.rows, right.full, transpose_b=tuple(right_axes) == (1,))
-        return Operand(product, shape)
-    ours = _as_matrices(left, left_batch, left_axes, contracted_last=True)
-    theirs = _as_matrices(right, right_batch, right_axes, contracted_last=False)
-    return Operand(reshape(tf.linalg.matmul(ours, theirs), shape), shape)
-
-
-def _as_matrices(
-    x: Operand, batch_axes: tuple[int, ...], contracted: tuple[int, ...], *, contracted_last: bool
-) -> tf.Tensor:
-    """Return `[*batch, free, contracted]`, or `[*batch, contracted, free]`, with the free axes folded into one."""
-    free = [axis for axis in range(len(x.shape)) if axis not in (*batch_axes, *contracted)]
-    pair = (free, contracted) if contracted_last else (contracted, free)
-    order = [*batch_axes, *pair[0], *pair[1]]
-    tensor = x.full if order == sorted(order) else tf.transpose(x.full, order)
-    sizes = [_product([x.shape[axis] for axis in axes]) for axes in pair]
-    return reshape(tensor, (*(x.shape[axis] for axis in batch_axes), *sizes))
-
-
-def _product(sizes: list[int | None]) -> int | None:
-    known = [size for size in sizes if size is not None]
-    return None if len(known) < len(sizes) else math.prod(known)
-
-
-def _conv_general_dilated(params: Params, shape: Shape, batch: tf.Tensor, images: Operand, kernel: Operand) -> Operand:
-    """Convolve images `[n, h, w, c]` with a kernel `[h, w, c, outputs]`, as TensorFlow does by default."""
-    numbers = params["dimension_numbers"]
-    plain = {
-        "lhs_spec": (numbers.lhs_spec, (0, 3, 1, 2)),
-        "rhs_spec": (numbers.rhs_spec, (3, 2, 0, 1)),
-        "out_spec": (numbers.out_spec, (0, 3, 1, 2)),
-        "lhs_dilation": (tuple(params["lhs_dilation"]), (1, 1)),
-        "feature_group_count": (params["feature_group_count"], 1),
-        "batch_group_count": (params["batch_group_count"], 1),
-    }
-    other = [f"{name} {found}" for name, (found, known) in plain.items() if found != known]
-    if other:
-        raise GraphError(f"conv_general_dilated has no rule for {', '.join(other)}: only for images [n, h, w, c].")
-    padding = [[0, 0], *map(list, params["padding"]), [0, 0]]
-    convolved = tf.nn.conv2d(
-        images.full,
-        kernel.full,
-        strides=params["window_strides"],
-        padding=padding if any(map(any, padding)) else "VALID",
-        dilations=params["rhs_dilation"],
-    )
-    return Operand(convolved, shape)
-
-
 def _same(params: Params, shape: Shape, batch: tf.Tensor, x: Operand) -> Operand:
     return x
 
@@ -180,7 +134,17 @@ def _stop_gradient(params: Params, shape: Shape, batch: tf.Tensor, x: Operand) -
 
 
 def _convert_element_type(params: Params, shape: Shape, batch: tf.Tensor, x: Operand) -> Operand:
-    return Operand(tf.cast(x.tensor, params["new_dtype"]), shape)
+    return Operand(cast(x.tensor, tf.as_dtype(params["new_dtype"])), shape)
+
+
+def _tile(params: Params, shape: Shape, batch: tf.Tensor, x: Operand) -> Operand:
+    """Repeat along axes; as often as the batch is large only what has a size of 1 there."""
+    if x.tensor.dtype == tf.uint16:
+        raise GraphError("has no rule for uint16, which TensorFlow does not repeat.")
+    multiples = [
+        batch if size is None and x.shape[axis] == 1 else params["reps"][axis] for axis, size in enumerate(shape)
+    ]
+    return Operand(tf.tile(x.full, multiples), shape)
 
 
 def _squeeze(params: Params, shape: Shape, batch: tf.Tensor, x: Operand) -> Operand:
@@ -192,23 +156,28 @@ def _concatenate(params: Params, shape: Shape, batch: tf.Tensor, *parts: Operand
 
 
 def _slice(params: Params, shape: Shape, batch: tf.Tensor, x: Operand) -> Operand:
-    """Slice known axes; of the batch only the whole."""
+    """Slice axes, from and to a place that is known, or the whole batch."""
     steps = params["strides"] or [1] * len(shape)
-    slices = [
-        slice(None) if size is None else slice(start, stop, step)
-        for size, start, stop, step in zip(
-            x.shape, params["start_indices"], params["limit_indices"], steps, strict=True
-        )
-    ]
+    places = zip(params["start_indices"], params["limit_indices"], steps, strict=True)
+    slices = []
+    for axis, (start, stop, step) in enumerate(places):
+        whole = x.shape[axis] is None and shape[axis] is None
+        if not whole and not (isinstance(start, int) and isinstance(stop, int)):
+            raise GraphError(f"has no rule for {start}:{stop} of the batch: only for all of it, or known places.")
+        slices.append(slice(None) if whole else slice(start, stop, step))
     return Operand(x.full[tuple(slices)], shape)
 
 
 def _gather(params: Params, shape: Shape, batch: tf.Tensor, x: Operand, indices: Operand) -> Operand:
     """Pick one index of one axis, which is what `x[:, 0]` comes to."""
-    numbers = params["dimension_numbers"]
+    numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
     axes = tuple(numbers.start_index_map)
-    if axes != tuple(numbers.collapsed_slice_dims) or len(axes) != 1 or indices.shape != (1,):
-        raise GraphError(f"gather has no rule for {numbers}: only for one index of one axis.")
+    others = [axis for axis in range(len(x.shape)) if axis not in axes]
+    whole = all(sizes[axis] == x.shape[axis] or x.shape[axis] is None for axis in others)
+    if axes != tuple(numbers.collapsed_slice_dims) or len(axes) != 1 or indices.shape != (1,) or not whole:
+        raise GraphError(f"has no rule for {numbers} and slices of {sizes}: only for one index of one axis.")
+    if params["mode"] != jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS:
+        raise GraphError(f"has no rule for {params['mode']}: only for an index promised to be in bounds.")
     return Operand(tf.gather(x.full, indices.full[0], axis=axes[0]), shape)
 
 
@@ -216,7 +185,7 @@ RULES: Mapping[str, Rule] = {
     "add": _elementwise(_add),
     "sub": _elementwise(tf.subtract),
     "mul": _mul,
-    "div": _elementwise(tf.divide),
+    "div": _elementwise(divide),
     "neg": _elementwise(tf.negative),
     "sign": _elementwise(tf.sign),
     "abs": _elementwise(tf.abs),
@@ -229,7 +198,7 @@ RULES: Mapping[str, Rule] = {
     "log": _elementwise(tf.math.log),
     "tanh": _elementwise(tf.tanh),
     "logistic": _elementwise(tf.sigmoid),
-    "erf": _elementwise(tf.math.erf),
+    "erf": _elementwise(_erf),
     "erfc": _elementwise(tf.math.erfc),
     "integer_pow": _integer_pow,
     "reduce_sum": _reduce(tf.reduce_sum),
@@ -239,11 +208,12 @@ RULES: Mapping[str, Rule] = {
     "squeeze": _squeeze,
     "broadcast_in_dim": _broadcast_in_dim,
     "transpose": _transpose,
+    "tile": _tile,
     "concatenate": _concatenate,
     "slice": _slice,
     "gather": _gather,
-    "dot_general": _dot_general,
-    "conv_general_dilated": _conv_general_dilated,
+    "dot_general": dot_general,
+    "conv_general_dilated": conv_general_dilated,
     "convert_element_type": _convert_element_type,
     "stop_gradient": _stop_gradient,
     "copy": _same,

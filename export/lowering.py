@@ -36,6 +36,15 @@ with unknown sizes (8), and another order of effects (9).
 
 SHAPE_ASSERTION = "shape_assertion"
 
+PLAIN = "strip-debuginfo"
+"""The passes that every artifact goes through."""
+
+COMPOSITES = (
+    "func.func(stablehlo-legalize-composite-to-call),inline,symbol-dce,"
+    f"stablehlo-compatibility-expander{{target={STABLEHLO_VERSION}}},{PLAIN}"
+)
+"""Those for one that holds composites, such as `lax.erf`, `asin` or `top_k`: each is replaced by what it is made of."""
+
 
 class LoweringError(MixerError):
     """An artifact that cannot be made readable for the promised TensorFlow releases."""
@@ -67,6 +76,7 @@ def lower_artifact(artifact: bytes) -> bytes:
     """
     with ir.Context() as context:
         stablehlo.register_dialect(context)
+        stablehlo.register_stablehlo_passes()
         try:
             module = stablehlo.deserialize_portable_artifact(context, artifact)
         except (ValueError, RuntimeError, ir.MLIRError) as error:
@@ -83,7 +93,8 @@ def lower_artifact(artifact: bytes) -> bytes:
             )
         for call in calls:
             call.erase()
-        passmanager.PassManager.parse("builtin.module(strip-debuginfo)").run(module.operation)
+        pipeline = COMPOSITES if _holds(module.operation, "stablehlo.composite") else PLAIN
+        passmanager.PassManager.parse(f"builtin.module({pipeline})").run(module.operation)
         try:
             return bytes(stablehlo.serialize_portable_artifact(module, STABLEHLO_VERSION))
         except (ValueError, RuntimeError, ir.MLIRError) as error:
@@ -107,6 +118,13 @@ def _custom_calls(operation: ir.Operation) -> Iterator[ir.Operation]:
         for block in region.blocks:
             for child in block.operations:
                 yield from _custom_calls(child.operation)
+
+
+def _holds(operation: ir.Operation, name: str) -> bool:
+    if operation.name == name:
+        return True
+    blocks = [block for region in operation.regions for block in region.blocks]
+    return any(_holds(child.operation, name) for block in blocks for child in block.operations)
 
 
 def _target(call: ir.Operation) -> str:

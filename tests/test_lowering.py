@@ -252,6 +252,22 @@ def test_what_came_after_0_9_0_is_refused(function):
         lower_artifact(artifact)
 
 
+@pytest.mark.parametrize(
+    "function", [jax.lax.erf, jnp.arcsin, lambda x: jax.lax.top_k(x, 2)[0]], ids=["erf", "asin", "top_k"]
+)
+def test_composites_are_replaced_by_what_they_are_made_of(function, tmp_path):
+    def flat(_, images):
+        return function(images.reshape(images.shape[0], -1))
+
+    converted = jax2tf.convert(
+        flat, polymorphic_shapes=(None, "(batch, ...)"), with_gradient=False, native_serialization_platforms=PLATFORMS
+    )
+    write_saved_model(converted, {"unused": np.zeros(1, np.float32)}, tmp_path, image_size=2)
+    assert_lowered(artifacts(tmp_path))
+    found = tf.saved_model.load(str(tmp_path))(tf.constant(IMAGES)).numpy()
+    np.testing.assert_allclose(found, np.asarray(flat(None, IMAGES)), rtol=0, atol=3e-7)
+
+
 def test_library_function_with_calls_of_one_platform_is_refused():
     artifact = artifact_of(lambda x: jnp.linalg.qr(x)[0], platforms=("cpu", "cuda"))
     with pytest.raises(LoweringError, match=r"cannot be read back|function calls .*geqrf"):
