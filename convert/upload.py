@@ -9,7 +9,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from convert import gsutil
@@ -79,6 +79,10 @@ class Bucket:
         """Return the contents of a record; of a larger object the first bytes, which are none."""
         url = self.address(folder, name)
         return self._run(["cat", "-r", f"0-{MOST_BYTES}", url], url).output.encode()
+
+    def held(self, folder: str) -> AbstractContextManager[None]:
+        """Hold nothing: each request names the generation that it may replace, and the store refuses any other."""
+        return nullcontext()
 
     def put(self, files: Sequence[Path], folder: str, progress: Callable[[int, int], None] | None = None) -> None:
         """Send files, of one directory, of which there are no objects yet."""

@@ -8,11 +8,12 @@ sent again; so a publication that was interrupted is finished by the next one.
 import re
 import tempfile
 from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from export.admission import Rules, admit, admit_records
+from export.admission import Rules, admit
 from export.contents import compare_contents
 from export.index import INDEX, Index
 from export.stores import Progress, Store, Stored
@@ -73,35 +74,43 @@ def publish(
 ) -> Publication:
     """Publish a model, or say what would be sent.
 
-    Of a version that is published already, nothing is sent; so its records are compared, and the model is not read.
+    What decides is looked at, and written, while others are kept out. Of a version that is published already, nothing
+    is sent.
 
     Raises:
         MixerError: the model may not leave, its number is taken by other files or is not above the published ones, the
             place cannot be read or written, or does not hold what was sent. Nothing that was there was changed.
     """
-    place = _look(store, destination.handle)
-    version = destination.version
-    if str(version) in place.index.versions:
-        return _compare_with_published(place, version, admit_records(destination, rules))
-    admitted = admit(destination, rules)
-    latest = place.index.latest
-    if latest is not None and version < latest:
-        raise MixerError(
-            f"version {version} is not above the published {latest} ({place.address(INDEX)}): convert it with "
-            f"--version {place.next_free}."
-        )
-    local = {path.name: hashes for path, hashes in admitted.files.items()}
+    version, admitted = destination.version, admit(destination, rules)
+    with nullcontext() if dry_run else store.held(destination.handle):
+        place = _look(store, destination.handle)
+        if str(version) in place.index.versions:
+            return _compare_with_published(place, version, admitted.manifest)
+        latest = place.index.latest
+        if latest is not None and version < latest:
+            raise MixerError(
+                f"version {version} is not above the published {latest} ({place.address(INDEX)}): convert it with "
+                f"--version {place.next_free}."
+            )
+        return _complete(place, version, admitted.files, dry_run=dry_run, progress=progress)
+
+
+def _complete(
+    place: _Place, version: int, files: Mapping[Path, Hashes], *, dry_run: bool, progress: Progress | None
+) -> Publication:
+    """Send what is not there yet, and list it, or say what would be sent."""
+    local = {path.name: hashes for path, hashes in files.items()}
     there = _refuse_others(place, version, local)
-    missing = [path for path in admitted.files if path.name not in there]
     index = place.index.with_version(version, _digests(local))
     items = _items(place, local, there, index, dry_run=dry_run)
     if dry_run:
-        return Publication(destination.handle, version, "to be published", items)
+        return Publication(place.handle, version, "to be published", items)
+    missing = [path for path in files if path.name not in there]
     if missing:
-        store.put(missing, destination.handle, progress)
+        place.store.put(missing, place.handle, progress)
     _read_back(place, local)
     _write_index(place, index)
-    return Publication(destination.handle, version, "published", items)
+    return Publication(place.handle, version, "published", items)
 
 
 def _look(store: Store, handle: str) -> _Place:

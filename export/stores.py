@@ -3,21 +3,27 @@
 The bucket that can is `convert.upload.Bucket`; the command line hands one or the other to `export.publish`.
 """
 
+import fcntl
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol, TextIO
 
 from models.errors import MixerError
 from models.files import CHUNK, Hashes, hash_file, read_small, written_whole
 from models.records import MOST_BYTES
 
+_LOG = logging.getLogger(__name__)
+
 Progress = Callable[[int, int], None]
 """What is told of a transfer: bytes so far, bytes in all."""
+
+_LOCK = ".publishing.lock"
 
 
 class Stored(Protocol):
@@ -47,6 +53,9 @@ class Store(Protocol):
 
     def cat(self, folder: str, name: str) -> bytes:
         """Return the contents of a small file."""
+
+    def held(self, folder: str) -> AbstractContextManager[None]:
+        """Keep other publishers out of a folder during a block, where the place does not tell racing writers apart."""
 
     def put(self, files: Sequence[Path], folder: str, progress: Progress | None = None) -> None:
         """Bring files, of one local directory, that are not there yet; one that is there is an error."""
@@ -106,10 +115,7 @@ class Mirror:
         with _told(self.root):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
             for file in files:
-                path = self.root / folder / file.name
-                if os.path.lexists(path):
-                    raise MixerError(f"{path} was put there meanwhile: is somebody else publishing? Run it again.")
-                with file.open("rb") as source, written_whole(path) as copy:
+                with file.open("rb") as source, _new(self.root / folder / file.name) as copy:
                     while chunk := source.read(CHUNK):
                         copy.write(chunk)
                         done += len(chunk)
@@ -117,16 +123,63 @@ class Mirror:
                             progress(done, total)
 
     def replace(self, file: Path, folder: str, seen: str | None) -> None:
-        """Copy a file in the place of the one that was seen."""
-        found = self.files(folder).get(file.name)
+        """Copy a file in the place of the one that was seen; between look and writing, `held` keeps others out."""
+        path, found = self.root / folder / file.name, self.files(folder).get(file.name)
         if (found and found.generation) != seen:
-            raise MixerError(
-                f"{self.address(folder, file.name)} changed meanwhile: is somebody else publishing? Run it again."
-            )
+            raise _meanwhile(path)
         with _told(self.root):
-            (self.root / folder).mkdir(parents=True, exist_ok=True)
-            with file.open("rb") as source, written_whole(self.root / folder / file.name) as copy:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("rb") as source, _new(path) if seen is None else written_whole(path) as copy:
                 shutil.copyfileobj(source, copy)
+
+    @contextmanager
+    def held(self, folder: str) -> Iterator[None]:
+        """Hold a folder by a lock that ends with this process; another process that publishes there is waited for."""
+        path = self.root / folder / _LOCK
+        with _told(self.root):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = _locked(path)
+        try:
+            yield
+        finally:  # removed while it is held: who waits for it sees that it is another's, or nobody's, by then
+            path.unlink(missing_ok=True)
+            lock.close()
+
+
+def _locked(path: Path) -> TextIO:
+    """Return the open file of this path once this process holds its lock."""
+    while True:
+        file = path.open("w")
+        try:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                _LOG.warning("another process is publishing in %s: waiting for it", path.parent)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+@contextmanager
+def _new(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write into, whose path nobody may have taken when it is whole."""
+    try:
+        with written_whole(path, replace=False) as file:
+            yield file
+    except FileExistsError as error:
+        raise _meanwhile(path) from error
+
+
+def _meanwhile(path: Path) -> MixerError:
+    return MixerError(
+        f"{path} was put there or changed meanwhile, and nothing was overwritten: is somebody else publishing? Run it "
+        "again; it compares first."
+    )
 
 
 @contextmanager
@@ -136,5 +189,5 @@ def _told(path: Path) -> Iterator[None]:
     except OSError as error:
         raise MixerError(
             f"{error.filename or path}: {error.strerror or error}. Expected a directory to publish in, that may be "
-            "read and written, with room for the models."
+            "read, written and locked, with room for the models."
         ) from error

@@ -1,6 +1,7 @@
 """Files of any size: written whole or not at all, and hashed without being held in memory."""
 
 import base64
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ from models.errors import MixerError
 
 CHUNK = 1 << 20
 """Bytes read at once."""
+
+_NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK})
+"""What file systems without hard links (FAT, some network shares) say of one."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +113,17 @@ class Hashing:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[BinaryIO]:
+def written_whole(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
     """Give a file to write into, which takes its place at `path` when the block ends well; else nothing is left of it.
 
     What killed processes left behind of the same file is removed; the name tells the process, on this machine.
 
+    Args:
+        path: of the file.
+        replace: whether it may take the place of another.
+
     Raises:
+        FileExistsError: it may not, and there is one by the time that it is whole.
         OSError: it cannot be written.
     """
     prefix = f".{path.name}.partial-"
@@ -125,9 +134,23 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
     try:
         with partial.open("wb") as file:
             yield file
-        partial.replace(path)
+        if replace:
+            partial.replace(path)
+        else:
+            _put_new(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _put_new(partial: Path, path: Path) -> None:
+    """Give a file its name by an operation that fails where the name is taken, whoever took it and whenever."""
+    try:
+        path.hardlink_to(partial)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        path.touch(exist_ok=False)  # ours from here on
+        partial.replace(path)
 
 
 def _alive(pid: str) -> bool:
