@@ -47,32 +47,16 @@ def admit(destination: ModelPaths, rules: Rules) -> Admitted:
     Raises:
         MixerError: they are not, or the model may not leave; says everything that is in the way.
     """
-    hashes = FileHashes()
-    manifest = admit_records(destination, rules, hashes=hashes, contents=True)
-    wanted = (destination.archive, destination.manifest, destination.report, destination.provenance)
-    extra = [path for path in (destination.signature, destination.card) if path.is_file()]
-    return Admitted(manifest, {path: hashes.of(path) for path in (*wanted, *extra)})
-
-
-def admit_records(
-    destination: ModelPaths, rules: Rules, *, hashes: FileHashes | None = None, contents: bool = False
-) -> Manifest:
-    """Return the manifest of a model that may leave as far as what stands beside it tells, or `contents` too.
-
-    Raises:
-        MixerError: it may not; says everything that is in the way.
-    """
     if not destination.manifest.is_file():
         raise MixerError(
             f"{destination.manifest} is missing: nothing was converted there. Run `mixer-jax2tf convert "
             f"{destination.handle}` first, or give the --out and --version it was converted with."
         )
-    manifest = Manifest.read(destination.manifest)
+    manifest, hashes = Manifest.read(destination.manifest), FileHashes()
     problems = [
         *_missing(destination),
-        *_differences(destination, hashes, contents=contents),
+        *_differences(destination, hashes),
         *_report_problems(destination),
-        *_identity_problems(manifest, destination),
         *_origin_problems(manifest, destination.handle, rules),
         *_place_problems(manifest),
         *([] if rules.allow_dirty else _source_problems(manifest)),
@@ -83,7 +67,8 @@ def admit_records(
     if problems:
         said = "".join(f"\n  {problem}" for problem in problems)
         raise MixerError(f"version {destination.version} may not be published:{said}")
-    return manifest
+    extra = [path for path in (destination.signature, destination.card) if path.is_file()]
+    return Admitted(manifest, {path: hashes.of(path) for path in (*destination.required, *extra)})
 
 
 def _missing(destination: ModelPaths) -> Iterator[str]:
@@ -96,10 +81,10 @@ def _missing(destination: ModelPaths) -> Iterator[str]:
             yield f"there is no {path.name}: `mixer-jax2tf {command} {destination.handle}` writes it"
 
 
-def _differences(destination: ModelPaths, hashes: FileHashes | None, *, contents: bool) -> tuple[str, ...]:
+def _differences(destination: ModelPaths, hashes: FileHashes) -> tuple[str, ...]:
     """Return what verifying the archive tells; of a model that was not packed, the directory."""
     path = destination.archive if destination.archive.is_file() else destination.directory
-    return verify(path, contents=contents, hashes=hashes).differences if path.exists() else ()
+    return verify(path, handle=destination.handle, hashes=hashes).differences if path.exists() else ()
 
 
 def _report_problems(destination: ModelPaths) -> Iterator[str]:
@@ -113,14 +98,6 @@ def _report_problems(destination: ModelPaths) -> Iterator[str]:
         yield f"its report is not by today's limits: {found}; {again} writes a new one"
     if report.zero_head and is_catalogued(destination.handle):
         yield f"{ZERO_HEAD}; that is no model to publish under a handle of the catalog"
-
-
-def _identity_problems(manifest: Manifest, destination: ModelPaths) -> Iterator[str]:
-    if (manifest.handle, manifest.version) != (destination.handle, destination.version):
-        yield (
-            f"the manifest is of {manifest.handle} version {manifest.version}, expected {destination.handle} version "
-            f"{destination.version}"
-        )
 
 
 def _origin_problems(manifest: Manifest, name: str, rules: Rules) -> Iterator[str]:

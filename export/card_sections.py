@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from export import card_evidence
+from export.facts import SignatureFacts
 from export.markdown import Markdown, block, bullets, code, fill, link, section, table, warning
-from export.subject import WARMUP, SignatureFacts, Subject
+from export.subject import WARMUP, Subject
 from models.catalog import LICENSE
 from models.citations import CITATIONS, VERSION_1_PAGE
 from models.corrections import Correction, corrections_of, was_in_version_1

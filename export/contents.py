@@ -1,30 +1,56 @@
-"""The contents of a model, file by file: what a manifest lists against what is there."""
+"""Files by what is said of them, in a record or by a place, against what is there."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
 
 from models.errors import shown
-from models.records import FileDigest
+
+_DIGESTS = ("sha256", "md5", "crc32c")
+"""What may be said of a file besides its size, in the order in which it is compared."""
 
 
-def compare_contents(listed: Mapping[str, FileDigest], found: Mapping[str, FileDigest]) -> list[str]:
-    """Say in what files differ, one sentence each, sorted by name; empty where they do not."""
-    return [
-        _difference(name, listed, found)
-        for name in sorted(listed.keys() | found.keys())
-        if _differ(name, listed, found)
-    ]
+class Described(Protocol):
+    """A file by its `size` in bytes (None where it is not said), and by those of its digests that are known."""
+
+    @property
+    def size(self) -> int | None:
+        """Bytes."""
 
 
-def _differ(name: str, listed: Mapping[str, FileDigest], found: Mapping[str, FileDigest]) -> bool:
-    return listed.get(name) != found.get(name)
+@dataclass(frozen=True)
+class Bound:
+    """A file by its digest alone."""
+
+    sha256: str
+    size: None = None
 
 
-def _difference(name: str, listed: Mapping[str, FileDigest], found: Mapping[str, FileDigest]) -> str:
-    said = shown(name)
-    if name not in found:
-        return f"{said} is missing"
-    if name not in listed:
-        return f"{said} is not in the manifest"
-    if listed[name].size != found[name].size:
-        return f"{said} has {found[name].size:,} bytes, {listed[name].size:,} are in the manifest"
-    return f"{said} has sha256 {found[name].sha256}, {listed[name].sha256} is in the manifest"
+def compare_contents(
+    listed: Mapping[str, Described], found: Mapping[str, Described], record: str = "the manifest"
+) -> list[str]:
+    """Say in what files differ, one sentence each, sorted by name; empty where they do not.
+
+    Args:
+        listed: what the record says of each file, by name.
+        found: what is there.
+        record: what lists them, in words.
+    """
+    named = sorted(listed.keys() | found.keys())
+    differences = (_difference(name, listed.get(name), found.get(name), record) for name in named)
+    return [difference for difference in differences if difference is not None]
+
+
+def _difference(name: str, listed: Described | None, found: Described | None, record: str) -> str | None:
+    called = shown(name)
+    if found is None:
+        return f"{called} is missing, but in {record}"
+    if listed is None:
+        return f"{called} is not in {record}"
+    if None not in (listed.size, found.size) and listed.size != found.size:
+        return f"{called} has {found.size:,} bytes, {listed.size:,} are in {record}"
+    for digest in _DIGESTS:
+        said, is_there = getattr(listed, digest, None), getattr(found, digest, None)
+        if said is not None and is_there is not None:
+            return None if said == is_there else f"{called} has {digest} {is_there}, {said} is in {record}"
+    return f"{called} cannot be compared: no digest is both in {record} and known of what is there"

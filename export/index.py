@@ -12,6 +12,13 @@ from models.records import MOST_BYTES, FileDigest, fault_of
 INDEX = "index.json"
 
 
+class ListedFile(FileDigest):
+    """One published file; `md5` in base64, which is what stores tell of a file."""
+
+    md5: str | None = None
+    """Indexes written before there was one have none."""
+
+
 class Index(BaseModel):
     """The versions of a handle that were published whole."""
 
@@ -19,15 +26,15 @@ class Index(BaseModel):
 
     schema_version: Literal[1] = 1
     handle: str
-    versions: dict[str, dict[str, FileDigest]] = {}
-    """Version -> name of each of its files -> size and sha256."""
+    versions: dict[str, dict[str, ListedFile]] = {}
+    """Version -> name of each of its files -> size and digests."""
 
     @property
     def latest(self) -> int | None:
         """The highest version; None where none was published."""
         return max(map(int, self.versions), default=None)
 
-    def with_version(self, version: int, files: dict[str, FileDigest]) -> "Index":
+    def with_version(self, version: int, files: dict[str, ListedFile]) -> "Index":
         """Return an index that lists this version too."""
         listed = {**self.versions, str(version): files}
         return Index(handle=self.handle, versions={name: listed[name] for name in sorted(listed, key=int)})

@@ -16,11 +16,13 @@ from typing import BinaryIO, Self
 
 from isal import isal_zlib
 
+from export.consistency import Asked, Records, compare_records
 from export.contents import compare_contents
+from export.facts import read_facts
 from export.signature import Signer
 from export.statement import make_statement
 from models.errors import MixerError, UsageError
-from models.files import written_whole
+from models.files import hash_file, written_whole
 from models.paths import ModelPaths
 from models.records import FileDigest, Manifest, write_atomically
 from models.report import Report
@@ -89,6 +91,7 @@ def package_model(
                 f"{destination.directory} is not what {destination.manifest.name} says, so it was not packed:{said}\n"
                 f"Convert {destination.handle} again (--overwrite)."
             )
+        _refuse_contradictions(Records(destination, manifest, facts=read_facts(destination.directory, manifest)))
         destination.signature.unlink(missing_ok=True)
         destination.provenance.unlink(missing_ok=True)
     with _told(destination.provenance):
@@ -118,24 +121,27 @@ def _proven(destination: ModelPaths) -> tuple[Manifest, dict[str, str]]:
     if not destination.report.is_file():
         raise MixerError(f"{destination.report} is missing: the model was not checked. {again} first.")
     manifest, report = Manifest.read(destination.manifest), Report.read(destination.report)
-    if (manifest.handle, manifest.version) != (destination.handle, destination.version):
-        raise MixerError(
-            f"{destination.manifest} is of {manifest.handle} version {manifest.version}, expected {destination.handle} "
-            f"version {destination.version}: convert it under its own name."
-        )
-    sha256 = hashlib.sha256(destination.manifest.read_bytes()).hexdigest()
-    if report.manifest_sha256 != sha256:
-        raise MixerError(
-            f"{destination.report} is of another manifest (sha256 {report.manifest_sha256}, expected {sha256}). "
-            f"{again} again."
-        )
+    found = {path.name: hash_file(path) for path in (destination.manifest, destination.report)}
+    asked = Asked(destination.handle, destination.version)
+    _refuse_contradictions(Records(destination, manifest, asked, report, found=found))
     if report.verdict != "passed":
         raise MixerError(f"{destination.report} says that it {report.verdict}: {'; '.join(report.problems)}.")
-    found = list(report.contradictions(TOLERANCES))
-    if found:
-        raise MixerError(f"{destination.report} does not hold what it says: {'; '.join(found)}. {again} first.")
-    digest = hashlib.sha256(destination.report.read_bytes()).hexdigest()
-    return manifest, {destination.manifest.name: sha256, destination.report.name: digest}
+    contradictions = list(report.contradictions(TOLERANCES))
+    if contradictions:
+        raise MixerError(
+            f"{destination.report} does not hold what it says: {'; '.join(contradictions)}. {again} first."
+        )
+    return manifest, {name: hashes.sha256 for name, hashes in found.items()}
+
+
+def _refuse_contradictions(records: Records) -> None:
+    differences = [difference for found in compare_records(records).values() for difference in found]
+    if differences:
+        said = "".join(f"\n  {difference}" for difference in differences)
+        raise MixerError(
+            f"the records of {records.paths.directory} contradict each other, so it was not packed:{said}\n"
+            f"Run `mixer-jax2tf validate {records.paths.handle}` again, or convert it again (--overwrite)."
+        )
 
 
 @contextmanager

@@ -9,18 +9,18 @@ import re
 import tempfile
 from collections.abc import Collection, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from export.admission import Rules, admit
+from export.admission import Admitted, Rules, admit
 from export.contents import compare_contents
-from export.index import INDEX, Index
+from export.index import INDEX, Index, ListedFile
 from export.stores import Progress, Store, Stored
 from models.errors import MixerError
 from models.files import Hashes, hash_file
 from models.paths import ModelPaths
-from models.records import FileDigest, Manifest
+from models.records import Manifest
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Item:
 
     address: str
     size: int
-    action: Literal["sent", "to be sent", "there already"]
+    action: Literal["sent", "to be sent", "there already", "there, differs here", "not there"]
+    """Of a version that is published already, what differs here, or is only here, stays here."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def publish(
     with nullcontext() if dry_run else store.held(destination.handle):
         place = _look(store, destination.handle)
         if str(version) in place.index.versions:
-            return _compare_with_published(place, version, admitted.manifest)
+            return _compare_with_published(place, version, admitted)
         latest = place.index.latest
         if latest is not None and version < latest:
             raise MixerError(
@@ -144,25 +145,52 @@ def read_manifest(store: Store, handle: str, version: int) -> Manifest:
     return Manifest.parse(store.cat(handle, name), store.address(handle, name))
 
 
-def _compare_with_published(place: _Place, version: int, manifest: Manifest) -> Publication:
-    """Return that nothing is to do, if what is published holds the same files."""
-    listed, found = place.index.versions[str(version)], place.files
-    damaged = [name for name in sorted(listed) if name not in found or found[name].size != listed[name].size]
-    if damaged:
+def _compare_with_published(place: _Place, version: int, admitted: Admitted) -> Publication:
+    """Return that nothing is to do, if what is published is whole and holds the same files.
+
+    What the place tells of each file is compared with the index and, by way of the files here, with their sha256.
+    """
+    local = {path.name: hashes for path, hashes in admitted.files.items()}
+    listed = {name: _with_md5(one, local.get(name)) for name, one in place.index.versions[str(version)].items()}
+    found = {name: one for name, one in place.files.items() if name.startswith(f"{version}.")}
+    required = {path.name for path in ModelPaths.of(Path(), place.handle, version).required}
+    damage = [f"{name} is not in {INDEX}" for name in sorted(required - listed.keys() - found.keys())]
+    damage += compare_contents(listed, found, INDEX)
+    if damage:
+        said = "".join(f"\n  {difference}" for difference in damage)
         raise MixerError(
-            f"{', '.join(map(place.address, damaged))}: missing, or not of the size that {INDEX} lists. What is "
-            f"published is damaged: have it repaired, or publish version {place.next_free}."
+            f"version {version}, published already, is not what {place.address(INDEX)} lists:{said}\n"
+            f"Have it repaired, or publish version {place.next_free}."
         )
-    published = read_manifest(place.store, place.handle, version)
-    differences = compare_contents(published.files, manifest.files)
+    _refuse_other_contents(place, version, admitted.manifest)
+    items = [
+        Item(place.address(name), one.size, "there already" if _same(one, local.get(name)) else "there, differs here")
+        for name, one in sorted(listed.items())
+    ]
+    items += [
+        Item(place.address(name), one.size, "not there") for name, one in sorted(local.items()) if name not in listed
+    ]
+    return Publication(place.handle, version, "published already", tuple(items))
+
+
+def _with_md5(listed: ListedFile, local: Hashes | None) -> ListedFile:
+    """Return it with the MD5 that stores tell: its own, or that of the same file here."""
+    known = listed.md5 or (local.md5 if local is not None and local.sha256 == listed.sha256 else None)
+    return listed.model_copy(update={"md5": known})
+
+
+def _same(listed: ListedFile, local: Hashes | None) -> bool:
+    return local is not None and (local.size, local.sha256) == (listed.size, listed.sha256)
+
+
+def _refuse_other_contents(place: _Place, version: int, manifest: Manifest) -> None:
+    differences = compare_contents(read_manifest(place.store, place.handle, version).files, manifest.files)
     if differences:
         said = "".join(f"\n  {difference}" for difference in differences)
         raise MixerError(
             f"version {version} is published already with other files than those here, and never overwritten "
             f"({place.address(INDEX)}). Compared with its manifest:{said}\nConvert with --version {place.next_free}."
         )
-    items = tuple(Item(place.address(name), listed[name].size, "there already") for name in (*sorted(listed),))
-    return Publication(place.handle, version, "published already", items)
 
 
 def _refuse_others(place: _Place, version: int, local: Mapping[str, Hashes]) -> Collection[str]:
@@ -187,8 +215,8 @@ def _refuse_others(place: _Place, version: int, local: Mapping[str, Hashes]) -> 
     return there.keys()
 
 
-def _digests(local: Mapping[str, Hashes]) -> dict[str, FileDigest]:
-    return {name: FileDigest(sha256=hashes.sha256, size=hashes.size) for name, hashes in sorted(local.items())}
+def _digests(local: Mapping[str, Hashes]) -> dict[str, ListedFile]:
+    return {name: ListedFile(**asdict(hashes)) for name, hashes in sorted(local.items())}
 
 
 def _items(

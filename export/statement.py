@@ -5,6 +5,7 @@ It holds no time of day: equal inputs, packed by the same builder, give equal by
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
@@ -20,6 +21,9 @@ from models.records import MOST_BYTES, Manifest, fault_of
 BUILD_TYPE = "urn:mixer-jax2tf:convert:1"
 LOCAL_BUILDER = "urn:mixer-jax2tf:local"
 """Where no CI says who it is."""
+
+WORKFLOW = re.compile(r"https?://[^/\s]+/[^/\s]+/[^/\s]+/[^@\s]+@\S+")
+"""Where one does: `<server>/<owner>/<repository>/<path of the workflow>@<ref>`."""
 
 
 class _Part(BaseModel):
@@ -96,20 +100,22 @@ class Statement(_Part):
 
     @property
     def bound(self) -> dict[str, str]:
-        """The sha256 of each file that it is about, by name; empty where it gives none."""
-        return {str(subject.name): (subject.digest or {}).get("sha256", "") for subject in self.subject}
-
-    @property
-    def checkpoint_sha256(self) -> str | None:
-        """The sha256 of the checkpoint that it names."""
-        for resource in self.predicate.build_definition.resolved_dependencies:
-            if "sha256" in (resource.digest or {}):
-                return (resource.digest or {})["sha256"]
-        return None
+        """The sha256 of each file that it is about, by name; empty where it gives none, or several."""
+        bound: dict[str, str] = {}
+        for subject in self.subject:
+            name, sha256 = str(subject.name), (subject.digest or {}).get("sha256", "")
+            bound[name] = sha256 if bound.get(name, sha256) == sha256 else ""
+        return bound
 
 
-def make_statement(manifest: Manifest, bound: Mapping[str, str]) -> Statement:
-    """Return the statement about files (name -> sha256) that were made of the model of a manifest."""
+def make_statement(manifest: Manifest, bound: Mapping[str, str], *, builder: str | None = None) -> Statement:
+    """Return the statement about files (name -> sha256) that were made of the model of a manifest, here or elsewhere.
+
+    Args:
+        manifest: of the model.
+        bound: the files.
+        builder: who made them; None for whoever runs this.
+    """
     definition = BuildDefinition(
         build_type=BUILD_TYPE,
         external_parameters={
@@ -121,10 +127,10 @@ def make_statement(manifest: Manifest, bound: Mapping[str, str]) -> Statement:
         internal_parameters={"pipeline": manifest.pipeline, "pipeline_sha256": manifest.pipeline_sha256},
         resolved_dependencies=(_checkpoint(manifest), *_sources(manifest), *_libraries(manifest)),
     )
-    builder = Builder(id=_builder(), version={"mixer-jax2tf": manifest.pipeline})
+    made_by = Builder(id=builder or _builder(), version={"mixer-jax2tf": manifest.pipeline})
     return Statement(
         subject=tuple(Resource(name=name, digest={"sha256": sha256}) for name, sha256 in bound.items()),
-        predicate=Provenance(build_definition=definition, run_details=RunDetails(builder=builder)),
+        predicate=Provenance(build_definition=definition, run_details=RunDetails(builder=made_by)),
     )
 
 

@@ -77,6 +77,11 @@ class MirroredFile:
         return self._hashes.md5
 
     @property
+    def sha256(self) -> str:
+        """In hexadecimal."""
+        return self._hashes.sha256
+
+    @property
     def generation(self) -> str:
         """Of two with equal contents, one is as good as the other."""
         return self._hashes.sha256

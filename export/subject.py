@@ -1,14 +1,12 @@
 """What a card is about: a proven model, as its manifest, its report and its own files tell it."""
 
-import hashlib
 import re
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
+from export.consistency import Asked, Records, compare_records
+from export.facts import ModelFacts, SignatureFacts, class_list, read_facts, read_member
 from models.catalog import (
     GRAPH_SUFFIX,
     HANDLES,
@@ -19,6 +17,7 @@ from models.catalog import (
     select_handles,
 )
 from models.errors import MixerError, UsageError
+from models.files import hash_file
 from models.paths import ModelPaths
 from models.records import Manifest
 from models.report import Report
@@ -31,46 +30,8 @@ PUBLISHER = re.compile(r"[a-z\d-]+")
 ASSETS = re.compile(r"https://[A-Za-z0-9.-]+(:\d+)?(/[A-Za-z0-9._~-]+)*")
 """Where published models are to be had; nothing in it that could end a line or comment of a card."""
 
-MODEL_JSON = "assets.extra/model.json"
 WARMUP = "assets.extra/tf_serving_warmup_requests"
-"""As `export.extras` and `export.warmup` write them, which bring TensorFlow with them."""
-
-
-class _Facts(BaseModel):
-    # A model made by a later release of this project may say more of itself.
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class InputFacts(_Facts):
-    """The input of a signature; None in `shape` is the batch."""
-
-    name: str
-    shape: tuple[int | None, ...]
-    dtype: str
-    preprocessing: str
-
-
-class OutputFacts(_Facts):
-    """The output of a signature; None in `shape` is the batch."""
-
-    name: str
-    shape: tuple[int | None, ...]
-    dtype: str
-    meaning: str
-
-
-class SignatureFacts(_Facts):
-    """One way into the model."""
-
-    input: InputFacts
-    output: OutputFacts
-
-
-class _ModelFacts(_Facts):
-    """What is read of `model.json`."""
-
-    signatures: dict[str, SignatureFacts] = {}
-    """Models made before there were several have none."""
+"""As `export.warmup` writes it, which brings TensorFlow with it."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +107,7 @@ class Subject:
     @property
     def class_list(self) -> str | None:
         """The path of the class list within the model."""
-        return _class_list(self.manifest)
+        return class_list(self.manifest)
 
     @property
     def platforms_run(self) -> tuple[str, ...]:
@@ -172,47 +133,57 @@ def read_subject(destination: ModelPaths, where: Where) -> Subject:
         MixerError: it was not converted, not proven (by the full set: without gradients nothing tells whether it can
             be fine-tuned), or its files are not those of its records. Says everything that is in the way.
     """
-    manifest, sha256 = _read_manifest(destination)
-    report = Report.read(destination.report) if destination.report.is_file() else None
-    problems = list(_problems(manifest, sha256, report, destination))
-    if problems or report is None:
+    records = _read_records(destination)
+    manifest, report = records.manifest, records.report
+    problems = list(_problems(records))
+    if problems or manifest is None or report is None:
         said = "".join(f"\n  {problem}" for problem in problems)
         raise MixerError(f"version {destination.version} cannot have a card:{said}")
     handle = _handle(manifest)
-    labels = _class_list(manifest)
+    labels = class_list(manifest)
     return Subject(
         where,
         handle,
         manifest,
-        sha256,
+        records.found[destination.manifest.name].sha256,
         report,
-        hashlib.sha256(destination.report.read_bytes()).hexdigest(),
-        _signatures(destination, manifest, handle),
-        None if labels is None else _names(_read(destination, manifest, labels)),
+        records.found[destination.report.name].sha256,
+        _signatures(records.facts, handle),
+        None if labels is None else _names(read_member(_model(destination), manifest, labels)),
     )
 
 
-def _read_manifest(destination: ModelPaths) -> tuple[Manifest, str]:
+def _model(destination: ModelPaths) -> Path:
+    return destination.directory if destination.directory.is_dir() else destination.archive
+
+
+def _read_records(destination: ModelPaths) -> Records:
     if not destination.manifest.is_file():
         raise MixerError(
             f"{destination.manifest} is missing: nothing was converted there. Run `mixer-jax2tf convert "
             f"{destination.handle}` first, or give the --out and --version it was converted with."
         )
-    return Manifest.read(destination.manifest), hashlib.sha256(destination.manifest.read_bytes()).hexdigest()
+    manifest = Manifest.read(destination.manifest)
+    there = [path for path in (destination.manifest, destination.report) if path.is_file()]
+    return Records(
+        destination,
+        manifest,
+        asked=Asked(destination.handle, destination.version),
+        report=Report.read(destination.report) if destination.report in there else None,
+        facts=read_facts(_model(destination), manifest),
+        found={path.name: hash_file(path) for path in there},
+    )
 
 
-def _problems(manifest: Manifest, sha256: str, report: Report | None, destination: ModelPaths) -> Iterator[str]:
-    if (manifest.handle, manifest.version) != (destination.handle, destination.version):
-        yield (
-            f"its manifest is of {manifest.handle} version {manifest.version}, expected {destination.handle} version "
-            f"{destination.version}"
-        )
+def _problems(records: Records) -> Iterator[str]:
+    destination, report = records.paths, records.report
     again = f"`mixer-jax2tf validate {destination.handle} --set full`"
+    for record, differences in compare_records(records).items():
+        hint = f"; {again} writes a new report" if record == "report" else ""
+        yield from (f"{difference}{hint}" for difference in differences)
     if report is None:
         yield f"there is no {destination.report.name}: {again} writes it"
         return
-    if report.manifest_sha256 != sha256:
-        yield f"its report is of another manifest: the model was made anew since; {again} writes a new one"
     if report.verdict != "passed":
         yield f"its report says that the model failed: {'; '.join(report.problems)}"
     for found in report.contradictions(TOLERANCES):
@@ -241,50 +212,12 @@ def _handle(manifest: Manifest) -> Handle:
     return own_handle(template.in_flavour(manifest.flavour), manifest.handle.removesuffix(GRAPH_SUFFIX), classes)
 
 
-def _class_list(manifest: Manifest) -> str | None:
-    return next((name for name in sorted(manifest.files) if name.startswith("assets/")), None)
-
-
 def _names(content: bytes) -> tuple[str, ...]:
     # Only "\n" ends a name, as for TensorFlow; what is no UTF-8 shows as such.
     return tuple(content.decode(errors="replace").removesuffix("\n").split("\n"))
 
 
-def _signatures(destination: ModelPaths, manifest: Manifest, handle: Handle) -> dict[str, SignatureFacts]:
+def _signatures(facts: ModelFacts | None, handle: Handle) -> dict[str, SignatureFacts]:
     """Return what the model's own `model.json` says; of one that says nothing, what every model has."""
-    facts = _ModelFacts()
-    if MODEL_JSON in manifest.files:
-        try:
-            facts = _ModelFacts.model_validate_json(_read(destination, manifest, MODEL_JSON))
-        except ValidationError as error:
-            raise MixerError(f"{MODEL_JSON} of the model cannot be read: {error}") from error
     plain = SignatureFacts.model_validate(SIGNATURES[SERVING_DEFAULT].facts(handle))
-    return facts.signatures or {SERVING_DEFAULT: plain}
-
-
-def _read(destination: ModelPaths, manifest: Manifest, name: str) -> bytes:
-    """Return a small file of the model, from its directory or else its archive, if it is the manifest's."""
-    listed = manifest.files[name]
-    path: Path = destination.directory / name
-    content = path.read_bytes() if path.is_file() else _from_archive(destination.archive, name, listed.size)
-    if content is None or hashlib.sha256(content).hexdigest() != listed.sha256:
-        raise MixerError(
-            f"{path} is {'missing' if content is None else 'not the one that the manifest lists'}: convert the model "
-            "again, with --overwrite."
-        )
-    return content
-
-
-def _from_archive(path: Path, name: str, size: int) -> bytes | None:
-    if not path.is_file():
-        return None
-    try:
-        # Its names are sorted, so that the small files come first.
-        with tarfile.open(path, "r:gz") as archive:
-            for member in archive:
-                if member.name == name and member.isfile() and member.size == size:
-                    file = archive.extractfile(member)
-                    return None if file is None else file.read()
-    except (OSError, tarfile.TarError, EOFError) as error:
-        raise MixerError(f"{path} cannot be read ({type(error).__name__}: {error}).") from error
-    return None
+    return (None if facts is None else facts.signatures) or {SERVING_DEFAULT: plain}

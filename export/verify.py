@@ -3,16 +3,19 @@
 It needs neither JAX nor TensorFlow, and runs nothing of the model. An archive is read as it is, without unpacking it.
 """
 
-from collections.abc import Iterator
+import glob
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
+from export.consistency import Asked, Records, compare_records
 from export.contents import compare_contents
+from export.facts import MODEL_JSON, read_facts
 from export.index import INDEX, Index
 from export.manifest import digest_files
 from export.statement import Statement
-from models.archives import MOST_BYTES, digest_archive
+from models.archives import digest_archive
 from models.errors import MixerError, UsageError, printable, shown
 from models.files import FileHashes
 from models.paths import ModelPaths
@@ -45,11 +48,14 @@ class Verification:
         return "different" if self.differences else "same"
 
 
+_Record = TypeVar("_Record")
+
+
 class _Findings:
     """What was found so far."""
 
-    def __init__(self, hashes: FileHashes, *, contents: bool) -> None:
-        self.hashes, self.contents = hashes, contents
+    def __init__(self, hashes: FileHashes) -> None:
+        self.hashes = hashes
         self.checked: list[str] = []
         self.not_checked: list[str] = []
         self.differences: list[str] = []
@@ -60,19 +66,23 @@ class _Findings:
         if not differences:
             self.checked.append(what)
 
-    def sha256(self, path: Path) -> str:
-        """Return a file's sha256."""
-        return self.hashes.of(path).sha256
+    def read(self, read: Callable[[], _Record]) -> _Record | None:
+        """Return a record; None, and a difference, where it cannot be read."""
+        try:
+            return read()
+        except MixerError as error:
+            self.differences.append(str(error))
+            return None
 
 
-def verify(path: Path, *, contents: bool = True, hashes: FileHashes | None = None) -> Verification:
+def verify(path: Path, *, handle: str | None = None, hashes: FileHashes | None = None) -> Verification:
     """Check a SavedModel's directory or archive against its manifest, report, provenance and index.
 
     The manifest must stand beside it as `<name>.manifest.json`; the others are looked at where they are there.
 
     Args:
         path: the directory or the archive.
-        contents: whether to read the model itself; else only what stands beside it is checked.
+        handle: what its records must say that it is; None to take their word.
         hashes: what is known of the files, and gets to know more.
 
     Raises:
@@ -85,14 +95,13 @@ def verify(path: Path, *, contents: bool = True, hashes: FileHashes | None = Non
             f"{siblings.manifest} is missing, so there is nothing to check {path} against: get it from where the model "
             "was published, and put it beside it."
         )
-    findings = _Findings(hashes or FileHashes(), contents=contents)
+    findings = _Findings(hashes or FileHashes())
     try:
-        manifest = _check_contents(path, siblings, findings)
-        _check_report(siblings, manifest, findings)
-        _check_provenance(path, siblings, manifest, findings)
-        _check_index(path, siblings, findings)
+        records = _read(path, siblings, handle, findings)
     except OSError as error:
         raise MixerError(f"{error.filename or path} cannot be read ({error.strerror or error}).") from error
+    _judge(records, findings)
+    manifest = records.manifest
     return Verification(
         path,
         "directory" if path.is_dir() else "archive",
@@ -104,19 +113,31 @@ def verify(path: Path, *, contents: bool = True, hashes: FileHashes | None = Non
     )
 
 
-def _check_contents(path: Path, siblings: ModelPaths, findings: _Findings) -> Manifest | None:
-    try:
-        manifest = Manifest.read(siblings.manifest)
-    except MixerError as error:
-        findings.differences.append(str(error))
-        manifest = None
-    if siblings.stem.isdigit() and manifest is not None and manifest.version != int(siblings.stem):
-        findings.differences.append(
-            f"{siblings.manifest.name} is of version {manifest.version}, and named as of version {siblings.stem}"
-        )
-    if not findings.contents:
-        return manifest
-    most = MOST_BYTES if manifest is None else manifest.size + _SPARE
+def _read(path: Path, siblings: ModelPaths, handle: str | None, findings: _Findings) -> Records:
+    """Read the model and all that stands beside it."""
+    manifest = findings.read(lambda: Manifest.read(siblings.manifest))
+    whole = _check_contents(path, siblings, manifest, findings)
+    index = siblings.folder / INDEX
+    is_archive = not path.is_dir()
+    return Records(
+        siblings,
+        manifest,
+        Asked(handle, int(siblings.stem) if siblings.stem.isdigit() else None),
+        findings.read(lambda: Report.read(siblings.report)) if siblings.report.is_file() else None,
+        findings.read(lambda: read_facts(path, manifest)) if whole and manifest is not None else None,
+        findings.read(lambda: Statement.read(siblings.provenance)) if siblings.provenance.is_file() else None,
+        findings.read(lambda: Index.read(index)) if index.is_file() else None,
+        {
+            file.name: findings.hashes.of(file)
+            for file in sorted(siblings.folder.glob(f"{glob.escape(siblings.stem)}.*"))
+            if file.is_file() and (is_archive or file != siblings.archive)
+        },
+        is_archive,
+    )
+
+
+def _check_contents(path: Path, siblings: ModelPaths, manifest: Manifest | None, findings: _Findings) -> bool:
+    """Compare the model's files with the manifest; return whether they are its."""
     try:
         if path.is_dir():
             found = digest_files(path, most)
@@ -126,107 +147,45 @@ def _check_contents(path: Path, siblings: ModelPaths, findings: _Findings) -> Ma
             findings.hashes.note(siblings.archive, archive.whole)
     except MixerError as error:
         findings.differences.append(str(error))
-        return manifest
-    if manifest is not None:
-        what = f"{len(manifest.files)} files of {manifest.size:,} bytes are those of {siblings.manifest.name}"
-        findings.add(what, compare_contents(manifest.files, found))
-    return manifest
+        return False
+    if manifest is None:
+        return False
+    differences = compare_contents(manifest.files, found)
+    what = f"{len(manifest.files)} files of {manifest.size:,} bytes are those of {siblings.manifest.name}"
+    findings.add(what, differences)
+    return not differences
 
 
-def _check_report(siblings: ModelPaths, manifest: Manifest | None, findings: _Findings) -> None:
-    name = siblings.report.name
-    if not siblings.report.is_file():
-        findings.not_checked.append(f"there is no {name}, so nothing tells whether the model was proven")
-        return
-    try:
-        report = Report.read(siblings.report)
-    except MixerError as error:
-        findings.differences.append(str(error))
-        return
-    differences, sha256 = [], findings.sha256(siblings.manifest)
-    if report.manifest_sha256 != sha256:
-        differences.append(
-            f"{name} is of a manifest of sha256 {report.manifest_sha256}, but {siblings.manifest.name} has {sha256}"
-        )
-    if manifest is not None:
-        meant = (manifest.handle, manifest.version, manifest.flavour, manifest.checkpoint.origin)
-        said = (report.handle, report.version, report.flavour, report.origin)
-        if said != meant:
-            differences.append(
-                f"{name} is of {', '.join(map(str, said))}, the manifest of {', '.join(map(str, meant))}"
+def _judge(records: Records, findings: _Findings) -> None:
+    """Note what the records say, and where they contradict each other or the files."""
+    paths, differences = records.paths, compare_records(records)
+    findings.differences += differences["asked"]
+    _judge_report(records, differences.get("report", []), findings)
+    if records.facts is not None:
+        findings.add(f"{MODEL_JSON} says the same of the model", differences["facts"])
+    if records.provenance is not None:
+        findings.add(f"{paths.provenance.name} binds {', '.join(records.provenance.bound)}", differences["provenance"])
+        if paths.signature.is_file():
+            findings.not_checked.append(
+                f"the signature {paths.signature.name}: `model_signing verify key {paths.provenance} --signature "
+                f"{paths.signature} --public_key KEY` does it"
             )
+    elif not paths.provenance.is_file():
+        findings.not_checked.append(
+            f"there is no {paths.provenance.name}, so nothing tells who packed it, and from what"
+        )
+    if records.index is not None:
+        listed = ", ".join(records.index.versions.get(paths.stem, ()))
+        findings.add(f"{INDEX} lists {listed}", differences["index"])
+
+
+def _judge_report(records: Records, differences: list[str], findings: _Findings) -> None:
+    report, name = records.report, records.paths.report.name
+    if report is None:
+        if not records.paths.report.is_file():
+            findings.not_checked.append(f"there is no {name}, so nothing tells whether the model was proven")
+        return
     if report.verdict != "passed":
-        differences.append(f"{name} says that the model failed: {'; '.join(report.problems)}")
+        differences = [*differences, f"{name} says that the model failed: {'; '.join(report.problems)}"]
     differences += [f"{name} contradicts itself: {found}" for found in report.contradictions()]
     findings.add(f"{name} says that the model of this manifest passed (inputs: {report.inputs_set})", differences)
-
-
-def _check_provenance(path: Path, siblings: ModelPaths, manifest: Manifest | None, findings: _Findings) -> None:
-    name = siblings.provenance.name
-    if not siblings.provenance.is_file():
-        findings.not_checked.append(f"there is no {name}, so nothing tells who packed it, and from what")
-        return
-    try:
-        statement = Statement.read(siblings.provenance)
-    except MixerError as error:
-        findings.differences.append(str(error))
-        return
-    findings.add(
-        f"{name} binds {', '.join(statement.bound)}",
-        list(_contradictions(path, siblings, manifest, statement, findings)),
-    )
-    if siblings.signature.is_file():
-        findings.not_checked.append(
-            f"the signature {siblings.signature.name}: `model_signing verify key {siblings.provenance} --signature "
-            f"{siblings.signature} --public_key KEY` does it"
-        )
-
-
-def _contradictions(
-    path: Path, siblings: ModelPaths, manifest: Manifest | None, statement: Statement, findings: _Findings
-) -> Iterator[str]:
-    name = siblings.provenance.name
-    there = [file for file in (siblings.manifest, siblings.report) if file.is_file()]
-    for file in (*there, *([siblings.archive] if findings.contents and path.is_file() else [])):
-        bound, found = statement.bound.get(file.name), findings.sha256(file)
-        if bound is None:
-            yield f"{name} does not bind {file.name}"
-        elif bound != found:
-            yield f"{file.name} has sha256 {found}, but {name} binds {bound}"
-    if manifest is None:
-        return
-    asked = statement.predicate.build_definition.external_parameters
-    pairs = (
-        ("handle", asked.get("handle"), manifest.handle),
-        ("version", asked.get("version"), manifest.version),
-        ("flavour", asked.get("flavour"), manifest.flavour),
-        ("checkpoint's sha256", statement.checkpoint_sha256, manifest.checkpoint.sha256),
-    )
-    for what, said, meant in pairs:
-        if said != meant:
-            yield f"{name} says {what} {said}, the manifest {meant}"
-
-
-def _check_index(path: Path, siblings: ModelPaths, findings: _Findings) -> None:
-    """Compare with the index of the place where the model was published, if it lies there."""
-    file = siblings.folder / INDEX
-    if not file.is_file():
-        return
-    try:
-        listed = Index.read(file).versions.get(siblings.stem)
-    except MixerError as error:
-        findings.differences.append(str(error))
-        return
-    if listed is None:
-        findings.not_checked.append(f"{INDEX} does not list version {siblings.stem}: it was not published whole")
-        return
-    archive = siblings.archive.name
-    differences, same = [], []
-    for file in sorted(siblings.folder.iterdir()):
-        if file.name in listed and (file.name != archive or (findings.contents and path.is_file())):
-            found, meant = findings.sha256(file), listed[file.name].sha256
-            if found == meant:
-                same.append(file.name)
-            else:
-                differences.append(f"{file.name} has sha256 {found}, {INDEX} lists {meant}")
-    findings.add(f"{INDEX} lists {', '.join(same)}", differences)

@@ -92,5 +92,10 @@ class ModelPaths:
         """What people read of it, where it was written."""
         return self._beside(".md")
 
+    @property
+    def required(self) -> tuple[Path, ...]:
+        """What is published of every model; card and signature only where there are any."""
+        return (self.archive, self.manifest, self.report, self.provenance)
+
     def _beside(self, suffix: str) -> Path:
         return self.folder / f"{self.stem}{suffix}"

@@ -9,9 +9,10 @@ from publishable import CHECKPOINT, HANDLE, WHERE, write_catalogued, write_model
 from reporting import check, checks
 
 from export.collection import collection_sections
+from export.facts import MODEL_JSON
 from export.hub_page import DATASETS, TASKS, render_collection, render_module, render_publisher
 from export.hub_rules import problems_of, read_page
-from export.subject import MODEL_JSON, WARMUP, read_subject
+from export.subject import WARMUP, read_subject
 from models.catalog import HANDLES
 from models.citations import ACCURACIES, CITATIONS
 from models.corrections import CORRECTIONS, corrections_of, was_in_version_1

@@ -199,7 +199,7 @@ def test_what_differs_from_the_manifest_is_not_packed(destination):
         package_model(destination)
     told = str(error.value).splitlines()
     assert told[1:4] == [
-        "  fingerprint.pb is missing",
+        "  fingerprint.pb is missing, but in the manifest",
         "  saved_model.pb has 12 bytes, 5 are in the manifest",
         "  strange is not in the manifest",
     ]
@@ -233,14 +233,14 @@ def test_a_model_whose_figures_speak_against_its_verdict_is_not_packed(destinati
 
 def test_a_report_of_another_manifest_is_not_bound(destination):
     write_report(destination, Manifest.read(destination.manifest), manifest_sha256="e" * 64)
-    with pytest.raises(MixerError, match=r"2\.report\.json is of another manifest \(sha256 e{64}, expected"):
+    with pytest.raises(MixerError, match=r"2\.manifest\.json has sha256 \w+, e{64} is in 2\.report\.json"):
         package_model(destination)
 
 
 def test_a_model_under_a_foreign_name_is_not_packed(destination):
     moved = destination.out / "other"
     destination.directory.parent.rename(moved)
-    with pytest.raises(MixerError, match=rf"is of {HANDLE} version 2, expected other version 2"):
+    with pytest.raises(MixerError, match=rf"its path says handle 'other', 2\.manifest\.json '{HANDLE}'"):
         package_model(ModelPaths.of(destination.out, "other", 2))
 
 

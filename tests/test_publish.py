@@ -1,5 +1,6 @@
 """What is published is proven, whole and never overwritten, in a mirror and in a bucket, whatever happens meanwhile."""
 
+import errno
 import hashlib
 import json
 import os
@@ -151,7 +152,16 @@ def test_a_second_time_nothing_is_sent_and_the_number_is_not_given_to_other_file
     for place in places:
         again = publish(destination, place, RULES)
         assert (again.verdict, again.sent) == ("published already", 0)
-        assert {item.action for item in again.items} == {"there already"}
+        actions = {item.address.rpartition("/")[2]: item.action for item in again.items}
+        assert {name for name, action in actions.items() if action == "there already"} == {
+            "2.tar.gz",
+            "2.manifest.json",
+        }
+        assert {name for name, action in actions.items() if action == "there, differs here"} == {
+            "2.report.json",
+            "2.provenance.json",
+            "2.md",
+        }
         with pytest.raises(MixerError, match="version 2 is published already with other files") as error:
             publish(other, place, RULES)
         assert f"\n  {WEIGHTS} has sha256 " in str(error.value)
@@ -166,7 +176,7 @@ def bytes_read():
 
 
 def test_nothing_is_read_more_often_than_it_must_be(tmp_path, mirror):
-    """A model once to be packed; its archive to be checked, to be sent, and back; a second time, not at all."""
+    """A model once to be packed; its archive to be checked, to be sent, and back; a second time, here and there."""
     destination, counts = write_model(tmp_path / "build", size=16 * MIB), [bytes_read()]
     package_model(destination)
     counts.append(bytes_read())
@@ -175,16 +185,22 @@ def test_nothing_is_read_more_often_than_it_must_be(tmp_path, mirror):
         before = bytes_read()
         publish(destination, mirror, RULES)
         counts.append(bytes_read() - before)
-    assert [round(count / (16 * MIB)) for count in (counts[1] - counts[0], *counts[2:])] == [1, 3, 0]
+    assert [round(count / (16 * MIB)) for count in (counts[1] - counts[0], *counts[2:])] == [1, 3, 2]
 
 
-def test_a_published_version_is_compared_though_the_archive_is_not_read(destination, mirror):
+def test_of_a_published_version_the_model_here_must_be_in_order_too(destination, mirror):
     publish(destination, mirror, RULES)
-    destination.archive.write_bytes(b"damaged")
-    assert publish(destination, mirror, RULES).verdict == "published already"
     destination.report.unlink()
     with pytest.raises(MixerError, match=r"may not be published:\n  there is no 2\.report\.json"):
         publish(destination, mirror, RULES)
+
+
+def test_what_is_only_here_of_a_published_version_stays_here(destination, mirror):
+    publish(destination, mirror, RULES)
+    destination.signature.write_text("{}")
+    again = publish(destination, mirror, RULES)
+    assert (again.verdict, again.sent) == ("published already", 0)
+    assert [item.action for item in again.items if item.action != "there already"] == ["not there"]
 
 
 def test_further_versions_are_listed_beside_it(destination, mirror):
@@ -235,10 +251,99 @@ def test_what_an_unfinished_publication_left_is_kept_if_equal_and_else_in_the_wa
 
 def test_what_was_put_there_meanwhile_is_not_overwritten(destination, mirror, store, gs):
     manifest = destination.manifest
-    for place, text in ((mirror, "was put there meanwhile"), (Bucket(gs, destination.out), "nothing was overwritten")):
+    for place in (mirror, Bucket(gs, destination.out)):
         place.put([manifest], HANDLE)
-        with pytest.raises(MixerError, match=text):
+        with pytest.raises(MixerError, match="nothing was overwritten"):
             place.put([manifest], HANDLE)
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+def test_what_is_put_there_while_it_is_copied_is_not_overwritten(links, destination, mirror, monkeypatch):
+    if not links:
+        monkeypatch.setattr(os, "link", refuse_links)
+    path = mirror.root / HANDLE / "2.tar.gz"
+    with pytest.raises(MixerError, match=r"2\.tar\.gz was put there or changed meanwhile, and nothing was overwritten"):
+        publish(destination, mirror, RULES, progress=lambda *_: path.write_bytes(b"another's"))
+    assert tree(mirror.root) == {f"{HANDLE}/2.tar.gz": b"another's"}  # and nothing else is left
+    path.unlink()
+    publish(destination, mirror, RULES)
+    assert without_index(tree(mirror.root)) == expected(destination)
+
+
+def refuse_links(*_, **__):
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+PUBLISHER = f"""
+import sys
+from pathlib import Path
+from export.stores import Mirror
+from export.admission import Rules
+from export.publish import publish
+from models.digests import Digest, DigestTable
+from models.paths import ModelPaths
+mirror = Mirror(Path(sys.argv[1]))
+if len(sys.argv) == 2:
+    with mirror.held({HANDLE!r}):
+        print("held", flush=True)
+        sys.stdin.read()
+digests = DigestTable((Digest({CHECKPOINT.object!r}, "original", 12, "", "", {"a" * 64!r}),))
+print(publish(ModelPaths.of(Path(sys.argv[2]), {HANDLE!r}, 2), mirror, Rules(digests)).verdict)
+"""
+
+
+def publisher(*arguments):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, "-c", PUBLISHER, *arguments], cwd=ROOT, text=True, **pipes)
+
+
+def test_two_publishers_of_one_version_do_not_mix(destination, mirror):
+    other = packed(destination.out.with_name("other"), seed=1)
+    with mirror.held(HANDLE):
+        process = publisher(mirror.root, other.out)
+        assert "another process is publishing in" in process.stderr.readline()
+        # Not before: the other has made sure of its own model, and waits to look at what is there.
+        mirror.put([getattr(destination, name) for name in ("archive", "manifest")], HANDLE)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "an unfinished publication of version 2 left other files" in errors
+    publish(destination, mirror, RULES)
+    assert without_index(tree(mirror.root)) == expected(destination)
+
+
+def test_a_version_is_held_as_long_as_its_publisher_lives(destination, mirror):
+    with publisher(mirror.root) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with publisher(mirror.root, destination.out) as second:
+            assert "another process is publishing in" in second.stderr.readline()
+            holder.kill()
+            said, errors = second.communicate(timeout=60)
+    assert (second.returncode, said) == (0, "published\n"), errors
+    assert without_index(tree(mirror.root)) == expected(destination)  # and no lock is left
+
+
+def test_a_place_that_cannot_be_locked_is_told(destination, mirror, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("export.stores.fcntl.flock", refuse)
+    with pytest.raises(MixerError, match=r"No locks available\. Expected a directory .* read, written and locked"):
+        publish(destination, mirror, RULES)
+    assert tree(mirror.root) == {}
+
+
+def test_every_request_that_writes_says_what_it_may_replace(_big, store, gs):
+    big, rules = ModelPaths.of(_big, HANDLE, 2), Rules(DigestTable(()), origins=frozenset({"own"}))
+    with bucket(gs) as there:
+        publish(big, there, rules)
+        index = there.files(HANDLE)["index.json"].generation
+        publish(packed(_big, version=3, checkpoint={"origin": "own"}), there, rules)
+    begun = [one for one in store.sent if "upload_id=" not in one]  # what goes on names the upload that was begun
+    assert len(begun) == 2 * len(NAMES) + 2
+    assert [re.search(r"[?&]ifGenerationMatch=(\d+)", one)[1] for one in begun] == ["0"] * (2 * len(NAMES) + 1) + [
+        index
+    ]
+    assert len(store.sent) > len(begun)
 
 
 def test_an_index_that_changed_meanwhile_is_not_overwritten(destination, mirror, store, gs, tmp_path):
@@ -285,24 +390,82 @@ def test_an_object_without_md5_is_not_listed(destination, store, gs):
     assert f"{HANDLE}/index.json" not in objects(store, gs)
 
 
-def test_a_damaged_place_is_told(destination, mirror):
+DAMAGE = {
+    "2.tar.gz": r"2\.tar\.gz has (sha256|md5) \S+, \S+ is in index\.json",
+    "2.manifest.json": r"2\.manifest\.json has (sha256|md5) \S+, \S+ is in index\.json",
+    "2.report.json": r"2\.report\.json has (sha256|md5) \S+, \S+ is in index\.json",
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_published_file_of_other_bytes_is_told_by_the_next_publication(name, destination, mirror, store, gs):
+    place = Bucket(gs, destination.out)
+    for one in (mirror, place):
+        publish(destination, one, RULES)
+    path = mirror.root / HANDLE / name
+    other = path.read_bytes()[:-1] + b"x"  # of the same size
+    path.write_bytes(other)
+    store.put(gs.split("/")[2], f"models/{HANDLE}/{name}", other)
+    store.received = 0
+    for one in (mirror, place):
+        with pytest.raises(MixerError, match=rf"published already, is not what .* lists:\n  {DAMAGE[name]}\nHave it"):
+            publish(destination, one, RULES)
+    assert (path.read_bytes(), store.received) == (other, 0)
+
+
+def test_a_file_of_other_bytes_is_told_though_the_one_here_is_another(destination, store, gs):
+    """The index has the MD5, so that it need not be found out from the file here."""
+    place = Bucket(gs, destination.out)
+    publish(destination, place, RULES)
+    content = objects(store, gs)[f"{HANDLE}/2.report.json"]
+    store.put(gs.split("/")[2], f"models/{HANDLE}/2.report.json", content[:-1] + b"x")
+    write_report(destination, Manifest.read(destination.manifest), inputs_sha256="e" * 64)
+    package_model(destination, overwrite=True)
+    write_card(destination)
+    with pytest.raises(MixerError, match=r"2\.report\.json has md5 \S+, \S+ is in index\.json\nHave it repaired"):
+        publish(destination, place, RULES)
+
+
+def test_an_index_without_md5_is_compared_by_the_files_here(destination, store, gs):
+    place = Bucket(gs, destination.out)
+    publish(destination, place, RULES)
+    index = json.loads(objects(store, gs)[f"{HANDLE}/index.json"])
+    for one in index["versions"]["2"].values():
+        del one["md5"]
+    store.put(gs.split("/")[2], f"models/{HANDLE}/index.json", json.dumps(index).encode())
+    assert publish(destination, place, RULES).verdict == "published already"
+    content = objects(store, gs)[f"{HANDLE}/2.tar.gz"]
+    store.put(gs.split("/")[2], f"models/{HANDLE}/2.tar.gz", content[:-1] + b"x")
+    with pytest.raises(MixerError, match=r"2\.tar\.gz has md5 "):
+        publish(destination, place, RULES)
+
+
+def test_everything_that_is_wrong_with_a_place_is_told_at_once(destination, mirror):
     publish(destination, mirror, RULES)
-    (mirror.root / HANDLE / "2.report.json").unlink()
-    with pytest.raises(MixerError, match=r"2\.report\.json: missing, or not of the size that index\.json lists"):
+    folder = mirror.root / HANDLE
+    index = json.loads((folder / "index.json").read_text())
+    index["versions"]["2"]["2.provenance.json"]["size"] += 1
+    del index["versions"]["2"]["2.tar.gz"]
+    (folder / "index.json").write_text(json.dumps(index))
+    (folder / "2.report.json").unlink()
+    (folder / "2.provenance.json.sig").write_text("{}")
+    with pytest.raises(MixerError, match="published already, is not what") as error:
         publish(destination, mirror, RULES)
+    assert [line.split(" ")[2] for line in str(error.value).splitlines()[1:-1]] == [
+        "2.provenance.json",
+        "2.provenance.json.sig",
+        "2.report.json",
+        "2.tar.gz",
+    ]
+
+
+def test_an_index_of_another_handle_or_none_is_told(destination, mirror):
+    publish(destination, mirror, RULES)
     edit(mirror.root / HANDLE / "index.json", handle="other")
     with pytest.raises(MixerError, match=rf"index\.json is of other, expected {HANDLE}: is this where"):
         publish(destination, mirror, RULES)
     (mirror.root / HANDLE / "index.json").write_text("{")
     with pytest.raises(MixerError, match=r"index\.json is not a readable index of schema 1"):
-        publish(destination, mirror, RULES)
-
-
-def test_a_published_manifest_that_cannot_be_read_is_told(destination, mirror):
-    publish(destination, mirror, RULES)
-    manifest = mirror.root / HANDLE / "2.manifest.json"
-    manifest.write_bytes(b"x" * manifest.stat().st_size)
-    with pytest.raises(MixerError, match=r"2\.manifest\.json is not a readable manifest of schema 1"):
         publish(destination, mirror, RULES)
 
 
@@ -609,7 +772,15 @@ def test_an_upload_that_does_not_move_is_ended(_big, store, gs, monkeypatch):
 
 @pytest.mark.parametrize(
     ("status", "text"),
-    [(403, "does not let us in. .* BOTO_CONFIG"), (503, "the store cannot be reached"), (404, "no such bucket")],
+    [
+        (403, "does not let us in. .* BOTO_CONFIG"),
+        (503, "the store cannot be reached"),
+        (404, "no such bucket"),
+        (
+            412,
+            "it is there already, or was changed meanwhile, and nothing was overwritten: .* Run the same command again",
+        ),
+    ],
 )
 def test_a_store_that_refuses_is_told(status, text, destination, store, gs):
     store.faults.upload_status = status

@@ -12,21 +12,23 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from publishable import HANDLE, WEIGHTS, tree, write_model, write_report
+from publishable import CHECKPOINT, HANDLE, WEIGHTS, WHERE, tree, write_model, write_report
 from reporting import forged
 
 from convert.cli import main
-from export.index import Index
+from export.index import INDEX, Index
 from export.package import package_model
 from export.statement import Statement, make_statement
+from export.subject import read_subject
 from export.verify import verify
-from models.archives import MOST_BYTES, digest_archive
+from models.archives import MOST_BYTES, digest_archive, extract_archive
 from models.errors import MixerError, UsageError
 from models.files import hash_file
 from models.paths import ModelPaths
-from models.records import FileDigest, Manifest
+from models.records import Manifest
 
 ROOT = Path(__file__).parent.parent
+MODEL_JSON = "assets.extra/model.json"
 KINDS = ("directory", "archive")
 
 
@@ -125,10 +127,10 @@ def test_every_damaged_file_of_an_archive_is_told(siblings):
 
     repack(siblings.archive, edit)
     found = verify(siblings.archive).differences
-    assert found[0] == "saved_model.pb is missing"
+    assert found[0] == "saved_model.pb is missing, but in the manifest"
     assert found[1].startswith(f"{WEIGHTS} has sha256 ")
     assert found[2].startswith("2.tar.gz has sha256 ")
-    assert "but 2.provenance.json binds" in found[2]
+    assert found[2].endswith(" is in 2.provenance.json")
     assert len(found) == 3
 
 
@@ -204,8 +206,8 @@ def test_paths_in_an_archive_are_compared_whatever_stands_before_them(siblings):
 def test_a_manifest_of_other_bytes_is_noticed_by_report_and_provenance(kind, siblings):
     siblings.manifest.write_bytes(siblings.manifest.read_bytes() + b"\n")
     found = verify(getattr(siblings, kind)).differences
-    assert found[0].startswith("2.report.json is of a manifest of sha256 ")
-    assert found[1].startswith("2.manifest.json has sha256 ")
+    assert [one.rpartition(" ")[2] for one in found] == ["2.report.json", "2.provenance.json"]
+    assert all(one.startswith("2.manifest.json has sha256 ") for one in found)
     assert len(found) == 2
 
 
@@ -235,8 +237,10 @@ def test_a_report_whose_figures_speak_against_it_is_a_fault(siblings):
 def test_a_report_of_another_model_is_a_fault(siblings):
     siblings.provenance.unlink()
     change(siblings.report, handle="other", version=3)
-    (only,) = verify(siblings.directory).differences
-    assert only == f"2.report.json is of other, 3, native, original, the manifest of {HANDLE}, 2, native, original"
+    assert verify(siblings.directory).differences == (
+        f"2.report.json says handle 'other', 2.manifest.json '{HANDLE}'",
+        "2.report.json says version 3, 2.manifest.json 2",
+    )
 
 
 def test_provenance_of_another_model_is_a_fault(siblings):
@@ -247,10 +251,134 @@ def test_provenance_of_another_model_is_a_fault(siblings):
     statement = make_statement(manifest.model_copy(update={"handle": "other", "checkpoint": other}), bound)
     siblings.provenance.write_bytes(statement.to_bytes())
     assert verify(siblings.archive).differences == (
-        "2.provenance.json does not bind 2.report.json",
-        f"2.provenance.json says handle other, the manifest {HANDLE}",
-        f"2.provenance.json says checkpoint's sha256 {'9' * 64}, the manifest {'a' * 64}",
+        f"2.provenance.json says externalParameters.handle 'other', 2.manifest.json '{HANDLE}'",
+        (
+            f"2.provenance.json says resolvedDependencies[{CHECKPOINT.object}].digest.sha256 '{'9' * 64}', "
+            f"2.manifest.json '{'a' * 64}'"
+        ),
+        "2.report.json is not in 2.provenance.json",
     )
+
+
+DEFINITION, RUN = ("predicate", "buildDefinition"), ("predicate", "runDetails")
+DEPENDENCIES = (*DEFINITION, "resolvedDependencies")
+MORE = {"uri": "pkg:pypi/evil@1"}
+PROVENANCE = {
+    "build type": ((*DEFINITION, "buildType"), "urn:other"),
+    "version": ((*DEFINITION, "externalParameters", "version"), 3),
+    "flavour": ((*DEFINITION, "externalParameters", "flavour"), "graph"),
+    "checkpoint": ((*DEFINITION, "externalParameters", "checkpoint"), "other.npz"),
+    "another parameter": ((*DEFINITION, "externalParameters", "more"), "x"),
+    "pipeline": ((*DEFINITION, "internalParameters", "pipeline"), "9.9"),
+    "pipeline's sha256": ((*DEFINITION, "internalParameters", "pipeline_sha256"), "0" * 64),
+    "checkpoint's address": ((*DEPENDENCIES, 0, "uri"), "gs://other/x.npz"),
+    "origin": ((*DEPENDENCIES, 0, "annotations", "origin"), "seeded"),
+    "size": ((*DEPENDENCIES, 0, "annotations", "size"), 13),
+    "commit": ((*DEPENDENCIES, 1, "digest", "gitCommit"), "d" * 40),
+    "dirty": ((*DEPENDENCIES, 1, "annotations", "dirty"), True),
+    "library": ((*DEPENDENCIES, 2, "uri"), "pkg:pypi/jax@0.9.9"),
+    "no library": ((*DEPENDENCIES, 2), None),
+    "another library": ((*DEPENDENCIES, 4), MORE),
+    "a library twice": ((*DEPENDENCIES, 4), {"uri": "pkg:pypi/jax@0.9.9"}),
+    "builder": ((*RUN, "builder", "id"), "somebody"),
+    "builder's version": ((*RUN, "builder", "version", "mixer-jax2tf"), "9.9"),
+    "a file twice": (("subject", 3), {"name": "2.tar.gz", "digest": {"sha256": "0" * 64}}),
+    "another file": (("subject", 3), {"name": "3.tar.gz", "digest": {"sha256": "0" * 64}}),
+    "no archive": (("subject", 0), None),
+}
+
+
+def edit(path, place, value):
+    """Write a value, or nothing for None, at a place in a JSON file."""
+    content = inner = json.loads(path.read_text())
+    for step in place[:-1]:
+        inner = inner[step]
+    if isinstance(inner, list):
+        inner[place[-1] : place[-1] + 1] = [] if value is None else [value]
+    elif value is None:
+        del inner[place[-1]]
+    else:
+        inner[place[-1]] = value
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("what", PROVENANCE)
+def test_whatever_provenance_says_otherwise_than_the_manifest_is_a_fault(what, siblings):
+    edit(siblings.provenance, *PROVENANCE[what])
+    found = verify(siblings.archive)
+    assert (found.verdict, len(found.differences)) == ("different", 1)
+    assert all("2.provenance.json" in one for one in found.differences)
+
+
+def test_provenance_that_a_workflow_wrote_is_in_order(siblings):
+    edit(siblings.provenance, (*RUN, "builder", "id"), "https://github.com/a/b/.github/workflows/c.yml@refs/heads/main")
+    assert verify(siblings.archive).verdict == "same"
+
+
+# --- what the model says of itself ---
+
+FACTS = {
+    "handle": HANDLE,
+    "version": 2,
+    "flavour": {"name": "native", "what": "some words"},
+    "architecture": "Mixer Ti/8",
+    "parameters": 1,
+    "input": {"shape": [None, 32, 32, 3]},
+    "output": {"shape": [None, 1000], "classes": "assets/labels.txt"},
+    "checkpoint": {"object": CHECKPOINT.object, "sha256": "a" * 64, "origin": "original"},
+}
+
+
+def with_facts(out, place=(), value=None):
+    """Write and pack a model whose own `model.json` differs from its manifest at one place."""
+    facts = json.loads(json.dumps(FACTS))
+    inner = facts
+    for step in place[:-1]:
+        inner = inner[step]
+    if place:
+        inner[place[-1]] = value
+    return write_model(out, more={MODEL_JSON: json.dumps(facts).encode()})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_that_says_the_same_of_itself_is_in_order(kind, tmp_path):
+    destination = with_facts(tmp_path)
+    package_model(destination)
+    found = verify(getattr(destination, kind))
+    assert (found.verdict, found.checked[2]) == ("same", f"{MODEL_JSON} says the same of the model")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("handle",), "other"),
+        (("version",), 3),
+        (("flavour", "name"), "graph"),
+        (("architecture",), "Mixer B/16"),
+        (("parameters",), 2),
+        (("input", "shape"), [None, 64, 64, 3]),
+        (("output", "shape"), [None, 7]),
+        (("output", "classes"), "assets/other.txt"),
+        (("checkpoint", "object"), "other.npz"),
+        (("checkpoint", "sha256"), "0" * 64),
+        (("checkpoint", "origin"), "seeded"),
+    ],
+    ids=lambda value: ".".join(value) if isinstance(value, tuple) else "",
+)
+def test_whatever_a_model_says_otherwise_than_its_manifest_is_a_fault(place, value, tmp_path):
+    destination = with_facts(tmp_path, place, value)
+    (only,) = verify(destination.directory).differences
+    assert only.startswith(f"{MODEL_JSON} says ")
+    with pytest.raises(MixerError, match="contradict each other, so it was not packed") as error:
+        package_model(destination)
+    assert only in str(error.value)
+    assert not destination.archive.exists()
+    with pytest.raises(MixerError, match="cannot have a card") as error:
+        read_subject(destination, WHERE)
+    assert only in str(error.value)
+
+
+# --- records that cannot be read, or have another name ---
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -265,7 +393,7 @@ def test_a_version_under_another_number_is_noticed(siblings):
     for path in (siblings.archive, siblings.manifest):
         path.rename(path.with_name(path.name.replace("2.", "3.")))
     found = verify(siblings.folder / "3.tar.gz")
-    assert found.differences == ("3.manifest.json is of version 2, and named as of version 3",)
+    assert found.differences == ("its path says version 3, 3.manifest.json 2",)
 
 
 def test_any_other_name_will_do(siblings):
@@ -280,27 +408,67 @@ def test_any_other_name_will_do(siblings):
 @pytest.fixture
 def mirrored(siblings):
     files = (siblings.archive, siblings.manifest, siblings.report, siblings.provenance)
-    digests = {path.name: FileDigest(sha256=hash_file(path).sha256, size=path.stat().st_size) for path in files}
-    (siblings.folder / "index.json").write_bytes(Index(handle=HANDLE).with_version(2, digests).to_bytes())
+    digests = {path.name: {"sha256": hash_file(path).sha256, "size": path.stat().st_size} for path in files}
+    (siblings.folder / INDEX).write_bytes(Index(handle=HANDLE, versions={"2": digests}).to_bytes())
     shutil.rmtree(siblings.directory)
     return siblings
 
 
 def test_the_index_of_a_mirror_is_held_against_it(mirrored):
     assert verify(mirrored.archive).checked[-1] == (
-        "index.json lists 2.manifest.json, 2.provenance.json, 2.report.json, 2.tar.gz"
+        "index.json lists 2.tar.gz, 2.manifest.json, 2.report.json, 2.provenance.json"
     )
     mirrored.provenance.write_bytes(mirrored.provenance.read_bytes() + b"\n")
     (only,) = verify(mirrored.archive).differences
-    assert only.startswith("2.provenance.json has sha256 ")
-    assert "index.json lists" in only
+    assert only.startswith("2.provenance.json has ")
+    assert only.endswith(" in index.json")
+
+
+INDEXES = {
+    "handle": ("handle", "other"),
+    "version": ("versions", "3"),
+    "no archive": ("versions", "2", "2.tar.gz", None),
+    "no report": ("versions", "2", "2.report.json", None),
+    "another file": ("versions", "2", "2.md", {"size": 1, "sha256": "0" * 64}),
+    "size": ("versions", "2", "2.tar.gz", "size", 1),
+    "sha256": ("versions", "2", "2.tar.gz", "sha256", "0" * 64),
+}
+
+
+@pytest.mark.parametrize("what", INDEXES)
+def test_an_index_that_says_otherwise_is_a_fault(what, mirrored):
+    index = mirrored.folder / INDEX
+    if what == "version":
+        said = json.loads(index.read_text())
+        index.write_text(json.dumps(said | {"versions": {"3": said["versions"]["2"]}}))
+    else:
+        *place, value = INDEXES[what]
+        edit(index, place, value)
+    found = verify(mirrored.archive)
+    assert (found.verdict, len(found.differences)) == ("different", 1)
+    assert INDEX in found.differences[0]
+
+
+def test_what_the_index_lists_and_what_is_there_are_compared_both_ways(mirrored):
+    mirrored.report.unlink()
+    mirrored.card.write_text("a card")
+    flip(mirrored.provenance)
+    listed = [one for one in verify(mirrored.archive).differences if one.endswith(INDEX)]
+    assert listed[0] == "2.md is not in index.json"
+    assert listed[1].startswith("2.provenance.json has sha256 ")
+    assert listed[2:] == ["2.report.json is missing, but in index.json"]
 
 
 def test_a_version_that_the_index_does_not_list_is_not_whole(mirrored):
-    (mirrored.folder / "index.json").write_bytes(Index(handle=HANDLE).to_bytes())
-    found = verify(mirrored.archive)
-    assert found.not_checked == ("index.json does not list version 2: it was not published whole",)
-    assert found.verdict == "same"
+    (mirrored.folder / INDEX).write_bytes(Index(handle=HANDLE).to_bytes())
+    assert verify(mirrored.archive).differences == ("index.json does not list version 2: it was not published whole",)
+
+
+def test_an_unpacked_model_needs_no_archive_beside_it(mirrored):
+    mirrored.directory.mkdir()
+    extract_archive(mirrored.archive, mirrored.directory)
+    mirrored.archive.unlink()
+    assert verify(mirrored.directory).verdict == "same"
 
 
 @pytest.mark.parametrize("content", ["{", '{"handle": "x", "versions": {"new": {}}}', '{"handle": "x", "more": 1}'])
