@@ -15,7 +15,7 @@ from export.facts import MODEL_JSON, read_facts
 from export.index import INDEX, Index
 from export.manifest import digest_files
 from export.statement import Statement
-from models.archives import digest_archive
+from models.archives import MOST_BYTES, digest_archive
 from models.errors import MixerError, UsageError, printable, shown
 from models.files import FileHashes
 from models.paths import ModelPaths
@@ -138,6 +138,7 @@ def _read(path: Path, siblings: ModelPaths, handle: str | None, findings: _Findi
 
 def _check_contents(path: Path, siblings: ModelPaths, manifest: Manifest | None, findings: _Findings) -> bool:
     """Compare the model's files with the manifest; return whether they are its."""
+    most = MOST_BYTES if manifest is None else manifest.size + _SPARE
     try:
         if path.is_dir():
             found = digest_files(path, most)
