@@ -210,6 +210,7 @@ def test_a_broken_model_gives_a_failing_cell(here, tiny_build, tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     np.save(tmp_path / "inputs.npy", np.zeros((1, 32, 32, 3), np.float32))
     np.save(tmp_path / "expected.npy", np.zeros((1, 32), np.float32))
+    np.save(tmp_path / "scale.npy", np.ones(1))
     found, _ = run(replace(model("graph", tmp_path), directory=directory))
     (only,) = found.rows[0].cells
     assert (only.verdict, only.doctor) == ("failed", False)
