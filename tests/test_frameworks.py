@@ -7,14 +7,15 @@ import sys
 import pytest
 
 from models.catalog import TESTING_HANDLES
-from models.records import Report
+from models.report import Report
 
 EXTRACTOR = next(handle.name for handle in TESTING_HANDLES.values() if handle.head == "fe")
 MADE = (EXTRACTOR, f"{EXTRACTOR}-graph")
 SET = {
     "JAX_ENABLE_X64": "1", "JAX_DISABLE_JIT": "1", "JAX_DEFAULT_MATMUL_PRECISION": "highest", "JAX_PLATFORMS": "cuda",
     "JAX_PLATFORM_NAME": "gpu", "JAX_ERROR_CHECKING_BEHAVIOR_NAN": "raise", "JAX_NO_TRACING": "1",
-    "JAX_EXPORT_CALLING_CONVENTION_VERSION": "nonsense", "EAGER_CONSTANT_FOLDING": "1", "FLAX_PROFILE": "nonsense",
+    "JAX_EXPORT_CALLING_CONVENTION_VERSION": "nonsense", "PJRT_NAMES_AND_LIBRARY_PATHS": "x:/nonexistent.so",
+    "EAGER_CONSTANT_FOLDING": "1", "FLAX_PROFILE": "nonsense",
     "XLA_FLAGS": "--nonsense", "TF_XLA_FLAGS": "--nonsense", "TF2_BEHAVIOR": "0",
     "TF_FUNCTION_JIT_COMPILE_DEFAULT": "1",
     "KERAS_BACKEND": "nonsense", "TF_USE_LEGACY_KERAS": "1", "MPLBACKEND": "nonsense", "PYTHONHASHSEED": "1",

@@ -12,7 +12,7 @@ from models.errors import UsageError
 
 LOG = logging.getLogger(__name__)
 
-FAMILIES = ("AUTOGRAPH_", "FLAX_", "JAX2TF_", "JAX_", "KERAS_", "PROTOCOL_BUFFERS_", "TF2_", "TF_", "XLA_")
+FAMILIES = ("AUTOGRAPH_", "FLAX_", "JAX2TF_", "JAX_", "KERAS_", "PJRT_", "PROTOCOL_BUFFERS_", "TF2_", "TF_", "XLA_")
 """How the environment variables begin by which the libraries take settings."""
 
 OTHERS = ("CHECK_VMA", "EAGER_CONSTANT_FOLDING", "MATPLOTLIBRC", "MOCK_NUM_GPU_PROCESSES", "MPLBACKEND")
