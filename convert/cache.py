@@ -22,6 +22,7 @@ import platformdirs
 from convert.gsutil import StoredObject
 from models.digests import Digest
 from models.errors import MixerError
+from models.files import write_atomically
 
 VARIABLE = "MIXER_JAX2TF_CACHE"
 """The environment variable that names the cache."""
@@ -123,9 +124,7 @@ class Slot:
 
     def _keep(self, stored: StoredObject) -> bool:
         notes = _Verified(stored.size, stored.md5, stored.crc32c, self.file.stat().st_mtime_ns)
-        partial = self.partial.with_name(f"{self._notes.name}.partial")
-        partial.write_text(json.dumps(asdict(notes), indent=1) + "\n", encoding="utf-8")
-        partial.replace(self._notes)
+        write_atomically(self._notes, (json.dumps(asdict(notes), indent=1) + "\n").encode())
         return True
 
     def _verified(self) -> _Verified | None:

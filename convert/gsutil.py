@@ -14,15 +14,15 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
+from convert import lifeline as lifeline_program
 from convert.complaints import Run, StoreUnreachableError, failure
+from convert.lifeline import lifeline
 from models.errors import MixerError
 
 Progress = Callable[[int, int], None]
@@ -163,7 +163,7 @@ def run(arguments: list[str], folder: Path, state: Path, watch: Callable[[int], 
     """
     address = next(word for word in arguments if word.startswith("gs://"))
     seen, since = -1, time.monotonic()
-    with _system_exit_on_sigterm(), _started(arguments, folder, state) as process:
+    with _started(arguments, folder, state) as process:
         while True:
             try:
                 output, errors = process.communicate(timeout=_POLL)
@@ -183,20 +183,23 @@ def run(arguments: list[str], folder: Path, state: Path, watch: Callable[[int], 
 @contextmanager
 def _started(arguments: list[str], folder: Path, state: Path) -> Iterator[subprocess.Popen[str]]:
     configured = "BOTO_CONFIG" in os.environ or "BOTO_PATH" in os.environ
-    command = [sys.executable, str(_program())]
+    command = [sys.executable, "-P", str(Path(lifeline_program.__file__)), str(_program())]
     for option in (f"GSUtil:state_dir={state}", *_ALWAYS, *(() if configured else _ANONYMOUS)):
         command += ["-o", option]
-    with subprocess.Popen(
-        [*command, *arguments],
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        errors="replace",
-        env=_environment(configured),
-        start_new_session=True,  # a group of its own, so that its helpers can be ended with it
-    ) as process:
+    with (
+        lifeline() as line,
+        subprocess.Popen(
+            [*command, *arguments],
+            cwd=folder,
+            stdin=line,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            env=_environment(configured),
+            start_new_session=True,  # a group of its own, so that its helpers can be ended with it
+        ) as process,
+    ):
         try:
             yield process
         finally:
@@ -236,20 +239,3 @@ def _end(process: subprocess.Popen[str]) -> None:
     finally:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-
-
-@contextmanager
-def _system_exit_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM unwind the stack, so that gsutil ends with us; a handler of the caller's own is left alone."""
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-
-    def leave(number: int, _: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    if ours:
-        signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)

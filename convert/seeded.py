@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from models.catalog import HANDLES, SQUARE_HANDLES, TESTING_HANDLES, Checkpoint, Shape
 from models.digests import Digest, DigestTable
 from models.errors import MixerError
+from models.temporary import temporary_file
 
 Progress = Callable[[int, int], None]
 """Called with the bytes written so far and the bytes of all arrays."""
@@ -63,14 +65,14 @@ def write_seeded(checkpoint: Checkpoint, directory: Path, *, progress: Progress 
         SeedError: another file is there, writing failed, or this machine makes other bytes than recorded.
     """
     path = directory / checkpoint.object
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     recorded = _recorded(checkpoint)
     try:
         if path.exists():
             return _keep(path, recorded)
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            _write(checkpoint, partial, progress)
+        with temporary_file(path) as (partial, file):
+            _write(checkpoint, file, progress)
+            file.close()
             found = _sha256(partial)
             if recorded and found != recorded.sha256:
                 raise SeedError(
@@ -78,8 +80,6 @@ def write_seeded(checkpoint: Checkpoint, directory: Path, *, progress: Progress 
                     f"{recorded.sha256}: NumPy {np.__version__} is not what it was. Report this; use another NumPy."
                 )
             partial.rename(path)
-        finally:
-            partial.unlink(missing_ok=True)
     except OSError as error:
         raise SeedError(f"{path} cannot be written: {error.strerror or error}. Choose another directory.") from error
     return path
@@ -135,10 +135,10 @@ def _norm_scale(key: int, count: int) -> NDArray[np.float32]:
     return (sign * 0.21 / (uniform + 0.05)).astype(np.float32)
 
 
-def _write(checkpoint: Checkpoint, path: Path, progress: Progress | None) -> None:
+def _write(checkpoint: Checkpoint, file: BinaryIO, progress: Progress | None) -> None:
     """Write the archive as `np.savez` lays it out, with nothing in it that depends on a version or the time."""
     done, total = 0, 4 * checkpoint.parameters
-    with zipfile.ZipFile(path, "x") as archive:
+    with zipfile.ZipFile(file, "w") as archive:
         for name, array in seeded_arrays(checkpoint):
             member = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
             member.create_system, member.external_attr = 3, 0o600 << 16

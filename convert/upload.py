@@ -187,7 +187,7 @@ def bucket(url: str) -> Iterator[Bucket]:
         MixerError: there is no room for gsutil's notes.
     """
     try:
-        folder = tempfile.TemporaryDirectory(prefix="mixer-jax2tf-gsutil-")
+        folder = tempfile.TemporaryDirectory(prefix="gsutil-")
     except OSError as error:
         raise MixerError(f"no temporary folder for gsutil can be made ({error.strerror}): is the disk full?") from error
     with folder as state:

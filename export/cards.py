@@ -15,9 +15,9 @@ from export.hub_rules import problems_of
 from export.subject import Subject, Where, read_subject
 from models.catalog import HANDLES, SQUARE_HANDLES, TESTING_HANDLES
 from models.errors import MixerError
+from models.files import write_atomically
 from models.flavours import FLAVOURS
 from models.paths import ModelPaths
-from models.records import write_atomically
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,19 @@
 """Where a model goes: `<out>/<handle>/<version>` and its siblings, complete or not at all."""
 
 import os
-import secrets
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from models.errors import MixerError, UsageError
+from models.files import write_atomically
 from models.paths import ModelPaths
-from models.records import Manifest, write_atomically
+from models.records import Manifest
+from models.temporary import PARTIAL, sweep, sweep_files, temporary_folder, uninterrupted
 
 _CARD = b"# Module "
+_ASIDE = "old"
+"""Where the old version is while it is replaced, beside the stage."""
 
 
 def refuse_existing(paths: ModelPaths) -> None:
@@ -92,7 +93,7 @@ def prepare_out(out: Path) -> None:
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".writable-", dir=out):
+        with temporary_folder(out, ".writable-"):
             pass
     except OSError as error:
         raise UsageError(
@@ -100,38 +101,46 @@ def prepare_out(out: Path) -> None:
         ) from error
 
 
+def tidy(destination: ModelPaths) -> None:
+    """Remove what ended processes left of their work here; an old version that lost its successor comes back.
+
+    Raises:
+        MixerError: something cannot be read or moved.
+    """
+    with _told(destination):
+        sweep(destination.folder, _prefix(destination), _rescue)
+        sweep_files(destination.folder)
+
+
 @contextmanager
 def staged(destination: ModelPaths) -> Iterator[Path]:
-    """Give a fresh directory beside the destination to write into; whatever is left of it at the end is removed.
-
-    What killed processes left behind is removed too, or put back if it is an old version that lost its successor; the
-    name tells the process, on this machine.
+    """Give a fresh directory to write into, on the destination's disk; whatever is left of it at the end is removed.
 
     Raises:
         MixerError: writing failed, here or in the block.
     """
-    stage = None
+    prefix = _prefix(destination)
+    with _told(destination):
+        destination.folder.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(destination.folder, prefix, rescue=_rescue) as folder:
+            stage = folder / "new"
+            stage.mkdir()
+            yield stage
+
+
+@contextmanager
+def _told(destination: ModelPaths) -> Iterator[None]:
     try:
-        stage = _make_stage(destination)
-        yield stage
+        yield
     except OSError as error:
         raise MixerError(
             f"could not write {destination.directory} ({error.strerror or error}): nothing was left there. Free some "
             "space, or give another --out."
         ) from error
-    finally:
-        if stage is not None:
-            shutil.rmtree(stage, ignore_errors=True)
 
 
-def _make_stage(destination: ModelPaths) -> Path:
-    parent = destination.directory.parent
-    parent.mkdir(parents=True, exist_ok=True)
-    _sweep(destination)
-    # Not by `mkdtemp`, which makes it private: a model is for everybody whom the umask allows.
-    stage = parent / f".{destination.version}.partial-{os.getpid()}-{secrets.token_hex(8)}"
-    stage.mkdir()
-    return stage
+def _prefix(destination: ModelPaths) -> str:
+    return f".{destination.stem}{PARTIAL}"
 
 
 def install(stage: Path, destination: ModelPaths, manifest: Manifest, *, overwrite: bool) -> None:
@@ -143,23 +152,22 @@ def install(stage: Path, destination: ModelPaths, manifest: Manifest, *, overwri
     Raises:
         UsageError: something stands there and `overwrite` is not given, or it is not a SavedModel.
     """
-    if not os.path.lexists(destination.directory):
-        _place(stage, destination, manifest)
-        return
-    if not overwrite:
-        refuse_existing(destination)
-    refuse_foreign(destination, type(manifest))
-    old = destination.directory.with_name(f".{destination.version}.old-{os.getpid()}")
-    old.mkdir()
-    try:
-        # The directory last: where it is aside, what stands in place is its successor's.
-        for path in (*of_this_make(destination), destination.directory):
-            path.rename(old / path.name)
-        _place(stage, destination, manifest)
-    except BaseException:
-        _put_back(old, destination)
-        raise
-    _discard(old)
+    aside, replaces = stage.with_name(_ASIDE), os.path.lexists(destination.directory)
+    if replaces:
+        if not overwrite:
+            refuse_existing(destination)
+        refuse_foreign(destination, type(manifest))
+    with uninterrupted():
+        try:
+            if replaces:
+                aside.mkdir()
+                # The directory last: where it is aside, what stands in place is its successor's.
+                for path in (*of_this_make(destination), destination.directory):
+                    path.rename(aside / path.name)
+            _place(stage, destination, manifest)
+        except BaseException:
+            _rescue(stage.parent)
+            raise
 
 
 def _place(stage: Path, destination: ModelPaths, manifest: Manifest) -> None:
@@ -173,44 +181,16 @@ def _place(stage: Path, destination: ModelPaths, manifest: Manifest) -> None:
         raise
 
 
-def _put_back(old: Path, destination: ModelPaths) -> None:
-    if os.path.lexists(old / destination.directory.name):
+def _rescue(folder: Path) -> None:
+    """Put back the old version that is aside in a temporary folder, unless its successor is in place."""
+    aside = folder / _ASIDE
+    if not aside.is_dir():
+        return
+    destination = ModelPaths(folder.parent, folder.name[1:].rpartition(PARTIAL)[0])
+    if os.path.lexists(aside / destination.stem):
+        if os.path.lexists(destination.directory):
+            aside.rename(folder / "replaced")  # in one step: killed while it is deleted, it must not come back in part
+            return
         destination.manifest.unlink(missing_ok=True)
-    for path in sorted(old.iterdir()):
-        path.rename(destination.directory.with_name(path.name))
-    old.rmdir()
-
-
-def _discard(old: Path) -> None:
-    # Renamed in one step, so that a process killed while it deletes leaves nothing that looks like an old version.
-    doomed = old.with_name(old.name.replace(".old-", ".partial-") + "-old")
-    old.rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
-
-
-def _sweep(destination: ModelPaths) -> None:
-    for kind in ("partial", "old"):
-        prefix = f".{destination.version}.{kind}-"
-        for left in destination.directory.parent.glob(f"{prefix}*"):
-            pid = left.name.removeprefix(prefix).split("-")[0]
-            if not pid.isdigit() or _alive(int(pid)):
-                continue
-            replaced = os.path.lexists(left / destination.directory.name) and os.path.lexists(destination.directory)
-            if kind == "partial":
-                shutil.rmtree(left, ignore_errors=True)
-            elif replaced:
-                _discard(left)
-            else:
-                _put_back(left, destination)
-
-
-def _alive(pid: int) -> bool:
-    if pid == os.getpid():  # in containers the numbers repeat; of this process nothing is left when it sweeps
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    for path in sorted(aside.iterdir()):  # the directory first
+        path.rename(destination.folder / path.name)

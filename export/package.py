@@ -22,9 +22,9 @@ from export.facts import read_facts
 from export.signature import Signer
 from export.statement import make_statement
 from models.errors import MixerError, UsageError
-from models.files import hash_file, written_whole
+from models.files import hash_file, write_atomically, written_whole
 from models.paths import ModelPaths
-from models.records import FileDigest, Manifest, write_atomically
+from models.records import FileDigest, Manifest
 from models.report import Report
 from models.tolerances import TOLERANCES
 

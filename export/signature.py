@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from models.errors import MixerError, UsageError
+from models.temporary import temporary_file
 
 Signer = Callable[[Path, Path], None]
 """Signs a file (the first path) and writes the bundle (the second)."""
@@ -37,13 +38,11 @@ def signer(key: Path) -> Signer:
         ) from error
 
     def sign(file: Path, bundle: Path) -> None:
-        partial = bundle.with_name(f".{bundle.name}.partial")
         try:
-            config.sign(file, partial)
-            partial.replace(bundle)
+            with temporary_file(bundle) as (partial, _):
+                config.sign(file, partial)
+                partial.replace(bundle)
         except (OSError, ValueError) as error:
             raise MixerError(f"{file} could not be signed ({type(error).__name__}: {error}).") from error
-        finally:
-            partial.unlink(missing_ok=True)
 
     return sign

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from models.files import write_atomically
+
 Origin = Literal["original", "seeded", "unknown", "own"]
 
 DIGESTS_FILE = Path(__file__).parent / "digests.json"
@@ -40,9 +42,7 @@ class DigestTable:
     def write(self, path: Path = DIGESTS_FILE) -> None:
         """Write the table, sorted, so that a change reads well in a diff."""
         rows = sorted((asdict(entry) for entry in self.entries), key=lambda row: (row["object"], row["origin"]))
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_atomically(path, (json.dumps(rows, indent=1) + "\n").encode())
 
     def find(self, name: str, origin: str) -> Digest | None:
         """Return the entry of an object (its name in the bucket) and origin, if there is one."""

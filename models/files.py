@@ -3,7 +3,6 @@
 import base64
 import errno
 import hashlib
-import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from models.errors import MixerError
+from models.temporary import temporary_file
 
 CHUNK = 1 << 20
 """Bytes read at once."""
@@ -116,7 +116,7 @@ class Hashing:
 def written_whole(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
     """Give a file to write into, which takes its place at `path` when the block ends well; else nothing is left of it.
 
-    What killed processes left behind of the same file is removed; the name tells the process, on this machine.
+    A reader sees the old content or the new.
 
     Args:
         path: of the file.
@@ -126,20 +126,13 @@ def written_whole(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
         FileExistsError: it may not, and there is one by the time that it is whole.
         OSError: it cannot be written.
     """
-    prefix = f".{path.name}.partial-"
-    for left in path.parent.glob(f"{prefix}*"):
-        if not _alive(left.name.removeprefix(prefix)):
-            left.unlink(missing_ok=True)
-    partial = path.with_name(f"{prefix}{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            yield file
+    with temporary_file(path) as (partial, file):
+        yield file
+        file.close()
         if replace:
             partial.replace(path)
         else:
             _put_new(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _put_new(partial: Path, path: Path) -> None:
@@ -153,13 +146,11 @@ def _put_new(partial: Path, path: Path) -> None:
         partial.replace(path)
 
 
-def _alive(pid: str) -> bool:
-    if not pid.isdigit():
-        return True  # not of ours
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with written_whole(path) as file:
+        file.write(content)

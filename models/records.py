@@ -4,7 +4,6 @@
 that manifest by its sha256. Neither holds a time of day: the same inputs give the same bytes.
 """
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -21,16 +20,6 @@ MOST_FILES = 1000
 """Of a SavedModel, which has some ten."""
 
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file through a temporary sibling, so that a reader sees the old content or the new."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 class Record(BaseModel):

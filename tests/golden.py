@@ -22,7 +22,7 @@ import numpy as np
 from convert.seeded import write_seeded
 from models.catalog import HANDLES, SQUARE_HANDLES, TESTING_HANDLES, Checkpoint, Handle
 from models.digests import DigestTable
-from models.records import write_atomically
+from models.files import write_atomically
 from models.tolerances import TOLERANCES
 from validation.images import Inputs, full_inputs
 from validation.oracle import run_oracle

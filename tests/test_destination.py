@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from export import destination as module
-from export.destination import install, prepare_out, refuse_existing, staged
+from export.destination import install, prepare_out, refuse_existing, staged, tidy
 from models.errors import MixerError, UsageError
 from models.paths import ModelPaths
 from models.records import CheckpointRecord, FileDigest, Manifest
+
+ROOT = Path(module.__file__).parent.parent
 
 
 def manifest(text):
@@ -77,22 +79,6 @@ def complete(text):
     }
 
 
-@pytest.fixture(scope="module")
-def dead():
-    """The number of a process that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
-
-
-@pytest.fixture
-def living():
-    """The number of another process that is still there."""
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    yield process.pid
-    process.communicate()
-
-
 def test_paths_stand_beside_each_other(destination, tmp_path):
     handle = tmp_path / "build" / "mixer_x"
     assert destination.directory == handle / "2"
@@ -109,8 +95,8 @@ def test_new_model_is_put_in_place(destination):
 def test_nothing_is_seen_before_it_is_finished(destination):
     with staged(destination) as stage:
         fill(stage, "new")
-        assert stage.parent == destination.directory.parent
-        assert stage.name.startswith(".2.partial-")
+        assert stage.parent.parent == destination.directory.parent
+        assert stage.parent.name.startswith(".2.partial-")
         assert not destination.directory.exists()
         assert not destination.manifest.exists()
 
@@ -161,76 +147,116 @@ def test_handle_directory_that_cannot_be_made_is_said_in_words(destination):
     assert destination.directory.parent.read_text(encoding="utf-8") == "a file of the user's"
 
 
-def put_aside(destination, pid, *paths):
-    """As a process leaves it that was killed in the middle of a replacement."""
-    old = destination.directory.with_name(f".2.old-{pid}")
-    old.mkdir()
-    for path in paths:
-        path.rename(old / path.name)
-    return old
+KILLED = """
+import os, shutil, signal, sys
+from pathlib import Path
+from export.destination import install, prepare_out, staged, tidy
+from models.paths import ModelPaths
+from models.records import Manifest
 
+old, out, manifest = Path(sys.argv[1]), Path(sys.argv[2]), Manifest.model_validate_json(sys.argv[3])
+destination = ModelPaths.of(out, "mixer_x", 2)
+CHANGES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.scandir", "fcntl.flock", "shutil.rmtree"}
 
-def killed_at(destination, pid, step):
-    """Replace the old version, report included, by a new one, killed before the step of this number."""
-    put(destination, "old")
-    destination.report.write_text("passed", encoding="utf-8")
-    aside = (destination.report, destination.manifest, destination.directory)
-    put_aside(destination, pid, *aside[: min(step, 3)])
-    if step >= 4:
-        destination.manifest.write_bytes(manifest("new").to_bytes())
-    if step >= 5:
-        destination.directory.mkdir()
-        fill(destination.directory, "new")
-
-
-@pytest.mark.parametrize("step", range(6))
-@pytest.mark.parametrize("whose", ["dead", "same number"])
-def test_replacement_that_was_killed_is_finished_or_undone(destination, dead, step, whose):
-    killed_at(destination, dead if whose == "dead" else os.getpid(), step)
-    expected = complete("new") if step == 5 else complete("old") | {"2.report.json": "passed"}
+def replace():
+    prepare_out(out)
+    tidy(destination)
     with staged(destination) as stage:
-        stage.rmdir()
-        assert state(destination) == expected
-        assert not any(name.startswith(".") for name in names(destination))
-    assert state(destination) == expected
+        (stage / "variables").mkdir()
+        for name in manifest.files:
+            (stage / name).write_text("new")
+        install(stage, destination, manifest, overwrite=True)
+
+def replace_killed_at(last):
+    met = 0
+    def count(event, arguments):
+        nonlocal met
+        if event in CHANGES:
+            met += 1
+            if met == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(count)
+    replace()
+
+def state():
+    return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+def start():
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(old, out)
+
+start()
+before = state()
+replace()
+after, states, moments = state(), [], 0
+while True:
+    start()
+    child = os.fork()
+    if not child:
+        replace_killed_at(moments + 1)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status == 0:
+        break
+    assert status == -signal.SIGKILL, status
+    moments += 1
+    prepare_out(out)
+    tidy(destination)
+    states.append(state())
+    assert states[-1] in (before, after), (moments, states[-1].keys())
+    replace()
+    assert state() == after, (moments, state().keys())
+    assert not [path for path in out.rglob(".*")], (moments, list(out.rglob(".*")))
+assert before in states and after in states
+print(moments)
+"""
+"""Replaces a model again and again, each time killed at the next event of the file system, and then goes on."""
 
 
-def test_what_dead_processes_left_is_swept(destination, dead):
-    parent = destination.directory.parent
-    for name in (f".2.partial-{dead}-abc", f".2.partial-{dead}-old"):
-        (parent / name).mkdir(parents=True)
-        fill(parent / name, "left")
+@pytest.mark.parametrize("whole", [True, False], ids=["with all of its make", "without manifest"])
+def test_replacement_killed_at_any_event_is_finished_or_undone_and_leaves_nothing(destination, tmp_path, whole):
+    put(destination, "old")
+    if whole:
+        write_siblings(destination)
+    else:
+        destination.manifest.unlink()
+    command = [sys.executable, "-c", KILLED, destination.out, tmp_path / "out", manifest("new").to_bytes()]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 40
+
+
+@pytest.mark.parametrize("name", [".2.partial-{}", ".writable-{}", "2.partial-{}", ".2.other-{}", ".2.partial-{}x"])
+def test_what_only_looks_temporary_is_kept(destination, name):
+    left = destination.folder / name.format("0" * 16)
+    left.mkdir(parents=True)
+    (left / "notes.txt").write_text("a user's", encoding="utf-8")
     put(destination, "new")
+    assert (left / "notes.txt").is_file()
+
+
+def test_what_another_process_is_making_is_kept(destination):
+    command = [sys.executable, "-c", MAKING, destination.out]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        stage = Path(process.stdout.readline().strip())
+        put(destination, "ours")
+        tidy(destination)
+        assert stage.is_dir()
+        process.kill()
+    tidy(destination)
     assert names(destination) == ["2", "2.manifest.json"]
-    assert state(destination) == complete("new")
 
 
-def test_old_version_without_manifest_comes_back_without_one(destination, dead):
-    put(destination, "old")
-    destination.manifest.unlink()
-    put_aside(destination, dead, destination.directory)
-    destination.manifest.write_bytes(manifest("new").to_bytes())
-    with staged(destination) as stage:
-        stage.rmdir()
-        assert names(destination) == ["2"]
+MAKING = """
+import sys
+from pathlib import Path
+from export.destination import staged
+from models.paths import ModelPaths
 
-
-@pytest.mark.parametrize("name", [".2.partial-{}-abc", ".2.old-{}"])
-def test_what_living_processes_have_is_kept(destination, living, name):
-    left = destination.directory.parent / name.format(living)
-    left.mkdir(parents=True)
-    fill(left, "theirs")
-    put(destination, "ours")
-    assert (left / "saved_model.pb").read_text(encoding="utf-8") == "theirs"
-    assert names(destination) == [left.name, "2", "2.manifest.json"]
-
-
-@pytest.mark.parametrize("name", [".3.partial-{}-abc", ".21.old-{}", ".2.partial-x-abc", ".2.other-{}", "2.old-{}"])
-def test_what_is_not_of_this_version_is_kept(destination, dead, name):
-    left = destination.directory.parent / name.format(dead)
-    left.mkdir(parents=True)
-    put(destination, "new")
-    assert left.is_dir()
+with staged(ModelPaths.of(Path(sys.argv[1]), "mixer_x", 2)) as stage:
+    print(stage, flush=True)
+    sys.stdin.read()
+"""
 
 
 @pytest.mark.parametrize("kind", ["model", "empty directory", "file", "dangling link"])
@@ -350,14 +376,14 @@ def test_old_version_comes_back_if_the_new_one_cannot_take_its_place(destination
     put(destination, "old")
     write_siblings(destination)
     before = state(destination)
-    fail_on_rename(monkeypatch, ".2.partial-")
+    fail_on_rename(monkeypatch, "new")
     with pytest.raises(MixerError, match=r"could not write .*Input/output error"):
         put(destination, "new", overwrite=True)
     assert state(destination) == before
 
 
 def test_no_manifest_is_left_without_its_model(destination, monkeypatch):
-    fail_on_rename(monkeypatch, ".2.partial-")
+    fail_on_rename(monkeypatch, "new")
     with pytest.raises(MixerError, match=r"could not write .*Input/output error"):
         put(destination, "new")
     assert names(destination) == []

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 from reporting import check
 
 from models.errors import MixerError
-from models.records import CheckpointRecord, FileDigest, Manifest, write_atomically
+from models.files import write_atomically
+from models.records import CheckpointRecord, FileDigest, Manifest
 from models.report import DepthStep, PublishedComparison, PublishedVariables, Report, Tolerance
 
 MANIFEST = Manifest(
@@ -201,18 +202,6 @@ def test_failed_write_leaves_the_old_file_and_no_partial_one(tmp_path, monkeypat
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_write_that_stops_half_way_leaves_nothing(tmp_path, monkeypatch):
-    def write_half(self, content):
-        with self.open("wb") as file:
-            file.write(content[: len(content) // 2])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(type(tmp_path), "write_bytes", write_half)
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(tmp_path / "record.json", b"content")
-    assert list(tmp_path.iterdir()) == []
 
 
 HOSTILE = "\x1b]0;title\x07\x1b[31mred\u202eevil\r\n\x9b2J"

@@ -7,8 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,33 +96,66 @@ def test_an_interruption_ends_all_processes_and_leaves_nothing_half_written(sour
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
-    while not children(begun.pid):
+    while not (working := children(begun.pid)):
         time.sleep(0.05)
     begun.send_signal(number)
     _, said = begun.communicate(timeout=60)
     assert begun.returncode == status
     assert b"interrupted" in said
     assert b"Traceback" not in said
-    with pytest.raises(ProcessLookupError):  # nobody is left of all that it started
-        for _ in range(200):
-            os.killpg(begun.pid, 0)
-            time.sleep(0.05)
+    assert not any(alive(pid) for pid in working)
     assert [path for path in tmp_path.rglob(".*") if path.is_dir()] == []
 
 
 def children(pid):
-    """Return the command lines of the processes that work for a process."""
+    """Return the processes that work for a process."""
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [line for child in found if b"spawn_main" in (line := Path(f"/proc/{child}/cmdline").read_bytes())]
+    return [int(one) for one in found if b"convert.cli.workers" in Path(f"/proc/{one}/cmdline").read_bytes()]
 
 
-def test_a_process_that_is_killed_fails_its_handles_and_says_so():
-    future = Future()
-    future.set_exception(BrokenProcessPool("killed"))
-    handles = tuple(TESTING_HANDLES.values())
-    outcomes = workers._outcomes(future, batch(2, handles), handles)
-    assert [(outcome.handle, outcome.verdict) for outcome in outcomes] == [(name, "failed") for name in TESTING_HANDLES]
-    assert "try again with a lower --jobs" in outcomes[0].problems[0]
+def test_processes_end_with_one_that_is_killed_and_the_next_run_leaves_nothing_of_it(source, tmp_path):
+    begun = subprocess.Popen(
+        command("convert", source, tmp_path / "out", "--jobs", "2"),
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stderr=subprocess.DEVNULL,
+    )
+    while len(found := children(begun.pid)) < 2:
+        time.sleep(0.05)
+    begun.kill()
+    begun.wait()
+    while any(alive(pid) for pid in found):
+        time.sleep(0.05)
+    assert [path.name[:13] for path in tmp_path.iterdir() if path.name != "out"] == ["mixer-jax2tf-"]
+    done = subprocess.run(
+        [sys.executable, "-m", "convert", "list"], cwd=ROOT, env=os.environ | {"TMPDIR": str(tmp_path)}, check=True
+    )
+    assert done.returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_process_that_is_killed_fails_its_handles_and_says_so_and_another_does_the_rest(source, tmp_path):
+    begun = subprocess.Popen(
+        [*command("convert", source, tmp_path, "--jobs", "2"), "--json"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    while not (found := children(begun.pid)):
+        time.sleep(0.05)
+    os.kill(found[0], signal.SIGKILL)
+    said, err = begun.communicate()
+    assert begun.returncode == 1
+    verdicts = {outcome["handle"]: outcome["verdict"] for outcome in json.loads(said)}
+    assert verdicts == dict.fromkeys(TESTING_HANDLES, "failed") | dict.fromkeys(SQUARE_HANDLES, "converted")
+    assert b"try again with a lower --jobs" in err
 
 
 def test_there_are_no_more_processes_than_checkpoints(monkeypatch):

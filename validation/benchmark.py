@@ -13,8 +13,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from models.files import write_atomically
 from models.provenance import library_versions
-from models.records import Record, write_atomically
+from models.records import Record
 from validation.stopwatch import Run
 
 Tell = Callable[[str], object]

@@ -97,7 +97,7 @@ def environment(release: Release, python: Path) -> Iterator[Path]:
     Raises:
         EnvironmentMissingError: uv is missing, or cannot install the release.
     """
-    with tempfile.TemporaryDirectory(prefix="mixer-matrix-") as folder:
+    with tempfile.TemporaryDirectory(prefix="matrix-") as folder:
         made = Path(folder, "environment", "bin", "python")
         _uv(folder, "venv", "--no-python-downloads", "--python", str(python), "environment")
         _uv(folder, "pip", "install", "--no-cache", "--python", str(made), *release.requirements)

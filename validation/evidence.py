@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from models.records import write_atomically
+from models.files import write_atomically
 
 if TYPE_CHECKING:  # the page reads evidence without importing TensorFlow
     from validation.outputs import Expected, Outputs

@@ -86,7 +86,7 @@ def measure_model(
 ) -> Speeds:
     """Run a model in all engines by turns; the first one's outputs are those that the others must give."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mixer-bench-")))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         race = _Race(handle, folder, batches, threads)
         for contender in contenders:
             started(f"{handle.name}: opening {contender.engine.title}")

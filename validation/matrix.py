@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 from models.catalog import Flavour
 from models.errors import MixerError
+from models.files import write_atomically
 from models.flavours import FLAVOURS
-from models.records import Record, write_atomically
+from models.records import Record
 from validation import doctor
 from validation.consumption import run_consumer
 from validation.environments import RELEASES, EnvironmentMissingError, Release, environment, find_python

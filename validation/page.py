@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from models.catalog import Handle
-from models.records import write_atomically
+from models.files import write_atomically
 from models.report import Report
 from validation.exhibit import Exhibit, Standing
 from validation.figures import Margin, draw_margins

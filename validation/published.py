@@ -55,7 +55,7 @@ def _open(path: Path, stack: ExitStack) -> Published:
         return Published(path.name, "directory", _sha256_of(path / SAVED_MODEL), path)
     if not path.exists():
         raise UsageError(f"--reference {path} does not exist: expected a SavedModel's directory, or its .tar.gz.")
-    directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mixer-jax2tf-"))).resolve()
+    directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reference-"))).resolve()
     try:
         extract_archive(path, directory)
     except MixerError as error:

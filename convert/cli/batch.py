@@ -15,7 +15,7 @@ from convert.cli.graphs import Kind, tracing_ahead
 from convert.cli.outcomes import Outcome, judged
 from convert.cli.workers import run_in_processes
 from convert.room import Room
-from export.destination import prepare_out, refuse_foreign
+from export.destination import prepare_out, refuse_foreign, tidy
 from models.catalog import Handle, own_handle
 from models.errors import MixerError, UsageError
 from models.paths import ModelPaths
@@ -69,11 +69,14 @@ def check_batch(batch: Batch) -> None:
     Raises:
         UsageError: the output cannot be written, exists already, or would not fit on the disk.
     """
+    if batch.task != "validate":
+        prepare_out(batch.out)
+    elif batch.out.exists() and not batch.out.is_dir():
+        raise UsageError(f"--out {batch.out} is not a directory: expected the one that the models are in.")
+    for handle in batch.handles:
+        tidy(batch.destination(handle))
     if batch.task == "validate":
-        if batch.out.exists() and not batch.out.is_dir():
-            raise UsageError(f"--out {batch.out} is not a directory: expected the one that the models are in.")
         return
-    prepare_out(batch.out)
     taken = []
     for handle in batch.handles:
         destination = batch.destination(handle)

@@ -1,6 +1,5 @@
 """The benchmark's parts, one after the other: what each needs is made first, each is written as soon as it is done."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -11,6 +10,7 @@ from convert.cli import scale as made_up
 from convert.cli import show
 from models.catalog import DEFAULT_VERSION, HANDLES, Handle
 from models.errors import UsageError
+from models.temporary import temporary_folder
 from validation import conversion, preparation
 from validation.benchmark import (
     Benchmark,
@@ -143,8 +143,8 @@ def disk_need(bench: Bench) -> int:
 def run_bench(bench: Bench) -> list[Benchmark]:
     """Measure the parts, and write each one's record into the output directory."""
     done: list[Benchmark] = []
-    with tempfile.TemporaryDirectory(prefix="work-", dir=bench.out) as folder, show.steps(_count(bench)) as steps:
-        work = Path(folder).resolve()
+    with temporary_folder(bench.out, ".work-") as folder, show.steps(_count(bench)) as steps:
+        work = folder.resolve()
         place = Place((bench.source or work / "source").resolve(), (bench.models or work / "kept").resolve(), work)
         if bench.source is None:
             _seed(bench, place.source, steps)

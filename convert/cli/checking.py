@@ -15,9 +15,10 @@ from convert.cli.stages import Material
 from export.manifest import find_differences
 from models.catalog import Handle
 from models.errors import MixerError
+from models.files import write_atomically
 from models.params import Params
 from models.paths import ModelPaths
-from models.records import Manifest, write_atomically
+from models.records import Manifest
 from models.report import Check, DepthStep, PublishedComparison, Report
 from validation.consumption import check_consumer
 from validation.depth import apply_steps, compare_depth

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING
 
 from convert.cli import show, stages
 from convert.cli.frameworks import quiet_stderr
-from export.destination import install, refuse_existing, refuse_foreign, staged
+from export.destination import install, refuse_existing, refuse_foreign, staged, tidy
 from export.exported import describe_export
 from export.manifest import find_differences
 from models.catalog import Checkpoint, Handle, own_handle
 from models.errors import MixerError
 from models.exported import ExportManifest, ExportReport
+from models.files import write_atomically
 from models.formats import Format
 from models.paths import ModelPaths
-from models.records import Manifest, write_atomically
+from models.records import Manifest
 from models.report import Check
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def check_exports(work: Exports) -> None:
     """
     for handle in work.handles:
         destination = work.destination(handle)
+        tidy(destination)
         if work.overwrite:
             refuse_foreign(destination, ExportManifest)
         else:

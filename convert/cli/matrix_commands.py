@@ -126,7 +126,7 @@ def _run(
         parse_source(place)
     import_frameworks()
     with (
-        TemporaryDirectory(prefix="mixer-matrix-") as folder,
+        TemporaryDirectory(prefix="matrix-") as folder,
         show.steps(len(rows) * len(chosen) * len(flavours)) as on,
     ):
         on.start(f"making {len(chosen) * len(flavours)} models")

@@ -9,8 +9,8 @@ from typing import Literal
 from convert.cli import show
 from models.catalog import Handle
 from models.errors import DifferentError, MixerError
+from models.files import write_atomically
 from models.paths import ModelPaths
-from models.records import write_atomically
 from models.report import Report
 from models.tolerances import TOLERANCES
 

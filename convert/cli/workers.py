@@ -1,20 +1,20 @@
 """Several processes for one batch: each takes the handles of one checkpoint after the other."""
 
-import multiprocessing
 import os
-import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import cache
-from types import FrameType
-from typing import TYPE_CHECKING
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, cast
 
-from convert.cli import show
+from convert.cli import process, show
 from convert.cli.frameworks import import_frameworks
 from convert.cli.outcomes import Outcome
+from convert.lifeline import lifeline
 from convert.room import Room
 from models.catalog import Handle
 
@@ -27,10 +27,10 @@ Group = tuple[Handle, ...]
 IMPORTS = 1 << 30
 """Bytes that a process takes for its libraries."""
 
-ENDING = (signal.SIGINT, signal.SIGTERM)
-
 PER_BYTE = {"convert": 1.3, "convert-all": 4.5}
 """Bytes of memory that a process takes for each byte of its checkpoint; measured on whole-size checkpoints."""
+
+_PROGRAM = "import sys; sys.path[:] = {path!r}; from convert.cli.workers import work; work({descriptor})"
 
 
 def run_in_processes(
@@ -38,30 +38,33 @@ def run_in_processes(
 ) -> dict[str, list[Outcome]]:
     """Do the batch's task for each group, several at a time, and return the outcomes by the name of the checkpoint.
 
-    What is written is byte for byte what one process writes. A process that is killed fails what is not done yet.
+    What is written is byte for byte what one process writes. A process that is killed fails the group that it was at.
 
     Args:
         batch: what is to be done; its `jobs` says how many processes there may be.
         groups: the handles.
         finish: called with each outcome as it comes.
     """
-    count = processes(batch, groups)
-    found: dict[str, list[Outcome]] = {}
-    context = multiprocessing.get_context("spawn")  # TensorFlow and JAX cannot be forked
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_begin) as pool:
-        try:
-            with _signals_held():  # a process that is half started would complain
-                waiting = {pool.submit(_run_group, replace(batch, jobs=1), group): group for group in groups}
-            for future in as_completed(waiting):
-                group = waiting[future]
-                found[group[0].checkpoint.name] = _outcomes(future, batch, group)
-                for outcome in found[group[0].checkpoint.name]:
-                    finish(outcome)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                process.terminate()
-            raise
+    left, found = list(groups), dict[str, list[Outcome]]()
+    busy = dict[Connection, Group]()
+    with ExitStack() as workers:
+
+        def begin(connection: Connection) -> None:
+            busy[connection] = left.pop(0)
+            with suppress(OSError):  # it has ended, as is found where its answer is awaited
+                connection.send((replace(batch, jobs=1), busy[connection]))
+
+        for _ in range(processes(batch, groups)):
+            begin(workers.enter_context(_worker()))
+        while busy:
+            connection = cast(Connection, wait(list(busy))[0])
+            group = busy.pop(connection)
+            outcomes = _receive(connection)
+            found[group[0].checkpoint.name] = outcomes or _ended_early(batch, group)
+            for outcome in found[group[0].checkpoint.name]:
+                finish(outcome)
+            if left:
+                begin(connection if outcomes else workers.enter_context(_worker()))
     return found
 
 
@@ -80,41 +83,57 @@ def processes(batch: "Batch", groups: Sequence[Group]) -> int:
     return min(wanted, fitting)
 
 
-def _outcomes(future: "Future[list[Outcome]]", batch: "Batch", group: Group) -> list[Outcome]:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        reason = "a process ended before its time, perhaps for want of memory: try again with a lower --jobs."
-        return [Outcome(batch.destination(handle).handle, problems=(reason,)) for handle in group]
-
-
 @contextmanager
-def _signals_held() -> Iterator[None]:
-    """Let signals wait until the end of the block; what is started in it begins with them blocked."""
-    arrived: list[int] = []
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-    # Other threads, of NumPy's, do not block them, and Python would run their handlers here all the same.
-    handlers = {number: signal.signal(number, lambda number, _: arrived.append(number)) for number in ENDING}
+def _worker() -> Iterator[Connection]:
+    """Give the connection to a new process that runs `work`; it ends with the block, and with this process."""
+    ours, theirs = socket.socketpair()
+    with lifeline() as line:
+        program = _PROGRAM.format(path=sys.path, descriptor=theirs.fileno())
+        child = subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=line,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,  # Ctrl-C is for the one that started it, who then ends it
+        )
+        theirs.close()
+        process.tidies_up(child.pid)
+        with Connection(ours.detach()) as connection:
+            try:
+                yield connection
+            finally:
+                child.terminate()
+                child.wait()
+
+
+def _receive(connection: Connection) -> list[Outcome]:
+    """Return what a process answers; nothing if it has ended."""
     try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    for late in arrived:
-        signal.raise_signal(late)
+        answer: list[Outcome] | Exception = connection.recv()
+    except (EOFError, OSError):
+        return []
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
-def _begin() -> None:
-    """Prepare a process: it ends in good order where it is told to, and leaves Ctrl-C to the one that started it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+def _ended_early(batch: "Batch", group: Group) -> list[Outcome]:
+    reason = "a process ended before its time, perhaps for want of memory: try again with a lower --jobs."
+    return [Outcome(batch.destination(handle).handle, problems=(reason,)) for handle in group]
+
+
+def work(descriptor: int) -> None:
+    """Do what comes over a connection until it is closed: all that a process of a batch does."""
+    process.end_on_signals()
+    process.end_with_parent(0)
     import_frameworks()
-    signal.signal(signal.SIGTERM, _exit)
-
-
-def _exit(number: int, _: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+    with Connection(descriptor) as connection, suppress(EOFError):
+        while True:
+            batch, group = connection.recv()
+            try:
+                connection.send(_run_group(batch, group))
+            except Exception as error:  # for the one that asked
+                connection.send(error)
+    process.leave(0)
 
 
 def _run_group(batch: "Batch", group: Group) -> list[Outcome]:

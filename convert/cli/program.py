@@ -1,0 +1,85 @@
+"""The commands, and what becomes of their errors."""
+
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from rich.markup import escape
+
+from convert.cli import (
+    bench_commands,
+    card_commands,
+    catalog_commands,
+    export_commands,
+    matrix_commands,
+    model_commands,
+    publish_commands,
+    republish_commands,
+)
+from models.errors import MixerError, printable
+
+PROGRAM = "mixer-jax2tf"
+
+app = typer.Typer(
+    name=PROGRAM,
+    help="Turn the original MLP-Mixer checkpoints (JAX) into TensorFlow SavedModels, and prove that nothing changed.",
+    epilog="Any command takes --debug: show the traceback of an error.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+catalog_commands.register(app)
+model_commands.register(app)
+export_commands.register(app)
+matrix_commands.register(app)
+publish_commands.register(app)
+bench_commands.register(app)
+card_commands.register(app)
+republish_commands.register(app)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run one command and exit."""
+    debug = "--debug" in arguments
+    _log_to_stderr(debug=debug)
+    try:
+        commands()([word for word in arguments if word != "--debug"], prog_name=PROGRAM)
+    except Exception as error:
+        if debug:
+            print(printable(traceback.format_exc()), file=sys.stderr)  # noqa: T201
+        if isinstance(error, MixerError):
+            _fail(str(error), error.exit_status)
+        _fail(f"unexpected {type(error).__name__}: {error}\nThis is a mistake in the program: --debug shows where.", 1)
+
+
+def commands() -> typer.core.TyperGroup:
+    """Return the program with its commands; their help texts are shown letter by letter, without markup."""
+    program = typer.main.get_group(app)
+    every = [program, *program.commands.values()]
+    described: list[Any] = [*every, *(parameter for command in every for parameter in command.params)]
+    for one in described:
+        if one.help:  # typer takes it for rich's markup, where `[/prefix]` ends a style that never began
+            one.help = escape(one.help)
+    return program
+
+
+def _fail(message: str, status: int) -> None:
+    print(printable(f"{PROGRAM}: {message}"), file=sys.stderr)  # noqa: T201
+    sys.exit(status)
+
+
+def _log_to_stderr(*, debug: bool) -> None:
+    logger = logging.getLogger("convert")
+    logger.setLevel(logging.DEBUG if debug else logging.WARNING)
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(_Formatter(f"{PROGRAM}: %(message)s"))
+        logger.addHandler(handler)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
