@@ -89,7 +89,7 @@ def conversions(monkeypatch):
     real = export.saved_model.Graph.write
 
     def count(graph, arrays, directory, **options):
-        written.append(directory.parent.name)
+        written.append(directory.parent.parent.name)
         real(graph, arrays, directory, **options)
 
     monkeypatch.setattr(export.saved_model.Graph, "write", count)
