@@ -100,6 +100,10 @@ def download(stored: StoredObject, destination: Path, state: Path, progress: Pro
         MixerError: the bytes differ from their hash, the disk is full, or gsutil was ended by someone.
     """
     partial = partial_of(destination)
+    # Of a larger object that was here before, or of a run that was killed while a web page arrived.
+    for left in (partial, destination):
+        if _size(left) > stored.size or (left == partial and _ends_as_page(left)):
+            left.unlink()
     before = _size(partial)
 
     def watch(_: int) -> int:

@@ -3,6 +3,7 @@
 Here stands which field of which record is which of another; `verify`, `package`, `card` and `publish` ask here.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -91,7 +92,7 @@ def compare_records(records: Records) -> dict[Name, list[str]]:
 def _fields(records: Records, name: Name) -> Iterator[str]:
     if records.manifest is None:
         return
-    pairs = _table(records, name) if records.provenance is None or name != "provenance" else _provenance(records)
+    pairs = _provenance(records) if name == "provenance" else _table(records, name)
     for what, said, meant in pairs:
         if said != meant:
             yield f"{records.name(name)} says {what} {_shown(said)}, {records.paths.manifest.name} {_shown(meant)}"
@@ -122,7 +123,7 @@ def _provenance(records: Records) -> Iterator[tuple[str, object, object]]:
 
 def _flat(statement: Statement) -> Iterator[tuple[str, object]]:
     """Give each value of a statement's predicate by its path; a member of a list is called by what it is about."""
-    names: set[str] = set()
+    names: Counter[str] = Counter()
 
     def walk(value: object, path: str) -> Iterator[tuple[str, object]]:
         if isinstance(value, dict):
@@ -131,10 +132,8 @@ def _flat(statement: Statement) -> Iterator[tuple[str, object]]:
         elif isinstance(value, list):
             for member in value:
                 inner = f"{path}[{member.get('name') or str(member.get('uri')).partition('@')[0]}]"
-                while inner in names:
-                    inner += " once more"
-                names.add(inner)
-                yield from walk(member, inner)
+                names[inner] += 1
+                yield from walk(member, inner if names[inner] == 1 else f"{inner} #{names[inner]}")
         else:
             yield path, value
 

@@ -1,5 +1,6 @@
 """The index of a place where models are published: one file a handle, written last, so that what it lists is whole."""
 
+import re
 from pathlib import Path
 from typing import Literal, Self
 
@@ -10,6 +11,8 @@ from models.files import read_small
 from models.records import MOST_BYTES, FileDigest, fault_of
 
 INDEX = "index.json"
+
+_VERSION = re.compile("[1-9][0-9]{0,17}")
 
 
 class ListedFile(FileDigest):
@@ -52,7 +55,7 @@ class Index(BaseModel):
         """
         try:
             index = cls.model_validate_json(content)
-            if not all(version.isdigit() for version in index.versions):
+            if not all(_VERSION.fullmatch(version) for version in index.versions):
                 raise MixerError(f"versions are numbers, found {', '.join(map(shown, sorted(index.versions)[:5]))}")
         except (ValidationError, MixerError) as error:
             said = fault_of(error) if isinstance(error, ValidationError) else error

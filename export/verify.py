@@ -4,6 +4,7 @@ It needs neither JAX nor TensorFlow, and runs nothing of the model. An archive i
 """
 
 import glob
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +123,7 @@ def _read(path: Path, siblings: ModelPaths, handle: str | None, findings: _Findi
     return Records(
         siblings,
         manifest,
-        Asked(handle, int(siblings.stem) if siblings.stem.isdigit() else None),
+        Asked(handle, int(siblings.stem) if re.fullmatch("[0-9]{1,18}", siblings.stem) else None),
         findings.read(lambda: Report.read(siblings.report)) if siblings.report.is_file() else None,
         findings.read(lambda: read_facts(path, manifest)) if whole and manifest is not None else None,
         findings.read(lambda: Statement.read(siblings.provenance)) if siblings.provenance.is_file() else None,

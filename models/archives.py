@@ -155,6 +155,8 @@ class _Unpacked(igzip.IGzipFile):
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or not 0 <= size <= MOST_AT_ONCE:
+            if size is None or size < 0:
+                raise MixerError("a header claims no number of bytes that there can be")
             raise MixerError(f"a header claims {size:,} bytes, more than {MOST_AT_ONCE:,}")
         if self.in_headers:
             self.headers += size

@@ -12,12 +12,12 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from models.errors import MixerError
-from models.temporary import temporary_file
+from models.temporary import temporary_file, uninterrupted
 
 CHUNK = 1 << 20
 """Bytes read at once."""
 
-_NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK})
+_NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK})
 """What file systems without hard links (FAT, some network shares) say of one."""
 
 
@@ -142,8 +142,13 @@ def _put_new(partial: Path, path: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        path.touch(exist_ok=False)  # ours from here on
-        partial.replace(path)
+        with uninterrupted():  # a killed process leaves it empty here, which is no model's file and is refused
+            path.touch(exist_ok=False)  # ours from here on
+            try:
+                partial.replace(path)
+            except OSError:
+                path.unlink()
+                raise
 
 
 def write_atomically(path: Path, content: bytes) -> None:

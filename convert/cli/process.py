@@ -53,17 +53,18 @@ def end_on_signals(message: str = "") -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     errors = os.dup(2)  # it may lead elsewhere while libraries are kept quiet
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    for number in ENDING:
-        if signal.getsignal(number) != signal.SIG_IGN:  # as for commands in a shell's background
-            signal.signal(number, _stand_still)
 
     def wait() -> None:
         while (number := os.read(reader, 1)[0]) not in ENDING:
             pass
         _end(128 + number, errors, message)
 
+    # The thread first: a handler stops the main thread, and something must be there to end the process then.
     threading.Thread(target=wait, name="signals", daemon=True).start()
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in ENDING:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as for commands in a shell's background
+            signal.signal(number, _stand_still)
 
 
 def end_with_parent(lifeline: int) -> None:
@@ -79,10 +80,10 @@ def end_with_parent(lifeline: int) -> None:
 
 def leave(status: int) -> NoReturn:
     """End this process, without the end of the interpreter, in which signals are lost and threads of C++ may abort."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed from the start
         try:
             stream.flush()
-        except OSError:  # nobody reads it any more
+        except (OSError, ValueError):  # nobody reads it any more
             status = status or 1
     for number in ENDING:
         if signal.getsignal(number) is _stand_still:
