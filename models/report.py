@@ -21,7 +21,7 @@ Origin = Literal["original", "seeded", "unknown", "own"]
 class Tolerance(Record):
     """A limit, with the reason why it is what it is."""
 
-    limit: float
+    limit: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     reason: str
 
 
@@ -154,6 +154,12 @@ class Verdict(Record):
         )
 
     def _judge(self, check: Check) -> Iterator[str]:
+        own = self.tolerances.get(check.name)
+        if own is not None and check.measured is not None and check.limit is None:
+            yield f"measured {check.measured:g}, and its limit {own.limit:g} is left out"
+        needed = check.name in self.needs and check.name != "consumer"  # of which few measure anything
+        if needed and own is not None and check.measured is None and not check.problems:
+            yield "nothing was measured"
         if check.is_over and not check.problems:
             yield f"measured {check.measured}, over its limit {check.limit:g}, without a problem being named"
         if check.limit is not None:
@@ -244,3 +250,16 @@ class Report(Verdict):
         )
         full = ("gradients_missing", "gradient_relative", "step_relative", "consumer")
         return gate if self.inputs_set == "gate" else gate + full
+
+    def contradictions(self, today: Mapping[str, Tolerance] | None = None) -> Iterator[str]:
+        """Yield where the verdict, or whether it can be fine-tuned, is not what figures and limits give."""
+        yield from super().contradictions(today)
+        tried = [
+            check for name in ("gradients_missing", "gradient_relative", "step_relative") for check in self.find(name)
+        ]
+        works = bool(tried) and all(check.tells and not check.problems for check in tried)
+        if self.fine_tunable and not works:
+            yield "it can be fine-tuned, but no gradients say so"
+        unpowered = [check.name for check in self.find("max_relative") if check.power is None]
+        if unpowered:
+            yield f"{len(unpowered)} comparisons of outputs do not say what power they have"

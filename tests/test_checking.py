@@ -104,7 +104,7 @@ def test_heads_and_stems_are_probed(handle, tiny_full):
     checks = [check for check in report_of(tiny_full, handle).find("max_relative") if check.on.startswith("probing")]
     hows = {check.on.partition(",")[0] for check in checks}
     assert hows == ({"probing head", "probing stem"} if handle == CLASSIFIER else {"probing stem"})
-    assert all(check.power == 1 and 0 < check.measured < check.limit / 3 for check in checks)
+    assert all(check.power > 0.99 and 0 < check.measured < check.limit / 3 for check in checks)
 
 
 @each_handle

@@ -196,6 +196,13 @@ FORGED = {
     "a figure over its limit": (lambda report: altered(report, "max_relative", measured=9.9), "measured 9.9, over its"),
     "no number": (lambda report: altered(report, "step_relative", measured=float("nan")), "measured nan, over its"),
     "no figure": (lambda report: altered(report, "max_ulp", measured=None), "measured None, over its"),
+    "no limit": (lambda report: altered(report, "max_ulp", measured=9.9, limit=None), "its limit 64 is left out"),
+    "nothing measured": (
+        lambda report: altered(report, "gradient_relative", measured=None, limit=None),
+        "nothing was measured",
+    ),
+    "no word of power": (lambda report: altered(report, "max_relative", power=None), "what power they have"),
+    "gradients that failed": (lambda report: altered(report, "step_relative", power=0.0), "no gradients say so"),
     "another limit": (lambda report: altered(report, "max_relative", limit=10.0), "is not that of the report's"),
     "a problem": (lambda report: altered(report, "files", problems=("x",)), "the verdict is passed, but the problems"),
     "no power": (lambda report: altered(report, "max_relative", power=0.2), "no check max_relative can tell"),

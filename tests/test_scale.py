@@ -53,6 +53,14 @@ def test_a_shared_bias_takes_the_power(bias):
     assert (scale.power < 0.02).all()
 
 
+@pytest.mark.parametrize("bias", [(0, -1e4), (3e3, -3e3)], ids=["a masked class", "biases far apart"])
+def test_biases_that_differ_take_the_power(bias):
+    """The outputs' spread is theirs, whatever the image."""
+    outputs, scale = scale_of(KERNEL[:, :2], np.array(bias, np.float32))
+    assert (scale.of >= outputs.std(axis=1)).all()
+    assert (scale.power < 0.02).all()
+
+
 def test_terms_that_cancel_take_the_power():
     features = np.tile([1e4, -1e4], (3, 32)) + FEATURES
     kernel = np.repeat(KERNEL[::2], 2, axis=0)

@@ -4,9 +4,8 @@
 
 A single file for any TensorFlow environment: standard library, NumPy, Python 3.8. Every way in is compared with
 `serving_default` image by image and, with `--expected`, with those outputs. Differences are measured by the scale of
-an image's outputs: `--scale`, else their standard deviation, or the largest output of all images if that is larger. A
-check has `passed`, has `failed`, or is `absent` (not installed); a bad input is `refused` or `accepted`, as it should
-be. Exit status: 1 if any failed.
+an image's outputs: `--scale`, else the largest output of all images. A check has `passed`, has `failed`, or is `absent`
+(not installed); a bad input is `refused` or `accepted`, as it should be. Exit status: 1 if any failed.
 """
 
 from __future__ import annotations
@@ -96,7 +95,7 @@ class Subject(argparse.Namespace):
         reference = np.concatenate([self.serve(self.tf.constant(image[None])) for image in self.images])
         self.sides = [side for side in (reference, self.expected) if side is not None]
         self.outputs = reference.shape[1]
-        alone = np.maximum(reference.std(axis=1, dtype=np.float64), np.abs(reference).max())
+        alone = np.full(len(reference), np.abs(reference).max(), np.float64)
         self.scale = np.maximum(alone if self.scale is None else self.scale, np.finfo(np.float64).tiny)
         return Outcome(f"{self.entry} takes {self.input} {shape}; {len(self.images)} images served one by one")
 
@@ -287,7 +286,7 @@ def _attempt(name: str, on: Subject) -> dict[str, Any]:
     except Exception as error:  # what TensorFlow and Keras raise is any of a dozen types
         outcome = Outcome(_gist(error).replace(on.directory, "."), status="failed")
     on.free()
-    if outcome.worst is not None and outcome.worst > on.limit:
+    if outcome.worst is not None and not outcome.worst <= on.limit:
         outcome = Outcome(f"over the limit of {on.limit:g}: {outcome.detail}", outcome.worst, "failed")
     return {"name": name, **outcome._asdict()}
 
@@ -322,7 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("directory", type=os.path.abspath, help="the SavedModel")
     parser.add_argument("--inputs", help=".npy, float32 [n, height, width, 3]; default: noise")
     parser.add_argument("--expected", help=".npy, [n, outputs]; default: only compare the ways with each other")
-    parser.add_argument("--scale", help=".npy, [n]: what an image's differences are measured by; default: see above")
+    parser.add_argument("--scale", help=".npy, [n]: what differences are measured by; default: the largest output")
     parser.add_argument("--limit", type=float, default=LIMIT, help="default: %(default)s of the scale")
     parser.add_argument("--json", default=os.devnull, help="where to write the result, anew after each check")
     on = parser.parse_args(arguments, namespace=Subject())

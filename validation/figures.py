@@ -37,7 +37,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Margin:
-    """The worst distances of one handle, over the outputs' spread, and the limit for the first."""
+    """The worst distances of one handle, over the outputs' scale, and the limit for the first."""
 
     name: str
     to_jax: float
@@ -71,7 +71,7 @@ def draw_margins(margins: Sequence[Margin], prefix: str) -> Picture:
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_formatter(_power)
         axes.minorticks_off()
-        axes.set_xlabel("largest difference, over the spread of the outputs")
+        axes.set_xlabel("largest difference, over the scale of the outputs")
         svg = to_markup(figure, prefix=prefix, label=_margins_label(margins))
     return Picture(
         svg,

@@ -52,10 +52,11 @@ def measure_scale(outputs: NDArray[Any], features: NDArray[Any], head: Mapping[s
     It is the largest of: s, the standard deviation of the outputs; r/2, where r is the standard deviation of the
     features times the root mean square of the norms of the head's columns; a/100, where a is the largest sum of the
     magnitudes that an output is added up from; and a tenth of the largest bias. For the features themselves, of no
-    head, r is 0 and a is their largest magnitude. Power is max(s, r/2) over the scale.
+    head, r is 0 and a is their largest magnitude. Power is the larger of r/2 and the standard deviation of what the
+    head adds to its bias, over the scale.
 
-    It is zero where every output is a constant (a kernel of zeros, or the same outputs for all images, two or more):
-    then outputs must be equal, and have no power.
+    The scale is zero where the kernel is: outputs must then be equal. Power is 0 there, and where all images (two or
+    more) have the same outputs.
 
     Args:
         outputs: what should come out, `[n, k]`.
@@ -64,12 +65,13 @@ def measure_scale(outputs: NDArray[Any], features: NDArray[Any], head: Mapping[s
     """
     outputs, features = outputs.astype(np.float64), features.astype(np.float64)
     spread = outputs.std(axis=1)
+    added = spread if head is None else (outputs - head["bias"]).std(axis=1)
     if head is None:
         gain, terms, constant = np.zeros(len(outputs)), OF_THE_TERMS * np.abs(features).max(axis=1), False
     else:
         gain, terms, constant = _of_head(features, head)
-    own = np.maximum(spread, gain / 2)
-    scale = np.zeros(len(outputs)) if constant else np.maximum(own, terms)
+    own = np.maximum(added, gain / 2)
+    scale = np.zeros(len(outputs)) if constant else np.maximum(np.maximum(spread, own), terms)
     same = constant or _same_for_all(outputs, scale)
     positive = np.maximum(scale, np.finfo(np.float64).tiny)
     largest = np.maximum(np.abs(outputs).max(axis=1), scale).astype(np.float32)
@@ -77,7 +79,7 @@ def measure_scale(outputs: NDArray[Any], features: NDArray[Any], head: Mapping[s
         of=positive,
         power=np.zeros(len(outputs)) if same else np.nan_to_num(np.minimum(own / positive, 1)),
         unit=np.spacing(largest).astype(np.float64),
-        turns=(spread >= gain / 2) & (outputs.shape[1] > 1),
+        turns=(added >= gain / 2) & (outputs.shape[1] > 1),
     )
 
 
