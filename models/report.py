@@ -15,6 +15,9 @@ LEAST_POWER = 0.5
 
 ZERO_HEAD = "head/kernel is zero throughout: every image has the same outputs, those of head/bias"
 
+_WITHOUT_LIMIT = frozenset({"files", "interface", "consumer"})
+"""Checks that measure nothing, or not each time."""
+
 Origin = Literal["original", "seeded", "unknown", "own"]
 
 
@@ -154,18 +157,19 @@ class Verdict(Record):
         )
 
     def _judge(self, check: Check) -> Iterator[str]:
-        own = self.tolerances.get(check.name)
-        if own is not None and check.measured is not None and check.limit is None:
-            yield f"measured {check.measured:g}, and its limit {own.limit:g} is left out"
-        needed = check.name in self.needs and check.name != "consumer"  # of which few measure anything
-        if needed and own is not None and check.measured is None and not check.problems:
-            yield "nothing was measured"
+        tolerance = self.tolerances.get(check.name)
+        if tolerance is not None and check.measured is not None and check.limit is None:
+            yield f"measured {check.measured:g}, and its limit {tolerance.limit:g} is left out"
+        if (
+            check.name in {*self.needs} - _WITHOUT_LIMIT
+            and None in (check.measured, check.limit)
+            and not check.problems
+        ):
+            yield "nothing was measured against a limit"
         if check.is_over and not check.problems:
             yield f"measured {check.measured}, over its limit {check.limit:g}, without a problem being named"
-        if check.limit is not None:
-            tolerance = self.tolerances.get(check.name)
-            if tolerance is None or tolerance.limit != check.limit:
-                yield f"its limit {check.limit:g} is not that of the report's tolerances"
+        if check.limit is not None and (tolerance is None or tolerance.limit != check.limit):
+            yield f"its limit {check.limit:g} is not that of the report's tolerances"
 
 
 def _rank(figure: float | None) -> float:

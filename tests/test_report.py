@@ -199,10 +199,19 @@ FORGED = {
     "no limit": (lambda report: altered(report, "max_ulp", measured=9.9, limit=None), "its limit 64 is left out"),
     "nothing measured": (
         lambda report: altered(report, "gradient_relative", measured=None, limit=None),
-        "nothing was measured",
+        "nothing was measured against a limit",
     ),
     "no word of power": (lambda report: altered(report, "max_relative", power=None), "what power they have"),
     "gradients that failed": (lambda report: altered(report, "step_relative", power=0.0), "no gradients say so"),
+    "no limits at all": (
+        lambda report: report.model_copy(
+            update={
+                "checks": tuple(one.model_copy(update={"limit": None}) for one in report.checks),
+                "tolerances": {},
+            }
+        ),
+        "nothing was measured against a limit",
+    ),
     "another limit": (lambda report: altered(report, "max_relative", limit=10.0), "is not that of the report's"),
     "a problem": (lambda report: altered(report, "files", problems=("x",)), "the verdict is passed, but the problems"),
     "no power": (lambda report: altered(report, "max_relative", power=0.2), "no check max_relative can tell"),
