@@ -236,11 +236,7 @@ def _bring(slot: Slot, stored: StoredObject, progress: Progress | None) -> int:
 
 def _download(slot: Slot, stored: StoredObject, progress: Progress | None) -> int:
     _refuse_full_disk(slot, stored)
-    try:
-        transferred = gsutil.download(stored, slot.partial, slot.state, progress)
-    except (KeyboardInterrupt, SystemExit):
-        _LOG.warning("interrupted: what arrived of %s is kept, and the next run goes on there", stored.url)
-        raise
+    transferred = gsutil.download(stored, slot.partial, slot.state, progress)
     size = slot.partial.stat().st_size
     if size != stored.size:
         slot.partial.unlink()

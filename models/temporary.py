@@ -27,22 +27,39 @@ Rescue = Callable[[Path], None]
 _held: dict[Path, Rescue] = {}
 _moving = threading.RLock()
 _movers: list[int] = []
+_awaiting: dict[int, Callable[[], object]] = {}
+"""What each thread is to do once it is in no uninterrupted block."""
+_closed = threading.Event()
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Let no signal end the process before the block is done; for a few renames, not more."""
-    with _moving:
-        _movers.append(threading.get_ident())
-        try:
+    thread = threading.get_ident()
+    _movers.append(thread)  # before the lock is taken, until it is given back: nobody may stop this thread holding it
+    try:
+        with _moving:
             yield
-        finally:
-            _movers.pop()
+    finally:
+        _movers.remove(thread)
+        if thread not in _movers and thread in _awaiting:
+            _awaiting.pop(thread)()
 
 
-def is_uninterrupted() -> bool:
-    """Tell whether this thread is in such a block."""
-    return threading.get_ident() in _movers
+def when_interruptible(call: Callable[[], object]) -> None:
+    """Call this at once, or where this thread is in uninterrupted blocks, at the end of the outermost."""
+    thread = threading.get_ident()
+    if thread in _movers:
+        _awaiting[thread] = call
+    else:
+        call()
+
+
+def let_none_begin() -> bool:
+    """Wait until no thread is in an uninterrupted block, and let none begin another; tell whether that came about."""
+    if not _closed.is_set() and _moving.acquire(timeout=_PATIENCE):  # and never given back
+        _closed.set()
+    return _closed.is_set()
 
 
 @contextmanager
@@ -62,9 +79,9 @@ def temporary_file(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
         with os.fdopen(os.dup(lock), "wb") as file:  # of a copy: closing the last one gives the lock away
             yield partial, file
     finally:
-        partial.unlink(missing_ok=True)
-        _held.pop(partial, None)
-        os.close(lock)
+        with _freeing(lock):
+            _held.pop(partial, None)
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -94,9 +111,11 @@ def temporary_folder(parent: Path, prefix: str, *, rescue: Rescue | None = None,
     try:
         yield folder
     finally:
-        _clear(folder, rescue)
-        _held.pop(folder, None)
-        os.close(lock)
+        with _freeing(lock):
+            try:
+                _clear(folder, rescue)
+            finally:
+                _held.pop(folder, None)
 
 
 def sweep_files(folder: Path) -> None:
@@ -104,8 +123,8 @@ def sweep_files(folder: Path) -> None:
     for left in _named(folder, rf"\..+{re.escape(PARTIAL)}"):
         with suppress(OSError):  # another one's, or another was quicker
             if left.is_file() and (lock := _lock(left, os.O_RDWR)) is not None:
-                left.unlink(missing_ok=True)
-                os.close(lock)
+                with _freeing(lock):
+                    left.unlink(missing_ok=True)
 
 
 def sweep(parent: Path, prefix: str, rescue: Rescue) -> None:
@@ -117,14 +136,19 @@ def sweep(parent: Path, prefix: str, rescue: Rescue) -> None:
             if not (left / _LOCK).exists():
                 left.rmdir()  # killed before it was locked, or after all was removed; else it is not empty
             elif (lock := _lock(left / _LOCK, os.O_RDWR)) is not None:
-                _clear(left, rescue)
-                os.close(lock)
+                with _freeing(lock):
+                    _clear(left, rescue)
 
 
 def remove_all() -> None:
-    """Remove what this process has of temporary files and folders, and let no thread make or place anything more."""
-    _moving.acquire(timeout=_PATIENCE)  # and never given back
+    """Remove what this process has of temporary files and folders, and let no thread make or place anything more.
+
+    Where a thread does not come to the end of putting something in place, what that may need stays for the next run.
+    """
+    none_moves = let_none_begin()
     for path, rescue in list(_held.items()):
+        if not none_moves and (rescue is not _nothing or not path.is_dir()):
+            continue
         if path.is_dir():
             until = time.monotonic() + _PATIENCE
             while _clear(path, rescue) and time.monotonic() < until:
@@ -162,6 +186,15 @@ def _random() -> str:
 
 def _nothing(_: Path) -> None:
     pass
+
+
+@contextmanager
+def _freeing(lock: int) -> Iterator[None]:
+    """Give a lock away at the end of a block, whatever happens in it."""
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def _claim(make: Callable[[], Path], lock_of: Callable[[Path], Path]) -> tuple[Path, int]:

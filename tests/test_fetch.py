@@ -226,12 +226,11 @@ def test_object_without_md5_is_checked_by_its_crc32c(store, tmp_path):
 # Interruptions
 
 
-def test_interrupted_download_goes_on_where_it_stopped(store, tmp_path, caplog):
+def test_interrupted_download_goes_on_where_it_stopped(store, tmp_path):
     content = put(store, BIG)
     store.faults.hold_after = 5 * MIB
     with pytest.raises(KeyboardInterrupt):
         fetch(CHECKPOINT, cache=tmp_path, digests=NOTHING, progress=interrupt_at(4 * MIB))
-    assert "is kept, and the next run goes on there" in caplog.text
     assert gsutil_processes(tmp_path) == []
     assert leftovers(tmp_path) == [f".partial/mixer_models/{NAME}_.gstmp"]
     kept = (tmp_path / f".partial/mixer_models/{NAME}_.gstmp").stat().st_size

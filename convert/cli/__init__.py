@@ -14,6 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             of this process, which ends with it.
     """
     if arguments is None:
+        _open_closed_streams()
         _end_at_once_on_signals()  # what follows imports for a while
         from convert.cli.process import run_and_leave
 
@@ -27,3 +28,13 @@ def _end_at_once_on_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # as for commands in a shell's background
             signal.signal(number, lambda number, _: os._exit(128 + number))
+
+
+def _open_closed_streams() -> None:
+    """Let no file take the number of a standard stream that is closed: what is said would be written into it."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    sys.stdin = sys.stdin or os.fdopen(0, "r", closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)

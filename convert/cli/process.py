@@ -3,7 +3,7 @@
 No exception tells of a signal: raised wherever the program happens to be, it is lost in callbacks and in what catches
 everything, and what calls back from C++ aborts. A thread is told instead. It ends the processes that were started,
 removes what is temporary, and ends this one; the main thread stands still meanwhile. What is put in place in several
-steps is put there whole before (`models.temporary.uninterrupted`).
+steps is put there whole before (`models.temporary.uninterrupted`), however many signals arrive.
 """
 
 import os
@@ -13,19 +13,20 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from models import temporary
+from models.errors import printable
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
 TEMPORARY = "mixer-jax2tf-"
 """How the folder begins that holds all temporary files of a process, and of those that it starts."""
 
 _AGAIN = 0.5
-"""Seconds after a signal from which on another one ends the process without more ado."""
+"""Seconds after a signal from which on another one ends the process without tidying up."""
 _PATIENCE = 5.0
 """Seconds that processes of the same program have to tidy up before they are killed."""
 
@@ -101,21 +102,32 @@ def tidies_up(pid: int) -> None:
 @contextmanager
 def _own_temporary_folder() -> Iterator[None]:
     places = [os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")]
-    for place in filter(None, (*places, "/tmp", "/var/tmp")):  # noqa: S108 - as `tempfile` looks, without its files
-        if os.access(place, os.W_OK | os.X_OK):
-            with temporary.temporary_folder(Path(place).absolute(), TEMPORARY, mode=0o700) as folder:
-                os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
-                yield
-                return
-    yield  # many commands need none
+    failures = []
+    with ExitStack() as stack:
+        for place in dict.fromkeys(filter(None, (*places, "/tmp", "/var/tmp"))):  # noqa: S108 - as `tempfile` looks
+            try:
+                folder = temporary.temporary_folder(Path(place).absolute(), TEMPORARY, mode=0o700)
+                os.environ["TMPDIR"] = tempfile.tempdir = str(stack.enter_context(folder))
+                break
+            except OSError as error:
+                failures.append(f"{place} ({error.strerror or error})")
+        else:  # many commands need none
+            said = f"no folder for temporary files can be made in {', '.join(failures)}"
+            print(printable(f"mixer-jax2tf: {said}: set TMPDIR to a place that can be written."), file=sys.stderr)  # noqa: T201
+        yield
 
 
 def _stand_still(number: int, _: FrameType | None) -> None:
-    if _arrived and time.monotonic() - _arrived[0][1] > _AGAIN:
-        os._exit(128 + _arrived[0][0])
     _arrived.append((number, time.monotonic()))
-    if not temporary.is_uninterrupted():
-        _stop()
+    temporary.when_interruptible(_obey)
+
+
+def _obey() -> NoReturn:
+    (number, first), (_, last) = _arrived[0], _arrived[-1]
+    if last - first > _AGAIN:
+        temporary.let_none_begin()  # another thread may be putting something in place
+        os._exit(128 + number)
+    _stop()
 
 
 def _stop() -> NoReturn:

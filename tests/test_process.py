@@ -1,0 +1,97 @@
+"""The process as a whole: whatever it was started with, it says what is wrong in words."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from convert.cli import process
+
+ROOT = Path(process.__file__).parent.parent.parent
+
+CLOSED = {"input": "0<&-", "output": "1>&-", "errors": "2>&-", "all": "0<&- 1>&- 2>&-"}
+
+
+def run_closed(which, *command, **options):
+    shell = ["sh", "-c", f'exec "$@" {CLOSED[which]}', "sh", *command]
+    return subprocess.run(shell, cwd=ROOT, capture_output=True, text=True, timeout=60, **options)
+
+
+ENDS = [("input", 0), ("output", 0), ("all", 0), ("errors", 2), ("all", 2)]
+
+
+@pytest.mark.parametrize(("which", "status"), ENDS)
+def test_a_command_ends_as_it_should_whatever_of_its_standard_streams_is_closed(which, status):
+    handle = "mixer_x" if status else "mixer_b16_i1k_fe"
+    done = run_closed(which, sys.executable, "-m", "convert", "list", handle, "--markdown")
+    assert done.returncode == status, done.stderr
+    assert ("mixer_b16_i1k_fe" in done.stdout) == (status == 0 and which not in ("output", "all"))
+    assert ("unknown handle" in done.stderr) == (status == 2 and which not in ("errors", "all"))
+    assert "Traceback" not in done.stderr
+
+
+WRITING = """
+import os, sys
+from convert.cli import main, program
+
+def run(arguments):
+    with open(arguments[0], "w") as file:
+        os.write(1, b"said")
+        os.write(2, b"complained")
+        print("said")
+        print("complained", file=sys.stderr)
+        file.write("written")
+
+program.run = run
+main()
+"""
+
+
+@pytest.mark.parametrize("which", ["output", "errors", "all"])
+def test_what_is_said_where_nobody_listens_goes_into_no_file(which, tmp_path):
+    done = run_closed(which, sys.executable, "-c", WRITING, str(tmp_path / "file"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "file").read_text() == "written"
+
+
+def place_of_longest_path(folder):
+    """Make a folder whose path is so long that none can be named in it."""
+    most = os.pathconf(folder, "PC_PATH_MAX") - 1
+    while len(os.fspath(folder)) < most - 30:
+        left = most - 10 - len(os.fspath(folder)) - 1
+        folder = folder / ("x" * (left if left <= 200 else min(200, left - 2)))
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_where_no_temporary_folder_can_be_made_another_place_is_taken(tmp_path):
+    place = place_of_longest_path(tmp_path)
+    command = [sys.executable, "-m", "convert", "list", "mixer_b16_i1k_fe"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"TMPDIR": place}, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+FULL = """
+import errno, os
+from models import temporary
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+temporary.temporary_folder = full
+from convert.cli import main
+main()
+"""
+
+
+def test_where_no_temporary_folder_can_be_made_anywhere_it_is_said_in_words():
+    command = [sys.executable, "-c", FULL, "list", "mixer_b16_i1k_fe"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "mixer_b16_i1k_fe" in done.stdout
+    assert "no folder for temporary files can be made" in done.stderr
+    assert "(No space left on device)" in done.stderr
+    assert "set TMPDIR to a place that can be written" in done.stderr
+    assert "Traceback" not in done.stderr
