@@ -21,6 +21,7 @@ from export.contents import compare_contents
 from export.facts import read_facts
 from export.signature import Signer
 from export.statement import make_statement
+from models.archives import MOST_OF_HEADERS, most_unpacked
 from models.errors import MixerError, UsageError
 from models.files import hash_file, write_atomically, written_whole
 from models.paths import ModelPaths
@@ -91,6 +92,7 @@ def package_model(
                 f"{destination.directory} is not what {destination.manifest.name} says, so it was not packed:{said}\n"
                 f"Convert {destination.handle} again (--overwrite)."
             )
+        _refuse_what_nobody_unpacks(manifest, packed.size)
         _refuse_contradictions(Records(destination, manifest, facts=read_facts(destination.directory, manifest)))
         destination.signature.unlink(missing_ok=True)
         destination.provenance.unlink(missing_ok=True)
@@ -141,6 +143,15 @@ def _refuse_contradictions(records: Records) -> None:
         raise MixerError(
             f"the records of {records.paths.directory} contradict each other, so it was not packed:{said}\n"
             f"Run `mixer-jax2tf validate {records.paths.handle}` again, or convert it again (--overwrite)."
+        )
+
+
+def _refuse_what_nobody_unpacks(manifest: Manifest, packed: int) -> None:
+    most = most_unpacked(packed)
+    if manifest.size + MOST_OF_HEADERS > most:
+        raise MixerError(
+            f"the archive would have {packed:,} bytes, of which {most:,} may be unpacked; the model has "
+            f"{manifest.size:,}. Nobody could read it: give the SavedModel's directory."
         )
 
 

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import os
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ MOST_BYTES = 4 << 30
 """Unpacked, all in all. The largest model of the collection has 0.93 GB, and one's own Mixer may have a few times that;
 more is no model but a bomb: gzip packs a gigabyte of zeros into one megabyte."""
 
-DENSEST, SMALL = 10, 1 << 27
-"""An archive unpacks to so many times its size at most, or to so many bytes: weights shrink by a tenth, zero heads and
-graphs by more."""
+DENSEST, SMALL, MOST_MORE = 10, 1 << 27, 1 << 29
+"""An archive unpacks to so many times its size at most, or to so many bytes, and to so many bytes more than it has.
+
+Weights shrink by a tenth, heads of zeros to nothing, bfloat16 in float32 to a half (0.49 GB of the largest model); what
+is more would keep a reader busy for seconds before it is refused."""
 
 MOST_MEMBERS = MOST_FILES
 """A million empty ones fill a disk without a byte in them."""
@@ -34,6 +37,12 @@ length the archive claims for it, and wants a few kB of an honest one."""
 MOST_OF_HEADERS = 4 << 20
 """Bytes of all headers together: `tarfile` keeps what they say, and follows chains of them to their end."""
 
+MOST_ATTRIBUTES = 10_000
+"""Of all members together: `tarfile` gives each member a copy of those that a header states for all."""
+
+_DIGITS = re.compile(rb"\d{65}")
+"""More in a row than any header has: before 3.11.10, Python's `tarfile` takes time by the square of their number."""
+
 _DAMAGE: tuple[type[Exception], ...] = (
     *(tarfile.TarError, gzip.BadGzipFile, cast("type[Exception]", igzip_lib.IsalError)),
     *(EOFError, ValueError, OverflowError, RecursionError),
@@ -41,6 +50,11 @@ _DAMAGE: tuple[type[Exception], ...] = (
 """What `igzip` and `tarfile` say of damaged archives."""
 
 _PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE)
+
+
+def most_unpacked(size: int) -> int:
+    """Return how many bytes an archive of `size` bytes may unpack to."""
+    return min(MOST_BYTES, max(SMALL, DENSEST * size), size + MOST_MORE)
 
 
 def extract_archive(path: Path, directory: Path) -> None:
@@ -109,8 +123,8 @@ def _read(
     """
     with path.open("rb") as file:
         watched = _Watched(file, watch)
-        dense = max(SMALL, DENSEST * os.fstat(file.fileno()).st_size)
-        problems = list(_take_members(watched, take, min(most, MOST_BYTES, dense)))
+        most = min(most, most_unpacked(os.fstat(file.fileno()).st_size))
+        problems = list(_take_members(watched, take, most))
         if not problems:
             while watched.read(CHUNK):
                 pass
@@ -164,6 +178,8 @@ class _Unpacked(igzip.IGzipFile):
                 raise MixerError(f"its headers take more than {MOST_OF_HEADERS:,} bytes")
         self.last = super().read(size)
         self.refuse_bomb(self.tell())
+        if self.in_headers and _DIGITS.search(self.last):
+            raise MixerError("a header has more digits in a row than any number or name of a model")
         return self.last
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -184,8 +200,10 @@ def _take_members(
     try:
         with _Unpacked(file, most) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as archive:
             seen: set[PurePosixPath] = set()
+            attributes = 0
             for count, member in enumerate(archive, 1):
-                _refuse_flood(count, member)
+                attributes += len(member.pax_headers)
+                _refuse_flood(count, attributes, member)
                 for fault in _faults(member, seen):
                     clean = False
                     yield f"'{shown(member.name)}' {fault}"
@@ -203,9 +221,11 @@ def _take_members(
         yield f"it is {where}: {type(error).__name__}: {shown(error)}"
 
 
-def _refuse_flood(count: int, member: tarfile.TarInfo) -> None:
+def _refuse_flood(count: int, attributes: int, member: tarfile.TarInfo) -> None:
     if count > MOST_MEMBERS:
         raise MixerError(f"it has more than {MOST_MEMBERS:,} members, where a model has about ten")
+    if attributes > MOST_ATTRIBUTES:
+        raise MixerError(f"its members have more than {MOST_ATTRIBUTES:,} attributes, where a model's have a few")
     if member.size < 0:  # tarfile would go backwards from here, and round in circles
         raise MixerError(f"'{shown(member.name)}' claims a size of {member.size:,} bytes")
 

@@ -6,11 +6,15 @@ import io
 import os
 import random
 import tarfile
+import tracemalloc
+from functools import cache
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from models import archives
-from models.archives import MOST_AT_ONCE, MOST_BYTES, MOST_MEMBERS, digest_archive, extract_archive
+from models.archives import MOST_AT_ONCE, MOST_BYTES, MOST_MEMBERS, digest_archive, extract_archive, most_unpacked
 from models.errors import MixerError
 from models.files import hash_file
 
@@ -259,6 +263,55 @@ def test_an_archive_unpacks_to_what_is_expected_at_most(path):
         digest_archive(path, 3000)
 
 
+def test_an_archive_unpacks_to_so_many_bytes_more_than_it_has(path, monkeypatch):
+    monkeypatch.setattr(archives, "SMALL", 1000)
+    pack(path, member("noise", content=CONTENT * 5), member("zeros", content=bytes(5000)))
+    assert most_unpacked(path.stat().st_size) > 25_000
+    monkeypatch.setattr(archives, "MOST_MORE", 18_000)
+    with pytest.raises(MixerError, match=r"'zeros' makes it unpack to more than 2[12],\d{3} bytes"):
+        digest_archive(path)
+
+
+@pytest.mark.parametrize(
+    ("size", "unpacked"),
+    [
+        (430_000_000, 918_324_860),  # the largest model of the collection, of numbers in bfloat16
+        (216_000_000, 240_000_000 + 67_000_000),  # heads of zeros
+        (1_000_000, 120_000_000),
+    ],
+)
+def test_what_good_models_shrink_by_is_allowed(size, unpacked):
+    assert most_unpacked(size) >= unpacked
+
+
+def test_what_would_keep_a_reader_busy_is_not():
+    assert max(most_unpacked(size) - size for size in (1, 1 << 20, 100 << 20, 1 << 30, 1 << 34)) <= 1 << 29
+
+
+def pax(kind, content):
+    info, _ = member("header", type=kind)
+    info.size = len(content)
+    return info.tobuf(tarfile.GNU_FORMAT) + content.ljust(-len(content) // 512 * -512, b"\0")
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_digits_without_end_are_refused_before_tarfile_counts_them(kind, path, directory):
+    with pytest.raises(MixerError, match="a header has more digits in a row than any number or name of a model"):
+        extract_archive(raw(path, pax(kind, b"1" * 20_000) + honest_header() + bytes(1024)), directory)
+
+
+def test_attributes_of_all_members_are_counted_together(path, directory):
+    attributes = b"".join(b"%d %05d=\n" % (10, index) for index in range(1000))
+    content = pax(tarfile.XGLTYPE, attributes) + b"".join(honest_header(f"{index}") for index in range(20))
+    with pytest.raises(MixerError, match="its members have more than 10,000 attributes, where a model's have a few"):
+        extract_archive(raw(path, content + bytes(1024)), directory)
+    assert len(files(directory)) == 10
+
+
+def honest_header(name="empty"):
+    return member(name)[0].tobuf(tarfile.GNU_FORMAT)
+
+
 def test_a_negative_size_is_refused(path, directory):
     info, _ = member("back")
     header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
@@ -386,3 +439,77 @@ def test_a_file_in_the_place_of_a_directory_is_told(path, directory):
     pack(path, member("a", content=b"x"), member("a/b", content=b"x"))
     with pytest.raises(MixerError, match=r"cannot be unpacked \((File exists|Not a directory)\)"):
         extract_archive(path, directory)
+
+
+# --- mutated archives ---
+
+FUZZ = settings(derandomize=True, deadline=None, max_examples=60)
+FLIPS = st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(1, 255)), min_size=1, max_size=4)
+SPLICES = st.none() | st.tuples(st.integers(0, 1 << 20), st.integers(0, 1 << 20), st.binary(max_size=40))
+"""A place, how many bytes go there, and what comes instead."""
+
+
+def mutated(content, flips, splice):
+    content = bytearray(content)
+    for place, change in flips:
+        content[place % len(content)] ^= change
+    if splice:
+        place, gone, come = splice
+        content[place % len(content) : place % len(content) + gone % 1024] = come
+    return bytes(content)
+
+
+@cache
+def whole():
+    """Tars in both forms, of members with short and long names."""
+    files = [io.BytesIO(), io.BytesIO()]
+    for file, file_format in zip(files, (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT), strict=True):
+        with tarfile.open(fileobj=file, mode="w", format=file_format) as archive:
+            for info, content in honest():
+                archive.addfile(info, content)
+    return [file.getvalue() for file in files]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("mutated")
+
+
+def digests_or_refusal(path):
+    """Return what an archive holds; None where it is refused in words, having taken little memory."""
+    tracemalloc.start()
+    try:
+        return digest_archive(path).files
+    except MixerError as error:
+        assert all(line.isprintable() and len(line) < 1000 for line in str(error).split("\n"))
+        return None
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 16 << 20
+
+
+@FUZZ
+@given(FLIPS, SPLICES, st.booleans())
+def test_a_mutated_archive_reads_as_before_or_is_refused(folder, flips, splice, form):
+    path = raw(folder / "mutated.tar.gz", whole()[form])
+    before = digests_or_refusal(path)
+    path.write_bytes(mutated(path.read_bytes(), flips, splice))
+    assert digests_or_refusal(path) in (before, None)
+
+
+@FUZZ
+@given(FLIPS, SPLICES, st.booleans(), st.booleans())
+def test_a_mutated_tar_is_read_or_refused(folder, flips, splice, form, in_headers):
+    content = whole()[form]
+    if in_headers:  # where the rules are
+        starts = [place for place in range(0, len(content), 512) if content[place + 257 : place + 262] == b"ustar"]
+        flips = [(starts[place % len(starts)] + place % 512, change) for place, change in flips]
+        splice = None
+    content = bytearray(mutated(content, flips, splice))
+    for start in range(0, len(content) - 511, 512) if in_headers else ():
+        if content[start + 257 : start + 262] == b"ustar":  # signed again, so that it is believed
+            content[start + 148 : start + 156] = b" " * 8
+            content[start + 148 : start + 156] = b"%06o\0 " % sum(content[start : start + 512])
+    found = digests_or_refusal(raw(folder / "tar.tar.gz", bytes(content)))
+    assert found is None or sum(file.size for file in found.values()) <= len(content)

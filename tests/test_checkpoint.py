@@ -436,6 +436,41 @@ def test_flipped_bytes_never_pass_as_other_values(folder, save, seed, count):
         assert_equal_to_saved(loaded, path)
 
 
+@settings(PROPERTY, max_examples=60)
+@given(
+    st.sampled_from(["stem/kernel", "head/kernel", "stem/bias"]),
+    st.lists(st.tuples(st.integers(0, 127), st.integers(1, 255)), min_size=1, max_size=4),
+    st.none()
+    | st.tuples(st.integers(0, 127), st.integers(0, 60), st.text("0123456789(),[]{}'<>fjxe-_*: ", max_size=40)),
+    st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]),
+)
+def test_a_mutated_array_header_is_read_or_refused(folder, name, flips, splice, method):
+    path, rows = folder / "header.npz", []
+    for member, data, _ in members():
+        content = bytearray(data)
+        if member == f"{name}.npy":
+            for place, change in flips if splice is None else ():
+                content[place] ^= change
+            if splice is not None:
+                place, gone, come = splice
+                content[place : place + gone] = come.encode()
+        rows.append((member, bytes(content)))
+    with zipfile.ZipFile(path, "w", method) as archive:  # of right sums, so that what it says is believed
+        for row in rows:
+            archive.writestr(*row)
+    with memory_below(8 << 20):
+        try:
+            loaded = load(path, classes=None)
+        except CheckpointError as error:
+            assert all(line.isprintable() and len(line) < 1000 for line in str(error).split("\n"))
+            return
+    flat = flatten(loaded.params)
+    assert {each: array.shape for each, array in flat.items()} == {each: a.shape for each, a in arrays().items()}
+    for each in arrays().keys() - {name}:
+        np.testing.assert_array_equal(flat[each], arrays()[each], strict=True)
+    assert np.sort(flat[name], axis=None).tobytes() == np.sort(arrays()[name], axis=None).tobytes()  # Fortran's order
+
+
 def test_a_file_system_may_give_fewer_bytes_than_were_asked_for(path, monkeypatch):
     real = io.FileIO.readinto
 

@@ -23,6 +23,7 @@ from export import signature as signature_module
 from export.package import BLOCK, _Gzip, _Hashing, package_model
 from export.signature import signer
 from export.statement import LOCAL_BUILDER, Statement
+from models import archives
 from models.archives import digest_archive, extract_archive
 from models.errors import MixerError, UsageError
 from models.files import Hashes, hash_file, written_whole
@@ -50,6 +51,16 @@ def siblings_of(destination):
 
 
 # --- the archive ---
+
+
+def test_a_model_that_no_reader_would_unpack_is_not_packed(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "SMALL", 1 << 20)
+    destination = write_model(tmp_path / "zeros", more={WEIGHTS: bytes(8 << 20)})
+    with pytest.raises(
+        MixerError, match=r"of which 1,048,576 may be unpacked; the model has 8,388,6\d\d\. Nobody could"
+    ):
+        package_model(destination)
+    assert not destination.archive.exists()
 
 
 def test_the_archive_holds_the_model_with_the_graph_at_its_root(destination, tmp_path):
