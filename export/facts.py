@@ -1,19 +1,19 @@
 """What a model says of itself: its own `assets.extra/model.json`, read from its directory or its archive."""
 
 import hashlib
-import tarfile
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from models.errors import MixerError
-from models.records import Manifest
+from models.archives import read_file
+from models.errors import MixerError, shown
+from models.records import MOST_BYTES, Manifest, fault_of
 
 MODEL_JSON = "assets.extra/model.json"
 """As `export.extras` writes it, which brings TensorFlow with it."""
 
-_MOST_BYTES = 1 << 24
-"""Of a file that is read into memory: a class list or a page of facts has less than one megabyte."""
+_MOST_OF_LABELS = 1 << 24
+"""Bytes of a class list: those of the collection have less than one megabyte."""
 
 
 class _Facts(BaseModel):
@@ -100,10 +100,11 @@ def read_facts(path: Path, manifest: Manifest) -> ModelFacts | None:
     """
     if MODEL_JSON not in manifest.files:
         return None
+    content = read_member(path, manifest, MODEL_JSON, most=MOST_BYTES)
     try:
-        return ModelFacts.model_validate_json(read_member(path, manifest, MODEL_JSON))
+        return ModelFacts.model_validate_json(content)
     except ValidationError as error:
-        raise MixerError(f"{MODEL_JSON} of the model cannot be read: {error}") from error
+        raise MixerError(f"{path / MODEL_JSON} cannot be read: {fault_of(error)}. Convert the model again.") from error
 
 
 def class_list(manifest: Manifest) -> str | None:
@@ -111,39 +112,30 @@ def class_list(manifest: Manifest) -> str | None:
     return next((name for name in sorted(manifest.files) if name.startswith("assets/")), None)
 
 
-def read_member(path: Path, manifest: Manifest, name: str) -> bytes:
+def read_member(path: Path, manifest: Manifest, name: str, most: int = _MOST_OF_LABELS) -> bytes:
     """Return a small file of a model, given as directory or archive, if it is the one that its manifest lists.
 
     Raises:
         MixerError: it is not, or cannot be read.
     """
-    listed = manifest.files[name]
-    content = _from_directory(path / name) if path.is_dir() else _from_archive(path, name, listed.size)
+    listed, called = manifest.files[name], path / shown(name)
+    if listed.size > most:
+        raise MixerError(f"{called} has {listed.size:,} bytes, by its manifest; expected {most:,} at most.")
+    content = (_from_directory if path.is_dir() else read_file)(path, name, listed.size)
     if content is None or hashlib.sha256(content).hexdigest() != listed.sha256:
         raise MixerError(
-            f"{path / name} is {'missing' if content is None else 'not the one that the manifest lists'}: convert the "
+            f"{called} is {'missing' if content is None else 'not the one that the manifest lists'}: convert the "
             "model again, with --overwrite."
         )
     return content
 
 
-def _from_directory(path: Path) -> bytes | None:
+def _from_directory(path: Path, name: str, most: int) -> bytes | None:
+    file = path / name
     try:
-        return path.read_bytes() if path.is_file() and path.stat().st_size <= _MOST_BYTES else None
+        if not file.is_file():
+            return None
+        with file.open("rb") as opened:
+            return opened.read(most + 1)  # of another file no more is read
     except OSError as error:
-        raise MixerError(f"{path} cannot be read ({error.strerror}).") from error
-
-
-def _from_archive(path: Path, name: str, size: int) -> bytes | None:
-    if not path.is_file() or size > _MOST_BYTES:
-        return None
-    try:
-        # Its names are sorted, so that the small files come first.
-        with tarfile.open(path, "r:gz") as archive:
-            for member in archive:
-                if member.name.removeprefix("./") == name and member.isfile() and member.size == size:
-                    file = archive.extractfile(member)
-                    return None if file is None else file.read()
-    except (OSError, tarfile.TarError, EOFError) as error:
-        raise MixerError(f"{path} cannot be read ({type(error).__name__}: {error}).") from error
-    return None
+        raise MixerError(f"{file} cannot be read ({error.strerror}).") from error

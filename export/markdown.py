@@ -7,12 +7,17 @@ import re
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
+from models.errors import printable, shown
+
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"})
 """As entities rather than backslashes, which not every reader of tables takes alike."""
 
 _INLINE = re.compile(r"([\\`*_\[\]~$])")
 _AT_THE_START = re.compile(r"^(\d+(?=[.)](?:\s|$))|(?=[#+\-=]))")
 """Before marks of headings, lists and rules, which mean something only where a line begins."""
+
+_LONGEST = 4000
+"""Characters of a line: more is no text that anybody wrote."""
 
 
 class Markdown(str):
@@ -30,7 +35,8 @@ def escape(text: str) -> Markdown:
 
 
 def _on_one_line(text: str) -> str:
-    return " ".join("".join(one if one.isprintable() else " " for one in text).split())
+    line = " ".join("".join(one if one.isprintable() else " " for one in text).split())
+    return shown(line, _LONGEST)
 
 
 def fill(template: str, **values: str) -> Markdown:
@@ -71,7 +77,7 @@ def bullets(*items: str) -> Markdown:
 def block(content: str, language: str = "") -> Markdown:
     """Return lines of a program or file, as they are."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", content)), default=0))
-    return Markdown(f"{fence}{language}\n{content.rstrip()}\n{fence}")
+    return Markdown(f"{fence}{language}\n{printable(content.rstrip())}\n{fence}")
 
 
 def warning(text: str) -> Markdown:

@@ -51,6 +51,9 @@ _DAMAGE: tuple[type[Exception], ...] = (
 
 _PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE)
 
+_Take = Callable[[tarfile.TarFile, tarfile.TarInfo], bool | None]
+"""Takes a member of an archive; True where no more of it is wanted."""
+
 
 def most_unpacked(size: int) -> int:
     """Return how many bytes an archive of `size` bytes may unpack to."""
@@ -79,6 +82,30 @@ def extract_archive(path: Path, directory: Path) -> None:
             f"{path} cannot be unpacked ({error.strerror or error}): expected a readable .tar.gz, and room for "
             f"its contents in {directory.parent}."
         ) from error
+
+
+def read_file(path: Path, name: str, most: int) -> bytes | None:
+    """Return a file of a `.tar.gz`, by its path from the root; None where there is none of at most `most` bytes.
+
+    The archive is read no further than that file.
+
+    Raises:
+        MixerError: as `extract_archive`, of what comes before it.
+    """
+    content: list[bytes] = []
+
+    def read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bool:
+        file = cast("io.BufferedReader | None", archive.extractfile(member))
+        if file is None or PurePosixPath(member.name).as_posix() != name or member.size > most:
+            return False
+        content.append(b"".join(iter(lambda: file.read(CHUNK), b"")))
+        return True
+
+    try:
+        _read(path, read)
+    except OSError as error:
+        raise MixerError(f"{path} cannot be read ({error.strerror or error}): expected a readable .tar.gz.") from error
+    return content[0] if content else None
 
 
 @dataclass(frozen=True)
@@ -111,12 +138,7 @@ def digest_archive(path: Path, most: int = MOST_BYTES) -> ArchiveDigests:
         raise MixerError(f"{path} cannot be read ({error.strerror or error}): expected a readable .tar.gz.") from error
 
 
-def _read(
-    path: Path,
-    take: Callable[[tarfile.TarFile, tarfile.TarInfo], None],
-    watch: Callable[[bytes], None] = lambda chunk: None,
-    most: int = MOST_BYTES,
-) -> None:
+def _read(path: Path, take: _Take, watch: Callable[[bytes], None] | None = None, most: int = MOST_BYTES) -> None:
     """Give each harmless member, up to the first problem, to `take`, and refuse the archive if there is a problem.
 
     `watch` gets the bytes of an archive without a problem, from its beginning to its end.
@@ -125,7 +147,7 @@ def _read(
         watched = _Watched(file, watch)
         most = min(most, most_unpacked(os.fstat(file.fileno()).st_size))
         problems = list(_take_members(watched, take, most))
-        if not problems:
+        if watch and not problems:
             while watched.read(CHUNK):
                 pass
     if problems:
@@ -139,7 +161,7 @@ def _read(
 class _Watched(io.RawIOBase):
     """A file that is read from its beginning to its end, and shows what is read."""
 
-    def __init__(self, file: BinaryIO, watch: Callable[[bytes], None]) -> None:
+    def __init__(self, file: BinaryIO, watch: Callable[[bytes], None] | None) -> None:
         self._file, self._watch = file, watch
 
     def readable(self) -> bool:
@@ -150,7 +172,8 @@ class _Watched(io.RawIOBase):
 
     def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]
         chunk = self._file.read(len(buffer))
-        self._watch(chunk)
+        if self._watch:
+            self._watch(chunk)
         buffer[: len(chunk)] = chunk
         return len(chunk)
 
@@ -192,9 +215,7 @@ class _Unpacked(igzip.IGzipFile):
             raise MixerError(f"{who} to more than {self.most:,} bytes, which no model of its size has")
 
 
-def _take_members(
-    file: io.RawIOBase, take: Callable[[tarfile.TarFile, tarfile.TarInfo], None], most: int
-) -> Iterator[str]:
+def _take_members(file: io.RawIOBase, take: _Take, most: int) -> Iterator[str]:
     """Take what is harmless, up to the first problem, and yield all problems."""
     clean, member = True, None
     try:
@@ -210,7 +231,8 @@ def _take_members(
                 if clean:  # before a byte of it is unpacked
                     unpacked.refuse_bomb(member.offset_data + member.size, f"'{shown(member.name)}' makes it unpack")
                     unpacked.in_headers = False
-                    take(archive, member)
+                    if take(archive, member):
+                        return
                     unpacked.in_headers = True
             unpacked.in_headers = False
             yield from _faults_of_the_end(unpacked, archive.offset, member)

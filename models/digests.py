@@ -9,11 +9,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from models.files import write_atomically
+from models.errors import MixerError
+from models.files import read_small, write_atomically
 
 Origin = Literal["original", "seeded", "unknown", "own"]
 
 DIGESTS_FILE = Path(__file__).parent / "digests.json"
+
+_MOST_BYTES = 1 << 20
+"""Of the file, which has some hundred for each checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,23 @@ class DigestTable:
 
     @classmethod
     def read(cls, path: Path = DIGESTS_FILE) -> "DigestTable":
-        """Read the table from its JSON file."""
-        return cls(tuple(Digest(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))))
+        """Read the table from its JSON file.
+
+        Raises:
+            MixerError: it cannot be read, or is no such table.
+        """
+        from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+        from models.records import fault_of
+
+        advice = "Restore it (git checkout)."
+        try:
+            rows = TypeAdapter(tuple[Digest, ...], config=ConfigDict(extra="forbid", strict=True))
+            return cls(rows.validate_json(read_small(path, _MOST_BYTES)))
+        except OSError as error:
+            raise MixerError(f"{path} cannot be read ({error.strerror or error}). {advice}") from error
+        except ValidationError as error:
+            raise MixerError(f"{path} is no table of digests: {fault_of(error)}. {advice}") from error
 
     def write(self, path: Path = DIGESTS_FILE) -> None:
         """Write the table, sorted, so that a change reads well in a diff."""

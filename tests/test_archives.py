@@ -14,7 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import archives
-from models.archives import MOST_AT_ONCE, MOST_BYTES, MOST_MEMBERS, digest_archive, extract_archive, most_unpacked
+from models.archives import (
+    MOST_AT_ONCE,
+    MOST_BYTES,
+    MOST_MEMBERS,
+    digest_archive,
+    extract_archive,
+    most_unpacked,
+    read_file,
+)
 from models.errors import MixerError
 from models.files import hash_file
 
@@ -182,6 +190,22 @@ def test_a_sparse_file_in_the_dress_of_a_plain_one_is_refused(path, directory):
     with pytest.raises(MixerError, match=r"'holes' is neither a plain file nor a directory, but .* a sparse file"):
         extract_archive(pack(path, member("plain", content=b"12345", pax_headers=holes)), directory)
     assert files(directory) == {}
+
+
+def test_a_file_is_read_alone_and_nothing_after_it(path):
+    evil = member("../evil")
+    assert read_file(pack(path, *honest(), evil), "variables/variables.index", 513) == b"x" * 513
+    assert read_file(path, "saved_model.pb", 1 << 20) == CONTENT
+    for name, most in (("saved_model.pb", 2999), ("variables", 99), ("other", 99)):
+        assert read_file(pack(path, *honest()), name, most) is None
+    for members in ([evil, *honest()], [*honest(), evil]):
+        with pytest.raises(MixerError, match="leads out of the directory"):
+            read_file(pack(path, *members), "saved_model.pb" if members[0] is evil else "other", 1 << 20)
+
+
+def test_a_file_of_many_blocks_is_read_whole(path):
+    content = CONTENT * 1000
+    assert read_file(pack(path, member("large", content=content)), "large", len(content)) == content
 
 
 # --- bombs ---

@@ -396,3 +396,22 @@ def test_file_imports_nothing_but_the_standard_library_and_numpy():
     }
     named |= {node.module.partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert named - set(sys.stdlib_module_names) == {"numpy"}
+
+
+def test_foreign_names_are_escaped_and_cut_where_a_person_reads_them(tmp_path, monkeypatch, capsys):
+    hostile = "\x1b]0;title\x07\x1b[31mred\u202eevil\udcff" + "n" * 60_000
+
+    def fail(_):
+        raise AssertionError(hostile)
+
+    monkeypatch.setattr(consumer, "CHECKS", {"load": fail})
+    monkeypatch.setattr(consumer, "_tensorflow", lambda: tf)
+    monkeypatch.setattr(consumer, "_gist", str)
+    (tmp_path / "saved_model.pb").touch()
+    assert consumer.main([str(tmp_path), f"--json={tmp_path / 'result'}"]) == 1
+    said = capsys.readouterr().out
+    assert all(line.isprintable() and len(line) < 1200 for line in said.split("\n"))
+    assert r"\x1b]0;title\x07\x1b[31mred\u202eevil\udcff" in said
+    with pytest.raises(SystemExit):
+        consumer.main([f"{tmp_path}/\x1b[2J"])
+    assert r"\x1b[2J" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from models.digests import DIGESTS_FILE, Digest, DigestTable
+from models.errors import MixerError
 
 ORIGINAL = Digest("sam/Mixer-B_16.npz", "original", 10, "bWQ1", "Y3Jj", "a" * 64)
 SEEDED = replace(ORIGINAL, origin="seeded", sha256="b" * 64)
@@ -32,6 +33,36 @@ def test_written_table_depends_on_its_entries_not_on_their_order(tmp_path):
 def test_empty_table_survives(tmp_path):
     DigestTable(()).write(tmp_path / "digests.json")
     assert DigestTable.read(tmp_path / "digests.json") == DigestTable(())
+
+
+ROW = b'{"object": "a", "origin": "seeded", "size": 1, "md5": "", "crc32c": "", "sha256": ""}'
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"", "Invalid JSON"),
+        (b"\xff", "Invalid JSON"),
+        (b"[" * 100_000, "recursion limit"),
+        (b"{}", "should be a valid array"),
+        (b"[1]", "0: Input should be an object"),
+        (b'[{"object": "a"}]', r"0\.origin: Field required \(and 4 more\)"),
+        (b"[%b]" % ROW.replace(b"seeded", b"own"), r"0\.origin: Input should be 'original' or 'seeded'"),
+        (b"[%b]" % ROW.replace(b"1", b'"1"'), r"0\.size: Input should be a valid integer"),
+        (b"[%b]" % ROW.replace(b"md5", b"sha1"), r"0\.md5: Field required"),
+        (b"[]" + b" " * (1 << 20), "has more than the 1,048,576 bytes expected"),
+    ],
+)
+def test_a_malformed_table_is_refused_in_words(content, text, tmp_path):
+    path = tmp_path / "digests.json"
+    path.write_bytes(content)
+    with pytest.raises(MixerError, match=rf"digests\.json .*{text}"):
+        DigestTable.read(path)
+
+
+def test_a_table_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(MixerError, match=r"digests\.json cannot be read \(No such file or directory\)\. Restore it"):
+        DigestTable.read(tmp_path / "digests.json")
 
 
 def test_new_entry_takes_the_place_of_the_old_one():

@@ -39,6 +39,20 @@ def model(tiny_build, tmp_path):
     return shutil.copytree(directory_of(tiny_build, "native"), tmp_path / "model")
 
 
+def test_foreign_names_are_escaped_and_cut_where_a_person_reads_them(tmp_path, capsys):
+    model = tmp_path / "\x1b]0;title\x07\x1b[31mred\u202eevil"
+    inner = model / ("n" * 200) / ("n" * 200) / ("n" * 200) / ("n" * 200) / ("n" * 200)
+    inner.mkdir(parents=True)
+    assert doctor.main([str(inner)]) == 1
+    (model / "1").mkdir()
+    (model / "1" / "saved_model.pb").write_bytes(b"")
+    assert doctor.main([str(model)]) == 1
+    said = capsys.readouterr().out
+    assert all(line.isprintable() and len(line) < 1200 for line in said.split("\n"))
+    assert said.count(r"\x1b]0;title\x07\x1b[31mred\u202eevil") == 3
+    assert "characters)" in said
+
+
 @pytest.fixture
 def alone(tmp_path):
     """Ask a copy of the file, in an environment that holds only the packages of a folder; returns status and JSON."""

@@ -32,6 +32,17 @@ def test_each_check_of_a_passing_report_is_a_case(report):
     assert failures == {}
 
 
+def test_what_is_foreign_is_escaped_and_cut(report):
+    hostile = "\x1b]0;title\x07\x1b[31mred\u202eevil\udcff" + "n" * 60_000
+    of_it = check("gradient_relative", 1.0, on=hostile, problems=(hostile, f"two\n{hostile}"), detail=hostile)
+    document = junit({HANDLE: report.model_copy(update={"checks": (of_it,)})}, {hostile: [hostile]})
+    suite, _ = read(document)
+    assert len(document) < 40_000
+    assert all(line.isprintable() for line in document.decode().split("\n"))
+    assert suite[0].get("name").startswith(r"gradient_relative, \x1b]0;title\x07\x1b[31mred\u202eevil\udcff")
+    assert suite[0].find("failure").get("message").endswith(f"... ({len(hostile):,} characters)")
+
+
 def test_each_problem_fails_the_case_that_it_belongs_to_and_what_has_no_power_is_skipped(report):
     more = (
         consumed("batch 0", status="refused", detail="Expected value >= 1", worst=None),

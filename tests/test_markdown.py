@@ -56,6 +56,14 @@ def on_one_line(text):
     return " ".join("".join(one if one.isprintable() else " " for one in text).split())
 
 
+def test_what_is_longer_than_anybody_writes_is_cut():
+    hostile = "\x1b[2J\u202e" + "n" * 60_000
+    for drawn in (escape(hostile), code(hostile), table(("a",), [(hostile,)]), bullets(hostile), block(hostile)):
+        assert len(drawn) < 5000
+        assert all(line.isprintable() for line in drawn.split("\n"))
+        assert "characters)" in drawn
+
+
 each_odd = pytest.mark.parametrize("text", ODD, ids=range(len(ODD)))
 
 

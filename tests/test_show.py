@@ -66,6 +66,17 @@ def test_what_could_rewrite_the_screen_is_escaped(capsys):
     assert all(line.isprintable() for line in (printed.out + printed.err).split("\n"))
 
 
+def test_foreign_names_are_markdown_of_one_line(capsys):
+    name = "a|b\n<img src=x>[link](https://evil.example)\x1b[2J" + "n" * 60_000
+    for drawn in (show.markdown_table(("name",), [(name,)]), show.markdown_bullets([name])):
+        lines = drawn.splitlines()
+        assert len(lines) in (1, 3)
+        assert lines[-1].startswith(("| a&#124;b &lt;img", "- a&#124;b &lt;img"))
+        assert r"&#91;link](https://evil.example)\x1b&#91;2J" in lines[-1]
+        assert lines[-1].isprintable()
+        assert len(lines[-1]) < 5000
+
+
 def test_json_is_one_value(capsys):
     show.print_json([{"a": 1.5, "b": None}])
     assert json.loads(capsys.readouterr().out) == [{"a": 1.5, "b": None}]

@@ -189,7 +189,9 @@ def test_a_file_that_is_not_the_manifests_is_not_believed(name, tmp_path):
 
 def test_a_model_json_that_cannot_be_read_is_told(tmp_path):
     destination = write_model(tmp_path, more={MODEL_JSON: b'{"signatures": {"a": {}}}'})
-    with pytest.raises(MixerError, match=r"(?s)model\.json of the model cannot be read: .*Field required"):
+    with pytest.raises(
+        MixerError, match=r"model\.json cannot be read: signatures\.a\.input: Field required \(and 1 more\)\."
+    ):
         read_subject(destination, WHERE)
 
 
@@ -198,11 +200,35 @@ def test_a_damaged_archive_is_told(tmp_path):
     package_model(destination)
     shutil.rmtree(destination.directory)
     destination.archive.write_bytes(b"no archive")
-    with pytest.raises(MixerError, match=r"2\.tar\.gz cannot be read \(ReadError"):
+    with pytest.raises(MixerError, match=r"2\.tar\.gz is refused:\n  it is no \.tar\.gz"):
         read_subject(destination, WHERE)
     with tarfile.open(destination.archive, "w:gz"):
         pass
     with pytest.raises(MixerError, match="is missing: convert the model again"):
+        read_subject(destination, WHERE)
+
+
+def test_a_name_in_a_model_json_is_shown_escaped_and_cut(tmp_path):
+    content = json.dumps({"signatures": {"\x1b[2J" + "n" * 60_000: {}}}).encode()
+    destination = write_model(tmp_path, more={MODEL_JSON: content})
+    with pytest.raises(MixerError, match="Field required") as error:
+        read_subject(destination, WHERE)
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 1000
+
+
+def test_a_model_json_of_any_size_is_not_read(tmp_path):
+    destination = write_model(tmp_path, more={MODEL_JSON: b"[" + b"[]," * (1 << 20) + b"[]]"})
+    with pytest.raises(MixerError, match=r"model\.json has 3,145,732 bytes, by its manifest; expected 1,048,576 at"):
+        read_subject(destination, WHERE)
+
+
+def test_an_archive_that_could_do_harm_has_no_card(tmp_path):
+    destination = write_model(tmp_path)
+    shutil.rmtree(destination.directory)
+    with tarfile.open(destination.archive, "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("../evil"))
+    with pytest.raises(MixerError, match=r"is refused:\n  '\.\./evil' leads out of the directory"):
         read_subject(destination, WHERE)
 
 

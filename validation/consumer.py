@@ -297,6 +297,12 @@ def _gist(error: Exception) -> str:
     return ("" if isinstance(error, AssertionError) else f"{type(error).__name__}: ") + " ".join(text.split())[:240]
 
 
+def _shown(text: str) -> str:
+    """Return foreign text as a terminal may have it: cut, and escaped where it is not printable."""
+    cut = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text[:1000])
+    return cut if len(text) <= 1000 else f"{cut}... ({len(text):,} characters)"
+
+
 def _tensorflow() -> Any:  # noqa: ANN401
     sys.meta_path.insert(0, Blocker())
     sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != Path(__file__).resolve().parent]
@@ -330,7 +336,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Path(on.directory, "saved_model.pb").open("rb").close()
         on.tf = _tensorflow()
     except (OSError, ValueError, ImportError) as error:
-        parser.error(str(error))
+        parser.error(_shown(str(error)))
     installed = {str(it.metadata["Name"]).replace("-", "_"): it.version for it in importlib.metadata.distributions()}
     report: dict[str, Any] = {"tensorflow": on.tf.__version__, "python": sys.version.split()[0]}
     report.update({name: installed.get(name) for name in ("numpy", "keras", "tf_keras", "tensorflow_hub")}, checks=[])
@@ -338,7 +344,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report["checks"].append({"name": name, **Outcome("the process ended in it", status="failed")._asdict()})
         Path(on.json).write_text(json.dumps(report))
         report["checks"][-1] = found = _attempt(name, on)
-        sys.stdout.write("{status:9}{name:36}{detail}\n".format(**found))
+        sys.stdout.write("{status:9}{name:36}{detail}\n".format(**{**found, "detail": _shown(found["detail"])}))
         if name == "load" and found["status"] == "failed":
             break
     Path(on.json).write_text(json.dumps(report))

@@ -270,6 +270,12 @@ def examine(directory: Path) -> Iterator[Finding]:
     yield look_at_trial(directory, tensorflow.advice or UNEXPECTED)
 
 
+def _shown(text: str) -> str:
+    """Return foreign text as a terminal may have it: cut, and escaped where it is not printable."""
+    cut = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text[:1000])
+    return cut if len(text) <= 1000 else f"{cut}... ({len(text):,} characters)"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(description="Say whether this environment can run a SavedModel.")
@@ -284,8 +290,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for finding in examine(options.directory):
         findings.append(finding)
         if not options.json:
-            advice = f"\n{'':24}-> {finding.advice}" if finding.advice else ""
-            sys.stdout.write(f"{finding.status:9}{finding.about:15}{finding.found}{advice}\n")
+            advice = f"\n{'':24}-> {_shown(finding.advice)}" if finding.advice else ""
+            sys.stdout.write(f"{finding.status:9}{finding.about:15}{_shown(finding.found)}{advice}\n")
             sys.stdout.flush()
     runs = all(finding.status != "problem" for finding in findings)
     if options.json:

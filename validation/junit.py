@@ -3,7 +3,11 @@
 from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree
 
+from models.errors import printable, shown
 from models.report import Check, Report
+
+_LONGEST = 500
+"""Characters of an attribute."""
 
 
 def junit(reports: Mapping[str, Report], failures: Mapping[str, Sequence[str]]) -> bytes:
@@ -21,11 +25,14 @@ def junit(reports: Mapping[str, Report], failures: Mapping[str, Sequence[str]]) 
     ]
     cases += [(handle, "report", tuple(why), "", False) for handle, why in failures.items() if handle not in reports]
     for handle, name, problems, said, skipped in cases:
-        case = ElementTree.SubElement(suite, "testcase", classname=f"parity.{handle}", name=name)
+        case = ElementTree.SubElement(
+            suite, "testcase", classname=f"parity.{shown(handle)}", name=shown(name, _LONGEST)
+        )
         if said:
-            ElementTree.SubElement(case, "system-out").text = said
+            ElementTree.SubElement(case, "system-out").text = printable(said)
         if problems:
-            ElementTree.SubElement(case, "failure", message=problems[0]).text = "\n".join(problems)
+            failure = ElementTree.SubElement(case, "failure", message=shown(problems[0], _LONGEST))
+            failure.text = printable("\n".join(problems))
         elif skipped:
             ElementTree.SubElement(case, "skipped", message="no power: cannot tell a right model from a wrong one")
     failed, skips = (sum(case.find(kind) is not None for case in suite) for kind in ("failure", "skipped"))

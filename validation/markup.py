@@ -5,6 +5,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from models.errors import printable
+
 NOTHING = "\N{EN DASH}"
 """What stands where there is no figure."""
 
@@ -16,8 +18,8 @@ class Markup(str):
 
 
 def escape(text: str) -> Markup:
-    """Return text as HTML; markup stays as it is."""
-    return text if isinstance(text, Markup) else Markup(html.escape(text))
+    """Return text as HTML, what is not printable in it as in a Python literal; markup stays as it is."""
+    return text if isinstance(text, Markup) else Markup(html.escape(printable(text)))
 
 
 def join(*children: str) -> Markup:
@@ -31,7 +33,7 @@ def element(name: str, *children: str, **attributes: str | None) -> Markup:
     Attributes are given in Python's spelling: `class_`, `aria_label`; those that are None are left out.
     """
     given = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items() if value is not None}
-    inside = "".join(f' {key}="{html.escape(value)}"' for key, value in given.items())
+    inside = "".join(f' {key}="{escape(value)}"' for key, value in given.items())
     return Markup(f"<{name}{inside}>{join(*children)}</{name}>")
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from convert.cli.outcomes import Outcome
-from convert.cli.show import markdown_table
+from convert.cli.show import markdown_bullets, markdown_table
 from models.report import ZERO_HEAD
 
 COLUMNS = (
@@ -33,10 +33,10 @@ def summarise(outcomes: Sequence[Outcome]) -> str:
         markdown_table(COLUMNS, map(_cells, outcomes)),
         f"{NOTE}\n",
     ]
-    failures = [f"- {one.handle}: {' '.join(problem.split())}\n" for one in outcomes for problem in one.problems]
-    parts += ["**Failed:**\n", "".join(failures)] if failures else []
-    unseen = [f"- {note}\n" for note in dict.fromkeys(note for one in outcomes for note in _not_checked(one))]
-    parts += ["**Not checked:**\n", "".join(unseen)] if unseen else []
+    failures = [f"{one.handle}: {problem}" for one in outcomes for problem in one.problems]
+    parts += ["**Failed:**\n", markdown_bullets(failures)] if failures else []
+    unseen = list(dict.fromkeys(note for one in outcomes for note in _not_checked(one)))
+    parts += ["**Not checked:**\n", markdown_bullets(unseen)] if unseen else []
     return "\n".join(parts)
 
 

@@ -12,10 +12,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from models.errors import UsageError, printable
+from models.errors import UsageError, printable, shown
 
 WIDE = 160
 """Columns of a table that goes to a file or pipe, where nobody's window cuts it."""
+
+_LONGEST = 4000
+"""Characters of a cell or line of Markdown."""
+
+_ENTITIES = str.maketrans({"<": "&lt;", "|": "&#124;", "[": "&#91;"})
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -71,8 +76,18 @@ def add_to_job_summary(markdown: str) -> None:
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a Markdown table; columns as in `print_table`."""
     rule = ["--:" if column.startswith("#") else ":--" for column in columns]
-    lines = [[column.removeprefix("#") for column in columns], rule, *rows]
+    lines = [[column.removeprefix("#") for column in columns], rule, *([_cell(one) for one in row] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def markdown_bullets(lines: Iterable[str]) -> str:
+    """Return a Markdown list, a line each."""
+    return "".join(f"- {_cell(line)}\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Return foreign text as Markdown on one line, in which nothing begins a tag, a link, an image or another cell."""
+    return shown(" ".join(text.split()), _LONGEST).translate(_ENTITIES)
 
 
 class Steps:
