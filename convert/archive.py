@@ -4,7 +4,7 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -14,9 +14,7 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 from isal import isal_zlib
 
 from models.errors import MixerError, shown
-
-Progress = Callable[[int, int], None]
-"""Called with the bytes read so far and the bytes in all."""
+from models.progress import Progress
 
 CHUNK = 1 << 22
 """Bytes read at once: so many that little is lost where another thread keeps Python busy between two of them."""

@@ -6,9 +6,7 @@
 <cache>/.partial/.gsutil              gsutil's own notes, by which it resumes
 """
 
-import base64
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -22,7 +20,7 @@ import platformdirs
 from convert.gsutil import StoredObject
 from models.digests import Digest
 from models.errors import MixerError
-from models.files import write_atomically
+from models.files import hash_file, write_atomically
 
 VARIABLE = "MIXER_JAX2TF_CACHE"
 """The environment variable that names the cache."""
@@ -139,12 +137,4 @@ class Slot:
 
 def is_object(path: Path, size: int, md5: str | None) -> bool:
     """Tell whether a file has this size and MD5 (base64); False without an MD5 to compare."""
-    return path.is_file() and path.stat().st_size == size and md5 is not None and md5_of(path) == md5
-
-
-def md5_of(path: Path) -> str:
-    """Return the file's MD5 in base64, as the store gives it."""
-    with path.open("rb") as file:
-        # MD5 is what the store offers: it tells damage, not malice; sha256 is recorded beside it.
-        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
-    return base64.b64encode(digest.digest()).decode()
+    return path.is_file() and path.stat().st_size == size and md5 is not None and hash_file(path).md5 == md5

@@ -17,11 +17,12 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 import numpy as np
 from numpy.typing import NDArray
 
-from convert.archive import CHUNK, UNREADABLE, CheckpointError, Progress, Reader, Stored, opened, read_contents
+from convert.archive import CHUNK, UNREADABLE, CheckpointError, Reader, Stored, opened, read_contents
 from convert.room import ALIGNMENT, Room
 from models.catalog import CHECKPOINTS, Architecture, Head, Shape
 from models.errors import MOST_SHOWN, MixerError, shown
 from models.params import Params, nest
+from models.progress import Progress
 
 _LISTED = 8  # problems of one kind that are spelled out
 _KINDS = ("missing", "unexpected", "misshapen", "mistyped", "non-finite", "damaged")

@@ -7,9 +7,7 @@ Where the store cannot be reached, a file of the cache that was checked before i
 bucket only if it also agrees with the recorded entry.
 """
 
-import base64
 import difflib
-import hashlib
 import logging
 import re
 import shutil
@@ -19,11 +17,12 @@ from pathlib import Path
 from convert import gsutil
 from convert.cache import VARIABLE, Slot, default_cache, is_object
 from convert.complaints import StoreUnreachableError
-from convert.gsutil import Progress, StoredObject
+from convert.gsutil import StoredObject
 from models.catalog import BUCKET, Checkpoint
 from models.digests import Digest, DigestTable
 from models.errors import MixerError, UsageError
 from models.files import hash_file
+from models.progress import Progress
 
 __all__ = ["FetchedFile", "Progress", "SourceObject", "default_cache", "fetch", "look", "record"]
 
@@ -111,19 +110,13 @@ def record(
             f"{checkpoint.url}: the store gives no crc32c, expected one of every object: nothing to record."
         )
     _bring(slot, stored, progress)
-    # MD5 is what the store offers: it tells damage, not malice; sha256 is recorded beside it.
-    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
-    with slot.file.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            md5.update(chunk)
-            sha256.update(chunk)
-    base64_md5 = base64.b64encode(md5.digest()).decode()
-    if stored.md5 not in (None, base64_md5):
+    found = hash_file(slot.file)
+    if stored.md5 not in (None, found.md5):
         raise MixerError(
-            f"{slot.file} has md5 {base64_md5}, expected the store's {stored.md5}: it changed after it was checked. "
+            f"{slot.file} has md5 {found.md5}, expected the store's {stored.md5}: it changed after it was checked. "
             "Delete it and run the same command again."
         )
-    new = Digest(checkpoint.object, "original", stored.size, base64_md5, stored.crc32c, sha256.hexdigest())
+    new = Digest(checkpoint.object, "original", stored.size, found.md5, stored.crc32c, found.sha256)
     return digests.find(checkpoint.object, "original"), new
 
 

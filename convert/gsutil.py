@@ -24,9 +24,7 @@ from convert import lifeline as lifeline_program
 from convert.complaints import Run, StoreUnreachableError, failure
 from convert.lifeline import lifeline
 from models.errors import MixerError
-
-Progress = Callable[[int, int], None]
-"""What is told of a transfer: bytes so far, bytes in all."""
+from models.progress import Progress
 
 PATIENCE = 120.0
 """Seconds without any movement after which gsutil is ended: its own limit is a minute for each of its many tries."""

@@ -10,7 +10,7 @@ import hashlib
 import math
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
@@ -21,10 +21,8 @@ from numpy.typing import NDArray
 from models.catalog import HANDLES, SQUARE_HANDLES, TESTING_HANDLES, Checkpoint, Shape
 from models.digests import Digest, DigestTable
 from models.errors import MixerError
-from models.temporary import temporary_file
-
-Progress = Callable[[int, int], None]
-"""Called with the bytes written so far and the bytes of all arrays."""
+from models.files import placed_whole, sha256_of
+from models.progress import Progress
 
 _CHUNK = 1 << 18  # values made at a time: with their raw bits and tails they fit a level-2 cache
 _THREADS = 4  # at most; drawing and arithmetic let go of the interpreter lock
@@ -70,16 +68,15 @@ def write_seeded(checkpoint: Checkpoint, directory: Path, *, progress: Progress 
         if path.exists():
             return _keep(path, recorded)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary_file(path) as (partial, file):
+        with placed_whole(path) as (partial, file):
             _write(checkpoint, file, progress)
-            file.close()
-            found = _sha256(partial)
+            file.flush()
+            found = sha256_of(partial)
             if recorded and found != recorded.sha256:
                 raise SeedError(
                     f"the seeded {checkpoint.name} has sha256 {found} here, models/digests.json records "
                     f"{recorded.sha256}: NumPy {np.__version__} is not what it was. Report this; use another NumPy."
                 )
-            partial.rename(path)
     except OSError as error:
         raise SeedError(f"{path} cannot be written: {error.strerror or error}. Choose another directory.") from error
     return path
@@ -164,14 +161,9 @@ def _recorded(checkpoint: Checkpoint) -> Digest | None:
 
 
 def _keep(path: Path, recorded: Digest | None) -> Path:
-    if recorded and path.is_file() and path.stat().st_size == recorded.size and _sha256(path) == recorded.sha256:
+    if recorded and path.is_file() and path.stat().st_size == recorded.size and sha256_of(path) == recorded.sha256:
         return path
     raise SeedError(
         f"{path} exists and is not the seeded file that would be written there. It is left as it is: "
         "move it away, or give another directory."
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,6 +16,7 @@ from convert import gsutil
 from convert.complaints import Known, Run, StoreUnreachableError, failure
 from convert.fetch import BUCKET_URL
 from models.errors import MixerError, UsageError
+from models.progress import Progress
 from models.records import MOST_BYTES
 
 ARCHIVE = ("-h", "Content-Type:application/gzip")  # else the store may unpack it on the way to a reader
@@ -84,7 +85,7 @@ class Bucket:
         """Hold nothing: each request names the generation that it may replace, and the store refuses any other."""
         return nullcontext()
 
-    def put(self, files: Sequence[Path], folder: str, progress: Callable[[int, int], None] | None = None) -> None:
+    def put(self, files: Sequence[Path], folder: str, progress: Progress | None = None) -> None:
         """Send files, of one directory, of which there are no objects yet."""
         total = sum(file.stat().st_size for file in files)
         archives = [file for file in files if file.name.endswith(".tar.gz")]
@@ -133,9 +134,7 @@ class Bucket:
 class _Meter:
     """How far gsutil is with some files: where it stands in the one that it has open, if the system tells."""
 
-    def __init__(
-        self, files: Sequence[Path], before: int, total: int, progress: Callable[[int, int], None] | None
-    ) -> None:
+    def __init__(self, files: Sequence[Path], before: int, total: int, progress: Progress | None) -> None:
         self._starts = {}
         for file in files:
             self._starts[os.path.realpath(file)] = before

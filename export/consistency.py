@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Literal
 
-from export.contents import Bound, Described, compare_contents
 from export.facts import MODEL_JSON, ModelFacts, class_list
 from export.index import INDEX, Index
 from export.statement import LOCAL_BUILDER, WORKFLOW, Statement, make_statement
+from models.contents import Bound, Described, compare_files
 from models.files import Hashes
 from models.paths import ModelPaths
 from models.records import Manifest
@@ -156,7 +156,7 @@ def _files(records: Records, name: Name) -> Iterator[str]:
     for key in sorted(wanted - listed.keys() - there.keys()):
         yield f"{key} is not in {record}"
     seen = {key: one for key, one in listed.items() if records.archive or key != paths.archive.name}
-    yield from compare_contents(seen, there, record)
+    yield from compare_files(seen, there, record)
 
 
 def _listed(records: Records, name: Name) -> Mapping[str, Described] | None:

@@ -3,7 +3,8 @@
 import hashlib
 from pathlib import Path
 
-from export.manifest import PIPELINE_PACKAGES, digest_files
+from export.manifest import PIPELINE_PACKAGES
+from models.contents import digest_files
 from models.exported import ExportManifest
 from models.formats import FORMATS, FormatName
 from models.provenance import git_state, library_versions, pipeline_version, sources_sha256

@@ -21,11 +21,11 @@ from export.hub_page import where_of
 from export.hugging_face_card import FILE
 from export.parcel import MANIFEST, Parcel, is_there, require_client, set_quietly, told, wrap
 from export.publish import Publication
-from export.stores import Progress
 from export.subject import read_subject
 from models.errors import MixerError, UsageError
 from models.files import read_small
 from models.paths import ModelPaths
+from models.progress import Progress
 from models.records import MOST_BYTES, Manifest
 
 if TYPE_CHECKING:

@@ -17,12 +17,12 @@ from export.admission import Rules
 from export.kaggle_card import LICENSES
 from export.parcel import MANIFEST, Parcel, is_there, require_client, set_quietly, told, wrap
 from export.publish import Publication
-from export.stores import Progress
 from export.subject import is_catalogued
 from models.catalog import LICENSE
 from models.errors import MixerError, UsageError
 from models.files import read_small
 from models.paths import ModelPaths
+from models.progress import Progress
 from models.records import MOST_BYTES, Manifest
 
 PREFIX = "kaggle:"

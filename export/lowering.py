@@ -15,6 +15,7 @@ check of the symbolic batch (`shape_assertion`) is known, and dropped: TensorFlo
 SavedModel checks its input itself (`export.saved_model`).
 """
 
+import re
 from collections.abc import Iterator
 
 from jax.extend.mlir import ir, passmanager
@@ -22,7 +23,7 @@ from jax.extend.mlir.dialects import stablehlo
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from models.errors import MixerError
+from models.errors import MixerError, shown
 
 STABLEHLO_VERSION = "0.9.0"
 """The oldest that can be written: TensorFlow 2.13 reads no newer one, 2.14 and 2.15 none after 0.14.0."""
@@ -39,11 +40,16 @@ SHAPE_ASSERTION = "shape_assertion"
 PLAIN = "strip-debuginfo"
 """The passes that every artifact goes through."""
 
-COMPOSITES = (
+EXPANDED = (
     "func.func(stablehlo-legalize-composite-to-call),inline,symbol-dce,"
     f"stablehlo-compatibility-expander{{target={STABLEHLO_VERSION}}},{PLAIN}"
 )
-"""Those for one that holds composites, such as `lax.erf`, `asin` or `top_k`: each is replaced by what it is made of."""
+"""Those for one that holds later operations and composites, such as `tan`, `lax.erf`, `asin` or `top_k`: each is
+replaced by what it is made of, where that can be said in `STABLEHLO_VERSION`."""
+
+
+_REFUSED = (ValueError, RuntimeError, ir.MLIRError)
+"""What MLIR's Python raises."""
 
 
 class LoweringError(MixerError):
@@ -77,31 +83,58 @@ def lower_artifact(artifact: bytes) -> bytes:
     with ir.Context() as context:
         stablehlo.register_dialect(context)
         stablehlo.register_stablehlo_passes()
+        said: list[str] = []
+
+        def note(found: ir.Diagnostic) -> bool:  # which would be printed
+            said.append(str(found.message))
+            return True
+
+        context.attach_diagnostic_handler(note)
         try:
-            module = stablehlo.deserialize_portable_artifact(context, artifact)
-        except (ValueError, RuntimeError, ir.MLIRError) as error:
-            raise LoweringError(
-                f"the exported function cannot be read back ({error}): it is no artifact, or holds more than "
-                "StableHLO, such as the sharding of a linear solver. Write the model without it."
-            ) from error
-        calls = list(_custom_calls(module.operation))
-        unknown = sorted(set(map(_target, calls)) - {SHAPE_ASSERTION})
-        if unknown:
-            raise LoweringError(
-                f"the exported function calls {', '.join(unknown)}: nothing is known of where that runs. Write the "
-                "model without it."
-            )
-        for call in calls:
-            call.erase()
-        pipeline = COMPOSITES if _holds(module.operation, "stablehlo.composite") else PLAIN
-        passmanager.PassManager.parse(f"builtin.module({pipeline})").run(module.operation)
+            return _written(_read(context, artifact), PLAIN)
+        except _REFUSED:
+            said.clear()
         try:
-            return bytes(stablehlo.serialize_portable_artifact(module, STABLEHLO_VERSION))
-        except (ValueError, RuntimeError, ir.MLIRError) as error:
+            return _written(_read(context, artifact), EXPANDED)
+        except _REFUSED as error:
             raise LoweringError(
                 f"the exported function cannot be written as StableHLO {STABLEHLO_VERSION}, which TensorFlow 2.13 "
-                f"reads: {error}"
+                f"reads{_lacks(said)}. Write the model without it. (A batched gather or scatter comes from the "
+                "gradient of top_k, for one: such a function is exported without its gradient.)"
             ) from error
+
+
+def _read(context: ir.Context, artifact: bytes) -> ir.Module:
+    """Read an artifact without its custom calls, each time anew: an attempt to write it may leave it changed."""
+    try:
+        module = stablehlo.deserialize_portable_artifact(context, artifact)
+    except _REFUSED as error:
+        raise LoweringError(
+            f"the exported function cannot be read back ({error}): it is no artifact, or holds more than "
+            "StableHLO, such as the sharding of a linear solver. Write the model without it."
+        ) from error
+    calls = list(_custom_calls(module.operation))
+    unknown = sorted(set(map(_target, calls)) - {SHAPE_ASSERTION})
+    if unknown:
+        raise LoweringError(
+            f"the exported function calls {', '.join(unknown)}: nothing is known of where that runs. Write the "
+            "model without it."
+        )
+    for call in calls:
+        call.erase()
+    return module
+
+
+def _written(module: ir.Module, passes: str) -> bytes:
+    passmanager.PassManager.parse(f"builtin.module({passes})").run(module.operation)
+    return bytes(stablehlo.serialize_portable_artifact(module, STABLEHLO_VERSION))
+
+
+def _lacks(said: list[str]) -> str:
+    """Return which operations or types MLIR's diagnostics name."""
+    names = re.findall(r"vhlo\.(\w+?)(?:_v\d+)?\b", " ".join(text.partition(":")[0] for text in said))
+    found = sorted({shown(name) for name in names} - {"func"})
+    return f": that version has no such {' or '.join(found)}" if found else ""
 
 
 def _xla_call_modules(saved_model: SavedModel) -> Iterator[NodeDef]:
@@ -118,13 +151,6 @@ def _custom_calls(operation: ir.Operation) -> Iterator[ir.Operation]:
         for block in region.blocks:
             for child in block.operations:
                 yield from _custom_calls(child.operation)
-
-
-def _holds(operation: ir.Operation, name: str) -> bool:
-    if operation.name == name:
-        return True
-    blocks = [block for region in operation.regions for block in region.blocks]
-    return any(_holds(child.operation, name) for block in blocks for child in block.operations)
 
 
 def _target(call: ir.Operation) -> str:

@@ -17,14 +17,15 @@ from typing import BinaryIO, Self
 from isal import isal_zlib
 
 from export.consistency import Asked, Records, compare_records
-from export.contents import compare_contents
 from export.facts import read_facts
 from export.signature import Signer
 from export.statement import make_statement
 from models.archives import MOST_OF_HEADERS, most_unpacked
+from models.contents import compare_files
 from models.errors import MixerError, UsageError
 from models.files import hash_file, write_atomically, written_whole
 from models.paths import ModelPaths
+from models.progress import Progress
 from models.records import FileDigest, Manifest
 from models.report import Report
 from models.tolerances import TOLERANCES
@@ -34,9 +35,6 @@ COMPRESSION = 1
 
 BLOCK = 1 << 18
 """Bytes that are read and packed at once; another number would give other bytes."""
-
-Progress = Callable[[int, int], None]
-"""What is told of the work: bytes so far, bytes in all."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def package_model(
     with _told(destination.archive), written_whole(destination.archive) as file:
         packed = _Hashing(file)
         found = _write_archive(destination.directory, manifest, packed, progress)
-        differences = compare_contents(manifest.files, found)
+        differences = compare_files(manifest.files, found)
         if differences:
             said = "".join(f"\n  {difference}" for difference in differences)
             raise MixerError(

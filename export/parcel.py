@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from export.admission import Rules, admit
-from export.contents import compare_contents
 from export.publish import Item, Publication
 from export.verify import verify
+from models.contents import compare_files
 from models.errors import MixerError, UsageError
 from models.paths import ModelPaths
 from models.records import Manifest
@@ -81,7 +81,7 @@ def is_there(parcel: Parcel, published: Manifest | None, address: str) -> bool:
         raise MixerError(f"version {here.version} is not above the published {number} ({address}). {again}")
     if number < here.version:
         return False
-    differences = compare_contents(published.files, here.files)
+    differences = compare_files(published.files, here.files)
     if differences:
         said = "".join(f"\n  {difference}" for difference in differences)
         raise MixerError(

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Literal
 
 from export.admission import Admitted, Rules, admit
-from export.contents import compare_contents
 from export.index import INDEX, Index, ListedFile
-from export.stores import Progress, Store, Stored
+from export.stores import Store, Stored
+from models.contents import compare_files
 from models.errors import MixerError
 from models.files import Hashes, hash_file
 from models.paths import ModelPaths
+from models.progress import Progress
 from models.records import Manifest
 
 
@@ -155,7 +156,7 @@ def _compare_with_published(place: _Place, version: int, admitted: Admitted) -> 
     found = {name: one for name, one in place.files.items() if name.startswith(f"{version}.")}
     required = {path.name for path in ModelPaths.of(Path(), place.handle, version).required}
     damage = [f"{name} is not in {INDEX}" for name in sorted(required - listed.keys() - found.keys())]
-    damage += compare_contents(listed, found, INDEX)
+    damage += compare_files(listed, found, INDEX)
     if damage:
         said = "".join(f"\n  {difference}" for difference in damage)
         raise MixerError(
@@ -184,7 +185,7 @@ def _same(listed: ListedFile, local: Hashes | None) -> bool:
 
 
 def _refuse_other_contents(place: _Place, version: int, manifest: Manifest) -> None:
-    differences = compare_contents(read_manifest(place.store, place.handle, version).files, manifest.files)
+    differences = compare_files(read_manifest(place.store, place.handle, version).files, manifest.files)
     if differences:
         said = "".join(f"\n  {difference}" for difference in differences)
         raise MixerError(

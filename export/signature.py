@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from models.errors import MixerError, UsageError
-from models.temporary import temporary_file
+from models.files import placed_whole
 
 Signer = Callable[[Path, Path], None]
 """Signs a file (the first path) and writes the bundle (the second)."""
@@ -39,9 +39,8 @@ def signer(key: Path) -> Signer:
 
     def sign(file: Path, bundle: Path) -> None:
         try:
-            with temporary_file(bundle) as (partial, _):
+            with placed_whole(bundle) as (partial, _):
                 config.sign(file, partial)
-                partial.replace(bundle)
         except (OSError, ValueError) as error:
             raise MixerError(f"{file} could not be signed ({type(error).__name__}: {error}).") from error
 

@@ -7,7 +7,7 @@ import fcntl
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,12 +16,10 @@ from typing import BinaryIO, Protocol, TextIO
 
 from models.errors import MixerError
 from models.files import CHUNK, Hashes, hash_file, read_small, written_whole
+from models.progress import Progress
 from models.records import MOST_BYTES
 
 _LOG = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]
-"""What is told of a transfer: bytes so far, bytes in all."""
 
 _LOCK = ".publishing.lock"
 

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from export.consistency import Asked, Records, compare_records
-from export.contents import compare_contents
 from export.facts import MODEL_JSON, read_facts
 from export.index import INDEX, Index
-from export.manifest import digest_files
 from export.statement import Statement
 from models.archives import MOST_BYTES, digest_archive
+from models.contents import compare_files, digest_files
 from models.errors import MixerError, UsageError, printable, shown
 from models.files import FileHashes
 from models.paths import ModelPaths
@@ -152,7 +151,7 @@ def _check_contents(path: Path, siblings: ModelPaths, manifest: Manifest | None,
         return False
     if manifest is None:
         return False
-    differences = compare_contents(manifest.files, found)
+    differences = compare_files(manifest.files, found)
     what = f"{len(manifest.files)} files of {manifest.size:,} bytes are those of {siblings.manifest.name}"
     findings.add(what, differences)
     return not differences

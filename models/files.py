@@ -17,6 +17,9 @@ from models.temporary import temporary_file, uninterrupted
 CHUNK = 1 << 20
 """Bytes read at once."""
 
+_HASHED_AT_ONCE = 1 << 22
+"""Bytes: `hashlib.file_digest` takes so few that another busy thread of Python's would hold it up."""
+
 _NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK})
 """What file systems without hard links (FAT, some network shares) say of one."""
 
@@ -40,6 +43,19 @@ def hash_file(path: Path) -> Hashes:
         while chunk := file.read(CHUNK):
             hashing.update(chunk)
         return hashing.result()
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(_HASHED_AT_ONCE):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def read_small(path: Path, most: int) -> bytes:
@@ -126,8 +142,15 @@ def written_whole(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
         FileExistsError: it may not, and there is one by the time that it is whole.
         OSError: it cannot be written.
     """
-    with temporary_file(path) as (partial, file):
+    with placed_whole(path, replace=replace) as (_, file):
         yield file
+
+
+@contextmanager
+def placed_whole(path: Path, *, replace: bool = True) -> Iterator[tuple[Path, BinaryIO]]:
+    """Give the file of `written_whole` with its path until then, for who writes or reads it by its path."""
+    with temporary_file(path) as (partial, file):
+        yield partial, file
         file.close()
         if replace:
             partial.replace(path)

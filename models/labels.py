@@ -1,10 +1,10 @@
 """The class lists: which class each logit of a classifier stands for."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import MixerError
+from models.files import sha256_of
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Labels:
         Raises:
             MixerError: the file is not the recorded one.
         """
-        found = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        found = sha256_of(self.path)
         if found != self.sha256:
             raise MixerError(
                 f"{self.path} has sha256 {found}, expected {self.sha256}: the class list was changed. Restore it "

@@ -10,6 +10,7 @@ from convert.cli.show import markdown_table, megabytes
 from models.catalog import HEADS, select_handles
 from models.exported import ExportReport
 from models.formats import FORMATS
+from models.paths import ModelPaths
 
 COLUMNS = ("file", "#classifier", "#error", "#same first class", "#feature extractor", "#error")
 
@@ -18,8 +19,8 @@ def read_reports(out: Path, checkpoint: str, version: int):
     """Return the passing reports of classifier and feature extractor, by format."""
     handles = select_handles([f"mixer_{checkpoint}_{head}" for head in HEADS])
     for name, kind in FORMATS.items():
-        paths = (out / kind.named(handle.name) / f"{version}.report.json" for handle in handles)
-        reports = [ExportReport.read(path) for path in paths]
+        paths = (ModelPaths.of(out, kind.named(handle.name), version) for handle in handles)
+        reports = [ExportReport.read(one.report) for one in paths]
         assert all(report.verdict == "passed" for report in reports)
         yield name, reports
 

@@ -6,9 +6,9 @@ import random
 from reporting import checks, verdict_of
 
 from export.cards import write_model_cards
-from export.manifest import digest_files
 from export.subject import Where
 from models.catalog import TESTING_HANDLES, select_handles
+from models.contents import digest_files
 from models.paths import ModelPaths
 from models.records import CheckpointRecord, Manifest
 from models.report import Report

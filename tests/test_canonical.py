@@ -22,6 +22,7 @@ from export import canonical, warmup
 from export.canonical import rewrite_saved_model
 from models.catalog import DEFAULT_VERSION, HANDLES, TESTING_HANDLES
 from models.errors import MixerError
+from models.paths import ModelPaths
 
 ROOT = Path(__file__).parent.parent
 MODULES = [handle.in_flavour(flavour).name for handle in TESTING_HANDLES.values() for flavour in ("native", "graph")]
@@ -180,7 +181,7 @@ def test_model_json_says_what_a_consumer_needs(tiny_build):
         handle = TESTING_HANDLES[name.removesuffix("-graph")]
         facts = json.loads((directory_of(tiny_build, name) / "assets.extra" / "model.json").read_text())
         kind = FLAVOURS["graph" if name.endswith("-graph") else "native"]
-        manifest = json.loads((tiny_build / name / f"{DEFAULT_VERSION}.manifest.json").read_text())
+        manifest = json.loads(ModelPaths.of(tiny_build, name, DEFAULT_VERSION).manifest.read_text())
         assert (facts["handle"], facts["version"]) == (name, DEFAULT_VERSION)
         assert facts["flavour"]["name"] == kind.name == manifest["flavour"]
         assert (facts["tensorflow"]["lowest"], facts["tensorflow"]["highest_proven"]) == (kind.lowest, kind.highest)

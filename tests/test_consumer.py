@@ -17,6 +17,7 @@ from jax.experimental import jax2tf
 
 from export.saved_model import write_saved_model
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
+from models.paths import ModelPaths
 from models.report import Report
 from models.signatures import signatures_of
 from models.tolerances import TOLERANCES
@@ -58,7 +59,8 @@ def as_written(check):
 @pytest.fixture(scope="module")
 def results(tiny_full):
     """What both models' reports tell of the consumer, held against JAX: its checks by name."""
-    reports = {name: Report.read(tiny_full / name / f"{DEFAULT_VERSION}.report.json") for name in TESTING_HANDLES}
+    paths = {name: ModelPaths.of(tiny_full, name, DEFAULT_VERSION) for name in TESTING_HANDLES}
+    reports = {name: Report.read(path.report) for name, path in paths.items()}
     return {name: by_name(map(as_written, report.find("consumer"))) for name, report in reports.items()}
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export.manifest import digest_files
 from export.package import package_model
 from models.archives import extract_archive
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
+from models.contents import digest_files
 from models.paths import ModelPaths
 from models.records import Manifest
 
@@ -90,9 +90,9 @@ def test_what_hub_keeps_is_the_model_and_it_asks_once(hub, server, packed):
 
 
 def test_file_gives_what_the_directory_gives_once_unpacked(hub, packed, tmp_path):
-    place = packed / TINY.name
+    place = ModelPaths.of(packed, TINY.name, DEFAULT_VERSION)
     with pytest.raises(ValueError, match=r"contains neither 'saved_model\.pb' nor"):  # Hub unpacks downloads alone
-        hub.load(str(place / f"{DEFAULT_VERSION}.tar.gz"))
-    extract_archive(place / f"{DEFAULT_VERSION}.tar.gz", tmp_path)
-    expected = outputs(hub.load(str(place / str(DEFAULT_VERSION))))
+        hub.load(str(place.archive))
+    extract_archive(place.archive, tmp_path)
+    expected = outputs(hub.load(str(place.directory)))
     np.testing.assert_array_equal(outputs(hub.load(str(tmp_path))), expected)

@@ -7,8 +7,9 @@ import pytest
 
 from convert.native import PLATFORMS
 from export import warmup
-from export.manifest import describe, digest_files, find_differences, is_current
+from export.manifest import describe, is_current
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
+from models.contents import compare_files, digest_files
 from models.paths import ModelPaths
 from models.provenance import library_versions, pipeline_version
 from models.records import FileDigest, Manifest
@@ -93,22 +94,23 @@ def test_digests_are_by_relative_path_in_order(tmp_path):
 
 def test_differences_are_told_apart_and_sorted(build):
     destination, manifest = made(build, NAMES[0])
-    assert find_differences(manifest, destination.directory) == []
+    assert compare_files(manifest.files, digest_files(destination.directory)) == []
     (destination.directory / "variables/variables.index").unlink()
     (destination.directory / "notes.txt").write_text("mine", encoding="utf-8")
     flip_a_byte(destination.directory / "saved_model.pb")
-    assert find_differences(manifest, destination.directory) == [
+    found, said = digest_files(destination.directory), manifest.files["saved_model.pb"].sha256
+    assert compare_files(manifest.files, found) == [
         "notes.txt is not in the manifest",
-        "saved_model.pb has other contents than the manifest says",
-        "variables/variables.index is missing",
+        f"saved_model.pb has sha256 {found['saved_model.pb'].sha256}, {said} is in the manifest",
+        "variables/variables.index is missing, but in the manifest",
     ]
 
 
 def test_missing_directory_differs_in_all_files(build):
     destination, manifest = made(build, NAMES[0])
     shutil.rmtree(destination.directory)
-    differences = find_differences(manifest, destination.directory)
-    assert differences == sorted(f"{name} is missing" for name in manifest.files)
+    differences = compare_files(manifest.files, digest_files(destination.directory))
+    assert differences == sorted(f"{name} is missing, but in the manifest" for name in manifest.files)
 
 
 def flip_a_byte(path, position=-1):

@@ -15,6 +15,7 @@ import pytest
 from reporting import ON, check, checks, consumed, verdict_of
 
 from models.catalog import HANDLES, TESTING_HANDLES
+from models.paths import ModelPaths
 from models.records import CheckpointRecord, FileDigest, Manifest
 from models.report import DepthStep, PublishedComparison, PublishedVariables, Report
 from models.tolerances import TOLERANCES
@@ -89,17 +90,17 @@ def reference_of(**changes):
 
 
 def put(out, handle, manifest=None, report=None, evidence=None):
-    place = out / handle.name
-    place.mkdir(parents=True, exist_ok=True)
+    place = ModelPaths.of(out, handle.name, VERSION)
+    place.folder.mkdir(parents=True, exist_ok=True)
     if manifest:
-        (place / f"{VERSION}.manifest.json").write_bytes(manifest.to_bytes())
+        place.manifest.write_bytes(manifest.to_bytes())
     if report:
-        (place / f"{VERSION}.report.json").write_bytes(report.to_bytes())
+        place.report.write_bytes(report.to_bytes())
     if evidence:
         names, found, jax = evidence
         truth = jax.astype(float)
         arrays = {"saved_model": found, "jax": jax, "oracle": truth, "scale": truth.std(axis=1)}
-        np.savez(place / f"{VERSION}.evidence.npz", names=names, **arrays)
+        np.savez(place.outputs, names=names, **arrays)
 
 
 def outputs(handle, worst=3e-6):
@@ -389,7 +390,7 @@ def test_damaged_file_is_named(tmp_path, name, said):
 def test_evidence_that_is_not_the_reports_is_left_out(tmp_path, change):
     put_full(tmp_path, HANDLE)
     names, found, jax = outputs(HANDLE)
-    path = tmp_path / HANDLE.name / f"{VERSION}.evidence.npz"
+    path = ModelPaths.of(tmp_path, HANDLE.name, VERSION).outputs
     if change == "missing":
         path.unlink()
     elif change == "farther":

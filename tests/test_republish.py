@@ -63,7 +63,7 @@ def first(_first, tmp_path):
 
 def age(mirror, name, **changes):
     """Let the published model be of another day, as its manifest tells."""
-    path = mirror.root / name / f"{Index.read(mirror.root / name / 'index.json').latest}.manifest.json"
+    path = ModelPaths.of(mirror.root, name, Index.read(mirror.root / name / "index.json").latest).manifest
     path.write_bytes(Manifest(**(dict(Manifest.read(path)) | changes)).to_bytes())
 
 

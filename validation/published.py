@@ -1,6 +1,5 @@
 """An earlier version of a handle as somebody published it: opened for comparison, and what came of that in words."""
 
-import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,6 +9,7 @@ from typing import Literal
 
 from models.archives import extract_archive
 from models.errors import MixerError, UsageError
+from models.files import sha256_of
 from models.report import PublishedComparison
 
 SAVED_MODEL = "saved_model.pb"
@@ -52,7 +52,7 @@ def opened(path: Path) -> Iterator[Published]:
 def _open(path: Path, stack: ExitStack) -> Published:
     if path.is_dir():
         _require_saved_model(path, path)
-        return Published(path.name, "directory", _sha256_of(path / SAVED_MODEL), path)
+        return Published(path.name, "directory", sha256_of(path / SAVED_MODEL), path)
     if not path.exists():
         raise UsageError(f"--reference {path} does not exist: expected a SavedModel's directory, or its .tar.gz.")
     directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reference-"))).resolve()
@@ -61,7 +61,7 @@ def _open(path: Path, stack: ExitStack) -> Published:
     except MixerError as error:
         raise UsageError(f"--reference {error}") from error
     _require_saved_model(directory, path)
-    return Published(path.name, "archive", _sha256_of(path), directory)
+    return Published(path.name, "archive", sha256_of(path), directory)
 
 
 def _require_saved_model(directory: Path, path: Path) -> None:
@@ -71,11 +71,6 @@ def _require_saved_model(directory: Path, path: Path) -> None:
             f"--reference {path} has no {SAVED_MODEL} (it holds {found}): expected a SavedModel with that file at its "
             "root, not in a directory further in."
         )
-
-
-def _sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def summarise(found: PublishedComparison) -> tuple[tuple[str, str], ...]:

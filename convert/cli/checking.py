@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from convert.cli.graphs import Kind, graph_of
 from convert.cli.stages import Material
-from export.manifest import find_differences
 from models.catalog import Handle
+from models.contents import compare_files, digest_files
 from models.errors import MixerError
 from models.files import write_atomically
 from models.params import Params
@@ -66,7 +66,7 @@ class Checker:
         findings = check_parity(destination.directory, handle, self._params(handle), reference, plan)
         problems = [
             *self._identity_problems(manifest, handle, destination),
-            *find_differences(manifest, destination.directory),
+            *compare_files(manifest.files, digest_files(destination.directory)),
         ]
         extras = GATE
         if self._set == "full" and findings.comparisons:

@@ -13,8 +13,8 @@ from convert.cli import show, stages
 from convert.cli.frameworks import quiet_stderr
 from export.destination import install, refuse_existing, refuse_foreign, staged, tidy
 from export.exported import describe_export
-from export.manifest import find_differences
 from models.catalog import Checkpoint, Handle, own_handle
+from models.contents import compare_files, digest_files
 from models.errors import MixerError
 from models.exported import ExportManifest, ExportReport
 from models.files import write_atomically
@@ -155,7 +155,7 @@ def _export(work: Exports, handle: Handle, truth: "Truth", sha256: str, classes:
     checks = check_export(work.format.name, destination.directory, made, truth)
     if made.head == "classification" and not all(check.tells for check in checks):
         checks += _check_probing_export(work, handle, made, truth)
-    differences = find_differences(manifest, destination.directory)
+    differences = compare_files(manifest.files, digest_files(destination.directory))
     report = make_export_report(destination.manifest.read_bytes(), checks, truth, other_problems=differences)
     write_atomically(destination.report, report.to_bytes())
     return report
@@ -197,7 +197,7 @@ def _read_source(work: Exports, handle: Handle, sha256: str | None = None) -> by
             f"{sha256}: give the --{'checkpoint' if work.own else 'source'} that it was converted from, or convert it "
             f"anew (`{convert}`)."
         )
-    differences = find_differences(manifest, saved_model.directory)
+    differences = compare_files(manifest.files, digest_files(saved_model.directory))
     if differences:
         raise MixerError(
             f"{saved_model.directory} is not what its manifest says ({'; '.join(differences)}): convert it anew "

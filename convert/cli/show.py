@@ -4,15 +4,17 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
 from rich.table import Table
 
 from models.errors import UsageError, printable, shown
+from models.progress import Progress
 
 WIDE = 160
 """Columns of a table that goes to a file or pipe, where nobody's window cuts it."""
@@ -93,13 +95,13 @@ def _cell(text: str) -> str:
 class Steps:
     """Progress on standard error: how many pieces are done, and how far the one in hand is."""
 
-    def __init__(self, progress: Progress, total: int) -> None:
+    def __init__(self, progress: Bars, total: int) -> None:
         self._progress = progress
         self._done, self._total = 0, total
         self._all: TaskID = progress.add_task("all", total=total, amount=f"0/{total}")
         self._now: TaskID = progress.add_task("", total=None, visible=False, amount="")
 
-    def start(self, text: str) -> Callable[[int, int], None]:
+    def start(self, text: str) -> Progress:
         """Show what is in hand now; the returned function takes bytes done and bytes in all."""
         text = printable(text)
         self._progress.reset(self._now, total=None, description=text, visible=True, amount="")
@@ -136,14 +138,14 @@ def steps(total: int) -> Iterator[Steps]:
         TimeElapsedColumn(),
     )
     # On a pipe the bars would only be noise: there, each piece leaves its line.
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield Steps(progress, total)
 
 
 @contextmanager
 def no_steps() -> Iterator[Steps]:
     """Show nothing: another process shows what is done."""
-    with Progress(console=Console(quiet=True), disable=True) as progress:
+    with Bars(console=Console(quiet=True), disable=True) as progress:
         yield Steps(progress, 0)
 
 

@@ -1,6 +1,5 @@
 """The stages that a handle goes through, each giving plain values to the next."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +14,10 @@ from models.errors import MixerError
 from models.files import read_small
 from models.params import flatten
 from models.paths import ModelPaths
+from models.progress import Progress
 from models.records import CheckpointRecord, Manifest
 from models.report import Report
 from models.tolerances import TOLERANCES
-
-Progress = Callable[[int, int], None]
 
 _LONGEST_LABEL, _MOST_LABELS = 1000, 1 << 25  # bytes of a line, on average, and of all: ImageNet-21k's have 30, 0.6 MB
 

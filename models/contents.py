@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-from models.errors import shown
+from models.errors import MixerError, shown
+from models.files import sha256_of
+from models.records import MOST_FILES, FileDigest
 
 _DIGESTS = ("sha256", "md5", "crc32c")
 """What may be said of a file besides its size, in the order in which it is compared."""
@@ -26,7 +29,23 @@ class Bound:
     size: None = None
 
 
-def compare_contents(
+def digest_files(directory: Path, most: int | None = None) -> dict[str, FileDigest]:
+    """Return size and sha256 of every file below a directory, by relative POSIX path.
+
+    Raises:
+        MixerError: they have more than `most` bytes together, or there are more than `MOST_FILES`; none is read then.
+    """
+    files = {path: path.stat().st_size for path in sorted(directory.rglob("*")) if path.is_file()}
+    size = sum(files.values())
+    if most is not None and (size > most or len(files) > MOST_FILES):
+        raise MixerError(f"{directory} has {len(files):,} files of {size:,} bytes, more than a model of its manifest")
+    return {
+        path.relative_to(directory).as_posix(): FileDigest(sha256=sha256_of(path), size=length)
+        for path, length in files.items()
+    }
+
+
+def compare_files(
     listed: Mapping[str, Described], found: Mapping[str, Described], record: str = "the manifest"
 ) -> list[str]:
     """Say in what files differ, one sentence each, sorted by name; empty where they do not.
