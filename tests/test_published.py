@@ -13,6 +13,7 @@ from reporting import check
 from models.catalog import TESTING_HANDLES
 from models.errors import UsageError
 from models.report import PublishedComparison, PublishedVariables
+from validation import published as published_module
 from validation.published import SAVED_MODEL, opened, summarise
 
 CLASSIFIER, _ = TESTING_HANDLES
@@ -139,7 +140,7 @@ def test_one_that_cannot_be_read_is_refused(model, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(hashlib, "file_digest", refuse)
+    monkeypatch.setattr(published_module, "sha256_of", refuse)
     with pytest.raises(UsageError, match=r"--reference .* cannot be read \(Permission denied\)"), opened(model):
         pytest.fail("opened")
 
