@@ -1,15 +1,18 @@
 """Where a model goes: `<out>/<handle>/<version>` and its siblings, complete or not at all."""
 
+import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from models.errors import MixerError, UsageError
 from models.files import write_atomically
 from models.paths import ModelPaths
 from models.records import Manifest
-from models.temporary import PARTIAL, sweep, sweep_files, temporary_folder, uninterrupted
+from models.temporary import PARTIAL, is_left, locked, sweep, sweep_files, temporary_folder, uninterrupted
+
+_LOG = logging.getLogger(__name__)
 
 _CARD = b"# Module "
 _ASIDE = "old"
@@ -104,28 +107,61 @@ def prepare_out(out: Path) -> None:
 def tidy(destination: ModelPaths) -> None:
     """Remove what ended processes left of their work here; an old version that lost its successor comes back.
 
+    What another process is making, it tidies itself.
+
     Raises:
         MixerError: something cannot be read or moved.
     """
     with _told(destination):
-        sweep(destination.folder, _prefix(destination), _rescue)
+        if is_left(destination.folder, _prefix(destination)) or _lock_of(destination).exists():
+            with suppress(OSError), locked(_lock_of(destination), None, needed=False):
+                sweep(destination.folder, _prefix(destination), _rescue)
         sweep_files(destination.folder)
+
+
+@contextmanager
+def held(destination: ModelPaths, *, to_make: bool = False) -> Iterator[None]:
+    """Keep others out of a version for a block, tidied before; another process that is at work on it is waited for.
+
+    Args:
+        destination: the version.
+        to_make: whether to make its folder; without one there is nothing to keep others out of.
+
+    Raises:
+        MixerError: it cannot be made, read or locked.
+    """
+
+    def awaited() -> None:
+        _LOG.warning("another process is at work on %s: waiting for it", destination.directory)
+
+    with ExitStack() as stack:
+        with _told(destination):
+            if to_make:
+                destination.folder.mkdir(parents=True, exist_ok=True)
+            if destination.folder.is_dir():
+                stack.enter_context(locked(_lock_of(destination), awaited, needed=False))
+        tidy(destination)
+        yield
 
 
 @contextmanager
 def staged(destination: ModelPaths) -> Iterator[Path]:
     """Give a fresh directory to write into, on the destination's disk; whatever is left of it at the end is removed.
 
+    Meanwhile others are kept out of this version.
+
     Raises:
         MixerError: writing failed, here or in the block.
     """
     prefix = _prefix(destination)
-    with _told(destination):
-        destination.folder.mkdir(parents=True, exist_ok=True)
-        with temporary_folder(destination.folder, prefix, rescue=_rescue) as folder:
-            stage = folder / "new"
-            stage.mkdir()
-            yield stage
+    with (
+        held(destination, to_make=True),
+        _told(destination),
+        temporary_folder(destination.folder, prefix, rescue=_rescue) as folder,
+    ):
+        stage = folder / "new"
+        stage.mkdir()
+        yield stage
 
 
 @contextmanager
@@ -141,6 +177,10 @@ def _told(destination: ModelPaths) -> Iterator[None]:
 
 def _prefix(destination: ModelPaths) -> str:
     return f".{destination.stem}{PARTIAL}"
+
+
+def _lock_of(destination: ModelPaths) -> Path:
+    return destination.folder / f".{destination.stem}.lock"
 
 
 def install(stage: Path, destination: ModelPaths, manifest: Manifest, *, overwrite: bool) -> None:

@@ -3,21 +3,20 @@
 The bucket that can is `convert.upload.Bucket`; the command line hands one or the other to `export.publish`.
 """
 
-import fcntl
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Protocol, TextIO
+from typing import BinaryIO, Protocol
 
 from models.errors import MixerError
 from models.files import CHUNK, Hashes, hash_file, read_small, written_whole
 from models.progress import Progress
 from models.records import MOST_BYTES
+from models.temporary import locked
 
 _LOG = logging.getLogger(__name__)
 
@@ -138,34 +137,16 @@ class Mirror:
     @contextmanager
     def held(self, folder: str) -> Iterator[None]:
         """Hold a folder by a lock that ends with this process; another process that publishes there is waited for."""
-        path = self.root / folder / _LOCK
-        with _told(self.root):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = _locked(path)
-        try:
+        place = self.root / folder
+
+        def awaited() -> None:
+            _LOG.warning("another process is publishing in %s: waiting for it", place)
+
+        with ExitStack() as stack:
+            with _told(self.root):
+                place.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(place / _LOCK, awaited))
             yield
-        finally:  # removed while it is held: who waits for it sees that it is another's, or nobody's, by then
-            path.unlink(missing_ok=True)
-            lock.close()
-
-
-def _locked(path: Path) -> TextIO:
-    """Return the open file of this path once this process holds its lock."""
-    while True:
-        file = path.open("w")
-        try:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                _LOG.warning("another process is publishing in %s: waiting for it", path.parent)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                    return file
-        except BaseException:
-            file.close()
-            raise
-        file.close()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 Numbers of processes would not tell: in containers they repeat, and on a shared disk they are another machine's.
 """
 
+import errno
 import fcntl
 import os
 import re
@@ -30,6 +31,8 @@ _movers: list[int] = []
 _awaiting: dict[int, Callable[[], object]] = {}
 """What each thread is to do once it is in no uninterrupted block."""
 _closed = threading.Event()
+_locked: dict[Path, int] = {}
+"""The threads that hold locks of their own."""
 
 
 @contextmanager
@@ -80,8 +83,10 @@ def temporary_file(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
             yield partial, file
     finally:
         with _freeing(lock):
-            _held.pop(partial, None)
-            partial.unlink(missing_ok=True)
+            try:
+                partial.unlink(missing_ok=True)
+            finally:
+                _held.pop(partial, None)
 
 
 @contextmanager
@@ -118,6 +123,57 @@ def temporary_folder(parent: Path, prefix: str, *, rescue: Rescue | None = None,
                 _held.pop(folder, None)
 
 
+@contextmanager
+def locked(path: Path, awaited: Callable[[], object] | None, *, needed: bool = True) -> Iterator[None]:
+    """Hold the lock of a path alone, among processes and threads, for a block; one that this thread holds it holds on.
+
+    The file of this path is there for nothing else, and is removed at the end.
+
+    Args:
+        path: of the lock.
+        awaited: called before another holder is waited for; without it, none is.
+        needed: whether to refuse a file system that locks nothing, rather than to go on without.
+
+    Raises:
+        BlockingIOError: another holds it, and is not to be waited for.
+        OSError: the file cannot be made, or not be locked.
+    """
+    path = path.absolute()
+    if _locked.get(path) == threading.get_ident():
+        yield
+        return
+    while (lock := _try_lock(path, needed=needed)) is None:
+        if awaited is None:
+            raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK), os.fspath(path))
+        awaited()
+        awaited = bool  # once is enough
+        _await(path)
+    try:
+        yield
+    finally:
+        with _freeing(lock), uninterrupted():  # removed while it is held: who waits for it sees that it is nobody's
+            _locked.pop(path)
+            _held.pop(path)
+            path.unlink(missing_ok=True)
+
+
+def _try_lock(path: Path, *, needed: bool) -> int | None:
+    with uninterrupted():
+        lock = _lock(path, os.O_RDWR | os.O_CREAT, needed=needed)
+        if lock is not None:
+            _held[path] = _nothing
+            _locked[path] = threading.get_ident()
+        return lock
+
+
+def _await(path: Path) -> None:
+    """Wait until nobody holds a lock."""
+    with suppress(FileNotFoundError):
+        lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+        with _freeing(lock):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+
+
 def sweep_files(folder: Path) -> None:
     """Remove the temporary files that ended processes left in a folder."""
     for left in _named(folder, rf"\..+{re.escape(PARTIAL)}"):
@@ -125,6 +181,11 @@ def sweep_files(folder: Path) -> None:
             if left.is_file() and (lock := _lock(left, os.O_RDWR)) is not None:
                 with _freeing(lock):
                     left.unlink(missing_ok=True)
+
+
+def is_left(parent: Path, prefix: str) -> bool:
+    """Tell whether there are temporary folders of this prefix in a folder."""
+    return any(_named(parent, re.escape(prefix)))
 
 
 def sweep(parent: Path, prefix: str, rescue: Rescue) -> None:
@@ -225,5 +286,7 @@ def _lock(path: Path, flags: int, *, needed: bool = True) -> int | None:
     except OSError:  # this file system locks nothing, so nothing here is ever found abandoned
         if not needed:
             return lock
+        os.close(lock)
+        raise
     os.close(lock)
     return None

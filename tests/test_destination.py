@@ -235,28 +235,114 @@ def test_what_only_looks_temporary_is_kept(destination, name):
     assert (left / "notes.txt").is_file()
 
 
+MAKING = """
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from export import destination as module
+from export.destination import install, staged
+from models.errors import MixerError
+from models.paths import ModelPaths
+from models.records import Manifest
+
+def stop():
+    print("stopped", flush=True)
+    sys.stdin.readline()
+
+@contextmanager
+def block():
+    stop()
+    yield
+
+destination, where = ModelPaths.of(Path(sys.argv[1]), "mixer_x", 2), sys.argv[3]
+manifest = Manifest.model_validate_json(sys.argv[2])
+if where == "before it is put in place":
+    module.uninterrupted = block
+if where == "before its directory is put in place":
+    write = module.write_atomically
+    module.write_atomically = lambda *arguments: (write(*arguments), stop())
+try:
+    with staged(destination) as stage:
+        (stage / "variables").mkdir()
+        for name in manifest.files:
+            (stage / name).write_text(manifest.pipeline)
+        if where == "while it is staged":
+            stop()
+        install(stage, destination, manifest, overwrite=False)
+except MixerError as error:
+    print(error, flush=True)
+"""
+"""Makes a model, and stops at some place until it is told to go on."""
+
+
+def making(destination, text, where="nowhere"):
+    command = [sys.executable, "-c", MAKING, destination.out, manifest(text).to_bytes(), where]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen(command, cwd=ROOT, text=True, **pipes)
+
+
 def test_what_another_process_is_making_is_kept(destination):
-    command = [sys.executable, "-c", MAKING, destination.out]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        stage = Path(process.stdout.readline().strip())
-        put(destination, "ours")
+    with making(destination, "new", "while it is staged") as process:
+        assert process.stdout.readline() == "stopped\n"
+        left = names(destination)
         tidy(destination)
-        assert stage.is_dir()
+        assert names(destination) == left == [".2.lock", next(name for name in left if ".partial-" in name)]
         process.kill()
     tidy(destination)
+    put(destination, "ours")
     assert names(destination) == ["2", "2.manifest.json"]
 
 
-MAKING = """
-import sys
-from pathlib import Path
-from export.destination import staged
-from models.paths import ModelPaths
+@pytest.mark.parametrize("where", ["while it is staged", "before it is put in place"])
+def test_of_two_makers_of_a_version_the_second_waits_and_finds_it_made(destination, where):
+    with making(destination, "first", where) as first:
+        assert first.stdout.readline() == "stopped\n"
+        with making(destination, "second") as second:
+            waits = second.stderr.readline()
+            said, _ = first.communicate("go on\n", timeout=60)
+            assert (said, first.returncode) == ("", 0)
+            refused, _ = second.communicate(timeout=60)
+    assert state(destination) == complete("first")
+    assert waits == f"another process is at work on {destination.directory}: waiting for it\n"
+    assert refused == f"{destination.directory} exists already: give another --version, or --overwrite to replace it.\n"
+    assert names(destination) == ["2", "2.manifest.json"]
 
-with staged(ModelPaths.of(Path(sys.argv[1]), "mixer_x", 2)) as stage:
-    print(stage, flush=True)
-    sys.stdin.read()
-"""
+
+def test_the_second_maker_of_a_version_goes_on_where_the_first_is_killed(destination):
+    with making(destination, "first", "before its directory is put in place") as first:
+        assert first.stdout.readline() == "stopped\n"
+        with making(destination, "second") as second:
+            assert "waiting for it" in second.stderr.readline()
+            first.kill()
+            said, errors = second.communicate(timeout=60)
+    assert (said, second.returncode) == ("", 0), errors
+    assert state(destination) == complete("second")
+    assert names(destination) == ["2", "2.manifest.json"]
+
+
+def set_aside(destination, *left):
+    """Leave what a process leaves that was killed as it moved an old version aside, except what it had not moved."""
+    folder = destination.folder / (".2.partial-" + "0" * 16)
+    (folder / "old").mkdir(parents=True)
+    (folder / "lock").touch()
+    for path in [path for path in destination.folder.iterdir() if path.name[0] != "." and path.name not in left]:
+        path.rename(folder / "old" / path.name)
+
+
+def test_what_is_aside_is_not_put_back_in_the_way_of_a_maker(destination):
+    put(destination, "old")
+    set_aside(destination)
+    aside = destination.folder / (".2.partial-" + "0" * 16)
+    aside.rename(destination.folder / "elsewhere")
+    with making(destination, "new", "before its directory is put in place") as process:
+        assert process.stdout.readline() == "stopped\n"
+        (destination.folder / "elsewhere").rename(aside)
+        tidy(destination)
+        said, errors = process.communicate("go on\n", timeout=60)
+    assert (said, process.returncode) == ("", 0), errors
+    tidy(destination)
+    assert state(destination) == complete("new")
+    assert names(destination) == ["2", "2.manifest.json"]
 
 
 @pytest.mark.parametrize("kind", ["model", "empty directory", "file", "dangling link"])

@@ -320,7 +320,7 @@ def test_a_place_that_cannot_be_locked_is_told(destination, mirror, monkeypatch)
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("export.stores.fcntl.flock", refuse)
+    monkeypatch.setattr("models.temporary.fcntl.flock", refuse)
     with pytest.raises(MixerError, match=r"No locks available\. Expected a directory .* read, written and locked"):
         publish(destination, mirror, RULES)
     assert [path.name for path in mirror.root.rglob("*") if path.is_file()] == [".publishing.lock"]

@@ -15,7 +15,7 @@ from convert.cli.graphs import Kind, tracing_ahead
 from convert.cli.outcomes import Outcome, judged
 from convert.cli.workers import run_in_processes
 from convert.room import Room
-from export.destination import prepare_out, refuse_foreign, tidy
+from export.destination import held, prepare_out, refuse_foreign, tidy
 from models.catalog import Handle, own_handle
 from models.errors import MixerError, UsageError
 from models.paths import ModelPaths
@@ -181,10 +181,13 @@ def run_checkpoint(
     from convert.cli.checking import Checker
 
     checker = Checker(material, batch.inputs_set, explain=batch.explain, published=batch.published)
+
+    def convert_and_check(handle: Handle) -> Outcome:
+        with held(batch.destination(handle), to_make=batch.task == "convert-all"):
+            return _convert_and_check(batch, handle, material, checker, steps)
+
     for handle in handles:
-        yield _run_handle(
-            batch, handle, material, lambda handle: _convert_and_check(batch, handle, material, checker, steps)
-        )
+        yield _run_handle(batch, handle, material, convert_and_check)
 
 
 def _bring(

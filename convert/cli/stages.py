@@ -153,9 +153,9 @@ def write(
     """Convert a handle and put its SavedModel and manifest in place."""
     from export.extras import write_extras
 
-    if not overwrite:
-        refuse_existing(destination)
     with staged(destination) as stage:
+        if not overwrite:
+            refuse_existing(destination)
         graph = graph_of(Kind.of(handle, labels))
         graph.write(flatten(material.loaded.for_head(handle.head)), stage, labels=labels)
         write_extras(stage, handle, destination.version, material.record, labels=labels)
