@@ -2,15 +2,17 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from models.errors import MixerError, UsageError
 from models.files import write_atomically
 from models.paths import ModelPaths
 from models.records import Manifest
-from models.temporary import PARTIAL, is_left, locked, sweep, sweep_files, temporary_folder, uninterrupted
+from models.temporary import PARTIAL, left_folders, locked, sweep, sweep_files, temporary_folder, uninterrupted
 
 _LOG = logging.getLogger(__name__)
 
@@ -107,16 +109,46 @@ def prepare_out(out: Path) -> None:
 def tidy(destination: ModelPaths) -> None:
     """Remove what ended processes left of their work here; an old version that lost its successor comes back.
 
-    What another process is making, it tidies itself.
+    What another process is making, it tidies itself. What earlier releases left is named: only the number of a process
+    tells whose it is, and it may hold the only copy of a model.
 
     Raises:
         MixerError: something cannot be read or moved.
     """
     with _told(destination):
-        if is_left(destination.folder, _prefix(destination)) or _lock_of(destination).exists():
+        if any(left_folders(destination.folder, _prefix(destination))) or _lock_of(destination).exists():
             with suppress(OSError), locked(_lock_of(destination), None, needed=False):
                 sweep(destination.folder, _prefix(destination), _rescue)
         sweep_files(destination.folder)
+        _name_left_by_earlier_releases(destination.folder, destination.stem)
+
+
+@cache
+def _name_left_by_earlier_releases(folder: Path, stem: str) -> None:
+    pattern = re.compile(rf"\.{re.escape(stem)}(\..+)?\.(partial|old)-\d{{1,9}}(-\w+)?")
+    names = [path.name for path in folder.iterdir() if pattern.fullmatch(path.name)] if folder.is_dir() else []
+    if names:
+        _LOG.warning(
+            "an earlier release was ended and left %s in %s: in `old` is a model that was being replaced, `partial` is "
+            "half written. Move back what you miss, and delete the rest.",
+            ", ".join(sorted(names)),
+            folder,
+        )
+
+
+def refuse_aside(paths: ModelPaths) -> None:
+    """Refuse to judge a version of which a process that replaces it has moved something aside.
+
+    Raises:
+        UsageError: something is aside.
+    """
+    for folder in left_folders(paths.folder, _prefix(paths)):
+        if any((folder / _ASIDE).glob("*")):
+            raise UsageError(
+                f"something of {paths.directory} is aside, in {folder / _ASIDE}: a process is replacing it, or was "
+                f"ended as it did. If none is at work, `mixer-jax2tf validate {paths.handle} --out {paths.out} "
+                f"--version {paths.stem}` puts it back."
+            )
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from export.consistency import Asked, Records, compare_records
+from export.destination import refuse_aside
 from export.facts import MODEL_JSON, read_facts
 from export.index import INDEX, Index
 from export.statement import Statement
@@ -18,7 +19,7 @@ from models.archives import MOST_BYTES, digest_archive
 from models.contents import compare_files, digest_files
 from models.errors import MixerError, UsageError, printable, shown
 from models.files import FileHashes
-from models.paths import ModelPaths
+from models.paths import ARCHIVE_SUFFIX, ModelPaths
 from models.records import Manifest
 from models.report import Report
 
@@ -86,9 +87,11 @@ def verify(path: Path, *, handle: str | None = None, hashes: FileHashes | None =
         hashes: what is known of the files, and gets to know more.
 
     Raises:
-        UsageError: the path is neither, or has no manifest beside it, so that there is nothing to check it against.
+        UsageError: the path is neither, or has no manifest beside it, so that there is nothing to check it against; or
+            something of it is aside.
         MixerError: a file cannot be read.
     """
+    refuse_aside(ModelPaths(path.absolute().parent, path.absolute().name.removesuffix(ARCHIVE_SUFFIX)))
     siblings = ModelPaths.around(path)
     if not siblings.manifest.is_file():
         raise UsageError(

@@ -183,14 +183,14 @@ def sweep_files(folder: Path) -> None:
                     left.unlink(missing_ok=True)
 
 
-def is_left(parent: Path, prefix: str) -> bool:
-    """Tell whether there are temporary folders of this prefix in a folder."""
-    return any(_named(parent, re.escape(prefix)))
+def left_folders(parent: Path, prefix: str) -> Iterator[Path]:
+    """Give the temporary folders of this prefix in a folder, whoever made them."""
+    return _named(parent, re.escape(prefix))
 
 
 def sweep(parent: Path, prefix: str, rescue: Rescue) -> None:
     """Remove the temporary folders of this prefix that ended processes left in a folder."""
-    for left in _named(parent, re.escape(prefix)):
+    for left in left_folders(parent, prefix):
         with suppress(OSError):  # another one's, or another was quicker
             if left.is_symlink() or left.stat().st_uid != os.geteuid():
                 continue

@@ -345,6 +345,20 @@ def test_what_is_aside_is_not_put_back_in_the_way_of_a_maker(destination):
     assert names(destination) == ["2", "2.manifest.json"]
 
 
+def test_what_earlier_releases_left_is_named_and_kept(destination, caplog):
+    put(destination, "new")
+    left = [".2.manifest.json.partial-12", ".2.old-12", ".2.partial-12-" + "0" * 16, ".2.partial-12-old"]
+    others = [".12.old-12", ".2.older-12", ".2.partial-x", "2.old-12"]
+    for name in (*left, *others):
+        (destination.folder / name).mkdir()
+    module._name_left_by_earlier_releases.cache_clear()
+    tidy(destination)
+    tidy(destination)
+    assert f"an earlier release was ended and left {', '.join(left)} in {destination.folder}: " in caplog.text
+    assert len(caplog.records) == 1
+    assert names(destination) == sorted(["2", "2.manifest.json", *left, *others])
+
+
 @pytest.mark.parametrize("kind", ["model", "empty directory", "file", "dangling link"])
 def test_what_exists_is_refused_without_overwrite(destination, kind):
     target = destination.directory

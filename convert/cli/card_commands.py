@@ -8,6 +8,7 @@ import typer
 
 from convert.cli import options, show
 from convert.cli.publish_commands import chosen_names, for_each
+from export.destination import held
 from models.catalog import DEFAULT_VERSION
 from models.errors import MixerError
 from models.paths import ModelPaths
@@ -57,7 +58,9 @@ def write_cards(names: list[str], out: Path, version: int, where: "Where") -> tu
 
     def work(name: str, steps: show.Steps) -> "Written":
         steps.start(f"writing the cards of {name}")
-        return write_model_cards(ModelPaths.of(out, name, version), where)
+        destination = ModelPaths.of(out, name, version)
+        with held(destination):
+            return write_model_cards(destination, where)
 
     done, problems = for_each(names, work)
     try:

@@ -79,6 +79,7 @@ def check_exports(work: Exports) -> None:
     """
     for handle in work.handles:
         destination = work.destination(handle)
+        tidy(work.saved_model(handle))
         tidy(destination)
         if work.overwrite:
             refuse_foreign(destination, ExportManifest)

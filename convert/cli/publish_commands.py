@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from convert.cli import options, show
+from export.destination import held, tidy
 from models.catalog import BUCKET, DEFAULT_VERSION, GRAPH_SUFFIX, Checkpoint, Handle, select_handles
 from models.errors import DifferentError, MixerError, UsageError
 from models.paths import ModelPaths
@@ -65,7 +66,8 @@ def package(
 
     def work(name: str, steps: show.Steps) -> Package:
         progress = steps.start(f"packing {name}")
-        return package_model(destinations[name], overwrite=overwrite, sign=sign, progress=progress)
+        with held(destinations[name]):
+            return package_model(destinations[name], overwrite=overwrite, sign=sign, progress=progress)
 
     packed, problems = for_each(names, work)
     if json:
@@ -249,6 +251,8 @@ def chosen_names(handles: Sequence[str], flavour: options.Flavour, out: Path, ve
                 names.append(template.in_flavour(one).name)
             else:
                 names.append(name.removesuffix(GRAPH_SUFFIX) + GRAPH_SUFFIX if one == "graph" else name)
+    for name in names:
+        tidy(ModelPaths.of(out, name, version))  # what an ended process left aside comes back
     return list(dict.fromkeys(names))
 
 
@@ -257,7 +261,10 @@ def _is_own(name: str, flavour: options.Flavour, out: Path, version: int) -> boo
         select_handles([name])
     except UsageError:
         stems = {name, name.removesuffix(GRAPH_SUFFIX) + GRAPH_SUFFIX} if "graph" in flavour.each else {name}
-        return "/" not in name and any(ModelPaths.of(out, stem, version).manifest.is_file() for stem in stems)
+        models = [ModelPaths.of(out, stem, version) for stem in stems if "/" not in name]
+        for model in models:
+            tidy(model)
+        return any(model.manifest.is_file() for model in models)
     return False
 
 

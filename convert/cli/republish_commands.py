@@ -12,6 +12,7 @@ import typer
 
 from convert.cli import options, show
 from convert.cli.publish_commands import AllowDirty, SignKey, for_each, look_at_published, opened_store, raise_problems
+from export.destination import tidy
 from models.catalog import BUCKET, Checkpoint, Handle, select_handles
 from models.errors import MixerError, UsageError
 from models.paths import ModelPaths
@@ -210,8 +211,9 @@ def free_number(standing: "Standing", store: "Store", out: Path) -> int:
     if highest is None:
         return standing.next
     mine = {name: files[name] for name, number in left.items() if number == highest}
-    folder = ModelPaths.of(out, standing.handle, highest).folder
-    return highest if _same(mine, folder) else highest + 1
+    made = ModelPaths.of(out, standing.handle, highest)
+    tidy(made)
+    return highest if _same(mine, made.folder) else highest + 1
 
 
 def _same(stored: Mapping[str, "Stored"], folder: Path) -> bool:
@@ -233,6 +235,8 @@ def _batches(work: Work, numbers: dict[str, int]) -> Iterator["Batch"]:
     from convert.cli.stages import Source
 
     places = [ModelPaths.of(work.out, name, number) for name, number in numbers.items()]
+    for one in places:
+        tidy(one)
     foreign = [str(one.directory) for one in places if os.path.lexists(one.directory) and not one.manifest.is_file()]
     if foreign:
         raise UsageError(
