@@ -174,7 +174,7 @@ def test_a_bomb_is_refused_before_it_is_read(siblings):
 
 
 def test_a_directory_of_more_than_its_manifest_lists_is_not_read(siblings, monkeypatch):
-    monkeypatch.setattr("export.manifest._digest", pytest.fail)
+    monkeypatch.setattr("models.contents.sha256_of", pytest.fail)
     os.truncate(siblings.directory / "saved_model.pb", 1 << 40)
     (only,) = (one for one in verify(siblings.directory).differences if "saved" in one or "bytes" in one)
     assert re.search(r"2 has \d+ files of 1,099,\d{3},\d{3},\d{3} bytes, more than a model of its manifest", only)
