@@ -57,7 +57,8 @@ def parity(subject: Subject) -> Markdown:
         name=code(ModelPaths.of(Path(), report.handle, report.version).report.name),
         sha256=code(subject.report_sha256),
     )
-    notes = ["A difference of outputs is the largest one over the scale of the image's outputs (their spread)."]
+    scale = "their standard deviation or, where that vanishes, what the head makes of such features"
+    notes = [f"A difference of outputs is the largest one over the scale of the image's outputs: {scale}."]
     if report.zero_head:
         notes.append(
             f"{ZERO_HEAD}. So the outputs prove nothing; the figures are those of a probing head in its place."
@@ -68,10 +69,12 @@ def parity(subject: Subject) -> Markdown:
 
 def _parity_rows(report: Report) -> Iterator[tuple[str, str, str]]:
     limit = _limit(report, "max_relative")
-    what = f"outputs, {len(report.images)} images, and those of a probing head, from JAX's, the largest difference"
-    if not any(check.on.startswith("probing head") for check in report.find("max_relative")):
-        what = f"outputs, {len(report.images)} images, from JAX's, the largest difference"
-    yield what, _figure(report.figure("max_relative")), limit
+    what = f"outputs, {len(report.images)} images"
+    if report.zero_head:
+        what = "outputs of a probing head"
+    elif any(check.probe == "head" for check in report.find("max_relative")):
+        what += ", and those of a probing head"
+    yield f"{what}, from JAX's, the largest difference", _figure(report.figure("max_relative")), limit
     yield "outputs from float64's, the largest", _figure(report.figure("saved_model_oracle_relative")), ""
     jax = _figure(report.figure("jax_oracle_relative"))
     yield "JAX's own outputs from float64's, the largest", jax, _limit(report, "jax_oracle_relative")

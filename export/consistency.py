@@ -27,6 +27,7 @@ _PAIRS: tuple[tuple[Name, str, str, str], ...] = (
     ("report", "handle", "report.handle", "manifest.handle"),
     ("report", "version", "report.version", "manifest.version"),
     ("report", "flavour", "report.flavour", "manifest.flavour"),
+    ("report", "head", "report.head", "manifest.head"),
     ("report", "origin", "report.origin", "manifest.checkpoint.origin"),
     ("facts", "handle", "facts.handle", "manifest.handle"),
     ("facts", "version", "facts.version", "manifest.version"),

@@ -128,9 +128,7 @@ def _proven(destination: ModelPaths) -> tuple[Manifest, dict[str, str]]:
         raise MixerError(f"{destination.report} says that it {report.verdict}: {'; '.join(report.problems)}.")
     contradictions = list(report.contradictions(TOLERANCES))
     if contradictions:
-        raise MixerError(
-            f"{destination.report} does not hold what it says: {'; '.join(contradictions)}. {again} first."
-        )
+        raise MixerError(f"{destination.report} cannot be relied on: {'; '.join(contradictions)}. {again} first.")
     return manifest, {name: hashes.sha256 for name, hashes in found.items()}
 
 

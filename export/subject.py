@@ -187,8 +187,8 @@ def _problems(records: Records) -> Iterator[str]:
     if report.verdict != "passed":
         yield f"its report says that the model failed: {'; '.join(report.problems)}"
     for found in report.contradictions(TOLERANCES):
-        yield f"its report does not hold what it says ({found}); {again} writes a new one"
-    if report.fine_tunable is None:
+        yield f"its report cannot be relied on ({found}); {again} writes a new one"
+    if report.inputs_set != "full":
         yield (
             f"its report (inputs: {report.inputs_set}) tried no gradients, so nothing tells whether it can be "
             f"fine-tuned: {again} does"

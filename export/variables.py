@@ -34,9 +34,7 @@ class Layout:
 
 def read_layout(directory: Path, parameters: Container[str]) -> Layout:
     """Return the layout of the SavedModel that TensorFlow has written into a directory, with parameters so named."""
-    reader = tf.train.load_checkpoint(str(directory / PREFIX))
-    graph = TrackableObjectGraph.FromString(reader.get_tensor(OBJECTS))
-    found = {one.checkpoint_key: one.full_name for node in graph.nodes for one in node.attributes}
+    reader, found = _read(directory)
     names = {key: name if name in parameters else None for key, name in found.items()} | {OBJECTS: None}
     return Layout(names, {key: reader.get_tensor(key) for key, name in names.items() if name is None})
 
@@ -55,16 +53,23 @@ def copy_with_variables(saved_model: Path, directory: Path, changed: Mapping[str
     """Copy a SavedModel into a new directory, with other values for some of its variables, by their names.
 
     Raises:
+        KeyError: it has no variable of one of these names.
         OSError: it cannot be written, the disk is full.
     """
+    reader, found = _read(saved_model)
+    unknown = sorted(changed.keys() - {*found.values()})
+    if unknown:
+        raise KeyError(f"no variables {', '.join(unknown)}")
     shutil.copytree(saved_model, directory, ignore=shutil.ignore_patterns("variables.*"))
-    reader = tf.train.load_checkpoint(str(saved_model / PREFIX))
+    keys = sorted(reader.get_variable_to_shape_map())
+    _save({key: changed.get(found.get(key, ""), reader.get_tensor(key)) for key in keys}, directory)
+
+
+def _read(directory: Path) -> tuple[Any, dict[str, str]]:
+    """Return a reader of the variables of the SavedModel in a directory, and their names by key."""
+    reader = tf.train.load_checkpoint(str(directory / PREFIX))
     graph = TrackableObjectGraph.FromString(reader.get_tensor(OBJECTS))
-    found = {one.checkpoint_key: one.full_name for node in graph.nodes for one in node.attributes}
-    values = {
-        key: changed.get(found.get(key, ""), reader.get_tensor(key)) for key in reader.get_variable_to_shape_map()
-    }
-    _save({key: values[key] for key in sorted(values)}, directory)
+    return reader, {one.checkpoint_key: one.full_name for node in graph.nodes for one in node.attributes}
 
 
 def _save(values: Mapping[str, Any], directory: Path) -> None:

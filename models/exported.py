@@ -2,7 +2,7 @@
 
 from models.formats import FORMATS, FormatName
 from models.records import Manifest
-from models.report import Verdict
+from models.report import Need, Verdict
 
 
 class ExportManifest(Manifest):
@@ -25,7 +25,7 @@ class ExportReport(Verdict):
     """Bytes of each file of the model, by name."""
 
     @property
-    def needs(self) -> tuple[str, ...]:
-        """Names of the checks without which nothing is proven."""
+    def needs(self) -> tuple[Need, ...]:
+        """The checks without which nothing is proven."""
         weights = dict.fromkeys(FORMATS[self.format].models.values())
-        return ("files", "interface", *(f"{one} max_relative" for one in weights))
+        return tuple(map(Need, ("files", "interface", *(f"{one} max_relative" for one in weights))))

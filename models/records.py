@@ -4,12 +4,14 @@
 that manifest by its sha256. Neither holds a time of day: the same inputs give the same bytes.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.catalog import Flavour
+from models.digests import Origin
 from models.errors import MixerError, shown
 from models.files import read_small
 
@@ -32,13 +34,18 @@ class Record(BaseModel):
         return self.model_dump_json(indent=1).encode() + b"\n"
 
     @classmethod
+    def noun(cls) -> str:
+        """Return what it is called: `export report`."""
+        return re.sub(r"\B(?=[A-Z])", " ", cls.__name__).lower()
+
+    @classmethod
     def read(cls, path: Path) -> Self:
         """Read a record from its file.
 
         Raises:
             MixerError: the file is not such a record.
         """
-        kind = cls.__name__.lower()
+        kind = cls.noun()
         try:
             content = read_small(path, MOST_BYTES)
         except OSError as error:
@@ -52,7 +59,7 @@ class Record(BaseModel):
         Raises:
             MixerError: it is not such a record.
         """
-        kind = cls.__name__.lower()
+        kind = cls.noun()
         if len(content) > MOST_BYTES:
             raise MixerError(f"{where} has more than {MOST_BYTES:,} bytes, which no {kind} has.")
         try:
@@ -76,7 +83,7 @@ class CheckpointRecord(Record):
     url: str
     sha256: str
     size: Count
-    origin: Literal["original", "seeded", "unknown", "own"]
+    origin: Origin
 
 
 class Manifest(Record):

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self, get_args
 
 from pydantic import Field
 
-from models.catalog import Flavour
+from models.catalog import Flavour, Head
+from models.digests import Origin
 from models.errors import MixerError
+from models.formats import Weights
 from models.records import Record
 
 LEAST_POWER = 0.5
@@ -15,10 +17,27 @@ LEAST_POWER = 0.5
 
 ZERO_HEAD = "head/kernel is zero throughout: every image has the same outputs, those of head/bias"
 
+_FIGURES = ("max_ulp", "oracle_excess_ulp", "jax_oracle_relative")
+_GRADIENTS = ("gradients_missing", "gradient_relative", "step_relative")
+
 _WITHOUT_LIMIT = frozenset({"files", "interface", "consumer"})
 """Checks that measure nothing, or not each time."""
 
-Origin = Literal["original", "seeded", "unknown", "own"]
+OF_OUTPUTS = frozenset({"max_relative", *(f"{weights} max_relative" for weights in get_args(Weights))})
+"""Checks of the largest difference of outputs, of SavedModels and of exports."""
+
+_BY_THE_SCALE = OF_OUTPUTS | {"jax_oracle_relative", "gradient_relative", "step_relative", "consumer"}
+"""Checks that are judged without power too: their scale allows for the rounding of such outputs."""
+
+Probe = Literal["head", "stem"]
+
+
+class Need(NamedTuple):
+    """A check without which nothing is proven."""
+
+    name: str
+    probe: Probe | None = None
+    """Where it must have been made on a probe, on which."""
 
 
 class Tolerance(Record):
@@ -42,6 +61,8 @@ class Check(Record):
     power: Annotated[float, Field(ge=0, le=1)] | None = None
     """How much of the scale that differences are measured by is that of the outputs themselves: near 1, a wrong model
     shows; near 0, it hides. None where that is no question, for instance bit for bit."""
+    probe: Probe | None = None
+    """What of the model had given way to a probing one; of the stem, the head too."""
     problems: tuple[str, ...] = ()
     detail: str = ""
     """What else was seen, in words."""
@@ -53,11 +74,8 @@ class Check(Record):
 
     @property
     def is_over(self) -> bool:
-        """Whether its figure is over its limit, or no number, where that says something.
-
-        Without power that is so of what is measured by the scale alone: it allows for the rounding of such outputs.
-        """
-        if self.limit is None or not (self.tells or self.name.endswith("_relative")):
+        """Whether its figure is over its limit, or no number, where that says something."""
+        if self.limit is None or not (self.tells or self.name in _BY_THE_SCALE):
             return False
         return self.measured is None or not self.measured <= self.limit
 
@@ -99,8 +117,8 @@ class Verdict(Record):
             raise MixerError(f"{error} `mixer-jax2tf validate` (of an export, `export`) writes it again.") from error
 
     @property
-    def needs(self) -> tuple[str, ...]:
-        """Names of the checks without which nothing is proven."""
+    def needs(self) -> tuple[Need, ...]:
+        """The checks without which nothing is proven."""
         return ()
 
     @property
@@ -119,8 +137,7 @@ class Verdict(Record):
 
     def figure(self, name: str) -> float | None:
         """Return the worst figure of a name, of the checks that can tell; None where there is none."""
-        check = self.worst(name)
-        return None if check is None else check.measured
+        return None if (check := self.worst(name)) is None else check.measured
 
     def contradictions(self, today: Mapping[str, Tolerance] | None = None) -> Iterator[str]:
         """Yield where the report's verdict is not the one that its own figures and limits give.
@@ -134,12 +151,7 @@ class Verdict(Record):
         for check in self.checks:
             yield from (f"{check}: {problem}" for problem in self._judge(check))
         if self.verdict == "passed":
-            for name in self.needs:
-                if not any(check.tells for check in self.find(name)):
-                    yield (
-                        f"no check {name} can tell a right model from a wrong one: it is missing, or what it compares "
-                        "hardly depends on the image"
-                    )
+            yield from self._missing()
         for name, tolerance in (today or {}).items():
             if name in self.tolerances and not self.tolerances[name].limit <= tolerance.limit:
                 yield f"it allowed {name} {self.tolerances[name].limit:g}, now {tolerance.limit:g}"
@@ -149,22 +161,30 @@ class Verdict(Record):
 
     def concluded(self) -> Self:
         """Return the report itself or, where its checks do not carry its verdict, one that failed and says why."""
-        found = tuple(self.contradictions())
-        if not found:
+        if not (found := tuple(self.contradictions())):
             return self
-        return self.model_copy(
-            update={"checks": (*self.checks, Check(name="report", problems=found)), "verdict": "failed"}
-        )
+        checks = (*self.checks, Check(name="report", problems=found))
+        return self.model_copy(update={"checks": checks, "verdict": "failed"})
+
+    def _missing(self) -> Iterator[str]:
+        """Yield which checks there should be, and whether outputs and `zero_head` say the same of the head."""
+        for name, probe in self.needs:
+            if not any(check.tells and probe in {None, check.probe} for check in self.find(name)):
+                where = f" on a probing {probe}" if probe else ""
+                yield (
+                    f"no check {name}{where} can tell a right model from a wrong one: it is missing, or what it "
+                    "compares hardly depends on the image"
+                )
+        powers = {check.power for check in self.checks if check.name in OF_OUTPUTS and check.probe is None}
+        if powers and self.zero_head != (powers == {0}):
+            yield f"zero_head is {self.zero_head}, and the outputs have {'' if self.zero_head else 'no '}power"
 
     def _judge(self, check: Check) -> Iterator[str]:
         tolerance = self.tolerances.get(check.name)
         if tolerance is not None and check.measured is not None and check.limit is None:
             yield f"measured {check.measured:g}, and its limit {tolerance.limit:g} is left out"
-        if (
-            check.name in {*self.needs} - _WITHOUT_LIMIT
-            and None in (check.measured, check.limit)
-            and not check.problems
-        ):
+        needed = check.name in {need.name for need in self.needs} - _WITHOUT_LIMIT
+        if needed and None in (check.measured, check.limit) and not check.problems:
             yield "nothing was measured against a limit"
         if check.is_over and not check.problems:
             yield f"measured {check.measured}, over its limit {check.limit:g}, without a problem being named"
@@ -230,6 +250,7 @@ class Report(Verdict):
     """The verdict on a SavedModel."""
 
     flavour: Flavour
+    head: Head
     inputs_set: Literal["gate", "full"]
     images: tuple[str, ...]
     """Names of the images that outputs were compared on."""
@@ -241,29 +262,39 @@ class Report(Verdict):
     """None where no earlier version was given to compare with."""
 
     @property
-    def needs(self) -> tuple[str, ...]:
-        """Names of the checks without which nothing is proven."""
-        gate = (
-            "files",
-            "interface",
-            "variables",
-            "max_relative",
-            "max_ulp",
-            "oracle_excess_ulp",
-            "jax_oracle_relative",
-        )
-        full = ("gradients_missing", "gradient_relative", "step_relative", "consumer")
-        return gate if self.inputs_set == "gate" else gate + full
+    def needs(self) -> tuple[Need, ...]:
+        """The checks without which nothing is proven."""
+        found = [Need(name) for name in ("files", "interface", "variables", "max_relative", *_FIGURES)]
+        if self.head == "classification":
+            found.append(Need("max_relative", "head"))
+        if self.inputs_set == "full":
+            found += [Need("max_relative", "stem"), *(Need(name) for name in (*_GRADIENTS, "consumer"))]
+        return tuple(found)
 
     def contradictions(self, today: Mapping[str, Tolerance] | None = None) -> Iterator[str]:
         """Yield where the verdict, or whether it can be fine-tuned, is not what figures and limits give."""
         yield from super().contradictions(today)
-        tried = [
-            check for name in ("gradients_missing", "gradient_relative", "step_relative") for check in self.find(name)
-        ]
+        tried = [check for name in _GRADIENTS for check in self.find(name)]
         works = bool(tried) and all(check.tells and not check.problems for check in tried)
         if self.fine_tunable and not works:
             yield "it can be fine-tuned, but no gradients say so"
-        unpowered = [check.name for check in self.find("max_relative") if check.power is None]
-        if unpowered:
-            yield f"{len(unpowered)} comparisons of outputs do not say what power they have"
+        if self.fine_tunable is not None and self.inputs_set != "full":
+            yield "it says whether it can be fine-tuned, which only the full set tells"
+        if self.reference is not None:
+            yield from (f"earlier version: {said}" for said in self._judge_earlier(self.reference))
+        if self.fine_tunable is None and self.inputs_set == "full" and self.verdict == "passed":
+            yield "it does not say whether it can be fine-tuned"
+        if any(check.power is None for check in self.find("max_relative")):
+            yield "comparisons of outputs do not say what power they have"
+
+    def _judge_earlier(self, found: PublishedComparison) -> Iterator[str]:
+        """Yield where its verdict is not the one that its own differences and figures give."""
+        expected = "different" if found.differences else "same"
+        if found.verdict != expected:
+            yield f"the verdict is {found.verdict}, but the differences that it names give {expected}"
+        for check in found.outputs or ():
+            yield from (f"{check}: {said}" for said in self._judge(check))
+        problems = any(check.problems for check in found.outputs or ())
+        others = found.variables and (found.variables.different or found.variables.left_over)
+        if not found.differences and (problems or found.signatures or others):
+            yield "what it found in outputs, signatures and variables is not among its differences"

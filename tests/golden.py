@@ -85,7 +85,10 @@ def _rounded(value: float) -> float:
 
 
 def problems(golden: Golden, handle: Handle, outputs: np.ndarray) -> list[str]:
-    """Return where outputs `[images, n]` of a model leave the golden ones by more than the tolerance of parity."""
+    """Return where outputs `[images, n]` of a model leave the golden ones by more than the tolerance of parity.
+
+    Over their spread, which the scale of parity is for these seeded heads of many outputs.
+    """
     limit = TOLERANCES["max_relative"].limit
     found = []
     for name, row in zip(IMAGES, outputs, strict=True):

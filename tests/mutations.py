@@ -29,7 +29,6 @@ from models.catalog import HANDLES, SQUARE_HANDLES, TESTING_HANDLES, Architectur
 from models.params import flatten, nest
 from validation import reference
 from validation.images import gate_inputs
-from validation.outputs import JAX_IS_OFF
 from validation.parity import GATE_ORACLE, GATE_PLAN, Findings, check_parity
 from validation.reference import Reference, compute_reference
 
@@ -140,10 +139,10 @@ def worst(findings: Findings) -> float | None:
 
 def caught_by(findings: Findings) -> tuple[str, ...]:
     """Return which parts of the check noticed something."""
-    said = [problem for comparison in findings.comparisons for check in comparison.checks for problem in check.problems]
+    off = {check.name for comparison in findings.comparisons for check in comparison.checks if check.problems}
     ways = {
-        "outputs": any(JAX_IS_OFF not in problem for problem in said),
-        "oracle": any(JAX_IS_OFF in problem for problem in said),
+        "outputs": bool(off - {"jax_oracle_relative"}),
+        "oracle": "jax_oracle_relative" in off,
         "variables": bool(findings.variables.different),
         "interface": any(problem.startswith(INTERFACE) for problem in findings.problems),
         "loading": any(problem.startswith("does not load") for problem in findings.problems),

@@ -100,11 +100,13 @@ def write_report(destination, manifest, **changes):
     found = changes.pop("checks", None)
     if found is None:
         full, problems = changes.get("inputs_set") != "gate", changes.pop("problems", ())
-        found = checks(head=manifest.head, full=full, problems=problems)
+        power = 0.0 if changes.get("zero_head") else 1.0
+        found = checks(head=manifest.head, full=full, problems=problems, power=power)
     fields = {
         "handle": manifest.handle,
         "version": manifest.version,
         "flavour": manifest.flavour,
+        "head": manifest.head,
         "origin": manifest.checkpoint.origin,
         "manifest_sha256": hashlib.sha256(manifest.to_bytes()).hexdigest(),
         "inputs_set": "full",

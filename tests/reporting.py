@@ -36,8 +36,20 @@ def consumed(on="hub.load", *, status="passed", detail="as it should", worst=1e-
     return check("consumer", worst, on=on, power=power, problems=problems, detail=f"{status}: {detail}")
 
 
-def checks(*, full=True, head="classification", problems=(), more=(), **figures):
-    """Return the checks of a model: right but for these figures, `problems` with its files, and `more` checks."""
+def probed(*, full=True, head="classification"):
+    """Return the checks of a right model on the probes that there are of it."""
+    probes = [*(["head"] if head == "classification" else []), *(["stem"] if full else [])]
+    names = ("max_relative", "max_ulp", "saved_model_oracle_relative", "oracle_excess_ulp", "jax_oracle_relative")
+    return tuple(
+        check(name, FIGURES[name], on=f"probing {probe}, {ON}", probe=probe) for probe in probes for name in names
+    )
+
+
+def checks(*, full=True, head="classification", problems=(), more=(), power=1.0, **figures):
+    """Return the checks of a model: right but for these figures, `problems` with its files, and `more` checks.
+
+    `power` is that of the outputs of its own head.
+    """
     found = FIGURES | figures
     names = [name for name in found if full or name not in OF_THE_FULL_SET]
     names = [name for name in names if head == "classification" or not name.startswith("top")]
@@ -46,7 +58,11 @@ def checks(*, full=True, head="classification", problems=(), more=(), **figures)
         check("files", on="against the manifest", power=None, problems=tuple(problems)),
         check("interface", on="serving_default and variables", power=None),
         check("variables", 0.0, on="bit for bit", power=None, detail="150 compared with the checkpoint's arrays"),
-        *(check(name, found[name], on=on.get(name, ON)) for name in names),
+        *(
+            check(name, found[name], on=on.get(name, ON), power=1.0 if name in OF_THE_FULL_SET else power)
+            for name in names
+        ),
+        *probed(full=full, head=head),
         *([consumed()] if full else []),
         *more,
     )
@@ -54,7 +70,9 @@ def checks(*, full=True, head="classification", problems=(), more=(), **figures)
 
 def forged():
     """Return the checks of a model that passed, but for a figure that speaks against it."""
-    return tuple(one.model_copy(update={"measured": 9.9}) if one.name == "max_relative" else one for one in checks())
+    found = checks()
+    first = next(one for one in found if one.name == "max_relative")
+    return tuple(one.model_copy(update={"measured": 9.9}) if one is first else one for one in found)
 
 
 def verdict_of(found):

@@ -21,9 +21,12 @@ from models.paths import ModelPaths
 from models.report import Report
 from models.signatures import signatures_of
 from models.tolerances import TOLERANCES
-from validation import consumer
+from validation import consumer, consumption
 from validation.consumer import LIMIT
-from validation.consumption import LARGE, run_consumer
+from validation.consumption import LARGE, check_consumer, run_consumer
+from validation.images import gate_inputs
+from validation.outputs import Expected
+from validation.scale import Scale
 
 FILE = Path(consumer.__file__)
 SIZE = 32
@@ -417,3 +420,29 @@ def test_foreign_names_are_escaped_and_cut_where_a_person_reads_them(tmp_path, m
     with pytest.raises(SystemExit):
         consumer.main([f"{tmp_path}/\x1b[2J"])
     assert r"\x1b[2J" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0])
+def test_a_comparison_has_the_power_of_the_outputs_and_is_judged_without_too(power, monkeypatch):
+    """What is not compared has none to speak of."""
+    outcomes = {
+        "hub.load": consumer.Outcome("as it should", 1e-7),
+        "a layer": consumer.Outcome("far off", 1e-3, "failed"),
+        "labels": consumer.Outcome("10 names, 10 outputs"),
+        "keras": consumer.Outcome("not installed", status="absent"),
+    }
+    written = [{"name": name, **one._asdict()} for name, one in outcomes.items()]
+    monkeypatch.setattr(consumption, "run_consumer", lambda *_, **__: {"checks": written})
+    inputs = gate_inputs(32)
+    count = len(inputs.names)
+    scale = Scale(np.ones(count), np.array([power, *np.ones(count - 1)]), np.ones(count), np.ones(count, bool))
+    expected = Expected(inputs.names, np.zeros((count, 3), np.float32), {}, classes=True, scale=scale)
+    found = {check.on: check for check in check_consumer(Path(), inputs, expected)}
+    assert {name: check.power for name, check in found.items()} == {
+        "hub.load": power,
+        "a layer": power,
+        "labels": None,
+        "keras": 0,
+    }
+    assert [name for name, check in found.items() if check.is_over] == ["a layer"]
+    assert [name for name, check in found.items() if check.problems] == ["a layer"]

@@ -232,19 +232,40 @@ def test_a_head_of_zeros_is_named_and_proven_by_a_probing_one(zero_headed):
     report = Report.read(zero_headed / "fresh-graph" / "2.report.json")
     assert (report.verdict, report.zero_head) == ("passed", True)
     compared = list(report.find("max_relative"))
-    assert {check.tells for check in compared if not check.on.startswith("probing")} == {False}
-    assert {check.tells for check in compared if check.on.startswith("probing")} == {True}
+    assert {check.tells for check in compared if check.probe is None} == {False}
+    assert {check.tells for check in compared if check.probe == "head"} == {True}
 
 
 def test_an_export_whose_head_hides_errors_is_proven_by_an_export_with_a_probing_head(zero_headed):
     report = ExportReport.read(zero_headed / "fresh-onnx" / "2.report.json")
     assert (report.verdict, report.zero_head) == ("passed", True)
     compared = list(report.find("float32 max_relative"))
-    probing = [check for check in compared if " with a probing head " in check.on]
+    probing = [check for check in compared if check.probe == "head"]
     assert {check.tells for check in compared if check not in probing} == {False}
     assert [check.tells for check in probing] == [True] * (len(compared) - len(probing))
     assert 0 < report.figure("float32 max_relative") < report.tolerances["float32 max_relative"].limit / 3
     assert {path.name for path in (zero_headed / "fresh-onnx").iterdir()} == {"2", "2.manifest.json", "2.report.json"}
+
+
+def test_a_probing_export_that_cannot_be_made_fails_in_the_report(zero_headed, tmp_path, monkeypatch, capfd):
+    """The export itself is in place by then."""
+    build = Path(shutil.copytree(zero_headed, tmp_path / "build"))
+    write = writing.WRITERS["onnx"]
+
+    def write_once(saved_model, directory):
+        if saved_model.parent != build / "fresh-graph":
+            raise RuntimeError("no room for another")
+        write(saved_model, directory)
+
+    monkeypatch.setitem(writing.WRITERS, "onnx", write_once)
+    options = (CLASSIFIER, "--checkpoint", zero_headed.parent / "fresh.npz", "--name", "fresh", "--out", build)
+    status, _, err = run(capfd, "export", *options, "--to", "onnx", "--overwrite")
+    assert status == 1
+    assert "cannot be exported with a probing head: " in err
+    report = ExportReport.read(build / "fresh-onnx" / "2.report.json")
+    assert report.verdict == "failed"
+    (problem,) = (one for check in report.find("running") for one in check.problems)
+    assert "no room for another" in problem
 
 
 def test_erf_gelu_behind_a_head_of_zeros_is_noticed(zero_headed, tmp_path, capfd):

@@ -16,6 +16,7 @@ from export.formats import write_format
 from export.saved_model import write_saved_model
 from models.catalog import TESTING_HANDLES
 from models.formats import FORMATS
+from models.params import flatten
 from models.tolerances import EXPORT_TOLERANCES, TOLERANCES
 from validation.exports import PLAN, Truth, check_export
 from validation.outputs import Distances
@@ -108,6 +109,38 @@ def test_the_runtime_refuses_another_size(name, file, shape, written):
     model = open_model(name, written / CLASSIFIER.name / name / file)
     with pytest.raises((RuntimeError, ValueError, Exception), match=r"(?i)dimension|rank|shape|size|prepare"):
         model.run(np.zeros(shape, np.float32))
+
+
+@pytest.fixture(scope="module")
+def zero_headed(params, tmp_path_factory):
+    """What comes out with a kernel of zeros and a bias that float16 does not hold, and the LiteRT files of that."""
+    folder = tmp_path_factory.mktemp("zero_headed")
+    head = {name: np.full_like(array, 0.1 * (name == "bias")) for name, array in params["head"].items()}
+    changed = {**params, "head": head}
+    np.savez(folder / "checkpoint.npz", **flatten(changed))
+    truth = Truth.of(folder / "checkpoint.npz", SIZE)
+    return truth, write_wrong("litert", folder, changed)
+
+
+def test_a_head_of_zeros_may_have_a_bias_that_is_rounded_where_weights_are(zero_headed):
+    truth, directory = zero_headed
+    checks = check_export("litert", directory, CLASSIFIER, truth)
+    assert problems_of(checks) == ()
+    worst = {}
+    for check in checks:
+        if check.name.endswith(" max_relative"):
+            assert check.power == 0
+            worst[check.name] = max(check.measured, worst.get(check.name, 0))
+    assert worst["float32 max_relative"] == 0
+    assert 0 < worst["float16 max_relative"] < EXPORT_TOLERANCES["float16"]["max_relative"].limit / 5
+
+
+@pytest.mark.parametrize(("weights", "by"), [("float32", 1e-6), ("float16", 1e-3)])
+def test_a_bias_beside_a_head_of_zeros_that_is_off_is_noticed(weights, by, zero_headed):
+    truth, directory = zero_headed
+    other = replace(truth, outputs=replace(truth.outputs, logits=truth.outputs.logits + by))
+    problems = problems_of(check_export("litert", directory, CLASSIFIER, other))
+    assert any(problem.startswith(f"model_{weights}.tflite on ") for problem in problems)
 
 
 # --- what must be noticed ---
@@ -250,10 +283,9 @@ def test_another_first_class_is_judged(weights):
 
 
 def test_the_truth_is_of_the_handles_head(truth):
-    images, logits, scale = truth.choose(CLASSIFIER, ("blank", "noise"))
-    assert scale.of.shape == (2,)
+    _, images, logits = truth.choose(CLASSIFIER, ("blank", "noise"))
     assert images.shape == (2, SIZE, SIZE, 3)
     assert not images[0].any()
     assert logits.shape == (2, CLASSIFIER.outputs)
     other = replace(EXTRACTOR, name="other")
-    assert truth.choose(other, ("blank",))[1].shape == (1, other.outputs)
+    assert truth.choose(other, ("blank",))[2].shape == (1, other.outputs)

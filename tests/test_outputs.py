@@ -218,7 +218,6 @@ def test_both_sides_are_measured_against_the_oracle():
     found[1, 0] += 8 * last_place[1]
     result = compare(found, expected, oracle=oracle).oracle
     spread = expected.std(axis=1)
-    assert result.names == NAMES
     assert result.excess_ulp == pytest.approx(10 - 2 * 2)
     assert result.jax == pytest.approx(max(2 * last_place / spread))
     assert result.saved_model == pytest.approx(max(np.array([7, 10]) * last_place / spread))
@@ -237,7 +236,6 @@ def test_the_oracle_counts_where_it_was_run_only():
     found[0] += 1
     del oracle["a"]
     result = compare(found, expected, oracle=oracle)
-    assert result.oracle.names == ("b",)
     assert result.oracle.excess_ulp < 0
     assert compare(expected[:1], expected, oracle=oracle, indices=[0]).oracle is None
 
@@ -281,7 +279,7 @@ def test_the_first_classes_must_agree_on_every_image(name):
 
 @pytest.mark.parametrize("excess", [1.01 * EXCESS, np.inf, np.nan])
 def test_the_model_may_not_be_much_further_from_the_oracle_than_jax(excess):
-    oracle = OracleDistances(("a",), saved_model=3e-5, jax=1e-6, excess_ulp=excess, power=1)
+    oracle = OracleDistances(saved_model=3e-5, jax=1e-6, excess_ulp=excess, power=1)
     (problem,) = judge(replace(GOOD, oracle=oracle))
     assert problem == (
         "__call__ on a, b (batch 2): 3e-05 off the oracle, JAX 1e-06; that is "
@@ -293,7 +291,7 @@ def test_the_model_may_not_be_much_further_from_the_oracle_than_jax(excess):
 
 @pytest.mark.parametrize("drift", [1.01 * DRIFT, np.inf, np.nan])
 def test_jax_itself_may_not_be_far_from_the_oracle(drift):
-    oracle = OracleDistances(("a",), saved_model=3e-5, jax=drift, excess_ulp=-1, power=1)
+    oracle = OracleDistances(saved_model=3e-5, jax=drift, excess_ulp=-1, power=1)
     (problem,) = judge(replace(GOOD, oracle=oracle))
     assert problem == (
         f"__call__ on a, b (batch 2): JAX is off the oracle by {drift:.3g}, allowed {DRIFT:.3g}: what it is "

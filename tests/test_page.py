@@ -63,6 +63,7 @@ def report_of(manifest, *, worst=4e-6, full=True, problems=(), more=(), **change
         "handle": manifest.handle,
         "version": manifest.version,
         "flavour": "native",
+        "head": manifest.head,
         "origin": manifest.checkpoint.origin,
         "manifest_sha256": hashlib.sha256(manifest.to_bytes()).hexdigest(),
         "inputs_set": "full" if full else "gate",
@@ -402,6 +403,35 @@ def test_evidence_that_is_not_the_reports_is_left_out(tmp_path, change):
     page = show(tmp_path, [HANDLE])
     assert "no pictures of the outputs" in page.text
     assert len(page.all("svg")) == 2
+
+
+def test_evidence_must_be_of_the_models_own_head(tmp_path):
+    """Not only as near as a probing head's outputs were."""
+    put_full(tmp_path, HANDLE)
+    manifest, off = manifest_of(HANDLE), {"head": 5e-5, "stem": 5e-5, None: 0.0}
+    some = [
+        one.model_copy(update={"measured": off[one.probe]}) if one.name == "max_relative" else one for one in checks()
+    ]
+    put(tmp_path, HANDLE, manifest, report_of(manifest, checks=tuple(some)))
+    assert "no pictures of the outputs" in show(tmp_path, [HANDLE]).text
+
+
+def test_a_report_without_the_limit_of_outputs_has_no_pictures_of_them(tmp_path):
+    put_full(tmp_path, HANDLE)
+    manifest = manifest_of(HANDLE)
+    limits = {name: one for name, one in TOLERANCES.items() if name != "max_relative"}
+    put(tmp_path, HANDLE, manifest, report_of(manifest, tolerances=limits))
+    page = show(tmp_path, [HANDLE])
+    assert "! void" in page.text
+    assert len(page.all("svg")) == 1
+
+
+def test_a_report_that_cannot_be_read_is_to_be_written_again_by_one_command(tmp_path):
+    put_full(tmp_path, HANDLE)
+    (tmp_path / HANDLE.name / f"{VERSION}.report.json").write_bytes(b"{}")
+    text = show(tmp_path, [HANDLE]).text
+    assert "mixer-jax2tf validate" in text
+    assert "to make it again" not in text
 
 
 def test_records_of_another_handle_are_void(tmp_path):

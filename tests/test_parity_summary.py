@@ -60,13 +60,21 @@ def test_what_was_not_checked_is_said_once(outcome):
     seeded = Outcome(HANDLE, "seeded", verdict="passed", report=outcome.report)
     gone = consumed("hub.load", status="absent", detail="No module named 'tensorflow_hub'", worst=None)
     dumb = check("max_relative", 0.0, power=0.0)
-    absent = outcome.report.model_copy(update={"checks": checks(more=(gone, dumb)), "zero_head": True})
+    dull = consumed("call", worst=0.0).model_copy(update={"power": 0.0})
+    absent = outcome.report.model_copy(update={"checks": checks(more=(gone, dumb, dull)), "zero_head": True})
     without = Outcome(HANDLE, "original", verdict="passed", report=absent)
     lines = summarise([seeded, without, outcome]).splitlines()
     assert lines[lines.index("**Not checked:**") + 2 :] == [
         "- cuda: exported, not run",
         "- the original checkpoints: seeded ones stand in for them",
         f"- {HANDLE}: {ZERO_HEAD}",
-        "- hub.load: No module named 'tensorflow_hub'",
+        f"- {HANDLE}: hub.load: No module named 'tensorflow_hub'",
         f"- {HANDLE}: 1 comparison of outputs had no power: the head hides what comes before it",
     ]
+
+
+def test_features_are_not_said_to_be_hidden_by_a_head(outcome):
+    changes = {"checks": checks(head="fe", more=(check("max_relative", 0.0, power=0.0),)), "head": "fe"}
+    report = outcome.report.model_copy(update=changes)
+    said = summarise([Outcome(HANDLE, "original", verdict="passed", report=report)])
+    assert "1 comparison of outputs had no power: the images have all the same features" in said

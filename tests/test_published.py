@@ -167,4 +167,6 @@ def test_the_summary_says_what_was_compared():
     )
     unknown = found.model_copy(update={"outputs": None, "signatures": None, "variables": None})
     assert {outcome for _, outcome in summarise(unknown)} == {"not compared"}
+    without = found.outputs[0].model_copy(update={"measured": None})
+    assert dict(summarise(found.model_copy(update={"outputs": (without,)})))["outputs"] == "not compared"
     assert dict(summarise(found.model_copy(update={"signatures": ("x",)})))["signatures"] == "differ"

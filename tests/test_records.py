@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from reporting import check
 
 from models.errors import MixerError
+from models.exported import ExportReport
 from models.files import write_atomically
 from models.records import CheckpointRecord, FileDigest, Manifest
 from models.report import DepthStep, PublishedComparison, PublishedVariables, Report, Tolerance
@@ -40,6 +41,7 @@ REPORT = Report(
     handle="mixer_x",
     version=2,
     flavour="native",
+    head="classification",
     origin="seeded",
     manifest_sha256="e",
     inputs_set="gate",
@@ -157,13 +159,18 @@ def test_what_is_no_such_record_is_refused_by_name(record, breach, tmp_path):
     make, reason = BREACHES[breach]
     path = tmp_path / "2.record.json"
     path.write_bytes(make(record))
-    kind = type(record).__name__.lower()
+    kind = type(record).noun()
     schema = record.schema_version
     with pytest.raises(
         MixerError, match=rf"2\.record\.json is not a readable {kind} of schema {schema}: .*{reason}"
     ) as error:
         type(record).read(path)
     assert "\n" not in str(error.value)
+
+
+def test_a_record_is_called_in_words(tmp_path):
+    with pytest.raises(MixerError, match="is not a readable export report: "):
+        ExportReport.read(tmp_path / "nothing")
 
 
 def test_a_report_of_an_earlier_schema_is_to_be_written_again(tmp_path):

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 from reporting import OF_THE_FULL_SET, checks
 
+from models.catalog import TESTING_HANDLES
 from models.records import Manifest
-from models.report import DepthStep, PublishedComparison, Report
+from models.report import DepthStep, PublishedComparison, PublishedVariables, Report
 from models.tolerances import TOLERANCES
 from validation import report as report_module
 from validation.images import gate_inputs
@@ -16,21 +17,22 @@ from validation.outputs import Comparison, Distances, OracleDistances
 from validation.parity import Findings, VariablesCheck
 from validation.report import VALIDATOR_PACKAGES, Extras, is_current, make_report
 
+CLASSIFIER, _ = TESTING_HANDLES
 INPUTS = gate_inputs(32)
 COMPARISON = Comparison(
     "__call__",
     1,
     ("blank",),
     Distances(max_relative=1e-6, max_ulp=2.0, cosine_distance=1e-14, top1=1.0, top5=1.0, power=1.0),
-    OracleDistances(("blank",), saved_model=1e-6, jax=1e-6, excess_ulp=-2.0, power=1.0),
+    OracleDistances(saved_model=1e-6, jax=1e-6, excess_ulp=-2.0, power=1.0),
 )
-GOOD = Findings((COMPARISON,), VariablesCheck(compared=30), outputs={"blank": None})
+GOOD = Findings((COMPARISON, replace(COMPARISON, probe="head")), VariablesCheck(compared=30), outputs={"blank": None})
 BAD = Findings(interface=("does not load: why",))
 
 
 @pytest.fixture
 def manifest_bytes(tiny_build):
-    return next(tiny_build.glob("*/2.manifest.json")).read_bytes()
+    return (tiny_build / CLASSIFIER / "2.manifest.json").read_bytes()
 
 
 def test_findings_without_problems_pass(manifest_bytes):
@@ -75,7 +77,7 @@ def test_tolerances_stand_in_the_report_with_their_reasons(manifest_bytes):
 
 
 EXTRAS = Extras(
-    checks=tuple(one for one in checks() if one.name in {*OF_THE_FULL_SET, "consumer"}),
+    checks=tuple(one for one in checks() if one.name in {*OF_THE_FULL_SET, "consumer"} or one.probe == "stem"),
     fine_tunable=True,
     depth=(DepthStep(name="stem", jax=1e-7, saved_model=1e-7),),
 )
@@ -91,17 +93,27 @@ def test_the_full_set_adds_to_the_report(manifest_bytes):
 def test_without_a_check_of_the_full_set_its_report_fails(manifest_bytes):
     report = make_report(manifest_bytes, GOOD, INPUTS, inputs_set="full")
     assert report.verdict == "failed"
-    assert [problem.split()[2] for problem in report.problems] == [*OF_THE_FULL_SET, "consumer"]
+    missing = [problem.split()[2] for problem in report.problems if problem.startswith("no check ")]
+    assert missing == ["max_relative", *OF_THE_FULL_SET, "consumer"]
+    assert report.problems[0].startswith("no check max_relative on a probing stem ")
 
 
 def test_without_a_comparison_of_power_a_report_fails(manifest_bytes):
     distances, oracle = replace(COMPARISON.distances, power=0.4), replace(COMPARISON.oracle, power=0.4)
-    findings = replace(GOOD, comparisons=(replace(COMPARISON, distances=distances, oracle=oracle),))
-    report = make_report(manifest_bytes, findings, INPUTS)
+    powerless = replace(COMPARISON, distances=distances, oracle=oracle)
+    report = make_report(manifest_bytes, replace(GOOD, comparisons=(powerless,)), INPUTS)
     assert report.verdict == "failed"
     assert "no check max_relative can tell a right model from a wrong one" in report.problems[0]
-    probed = replace(GOOD, comparisons=(*findings.comparisons, replace(COMPARISON, how="probing head")))
+    probed = replace(GOOD, comparisons=(powerless, replace(COMPARISON, probe="head")))
     assert make_report(manifest_bytes, probed, INPUTS).verdict == "passed"
+
+
+def test_without_a_probing_head_the_report_of_a_classifier_fails(manifest_bytes):
+    report = make_report(manifest_bytes, replace(GOOD, comparisons=(COMPARISON,)), INPUTS)
+    (problem,) = report.problems
+    assert problem.startswith("no check max_relative on a probing head can tell a right model from a wrong one")
+    features = Manifest.model_validate_json(manifest_bytes).model_copy(update={"head": "fe"}).to_bytes()
+    assert make_report(features, replace(GOOD, comparisons=(COMPARISON,)), INPUTS).verdict == "passed"
 
 
 def test_variables_that_were_not_compared_do_not_pass(manifest_bytes):
@@ -187,12 +199,56 @@ def passed(manifest_bytes):
     return make_report(manifest_bytes, GOOD, INPUTS, inputs_set="full", extras=EXTRAS)
 
 
-def altered(report, name, **fields):
-    changed = tuple(one.model_copy(update=fields) if one.name == name else one for one in report.checks)
+ANY = object()
+
+
+def altered(report, name, *, probe=ANY, **fields):
+    """Return the report with other fields of the checks of a name, where told to only of those on a probe."""
+    changed = tuple(
+        one.model_copy(update=fields) if one.name == name and probe in {ANY, one.probe} else one
+        for one in report.checks
+    )
     return report.model_copy(update={"checks": changed})
 
 
+def without(report, probe):
+    return report.model_copy(update={"checks": tuple(one for one in report.checks if one.probe != probe)})
+
+
+EARLIER = PublishedComparison(
+    name="1",
+    kind="directory",
+    sha256="0",
+    outputs=COMPARISON.checks,
+    signatures=(),
+    variables=PublishedVariables(count=30, published=30, same_name=30, equal=30, different=(), left_over=()),
+    differences=(),
+    verdict="same",
+)
+
+
+def compared_with(report, **changes):
+    """Return the report with an earlier version that is the same but for these fields."""
+    return report.model_copy(update={"reference": EARLIER.model_copy(update=changes)})
+
+
 FORGED = {
+    "an earlier version that is called the same": (
+        lambda report: compared_with(report, differences=("1 does not load",)),
+        "earlier version: the verdict is same, but the differences",
+    ),
+    "an earlier version that is called another": (
+        lambda report: compared_with(report, verdict="different"),
+        "earlier version: the verdict is different, but the differences",
+    ),
+    "an earlier version far off": (
+        lambda report: compared_with(report, outputs=(COMPARISON.checks[0].model_copy(update={"measured": 9.9}),)),
+        "earlier version: max_relative, __call__ on blank (batch 1): measured 9.9, over its limit",
+    ),
+    "an earlier version with other signatures": (
+        lambda report: compared_with(report, signatures=("signature x: only in the published version",)),
+        "is not among its differences",
+    ),
     "a figure over its limit": (lambda report: altered(report, "max_relative", measured=9.9), "measured 9.9, over its"),
     "no number": (lambda report: altered(report, "step_relative", measured=float("nan")), "measured nan, over its"),
     "no figure": (lambda report: altered(report, "max_ulp", measured=None), "measured None, over its"),
@@ -215,6 +271,25 @@ FORGED = {
     "another limit": (lambda report: altered(report, "max_relative", limit=10.0), "is not that of the report's"),
     "a problem": (lambda report: altered(report, "files", problems=("x",)), "the verdict is passed, but the problems"),
     "no power": (lambda report: altered(report, "max_relative", power=0.2), "no check max_relative can tell"),
+    "no probing head": (lambda report: without(report, "head"), "no check max_relative on a probing head can tell"),
+    "no probing stem": (lambda report: without(report, "stem"), "no check max_relative on a probing stem can tell"),
+    "a probing head without power": (
+        lambda report: altered(report, "max_relative", probe="head", power=0.2),
+        "no check max_relative on a probing head can tell",
+    ),
+    "a zero head with power": (
+        lambda report: report.model_copy(update={"zero_head": True}),
+        "zero_head is True, and the outputs have power",
+    ),
+    "a zero head that is not named": (
+        lambda report: altered(report, "max_relative", probe=None, power=0.0),
+        "zero_head is False, and the outputs have no power",
+    ),
+    "gradients of the gate set": (
+        lambda report: report.model_copy(update={"inputs_set": "gate"}),
+        "which only the full set tells",
+    ),
+    "no word of fine-tuning": (lambda report: report.model_copy(update={"fine_tunable": None}), "does not say whether"),
     "a check less": (
         lambda report: report.model_copy(update={"checks": tuple(c for c in report.checks if c.name != "variables")}),
         "no check variables can tell",
@@ -225,7 +300,7 @@ FORGED = {
 
 @pytest.mark.parametrize("forgery", FORGED)
 def test_a_verdict_that_the_figures_do_not_carry_is_a_contradiction(forgery, manifest_bytes):
-    report = passed(manifest_bytes)
+    report = compared_with(passed(manifest_bytes))
     assert list(report.contradictions(TOLERANCES)) == []
     change, said = FORGED[forgery]
     forged = change(report)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from export import variables as module
-from export.variables import PREFIX, read_layout, write_variables
+from export.variables import PREFIX, copy_with_variables, read_layout, write_variables
 
 ARRAYS = {
     "stem/kernel": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -84,3 +84,14 @@ def test_a_full_disk_is_an_error_of_the_system(layout, tmp_path, monkeypatch):
     monkeypatch.setattr(module.tf.raw_ops, "SaveV2", fill_up)
     with pytest.raises(OSError, match=r"^No space left on device"):
         write_variables(ARRAYS, layout, tmp_path)
+
+
+def test_a_copy_has_other_values_for_variables_that_there_are(layout, tmp_path):
+    save_slowly(tmp_path / "slow")
+    copy_with_variables(tmp_path / "slow", tmp_path / "copy", {"head": np.float32([[8]])})
+    written = tf.train.load_checkpoint(str(tmp_path / "copy" / PREFIX))
+    for name, expected in (ARRAYS | {"head": np.float32([[8]])}).items():
+        np.testing.assert_array_equal(written.get_tensor(key_of(layout, name)), expected, strict=True)
+    with pytest.raises(KeyError, match="no variables tail"):
+        copy_with_variables(tmp_path / "slow", tmp_path / "other", {"tail": np.float32([[8]])})
+    assert not (tmp_path / "other").exists()

@@ -52,17 +52,20 @@ def check_consumer(directory: Path, inputs: Inputs, expected: Expected) -> tuple
         np.save(outputs, expected.jax)
         np.save(scale, expected.scale.of)
         result = run_consumer(directory, inputs=images, expected=outputs, scale=scale)
-    return tuple(_check(Outcome(one["detail"], one["worst"], one["status"]), one["name"]) for one in result["checks"])
+    power = float(expected.scale.power.min())
+    outcomes = {one["name"]: Outcome(one["detail"], one["worst"], one["status"]) for one in result["checks"]}
+    return tuple(_check(outcome, name, power) for name, outcome in outcomes.items())
 
 
-def _check(outcome: Outcome, name: str) -> Check:
+def _check(outcome: Outcome, name: str, power: float) -> Check:
+    """Return the check of a thing that it does; with the power of the outputs where these are compared."""
     failed = outcome.status == "failed"
     return Check(
         name="consumer",
         on=name,
         measured=outcome.worst,
         limit=None if outcome.worst is None else TOLERANCES["consumer"].limit,
-        power=0 if outcome.status == "absent" else None,  # not tried
+        power=0 if outcome.status == "absent" else None if outcome.worst is None else power,
         problems=(f"consumer: {name}: {outcome.detail}",) if failed else (),
         detail=f"{outcome.status}: {outcome.detail}",
     )

@@ -12,7 +12,7 @@ from models.catalog import Handle
 from models.exported import ExportManifest, ExportReport
 from models.formats import FORMATS, INPUT_NAME, OUTPUT_NAME, Format, FormatName, Weights
 from models.provenance import library_versions, sources_sha256
-from models.report import Check
+from models.report import Check, Probe
 from models.tolerances import EXPORT_TOLERANCES, export_tolerances
 from validation.images import Images, Inputs, gate_inputs
 from validation.oracle import OracleOutputs, run_oracle
@@ -57,12 +57,15 @@ class Truth:
         """Whether the head's kernel is zero throughout."""
         return not np.any(self.head["kernel"])
 
-    def scale(self, handle: Handle) -> Scale:
-        """Return what differences of outputs with the handle's head are measured by, an entry an image."""
+    def scale(self, handle: Handle, weights: Weights) -> Scale:
+        """Return what differences of outputs with the handle's head are measured by, an entry an image.
+
+        Of a kernel of zeros nothing is allowed to files that hold the weights as they are; the others round its bias.
+        """
         features = self.outputs.features
         if handle.head == "fe":
             return measure_scale(features, features, None)
-        return measure_scale(self.outputs.logits, features, self.head)
+        return measure_scale(self.outputs.logits, features, self.head, exact=weights == "float32")
 
     def probing(self) -> "Truth":
         """Return what comes out with a probing head."""
@@ -70,11 +73,11 @@ class Truth:
         outputs = replace(self.outputs, logits=ProbingHead((head,)).outputs(self.outputs.features))
         return replace(self, outputs=outputs, head=head, is_probe=True)
 
-    def choose(self, handle: Handle, names: Sequence[str]) -> tuple[Images, Values, Scale]:
-        """Return images by name, what a model with the handle's head should give, and the scale of that."""
+    def choose(self, handle: Handle, names: Sequence[str]) -> tuple[list[int], Images, Values]:
+        """Return where images stand, by name, they themselves, and what a model with the handle's head should give."""
         indices = [self.inputs.names.index(name) for name in names]
         outputs = self.outputs.logits if handle.head == "classification" else self.outputs.features
-        return self.inputs.images[indices], outputs[indices], self.scale(handle)[indices]
+        return indices, self.inputs.images[indices], outputs[indices]
 
 
 def check_export(name: FormatName, directory: Path, handle: Handle, truth: Truth) -> tuple[Check, ...]:
@@ -91,8 +94,9 @@ def check_export(name: FormatName, directory: Path, handle: Handle, truth: Truth
         try:
             model = open_model(name, directory / file)
             checks.append(Check(name="interface", on=file, problems=tuple(_interface_problems(file, model, handle))))
+            scale = truth.scale(handle, weights)
             for names in PLAN:
-                checks += _compare(model, file, weights, handle, truth, names)
+                checks += _compare(model, file, weights, handle, truth, names, scale)
         except Exception as error:  # what a runtime says is of its own types
             said = f"{file}: does not run: {type(error).__name__}: {str(error).strip()}"
             checks.append(Check(name="running", on=file, problems=(said,)))
@@ -100,19 +104,26 @@ def check_export(name: FormatName, directory: Path, handle: Handle, truth: Truth
 
 
 def _compare(
-    model: RunnableModel, file: str, weights: Weights, handle: Handle, truth: Truth, names: tuple[str, ...]
+    model: RunnableModel,
+    file: str,
+    weights: Weights,
+    handle: Handle,
+    truth: Truth,
+    names: tuple[str, ...],
+    scale: Scale,
 ) -> Iterator[Check]:
-    images, expected, scale = truth.choose(handle, names)
+    indices, images, expected = truth.choose(handle, names)
     found = np.asarray(model.run(images))
     if found.shape != expected.shape:
         raise ValueError(f"outputs of shape {found.shape}, expected {expected.shape}")
     limits = EXPORT_TOLERANCES[weights]
     # A probing head has no classes to rank.
     classes = handle.head == "classification" and not truth.is_probe
-    distances = measure(found, expected, scale, classes=classes, tie=limits["tie"].limit)
-    how = " with a probing head" if truth.is_probe else ""
+    distances = measure(found, expected, scale[indices], classes=classes, tie=limits["tie"].limit)
+    probe: Probe | None = "head" if truth.is_probe else None
+    how = f" with a probing {probe}" if probe else ""
     on = f"{file}{how} on {', '.join(names)} (batch {len(found)})"
-    yield from distances.checks(on, limits, prefix=f"{weights} ")
+    yield from distances.checks(on, limits, prefix=f"{weights} ", probe=probe)
 
 
 def _interface_problems(file: str, model: RunnableModel, handle: Handle) -> Iterator[str]:

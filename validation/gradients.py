@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from models.catalog import Handle
 from models.mixer import MlpMixer
-from models.report import Check
+from models.report import Check, Probe
 from models.tolerances import TOLERANCES
 from validation.images import Images, Inputs
 from validation.outputs import Outputs, limited, relative_distance
@@ -49,6 +49,7 @@ class GradientCheck:
         step_change: how far one step moves the outputs, over their scale.
         step_relative: SavedModel against JAX after the step, over the outputs' scale before it.
         power: of the outputs that the gradients are of.
+        probe: whether these are of a probing head.
     """
 
     inputs: tuple[str, ...]
@@ -61,6 +62,7 @@ class GradientCheck:
     step_change: float
     step_relative: float
     power: float
+    probe: Probe | None = None
 
     @property
     def checks(self) -> tuple[Check, ...]:
@@ -74,6 +76,7 @@ class GradientCheck:
                 found,
                 limit,
                 power=self.power,
+                probe=self.probe,
                 problem=f"gradient by {what} is {found:.3g} off, allowed {limit:.3g}",
             )
             for on, what, found in (
@@ -92,7 +95,7 @@ class GradientCheck:
         still = () if moved else (f"an SGD step moves the outputs by {self.step_change:.3g} only: nothing was trained",)
         after = limited(
             "step_relative", f"outputs after an SGD step, {images}", self.step_relative, step,
-            power=self.power if moved else 0.0,
+            power=self.power if moved else 0.0, probe=self.probe,
             problem=f"outputs after an SGD step are {self.step_relative:.3g} off, allowed {step:.3g}",
         )  # fmt: skip
         detail = f"the step moves the outputs by {self.step_change:.3g} of their scale"
@@ -154,6 +157,7 @@ def check_gradients(
         step_change=relative_distance(after, before, scale.of),
         step_relative=relative_distance(model(tf.constant(inputs.images)).numpy(), after, scale.of),
         power=float(scale.power.min()),
+        probe=None if handle.num_classes is None else "head",
     )
 
 

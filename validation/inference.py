@@ -198,7 +198,10 @@ class _Race:
 
 
 def largest_difference(wanted: Any, found: Any) -> float:  # noqa: ANN401 (arrays)
-    """Return the largest difference of an output over the spread of the image's outputs; infinity if not comparable."""
+    """Return the largest difference of an output over the spread of the image's outputs; infinity if not comparable.
+
+    The spread is the scale of parity for the catalog's heads of many outputs, and no others are timed.
+    """
     if wanted.shape != found.shape or not np.isfinite(found).all():
         return float("inf")
     return float((np.abs(found - wanted).max(axis=1) / wanted.std(axis=1)).max())

@@ -58,7 +58,6 @@ def table(
     columns: Sequence[Column],
     rows: Iterable[Sequence[Cell | str]],
     *,
-    foot: Sequence[Cell | str] | None = None,
     id_: str | None = None,
 ) -> Markup:
     """Return a table whose rows start with their heading, in a box of its own that scrolls where it is too wide.
@@ -67,7 +66,6 @@ def table(
         caption: what the table shows.
         columns: the first one holds the rows' headings.
         rows: as many cells as columns.
-        foot: a last row, for limits or sums.
         id_: of the table.
     """
     headings = (element("th", column.heading, scope="col", class_=_number(column)) for column in columns)
@@ -76,7 +74,6 @@ def table(
         element("caption", element("span", caption)),
         element("thead", element("tr", *headings)),
         element("tbody", *body),
-        *([element("tfoot", _row(columns, foot))] if foot else []),
     ]
     # Focusable, so that the keyboard can scroll it; a group, for so many regions would drown the page's landmarks.
     return element(

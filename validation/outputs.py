@@ -7,15 +7,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.report import Check, Tolerance
+from models.report import Check, Probe, Tolerance
 from models.tolerances import TOLERANCES
 from validation.scale import Scale, Values
 
 Outputs = NDArray[np.float32]
 Entry = Literal["__call__", "serving_default"]
-
-JAX_IS_OFF = "JAX is off the oracle by"
-"""How the problem begins that is not the SavedModel's alone."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,9 @@ class Distances:
     top5: float | None
     power: float
 
-    def checks(self, on: str, tolerances: Mapping[str, Tolerance], *, prefix: str = "") -> Iterator[Check]:
+    def checks(
+        self, on: str, tolerances: Mapping[str, Tolerance], *, prefix: str = "", probe: Probe | None = None
+    ) -> Iterator[Check]:
         """Yield a check for each figure that `tolerances` have a limit of, under its name after `prefix`."""
         figures = {
             "max_relative": self.max_relative,
@@ -68,7 +67,7 @@ class Distances:
         }
         for name, found in figures.items():
             if found is not None and name in tolerances:
-                yield limited(f"{prefix}{name}", on, found, tolerances[name].limit, power=self.power)
+                yield limited(f"{prefix}{name}", on, found, tolerances[name].limit, power=self.power, probe=probe)
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,6 @@ class OracleDistances:
     """How far SavedModel and JAX are from the float64 oracle, each figure that of the worst image.
 
     Attributes:
-        names: the images that the oracle was run on.
         saved_model: largest difference over the scale of the image's outputs.
         jax: the same of JAX.
         excess_ulp: by how much the SavedModel's error exceeds twice JAX's own, in units of the last place. Negative
@@ -84,7 +82,6 @@ class OracleDistances:
         power: that of the image which has least.
     """
 
-    names: tuple[str, ...]
     saved_model: float
     jax: float
     excess_ulp: float
@@ -101,7 +98,7 @@ class Comparison:
         names: of the images, each once.
         distances: from JAX.
         oracle: None where it was run on none of the images.
-        how: what is unusual about the model's parameters, for instance `probing head`.
+        probe: what of the model had given way to a probing one.
     """
 
     entry: Entry
@@ -109,38 +106,50 @@ class Comparison:
     names: tuple[str, ...]
     distances: Distances
     oracle: OracleDistances | None
-    how: str = ""
+    probe: Probe | None = None
 
     def __str__(self) -> str:
         """Return what was compared, in words."""
-        how = f"{self.how}, " if self.how else ""
+        how = f"probing {self.probe}, " if self.probe else ""
         return f"{how}{self.entry} on {', '.join(self.names)} (batch {self.batch})"
 
     @property
     def checks(self) -> tuple[Check, ...]:
         """Every figure with its limit and what is wrong with it."""
-        return (*self.distances.checks(str(self), TOLERANCES), *self._oracle_checks())
+        return (*self.distances.checks(str(self), TOLERANCES, probe=self.probe), *self._oracle_checks())
 
     def _oracle_checks(self) -> Iterator[Check]:
         found = self.oracle
         if found is None:
             return
-        on = str(self)
-        yield Check(name="saved_model_oracle_relative", on=on, measured=found.saved_model, power=found.power)
+        on, power, probe = str(self), found.power, self.probe
+        yield Check(name="saved_model_oracle_relative", on=on, measured=found.saved_model, power=power, probe=probe)
         limit = TOLERANCES["oracle_excess_ulp"].limit
         said = (
             f"{on}: {found.saved_model:.3g} off the oracle, JAX {found.jax:.3g}; that is "
             f"{found.excess_ulp:.3g} ULP over twice JAX's error, allowed {limit:.3g}"
         )
-        yield limited("oracle_excess_ulp", on, found.excess_ulp, limit, power=found.power, problem=said)
+        yield limited("oracle_excess_ulp", on, found.excess_ulp, limit, power=power, probe=probe, problem=said)
         limit = TOLERANCES["jax_oracle_relative"].limit
-        said = f"{on}: {JAX_IS_OFF} {found.jax:.3g}, allowed {limit:.3g}: what it is compared with is wrong itself"
-        yield limited("jax_oracle_relative", on, found.jax, limit, power=found.power, problem=said)
+        said = (
+            f"{on}: JAX is off the oracle by {found.jax:.3g}, allowed {limit:.3g}: what it is compared with is wrong "
+            "itself"
+        )
+        yield limited("jax_oracle_relative", on, found.jax, limit, power=power, probe=probe, problem=said)
 
 
-def limited(name: str, on: str, found: float, limit: float, *, power: float | None, problem: str = "") -> Check:
+def limited(
+    name: str,
+    on: str,
+    found: float,
+    limit: float,
+    *,
+    power: float | None,
+    probe: Probe | None = None,
+    problem: str = "",
+) -> Check:
     """Return the check of a figure: without `problem` it is said in words of its own that it is over the limit."""
-    check = Check(name=name, on=on, measured=found, limit=limit, power=power)
+    check = Check(name=name, on=on, measured=found, limit=limit, power=power, probe=probe)
     said = problem or _over(name, on, found, limit)
     return check.model_copy(update={"problems": (said,)}) if check.is_over else check
 
@@ -153,7 +162,7 @@ def _over(name: str, on: str, found: float, limit: float) -> str:
 
 
 def compare_outputs(
-    entry: Entry, found: Outputs, expected: Expected, indices: NDArray[np.intp], *, how: str = ""
+    entry: Entry, found: Outputs, expected: Expected, indices: NDArray[np.intp], *, probe: Probe | None = None
 ) -> Comparison:
     """Measure how far outputs `[m, k]` are from those expected of the images `indices` `[m]`.
 
@@ -173,7 +182,7 @@ def compare_outputs(
         tuple(dict.fromkeys(names)),
         measure(found, jax, expected.scale[indices], classes=expected.classes, tie=tie),
         _compare_with_oracle(found, jax, expected, indices),
-        how,
+        probe,
     )
 
 
@@ -226,7 +235,6 @@ def _compare_with_oracle(
     ours_off = np.abs(_finite_or_far(found[known]) - truth).max(axis=1)
     jax_off = np.abs(jax[known] - truth).max(axis=1)
     return OracleDistances(
-        names=tuple(dict.fromkeys(names[row] for row in known)),
         saved_model=float((ours_off / scale.of).max()),
         jax=float((jax_off / scale.of).max()),
         excess_ulp=float(((ours_off - 2 * jax_off) / scale.unit).max()),

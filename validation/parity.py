@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models.catalog import Handle
 from models.params import flatten
-from models.report import Check
+from models.report import Check, Probe
 from models.tolerances import TOLERANCES
 from validation.memory import release
 from validation.outputs import Comparison, Entry, Expected, Outputs, compare_outputs
@@ -152,10 +152,14 @@ def _check_model(
             for batch, found in zip(plan, rows, strict=True)
             for name, row in zip(batch.names, found, strict=True)
         }
-        compared += _probe(model, handle, reference, probe_plan(plan))
     except Exception as error:  # as above
         return Findings((), variables, interface, (f"does not run: {gist(error, directory)}",))
-    return Findings(tuple(compared), variables, interface, (), outputs)
+    running = []
+    try:
+        compared += _probe(model, handle, reference, probe_plan(plan))
+    except Exception as error:  # as above
+        running.append(f"does not run with probes in it: {gist(error, directory)}")
+    return Findings(tuple(compared), variables, interface, tuple(running), outputs)
 
 
 def gist(error: Exception, directory: Path | None = None) -> str:
@@ -173,9 +177,9 @@ def _run(model: Any, batch: Batch, reference: Reference) -> Outputs:  # noqa: AN
     return np.asarray(model.signatures["serving_default"](inputs=images)["output_0"].numpy())
 
 
-def _compare(batch: Batch, found: Outputs, expected: Expected, *, how: str = "") -> Comparison:
+def _compare(batch: Batch, found: Outputs, expected: Expected, *, probe: Probe | None = None) -> Comparison:
     indices = np.array([expected.names.index(name) for name in batch.names])
-    return compare_outputs(batch.entry, found, expected, indices, how=how)
+    return compare_outputs(batch.entry, found, expected, indices, probe=probe)
 
 
 def _probe(model: Any, handle: Handle, reference: Reference, plan: Sequence[Batch]) -> Iterator[Comparison]:  # noqa: ANN401
@@ -197,10 +201,10 @@ def _probe(model: Any, handle: Handle, reference: Reference, plan: Sequence[Batc
     if head is not None:
         expected = reference.for_probe(head)
         for batch, rows in of_heads.items():
-            yield _compare(batch, np.concatenate(rows, axis=1), expected, how="probing head")
+            yield _compare(batch, np.concatenate(rows, axis=1), expected, probe="head")
     stem = reference.for_stem(head)
     if stem is not None:
-        yield _compare(blank, np.concatenate(of_stem, axis=1), stem, how="probing stem")
+        yield _compare(blank, np.concatenate(of_stem, axis=1), stem, probe="stem")
 
 
 def _flavour_problems(directory: Path, handle: Handle) -> Iterator[str]:

@@ -76,9 +76,10 @@ def _require_saved_model(directory: Path, path: Path) -> None:
 def summarise(found: PublishedComparison) -> tuple[tuple[str, str], ...]:
     """Return what was compared and how it came out, a pair each."""
     variables, unknown = found.variables, "not compared"
-    outputs = next((check for check in found.outputs or () if check.name == "max_relative"), None)
+    named = (check for check in found.outputs or () if check.name == "max_relative" and check.measured is not None)
+    outputs = next((f"{check.measured:.3g} of their scale apart, {check.on}" for check in named), unknown)
     return (
-        ("outputs", f"{outputs.measured:.3g} of their scale apart, {outputs.on}" if outputs else unknown),
+        ("outputs", outputs),
         ("signatures", unknown if found.signatures is None else "differ" if found.signatures else "the same"),
         (
             "variables",

@@ -57,6 +57,7 @@ def make_report(
         handle=manifest.handle,
         version=manifest.version,
         flavour=manifest.flavour,
+        head=manifest.head,
         origin=manifest.checkpoint.origin,
         manifest_sha256=hashlib.sha256(manifest_bytes).hexdigest(),
         inputs_set=inputs_set,

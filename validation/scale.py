@@ -46,7 +46,9 @@ class Scale:
         return Scale(self.of[rows], self.power[rows], self.unit[rows], self.turns[rows])
 
 
-def measure_scale(outputs: NDArray[Any], features: NDArray[Any], head: Mapping[str, NDArray[Any]] | None) -> Scale:
+def measure_scale(
+    outputs: NDArray[Any], features: NDArray[Any], head: Mapping[str, NDArray[Any]] | None, *, exact: bool = True
+) -> Scale:
     """Return the scale of outputs that a head makes of features.
 
     It is the largest of: s, the standard deviation of the outputs; r/2, where r is the standard deviation of the
@@ -55,13 +57,14 @@ def measure_scale(outputs: NDArray[Any], features: NDArray[Any], head: Mapping[s
     head, r is 0 and a is their largest magnitude. Power is the larger of r/2 and the standard deviation of what the
     head adds to its bias, over the scale.
 
-    The scale is zero where the kernel is: outputs must then be equal. Power is 0 there, and where all images (two or
-    more) have the same outputs.
+    The scale is zero where the kernel is: outputs must then be equal, unless weights are rounded. Power is 0 there,
+    and next to nothing where all images (two or more) have the same outputs.
 
     Args:
         outputs: what should come out, `[n, k]`.
         features: what the head is given, `[n, d]`; the outputs themselves where there is no head.
         head: its `kernel` `[d, k]` and `bias` `[k]`.
+        exact: whether the weights are stored as they are; rounded ones give other biases beside a kernel of zeros too.
     """
     outputs, features = outputs.astype(np.float64), features.astype(np.float64)
     spread = outputs.std(axis=1)
@@ -71,13 +74,15 @@ def measure_scale(outputs: NDArray[Any], features: NDArray[Any], head: Mapping[s
     else:
         gain, terms, constant = _of_head(features, head)
     own = np.maximum(added, gain / 2)
-    scale = np.zeros(len(outputs)) if constant else np.maximum(np.maximum(spread, own), terms)
-    same = constant or _same_for_all(outputs, scale)
+    scale = np.maximum(np.maximum(spread, own), terms)
+    if constant:
+        scale = np.zeros(len(outputs)) if exact else terms
+    most = TOLERANCES["max_relative"].limit if _same_for_all(outputs, scale) else 1
     positive = np.maximum(scale, np.finfo(np.float64).tiny)
     largest = np.maximum(np.abs(outputs).max(axis=1), scale).astype(np.float32)
     return Scale(
         of=positive,
-        power=np.zeros(len(outputs)) if same else np.nan_to_num(np.minimum(own / positive, 1)),
+        power=np.zeros(len(outputs)) if constant else np.nan_to_num(np.minimum(own / positive, most)),
         unit=np.spacing(largest).astype(np.float64),
         turns=(added >= gain / 2) & (outputs.shape[1] > 1),
     )

@@ -106,11 +106,11 @@ def _lineage(exhibit: Exhibit) -> Iterator[tuple[str, str]]:
 def _pictures(exhibit: Exhibit, anchor: str) -> Iterator[Markup]:
     pictures: list[tuple[str, Picture]] = []
     evidence, report = exhibit.evidence, exhibit.report
-    if evidence and report:
+    tolerance = report.tolerances.get("max_relative") if report else None
+    if evidence and report and tolerance and tolerance.limit:
         ours, jax = evidence.saved_model.astype(np.float64), evidence.jax.astype(np.float64)
-        limit = report.tolerances["max_relative"].limit
         with np.errstate(invalid="ignore", over="ignore"):
-            shares = (ours - jax) / evidence.scale[:, np.newaxis] / limit
+            shares = (ours - jax) / evidence.scale[:, np.newaxis] / tolerance.limit
         pictures += [
             ("SavedModel against JAX.", draw_agreement(ours, jax, shares, f"{anchor}-agreement")),
             ("Errors and their limit.", draw_errors(shares, f"{anchor}-errors")),

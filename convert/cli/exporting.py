@@ -155,7 +155,12 @@ def _export(work: Exports, handle: Handle, truth: "Truth", sha256: str, classes:
     made = own_handle(handle, work.own.name, classes) if work.own else handle
     checks = check_export(work.format.name, destination.directory, made, truth)
     if made.head == "classification" and not all(check.tells for check in checks):
-        checks += _check_probing_export(work, handle, made, truth)
+        try:
+            checks += _check_probing_export(work, handle, made, truth)
+        except Exception as error:  # the export is in place already: its report says what is not known of it
+            LOG.debug("failed", exc_info=True)
+            said = f"cannot be exported with a probing head: {type(error).__name__}: {error}"
+            checks += (Check(name="running", on="probing head", problems=(said,)),)
     differences = compare_files(manifest.files, digest_files(destination.directory))
     report = make_export_report(destination.manifest.read_bytes(), checks, truth, other_problems=differences)
     write_atomically(destination.report, report.to_bytes())

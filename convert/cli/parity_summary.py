@@ -74,9 +74,11 @@ def _not_checked(outcome: Outcome) -> Iterator[str]:
         yield f"{outcome.handle}: {ZERO_HEAD}"
     powerless = [check for check in outcome.report.checks if not check.tells]
     for check in powerless:
-        if check.name == "consumer":
-            yield f"{check.on}: {check.detail.removeprefix('absent: ')}"
+        if check.name == "consumer" and check.measured is None:
+            yield f"{outcome.handle}: {check.on}: {check.detail.removeprefix('absent: ')}"
     outputs = sum(check.name == "max_relative" for check in powerless)
     if outputs:
         compared = f"{outputs} comparison{'s' * (outputs > 1)} of outputs"
-        yield f"{outcome.handle}: {compared} had no power: the head hides what comes before it"
+        hidden = "the head hides what comes before it"
+        why = hidden if outcome.report.head == "classification" else "the images have all the same features"
+        yield f"{outcome.handle}: {compared} had no power: {why}"
