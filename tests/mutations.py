@@ -471,6 +471,15 @@ def zeros(outputs: int) -> Head:
     return lambda kernel, bias: (np.zeros_like(kernel[:, :outputs]), np.zeros_like(bias[:outputs]))
 
 
+def masked(outputs: int) -> Head:
+    """The last class is one that must never come first."""
+    return lambda kernel, bias: (kernel[:, :outputs], np.append(bias[: outputs - 1], np.float32(-1e4)))
+
+
+def wide_biases(kernel, bias):
+    return kernel, np.random.default_rng(0).normal(0, 3000, bias.size).astype(np.float32)
+
+
 def nearly_the_same(kernel, bias):
     return kernel[:, :1] * np.array([1, 1.01], np.float32), np.zeros(2, np.float32)
 
@@ -481,6 +490,9 @@ HEADS: dict[str, Head] = {
     "2 outputs": first(2),
     "1 output": first(1),
     "x and 1.01 x": nearly_the_same,
+    "10 outputs, one masked by -1e4": masked(10),
+    "2 outputs, one masked by -1e4": masked(2),
+    "biases of N(0, 3000)": wide_biases,
     "a bias of 1e6": lambda kernel, bias: (kernel, bias + np.float32(1e6)),
     "times 1e-12": lambda kernel, bias: (kernel * np.float32(1e-12), bias * np.float32(1e-12)),
     "zeros, 1000 outputs": zeros(1000),
