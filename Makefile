@@ -70,7 +70,7 @@ matrix: $(READY)  ## run models in each TensorFlow release; writes OUT/matrix.js
 bench: $(READY)  ## measure conversion, running and starting models; writes OUT/bench (no HANDLES: all)
 	$(RUN) convert bench --out "$(OUT)/bench" $(HANDLES)
 
-lock: $(READY)  ## resolve the packages anew for each Python
+lock: $(READY)  ## resolve the packages again for each Python
 	for minor in 11 12 13; do \
 	  $(VENV)/bin/uv pip compile --quiet --upgrade --generate-hashes --no-strip-extras --extra dev --python-version 3.$$minor \
 	    --no-header pyproject.toml --output-file .ci/locks/py3$$minor.txt || exit 1; \

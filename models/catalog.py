@@ -8,14 +8,10 @@ Sources: the architectures are those of table 1 of "MLP-Mixer: An all-MLP Archit
 https://github.com/google-research/vision_transformer, which also names the objects of the bucket.
 """
 
-import difflib
 import math
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from models.errors import UsageError
 from models.labels import LABELS_1K, LABELS_21K, Labels
 
 BUCKET = "gs://mixer_models"
@@ -38,8 +34,7 @@ Flavour = Literal["native", "graph"]
 """How a model is written in TensorFlow: with JAX's own lowering as one operation, or in plain operations."""
 
 GRAPH_SUFFIX = "-graph"
-RESERVED_SUFFIXES = (GRAPH_SUFFIX, "-litert", "-onnx", "-openvino")
-"""Of names that a model's other flavour and its exports get, and no model of one's own."""
+"""Of the name that a model of the graph flavour gets."""
 
 Shape = tuple[int, ...]
 
@@ -94,7 +89,7 @@ class Architecture:
 
 
 @dataclass(frozen=True)
-class Training:
+class _Training:
     """How a family of checkpoints was trained, and on which classes."""
 
     name: str
@@ -115,7 +110,7 @@ class Checkpoint:
     name: str
     object: str
     architecture: Architecture
-    training: Training
+    training: _Training
     size: int | None = None
     """Expected bytes of the object (inferred from the bucket's listing: a soft check)."""
     testing: bool = False
@@ -189,7 +184,7 @@ SQUARE = Architecture("Sq/8", 8, 16, 4, 16, 16, image_size=32)
 """Tokens, channels and both hidden layers are 16 wide: shapes alone tell no kernel from another, nor its transpose."""
 
 _PLAIN = "supervised, from scratch"
-SAM = Training(
+SAM = _Training(
     "sam",
     "sam",
     "ImageNet-1k",
@@ -199,13 +194,13 @@ SAM = Training(
     LABELS_1K,
 )
 # On ImageNet-1k alone (https://github.com/huggingface/pytorch-image-models/pull/651), not as version 1 said.
-I1K = Training("i1k", "imagenet1k", "ImageNet-1k", _PLAIN, (MIXER_PAPER,), 1000, LABELS_1K)
-I21K = Training("i21k", "imagenet21k", "ImageNet-21k", _PLAIN, (MIXER_PAPER,), 21843, LABELS_21K)
-SEEDED = Training("seeded", "testing", "nothing", "seeded, never trained", (MIXER_PAPER,), 1000, LABELS_1K)
+I1K = _Training("i1k", "imagenet1k", "ImageNet-1k", _PLAIN, (MIXER_PAPER,), 1000, LABELS_1K)
+I21K = _Training("i21k", "imagenet21k", "ImageNet-21k", _PLAIN, (MIXER_PAPER,), 21843, LABELS_21K)
+SEEDED = _Training("seeded", "testing", "nothing", "seeded, never trained", (MIXER_PAPER,), 1000, LABELS_1K)
 
 
 def _row(
-    architecture: Architecture, training: Training, size: int | None = None, *, testing: bool = False
+    architecture: Architecture, training: _Training, size: int | None = None, *, testing: bool = False
 ) -> Checkpoint:
     name = f"{architecture.name.replace('/', '').lower()}_{training.name}"
     stored = f"{training.folder}/Mixer-{architecture.name.replace('/', '_')}.npz"
@@ -226,70 +221,20 @@ _ROWS = (
 CHECKPOINTS: dict[str, Checkpoint] = {row.name: row for row in _ROWS if not row.testing}
 """The six checkpoints of the collection, by name."""
 
-_ALL_HANDLES = {
+ALL_HANDLES: dict[str, Handle] = {
     handle.name: handle for handle in (Handle(f"mixer_{row.name}_{head}", row, head) for row in _ROWS for head in HEADS)
 }
+"""Those of the collection and of the tests, by name."""
 
-HANDLES: dict[str, Handle] = {name: handle for name, handle in _ALL_HANDLES.items() if not handle.checkpoint.testing}
+HANDLES: dict[str, Handle] = {name: handle for name, handle in ALL_HANDLES.items() if not handle.checkpoint.testing}
 """The twelve handles of the collection, by name."""
 
 TESTING_HANDLES: dict[str, Handle] = {
-    name: handle for name, handle in _ALL_HANDLES.items() if handle.checkpoint.architecture is TINY
+    name: handle for name, handle in ALL_HANDLES.items() if handle.checkpoint.architecture is TINY
 }
 """Tiny models for the tests: found when named, never listed nor part of "all twelve"."""
 
 SQUARE_HANDLES: dict[str, Handle] = {
-    name: handle for name, handle in _ALL_HANDLES.items() if handle.checkpoint.architecture is SQUARE
+    name: handle for name, handle in ALL_HANDLES.items() if handle.checkpoint.architecture is SQUARE
 }
 """The same, for what goes unnoticed where all shapes are alike."""
-
-
-def select_handles(names: Sequence[str] = ()) -> list[Handle]:
-    """Return the handles of these names, each once, in the given order; no name means all twelve.
-
-    Raises:
-        UsageError: names all that are unknown, each with its nearest neighbours.
-    """
-    if not names:
-        return list(HANDLES.values())
-    unknown = [name for name in names if name not in _ALL_HANDLES]
-    if unknown:
-        raise UsageError("\n".join(_unknown_handle(name) for name in unknown))
-    return [_ALL_HANDLES[name] for name in dict.fromkeys(names)]
-
-
-def _unknown_handle(name: str) -> str:
-    nearest = difflib.get_close_matches(name, HANDLES, n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(nearest)}?" if nearest else "`mixer-jax2tf list` shows the twelve."
-    return f"unknown handle {name!r}: {hint}"
-
-
-def own_handle(template: Handle, name: str, num_classes: int) -> Handle:
-    """Return the handle of one's own Mixer: the architecture and head of `template`, another name and class count.
-
-    Raises:
-        UsageError: the name belongs to the catalog or cannot be a directory's.
-    """
-    if name.removesuffix(GRAPH_SUFFIX) in _ALL_HANDLES:
-        raise UsageError(f"--name {name!r} belongs to the catalog: give your own model a name of its own.")
-    if name.endswith(RESERVED_SUFFIXES):
-        raise UsageError(
-            f"--name {name!r} ends as what is made of a model does ({', '.join(RESERVED_SUFFIXES)}): give another name."
-        )
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,99}", name):
-        raise UsageError(
-            f"--name {name!r} cannot name a model: expected lower-case letters, digits, '_', '-' and '.', "
-            "starting with a letter or digit, at most 100 of them."
-        )
-    training = replace(
-        template.checkpoint.training,
-        data="unknown",
-        method="unknown",
-        papers=(MIXER_PAPER,),
-        num_classes=num_classes,
-        labels=None,
-        source="one's own",
-        license="unknown",
-    )
-    checkpoint = replace(template.checkpoint, name=name, training=training, size=None)
-    return Handle(name, checkpoint, template.head).in_flavour(template.flavour)

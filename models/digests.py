@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from models.errors import MixerError
-from models.files import read_small, write_atomically
+from models.storage.files import read_small, write_atomically
 
 Origin = Literal["original", "seeded", "unknown", "own"]
 
@@ -47,7 +47,7 @@ class DigestTable:
         """
         from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-        from models.records import fault_of
+        from models.records.manifest import fault_of
 
         advice = "Restore it (git checkout)."
         try:

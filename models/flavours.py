@@ -6,7 +6,7 @@ from models.catalog import Flavour
 
 
 @dataclass(frozen=True)
-class Kind:
+class _FlavourSupport:
     """What a flavour is, and the TensorFlow releases that it was proven in (`major.minor`, both included)."""
 
     name: Flavour
@@ -25,15 +25,15 @@ def _numbers(release: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-FLAVOURS: dict[Flavour, Kind] = {
-    "native": Kind(
+FLAVOURS: dict[Flavour, _FlavourSupport] = {
+    "native": _FlavourSupport(
         "native",
         "JAX's own lowering as one operation, XlaCallModule",
         "2.13",
         "2.21",
         "where TensorFlow has XLA: CPU, CUDA, ROCm, TPU",
     ),
-    "graph": Kind(
+    "graph": _FlavourSupport(
         "graph",
         "plain TensorFlow operations",
         "2.6",

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import MixerError
-from models.files import sha256_of
+from models.storage.files import sha256_of
 
 
 @dataclass(frozen=True)

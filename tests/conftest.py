@@ -41,7 +41,7 @@ def store(_store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
 @pytest.fixture(scope="session")
 def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory of the bucket's layout with the tiny seeded checkpoint."""
-    from convert.seeded import write_seeded
+    from convert.checkpoints.synthetic import write_seeded
     from models.catalog import TESTING_HANDLES
 
     directory = tmp_path_factory.mktemp("tiny_source")

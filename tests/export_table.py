@@ -6,11 +6,13 @@
 import sys
 from pathlib import Path
 
-from convert.cli.show import markdown_table, megabytes
-from models.catalog import HEADS, select_handles
-from models.exported import ExportReport
+from models.catalog import HEADS
 from models.formats import FORMATS
-from models.paths import ModelPaths
+from models.markdown import markdown_table
+from models.records.formats import ExportReport
+from models.records.layout import ModelPaths
+from models.selection import select_handles
+from models.storage.files import megabytes
 
 COLUMNS = ("file", "#classifier", "#error", "#same first class", "#feature extractor", "#error")
 

@@ -1,7 +1,7 @@
 """Golden outputs: eight numbers a handle, from the float64 oracle, on fixed images and seeded checkpoints.
 
 They stand in `golden.json`, so that a change in any library shows, even one that JAX, TensorFlow and the oracle of
-the day share. A change of the file is a change of what the models compute, and needs a reason; it is written anew by
+the day share. A change of the file is a change of what the models compute, and needs a reason; it is written again by
 
     .venv/bin/python tests/golden.py build/demo/checkpoints
 
@@ -19,13 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from convert.seeded import write_seeded
+from convert.checkpoints.synthetic import write_seeded
 from models.catalog import HANDLES, SQUARE_HANDLES, TESTING_HANDLES, Checkpoint, Handle
 from models.digests import DigestTable
-from models.files import write_atomically
-from models.tolerances import TOLERANCES
-from validation.images import Inputs, full_inputs
-from validation.oracle import run_oracle
+from models.records.tolerances import TOLERANCES
+from models.storage.files import write_atomically
+from validation.parity.images import Inputs, full_inputs
+from validation.parity.oracle import run_oracle
 
 FILE = Path(__file__).with_name("golden.json")
 IMAGES = ("noise", "blank", "binary noise", "checkerboard")
@@ -115,7 +115,7 @@ def stale(golden: Mapping[str, Golden]) -> list[str]:
         if entry is None or one.checkpoint_sha256 != entry.sha256:
             found.append(f"{name}: another checkpoint than the seeded one that models/digests.json records")
         if one.inputs_sha256 != inputs(size).sha256:
-            found.append(f"{name}: other images than those that validation/images.py makes")
+            found.append(f"{name}: other images than those that validation/parity/images.py makes")
         if {tuple(map(int, row)) for row in one.outputs.values()} != {places(handle)} or tuple(one.outputs) != IMAGES:
             found.append(f"{name}: other outputs than those that were chosen")
         if not all(math.isfinite(value) for row in one.outputs.values() for value in row.values()):

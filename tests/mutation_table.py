@@ -27,10 +27,10 @@ from mutations import (
     with_head,
 )
 
-from convert.cli.show import markdown_table
-from convert.seeded import write_seeded
+from convert.checkpoints.synthetic import write_seeded
 from models.catalog import Handle
-from validation.parity import Findings
+from models.markdown import markdown_table
+from validation.parity.check import Findings
 
 COLUMNS = ("mutation", "on", "caught by", "#difference", "#limit", "#margin")
 HEAD_COLUMNS = ("weights", "head", *(f"#{what}" for what in HIDDEN))

@@ -17,20 +17,20 @@ import jax.numpy as jnp
 import numpy as np
 import tensorflow as tf
 from jax.experimental import jax2tf
+from writing import graph_function, native_function, write_saved_model
 
-from convert.checkpoint import LoadedCheckpoint, load_checkpoint
-from convert.cli.graphs import to_flavour
-from convert.graph import graph_function
-from convert.native import mixer_apply, native_function
-from convert.seeded import seeded_arrays
-from export.saved_model import Graph, trace, write_saved_model
+from convert.checkpoints.reader import LoadedCheckpoint, load_checkpoint
+from convert.checkpoints.synthetic import _seeded_arrays
+from convert.flavours.native import mixer_apply
+from convert.pipeline.tracing import _to_flavour
+from export.saved_model.writer import Graph, trace
 from models import mixer
 from models.catalog import HANDLES, SQUARE_HANDLES, TESTING_HANDLES, Architecture, Checkpoint, Flavour, Handle
 from models.params import flatten, nest
-from validation import reference
-from validation.images import gate_inputs
-from validation.parity import GATE_ORACLE, GATE_PLAN, Findings, check_parity
-from validation.reference import Reference, compute_reference
+from validation.parity import reference
+from validation.parity.check import GATE_ORACLE, GATE_PLAN, Findings, check_parity
+from validation.parity.images import gate_inputs
+from validation.parity.reference import Reference, compute_reference
 
 TINY, TINY_FEATURES = TESTING_HANDLES.values()
 TINY_GRAPH = TINY.in_flavour("graph")
@@ -88,7 +88,7 @@ class Bench:
             return self.check_directory(Path(folder))
 
     def check_anew(self) -> Findings:
-        """Trace the right function anew, so that what holds meanwhile shows, and check it."""
+        """Trace the right function again, so that what holds meanwhile shows, and check it."""
         return self.check(self.right)
 
     def check_files(self, change: Callable[[Path], None]) -> Findings:
@@ -113,7 +113,7 @@ class Bench:
 def right_graph(architecture: Architecture, num_classes: int | None, flavour: Flavour) -> Graph:
     """Return the graph of the right models of a kind, traced once."""
     with without_gradients():
-        function = to_flavour(flavour)(mixer_apply(architecture, num_classes))
+        function = _to_flavour(flavour)(mixer_apply(architecture, num_classes))
         return trace(function, architecture.arrays(num_classes), image_size=architecture.image_size)
 
 
@@ -312,7 +312,7 @@ def flip_one_bit(flat):
 
 
 def hold_another_checkpoint(bench):
-    return bench.check(params=nest(dict(seeded_arrays(replace(bench.handle.checkpoint, name="other")))))
+    return bench.check(params=nest(dict(_seeded_arrays(replace(bench.handle.checkpoint, name="other")))))
 
 
 def cut_the_head(bench):
@@ -333,7 +333,7 @@ def with_graph_of(**other):
     def make(bench):
         def change(directory):
             handle = replace(bench.handle, **other)
-            params = nest(dict(seeded_arrays(handle.checkpoint)))
+            params = nest(dict(_seeded_arrays(handle.checkpoint)))
             if handle.head == "fe":
                 del params["head"]
             with tempfile.TemporaryDirectory() as folder:
@@ -454,7 +454,7 @@ TEMPERS: dict[str, Temper] = {
 def tempered(checkpoint: Checkpoint, temper: str, folder: Path) -> Path:
     """Write the seeded checkpoint with its arrays changed."""
     path = folder / "tempered.npz"
-    np.savez(path, **{name: TEMPERS[temper](name, array) for name, array in seeded_arrays(checkpoint)})
+    np.savez(path, **{name: TEMPERS[temper](name, array) for name, array in _seeded_arrays(checkpoint)})
     return path
 
 
@@ -508,7 +508,7 @@ LEAST_MARGINS = {"GELU in its erf form": 4, "layer norm epsilon 1e-5": 2}
 
 def with_head(handle: Handle, temper: str, head: str, folder: Path) -> Bench:
     """Write the seeded checkpoint of a classifier with its arrays changed and another head; return its bench."""
-    arrays = {name: TEMPERS[temper](name, array) for name, array in seeded_arrays(handle.checkpoint)}
+    arrays = {name: TEMPERS[temper](name, array) for name, array in _seeded_arrays(handle.checkpoint)}
     arrays["head/kernel"], arrays["head/bias"] = HEADS[head](arrays["head/kernel"], arrays["head/bias"])
     np.savez(folder / "head.npz", **arrays)
     training = replace(handle.checkpoint.training, num_classes=arrays["head/bias"].size)

@@ -5,19 +5,20 @@ import random
 
 from reporting import checks, verdict_of
 
-from export.cards import write_model_cards
-from export.subject import Where
-from models.catalog import TESTING_HANDLES, select_handles
-from models.contents import digest_files
-from models.paths import ModelPaths
-from models.records import CheckpointRecord, Manifest
-from models.report import Report
-from models.tolerances import TOLERANCES
+from export.cards.facts import Publisher
+from export.cards.write import write_model_cards
+from models.catalog import TESTING_HANDLES
+from models.records.contents import digest_files
+from models.records.layout import ModelPaths
+from models.records.manifest import CheckpointRecord, Manifest
+from models.records.report import Report
+from models.records.tolerances import TOLERANCES
+from models.selection import select_handles
 
 HANDLE = next(iter(TESTING_HANDLES))
 CHECKPOINT = TESTING_HANDLES[HANDLE].checkpoint
 WEIGHTS = "variables/variables.data-00000-of-00001"
-WHERE = Where("somebody", "https://models.example/mixers")
+WHERE = Publisher("somebody", "https://models.example/mixers")
 
 
 def write_model(

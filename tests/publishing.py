@@ -19,17 +19,19 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from store import Store
 
-from convert.cli.show import markdown_table
-from convert.upload import bucket
-from export.admission import Rules
-from export.package import package_model
-from export.publish import publish
-from export.stores import Mirror
+from export.package.archive import package_model
+from export.publish.bucket import bucket
+from export.publish.policy import PublishPolicy
+from export.publish.publish import publish
+from export.publish.store import Mirror
 from models.catalog import DEFAULT_VERSION, HANDLES
 from models.digests import DigestTable
-from models.paths import ModelPaths
+from models.markdown import markdown_table
+from models.records.layout import ModelPaths
 
-RULES = Rules(DigestTable.read(), frozenset({"original", "seeded", "unknown"}), allow_dirty=True, needs_card=False)
+RULES = PublishPolicy(
+    DigestTable.read(), frozenset({"original", "seeded", "unknown"}), allow_dirty=True, needs_card=False
+)
 
 
 def bytes_read():

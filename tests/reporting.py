@@ -1,7 +1,7 @@
 """Checks of reports that nothing has to be run for: those of a model that passed, with figures of one's choice."""
 
-from models.report import Check
-from models.tolerances import TOLERANCES
+from models.records.report import Check
+from models.records.tolerances import TOLERANCES
 
 ON = "__call__ on noise, blank (batch 2)"
 FIGURES = {

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import archives
-from models.archives import (
+from models.errors import MixerError
+from models.storage import archives
+from models.storage.archives import (
     MOST_AT_ONCE,
     MOST_BYTES,
     MOST_MEMBERS,
@@ -23,8 +24,7 @@ from models.archives import (
     most_unpacked,
     read_file,
 )
-from models.errors import MixerError
-from models.files import hash_file
+from models.storage.files import hash_file
 
 CONTENT = random.Random(7).randbytes(3000)  # noqa: S311 (content of a test: as incompressible as weights)
 

@@ -5,8 +5,11 @@ import threading
 import numpy as np
 import pytest
 
-from convert.cli import batch, stages
-from convert.seeded import write_seeded
+from convert.checkpoints import open as open_module
+from convert.checkpoints.open import Source
+from convert.checkpoints.synthetic import write_seeded
+from convert.pipeline import batch, convert_handle
+from convert.pipeline.job import Batch
 from models.catalog import SQUARE_HANDLES, TESTING_HANDLES
 from models.digests import DigestTable
 from models.errors import MixerError
@@ -25,33 +28,33 @@ def source(tmp_path_factory):
 
 
 def converted(source, out, handles=HANDLES):
-    work = batch.Batch("convert", handles, stages.Source(str(source), None, DigestTable.read()), out, 2)
+    work = Batch("convert", handles, Source(str(source), None, DigestTable.read()), out, 2)
     batch.check_batch(work)
     return batch.run_batch(work)
 
 
 def test_both_heads_of_a_checkpoint_are_written_side_by_side(source, tmp_path, monkeypatch):
-    together, real = threading.Barrier(batch.WRITERS, timeout=60), stages.write
+    together, real = threading.Barrier(batch.WRITERS, timeout=60), convert_handle.write
 
-    def write(handle, *arguments, **options):
+    def write(item, *arguments, **options):
         together.wait()  # passes only with as many at a time
-        return real(handle, *arguments, **options)
+        return real(item, *arguments, **options)
 
-    monkeypatch.setattr(stages, "write", write)
+    monkeypatch.setattr(convert_handle, "write", write)
     found = converted(source, tmp_path)
     assert [outcome.handle for outcome in found] == [handle.name for handle in HANDLES]
     assert {outcome.verdict for outcome in found} == {"converted"}
 
 
 def test_a_head_that_fails_leaves_the_one_beside_it_alone(source, tmp_path, monkeypatch):
-    real = stages.write
+    real = convert_handle.write
 
-    def write(handle, *arguments, **options):
-        if handle.head == "classification":
+    def write(item, *arguments, **options):
+        if item.handle.head == "classification":
             raise MixerError("no room for heads")
-        return real(handle, *arguments, **options)
+        return real(item, *arguments, **options)
 
-    monkeypatch.setattr(stages, "write", write)
+    monkeypatch.setattr(convert_handle, "write", write)
     found = {outcome.handle: outcome for outcome in converted(source, tmp_path)}
     failed = [name for name, outcome in found.items() if outcome.problems == ("no room for heads",)]
     assert failed == [handle.name for handle in HANDLES if handle.head == "classification"]
@@ -60,7 +63,7 @@ def test_a_head_that_fails_leaves_the_one_beside_it_alone(source, tmp_path, monk
 
 
 def test_one_checkpoint_is_read_into_the_memory_of_the_one_before(source, tmp_path, monkeypatch):
-    blocks, real = [], stages.load_checkpoint
+    blocks, real = [], open_module.load_checkpoint
 
     def load(*arguments, **options):
         loaded = real(*arguments, **options)
@@ -68,7 +71,7 @@ def test_one_checkpoint_is_read_into_the_memory_of_the_one_before(source, tmp_pa
         blocks.append((block, options["room"]))
         return loaded
 
-    monkeypatch.setattr(stages, "load_checkpoint", load)
+    monkeypatch.setattr(open_module, "load_checkpoint", load)
     converted(source, tmp_path)
     (first, room), (second, same) = blocks
     assert room is same

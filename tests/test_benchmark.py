@@ -14,31 +14,42 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from convert.cli import bench_tables, benching, main, scale
-from convert.cli.show import markdown_table
+from convert.cli import main
+from convert.pipeline import benchmark as benching
+from convert.pipeline import benchmark_scale
 from models.catalog import B16, HANDLES, L16, TESTING_HANDLES
 from models.errors import MixerError
-from validation import conversion, preparation
-from validation.benchmark import (
+from models.markdown import markdown_table
+from validation.benchmark import conversion, preparation, synthetic_models
+from validation.benchmark import tables as bench_tables
+from validation.benchmark.conversion import (
+    Folders,
+    Scale,
+    Scenario,
+    _run_scenario,
+    further_handles,
+    run_scenarios,
+    scenarios,
+)
+from validation.benchmark.engines import ENGINES
+from validation.benchmark.records import (
     ConversionBenchmark,
     EngineSpeed,
     InferenceBenchmark,
-    Machine,
     ModelSpeed,
     Side,
     Start,
     StartBenchmark,
     StartSide,
+    _Machine,
     describe_machine,
 )
-from validation.conversion import Place, Scale, Way, further_handles, run_way, run_ways, ways
-from validation.engines import ENGINES
-from validation.stopwatch import Run, time_commands
-from validation.targets import conversion_findings, further_seconds, inference_findings, start_findings
+from validation.benchmark.stopwatch import Run, time_commands
+from validation.benchmark.targets import _further_seconds, conversion_findings, inference_findings, start_findings
 
 ROOT = Path(__file__).parent.parent
 CLASSIFIER, FE = TESTING_HANDLES
-PLACE = Place(Path("/source"), Path("/kept"), Path("/work"))
+PLACE = Folders(Path("/source"), Path("/kept"), Path("/work"))
 ALL = list(HANDLES.values())
 
 
@@ -68,7 +79,7 @@ def test_further_checkpoints_are_those_whose_graphs_are_known():
 
 
 def test_each_side_works_on_all_handles():
-    rows = ways(ALL, PLACE, Scale())
+    rows = scenarios(ALL, PLACE, Scale())
     assert len(rows["notebook"].commands) == 12
     assert len(rows["convert"].commands) == len(rows["convert-all"].commands) == len(rows["floor"].commands) == 1
     for name in ("convert", "convert-all"):
@@ -77,11 +88,11 @@ def test_each_side_works_on_all_handles():
         assert len(rows[name].reads) == 6
     assert [path.name for path in map(Path, rows["floor"].commands[0]) if path.name in HANDLES] == list(HANDLES)
     assert rows["cp"].commands[0][2:-1] == ("/kept/mixer_b16_i1k_classification", "/kept/mixer_b16_i1k_fe")
-    assert "cp" not in ways(ALL[:2], PLACE, Scale())
+    assert "cp" not in scenarios(ALL[:2], PLACE, Scale())
 
 
 def test_what_the_chosen_sides_need_is_made_once():
-    rows = ways(ALL, PLACE, Scale())
+    rows = scenarios(ALL, PLACE, Scale())
     words = [" ".join(one) for one in preparation.for_conversion(ALL, PLACE, Scale(), list(rows.values()))]
     assert len([one for one in words if " convert convert " in one]) == 1
     assert len([one for one in words if "scale seed Small/16 0 1 " in one]) == 1
@@ -90,7 +101,7 @@ def test_what_the_chosen_sides_need_is_made_once():
 
 
 def test_models_that_are_there_are_not_made_again(tmp_path):
-    place = Place(PLACE.source, tmp_path, PLACE.work)
+    place = Folders(PLACE.source, tmp_path, PLACE.work)
     handle = HANDLES["mixer_b16_i1k_classification"]
     forms = [*ENGINES]
     assert [one[3] for one in preparation.for_running([handle], place, forms)] == [
@@ -110,9 +121,9 @@ def test_sides_take_turns_and_what_they_write_is_deleted(tmp_path):
 
     def way(name):
         code = f"open({str(log)!r}, 'a').write({name!r}); open({str(tmp_path / name / 'f')!r}, 'x').write('x')"
-        return Way(name, f"what {name} is", (python(code),), out=tmp_path / name)
+        return Scenario(name, f"what {name} is", (python(code),), out=tmp_path / name)
 
-    sides = run_ways([way("a"), way("b")], 3, started=silent, finished=silent)
+    sides = run_scenarios([way("a"), way("b")], 3, started=silent, finished=silent)
     assert log.read_text() == "ababab"
     assert [(side.name, side.what, len(side.runs), side.failure) for side in sides] == [
         ("a", "what a is", 3, None),
@@ -123,10 +134,10 @@ def test_sides_take_turns_and_what_they_write_is_deleted(tmp_path):
 
 def test_a_side_that_fails_says_why_and_is_not_run_again(tmp_path):
     log, told = tmp_path / "log", []
-    bad = Way(
+    bad = Scenario(
         "bad", "", (python(f"open({str(log)!r}, 'a').write('x'); raise SystemExit('no disk')"),), out=tmp_path / "o"
     )
-    sides = run_ways([bad, Way("good", "", (python("pass"),))], 2, started=silent, finished=told.append)
+    sides = run_scenarios([bad, Scenario("good", "", (python("pass"),))], 2, started=silent, finished=told.append)
     assert log.read_text() == "x"
     assert (sides[0].runs, len(sides[1].runs)) == ((), 2)
     assert sides[0].failure.endswith("ended with status 1: no disk")
@@ -144,17 +155,17 @@ def test_the_time_is_kept_at_which_a_model_was_finished(tmp_path):
         "    (folder / '2.manifest.json').write_text('')\n"
         "    time.sleep(0.2)"
     )
-    run = run_way(Way("convert", "", (python(code),), out=out, models=("a", "b", "c")))
+    run = _run_scenario(Scenario("convert", "", (python(code),), out=out, models=("a", "b", "c")))
     assert list(run.finished) == ["a", "b"]
     assert 0 < run.finished["a"] < run.finished["b"] < run.wall
 
 
 def test_made_up_models_differ_in_depth_or_in_weights_alone(tmp_path):
-    first, second = scale.rows("Ti/8", 3, 2)
+    first, second = synthetic_models.rows("Ti/8", 3, 2)
     assert first.architecture == second.architecture
     assert (first.architecture.num_blocks, first.name) == (3, "ti-8-3-0")
-    assert scale.size_of("Ti/8", 3, 2) == 8 * first.parameters
-    scale._seed([first, second], tmp_path)
+    assert synthetic_models.size_of("Ti/8", 3, 2) == 8 * first.parameters
+    benchmark_scale._seed([first, second], tmp_path)
     one, other = (np.load(tmp_path / row.object) for row in (first, second))
     assert {name: value.shape for name, value in one.items()} == first.arrays
     assert not np.array_equal(one["head/kernel"], other["head/kernel"])
@@ -167,7 +178,7 @@ NOT_READ_FROM = (0, 11)
 @pytest.mark.parametrize(("name", "trains"), [(CLASSIFIER, False), (FE, True)], ids=["classification", "fe"])
 def test_the_notebook_way_gives_the_same_outputs(name, trains, tiny_source, tiny_build, tmp_path):
     handle = TESTING_HANDLES[name]
-    side = ways([handle], Place(tiny_source, tmp_path, tmp_path), Scale())["notebook"]
+    side = scenarios([handle], Folders(tiny_source, tmp_path, tmp_path), Scale())["notebook"]
     time_commands(side.commands, cwd=ROOT)
     theirs, ours = tf.saved_model.load(str(side.out / name)), tf.saved_model.load(str(tiny_build / name / "2"))
     images = tf.random.stateless_uniform((2, 32, 32, 3), (1, 2), -1, 1)
@@ -246,7 +257,7 @@ def test_a_disk_too_small_is_refused_before_any_work(tmp_path, capsys, monkeypat
 
 
 def test_a_library_that_is_missing_is_named_with_its_extra(tmp_path, capsys, monkeypatch):
-    from validation import engines
+    from validation.benchmark import engines
 
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
     assert command("bench", "--side", "pytorch", "--out", tmp_path) == 2
@@ -261,7 +272,7 @@ def test_a_library_that_is_missing_is_named_with_its_extra(tmp_path, capsys, mon
 def test_the_disk_that_is_needed_grows_with_what_is_chosen():
     def need(parts, sides=(), source=None):
         given = (parts, (), sides, 3, (1,), 2, source, None, Path())
-        return benching.disk_need(benching.Bench(*given, Scale()))
+        return benching._disk_need(benching.Bench(*given, Scale()))
 
     whole = sum(4 * handle.parameters for handle in ALL)
     seeds = sum(4 * row.parameters for row in {handle.checkpoint for handle in ALL})
@@ -274,7 +285,7 @@ def test_the_disk_that_is_needed_grows_with_what_is_chosen():
 
 # --- what is made of it ---
 
-MACHINE = Machine(processor="A CPU", cores=2, memory=25 * 10**9, platform="Linux x86_64", load=9.0, busy=0.1)
+MACHINE = _Machine(processor="A CPU", cores=2, memory=25 * 10**9, platform="Linux x86_64", load=9.0, busy=0.1)
 CIRCUMSTANCES = {
     "date": "2026-01-01",
     "machine": MACHINE,
@@ -320,7 +331,7 @@ def test_figures_are_ratios_of_medians():
     assert [one.met for one in found.values()] == [True, True, False, True, True, True, False]
     assert "24 blocks and twice as many: the time beside importing" in found
     assert "each of 11 small checkpoints" in found
-    assert further_seconds(WHOLE) == 2.0
+    assert _further_seconds(WHOLE) == 2.0
 
 
 def test_what_was_not_measured_has_no_figure():
@@ -435,7 +446,7 @@ def test_records_are_read_as_written(tmp_path):
     assert benching.read_parts(tmp_path, [*benching.PARTS]) == [WHOLE, RUNNING, STARTED]
     assert benching.read_parts(tmp_path, ["start"]) == [STARTED]
     (tmp_path / "start.json").write_text("{}")
-    with pytest.raises(MixerError, match=r"start\.json is not a readable startbenchmark of schema 1"):
+    with pytest.raises(MixerError, match=r"start\.json is not a readable start benchmark of schema 1"):
         benching.read_parts(tmp_path, ["start"])
 
 
@@ -466,7 +477,7 @@ def test_the_readme_shows_what_the_program_writes():
         r"^\*\*(.*)\.\*\* Measured on \d{4}-\d\d-\d\d, medians of \d+ runs in turn, on ", part, flags=re.M
     )
     assert [title.split(maxsplit=1)[0] for title in titles] == ["Converting", "A", "From"]
-    rows = ways(ALL, PLACE, Scale()).values()
+    rows = scenarios(ALL, PLACE, Scale()).values()
     runs = {side.name: side.runs for side in WHOLE.sides}
     sides = [Side(name=row.name, what=row.what, runs=runs.get(row.name, WHOLE.sides[0].runs)) for row in rows]
     example = [

@@ -18,11 +18,11 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from export import canonical, warmup
-from export.canonical import rewrite_saved_model
+from export.saved_model import canonical, warmup
+from export.saved_model.canonical import rewrite_saved_model
 from models.catalog import DEFAULT_VERSION, HANDLES, TESTING_HANDLES
 from models.errors import MixerError
-from models.paths import ModelPaths
+from models.records.layout import ModelPaths
 
 ROOT = Path(__file__).parent.parent
 MODULES = [handle.in_flavour(flavour).name for handle in TESTING_HANDLES.values() for flavour in ("native", "graph")]
@@ -81,9 +81,9 @@ def test_the_same_bytes_whatever_was_before_wherever_and_whenever(tiny_build, el
 
 
 def test_without_the_rewriting_the_bytes_would_tell(tmp_path, monkeypatch):
-    from export.saved_model import write_saved_model
+    from writing import write_saved_model
 
-    monkeypatch.setattr("export.saved_model.rewrite_saved_model", lambda _: 0)
+    monkeypatch.setattr("export.saved_model.writer.rewrite_saved_model", lambda _: 0)
     found = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

@@ -11,13 +11,13 @@ from command import run
 from PIL import Image
 from publishable import WHERE, tree, write_catalogued, write_report
 
-from export.hugging_face_card import render_model
-from export.kaggle_card import render_variation
-from export.subject import read_subject
+from export.cards.facts import read_card_facts
+from export.cards.hugging_face import render_model
+from export.cards.kaggle import render_variation
 from models.catalog import HANDLES, TESTING_HANDLES
-from models.paths import ModelPaths
-from models.records import Manifest
-from validation.images import read_photograph
+from models.records.layout import ModelPaths
+from models.records.manifest import Manifest
+from validation.parity.images import _read_photograph
 
 CLASSIFIER, EXTRACTOR = TESTING_HANDLES
 GIVEN = ("--publisher", "somebody", "--assets", "https://models.example/mixers/")
@@ -119,7 +119,7 @@ def test_the_program_on_a_card_runs(name, build, capfd):
     program = page.split("```python\n")[1].split("```")[0]
     local = program.replace(f"https://models.example/mixers/{name}/2.tar.gz", str(build / name / "2"))
     assert local != program
-    Image.fromarray(read_photograph("chelsea.png")).save(build / "photo.jpg")
+    Image.fromarray(_read_photograph("chelsea.png")).save(build / "photo.jpg")
     result = subprocess.run([sys.executable, "-P", "-c", local], cwd=build, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
@@ -140,7 +140,7 @@ def test_the_client_of_hugging_face_reads_the_header(name, tmp_path):
         warnings.simplefilter("ignore")
         from huggingface_hub import ModelCard
 
-    text = render_model(read_subject(write_catalogued(tmp_path, name), WHERE))
+    text = render_model(read_card_facts(write_catalogued(tmp_path, name), WHERE))
     card = ModelCard(text, ignore_metadata_errors=False)
     assert (card.data.license, card.data.pipeline_tag) == ("apache-2.0", tag(name))
     assert card.data.to_dict().keys() == {"license", "pipeline_tag", "tags", "datasets"}
@@ -155,6 +155,6 @@ def tag(name):
 def test_the_client_of_kaggle_knows_our_words(tmp_path):
     from kagglesdk.models.types.model_enums import ModelFramework, ModelInstanceType
 
-    said = json.loads(render_variation(read_subject(write_catalogued(tmp_path, "mixer_b16_i1k_fe"), WHERE)))
+    said = json.loads(render_variation(read_card_facts(write_catalogued(tmp_path, "mixer_b16_i1k_fe"), WHERE)))
     for form, word in ((ModelFramework, said["framework"]), (ModelInstanceType, said["modelInstanceType"])):
         assert any(one.name.replace("_", "").lower().endswith(word.lower()) for one in form)

@@ -1,18 +1,19 @@
 """Cards on disk: all of a model or none, where each site wants it, and only what manifest and report give may leave."""
 
 import json
+from pathlib import Path
 
 import pytest
 from publishable import HANDLE, WHERE, tree, write_card, write_catalogued, write_model, write_report
 
-from export import cards, hub_page
-from export.cards import CardFiles, differences, faults, write_collection_cards, write_model_cards
-from export.subject import Where
+from export.cards import tfhub, write
+from export.cards.facts import Publisher
+from export.cards.write import CardFiles, card_differences, card_problems, write_collection_cards, write_model_cards
 from models.errors import MixerError
-from models.paths import ModelPaths
-from models.records import Manifest
+from models.records.layout import ModelPaths
+from models.records.manifest import Manifest
 
-OTHER = Where("another", "https://elsewhere.example")
+OTHER = Publisher("another", "https://elsewhere.example")
 
 
 def only_cards(out):
@@ -64,14 +65,14 @@ def test_a_card_that_breaks_a_rule_is_not_written_nor_any_other(tmp_path, monkey
     destination = write_model(tmp_path)
     write_card(destination)
     before = tree(tmp_path)
-    monkeypatch.setitem(hub_page.TASKS, "classification", "classification")
+    monkeypatch.setitem(tfhub.TASKS, "classification", "classification")
     with pytest.raises(MixerError, match=r"breaks the rules of its site, so nothing was:\n  2\.md: task is classif"):
         write_card(destination, OTHER)
     assert tree(tmp_path) == before
 
 
 def test_a_refused_model_gets_no_card(tmp_path):
-    destination = write_model(tmp_path, report={"fine_tunable": None})
+    destination = write_model(tmp_path, report={"inputs_set": "gate", "fine_tunable": None})
     with pytest.raises(MixerError, match="tried no gradients"):
         write_card(destination)
     assert not only_cards(tmp_path)
@@ -148,13 +149,13 @@ def test_a_card_that_was_written_has_no_faults_and_no_differences(tmp_path):
     for name in ("mixer_b16_i1k_fe", "mixer_b16_i1k_classification"):
         destination = write_catalogued(tmp_path, name)
         write_card(destination)
-        assert list(faults(destination)) == []
-        assert list(differences(destination)) == []
+        assert list(card_problems(destination)) == []
+        assert list(card_differences(destination)) == []
 
 
 def test_a_missing_card_names_the_command(tmp_path):
     destination = write_model(tmp_path)
-    (fault,) = faults(destination)
+    (fault,) = card_problems(destination)
     assert fault == f"there is no 2.md: `mixer-jax2tf card {HANDLE} --publisher P --assets URL` writes it"
 
 
@@ -176,7 +177,7 @@ def test_a_card_that_was_edited_is_told_with_the_line(change, said, tmp_path):
     text = card.read_text()
     card.write_text(change(text))
     assert card.read_text() != text
-    (difference,) = differences(destination)
+    (difference,) = card_differences(destination)
     assert "2.md is not the card of this manifest and report (line " in difference
     assert said in difference
 
@@ -185,18 +186,21 @@ def test_a_card_of_another_day_is_told(tmp_path):
     destination = write_model(tmp_path)
     write_card(destination)
     write_report(destination, Manifest.read(destination.manifest), inputs_sha256="e" * 64)
-    assert list(differences(destination))
+    assert list(card_differences(destination))
     write_model_cards(destination, WHERE)
-    assert list(differences(destination)) == []
+    assert list(card_differences(destination)) == []
 
 
 def test_a_card_of_the_same_model_elsewhere_is_no_difference(tmp_path):
     destination = write_model(tmp_path)
     write_card(destination, OTHER)
-    assert list(differences(destination)) == []
-    assert hub_page.where_of(destination.card.read_text()) == OTHER
+    assert list(card_differences(destination)) == []
+    assert tfhub.where_of(destination.card.read_text()) == OTHER
 
 
 def test_the_modules_that_write_cards_are_all_here():
     """A new kind of card must be checked before it is written."""
-    assert {name for name in vars(cards) if name.endswith("_card")} == {"hugging_face_card", "kaggle_card"}
+    folder = Path(write.__file__).parent
+    modules = {path.stem for path in folder.glob("*.py") if "\ndef render_" in path.read_text(encoding="utf-8")}
+    assert modules <= vars(write).keys()
+    assert modules == {"hugging_face", "kaggle", "tfhub"}

@@ -6,22 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from models.catalog import (
-    BUCKET,
-    CHECKPOINTS,
-    HANDLES,
-    HEADS,
-    LABELS_1K,
-    LABELS_21K,
-    RESERVED_SUFFIXES,
-    SQUARE_HANDLES,
-    TESTING_HANDLES,
-    own_handle,
-    select_handles,
-)
+from models.catalog import BUCKET, CHECKPOINTS, HANDLES, HEADS, LABELS_1K, LABELS_21K, SQUARE_HANDLES, TESTING_HANDLES
 from models.errors import UsageError
 from models.flavours import FLAVOURS
 from models.formats import FORMATS
+from models.selection import _RESERVED_SUFFIXES, custom_handle, select_handles
 
 NAMES_OF_VERSION_1 = [
     "mixer_b16_sam_classification",
@@ -161,7 +150,7 @@ def test_testing_handles_are_not_suggested():
 @pytest.mark.parametrize("head", HEADS)
 def test_own_handle_takes_architecture_and_head_from_the_template(head):
     template = HANDLES[f"mixer_b32_sam_{head}"]
-    own = own_handle(template, "flowers.v1_b-32", 102)
+    own = custom_handle(template, "flowers.v1_b-32", 102)
     assert (own.name, own.head) == ("flowers.v1_b-32", head)
     assert own.checkpoint.architecture is template.checkpoint.architecture
     assert own.outputs == (102 if head == "classification" else 768)
@@ -173,7 +162,7 @@ def test_own_handle_takes_architecture_and_head_from_the_template(head):
 @pytest.mark.parametrize("name", [*HANDLES, *TESTING_HANDLES, *SQUARE_HANDLES])
 def test_own_handle_refuses_a_name_of_the_catalog(name):
     with pytest.raises(UsageError, match=rf"--name '{name}' belongs to the catalog: give your own"):
-        own_handle(HANDLES["mixer_b16_i1k_fe"], name, 10)
+        custom_handle(HANDLES["mixer_b16_i1k_fe"], name, 10)
 
 
 @pytest.mark.parametrize(
@@ -201,28 +190,28 @@ def test_own_handle_refuses_a_name_of_the_catalog(name):
 )
 def test_own_handle_refuses_what_cannot_name_a_directory(name):
     with pytest.raises(UsageError, match=r"cannot name a model: expected lower-case letters, digits"):
-        own_handle(HANDLES["mixer_b16_i1k_fe"], name, 10)
+        custom_handle(HANDLES["mixer_b16_i1k_fe"], name, 10)
 
 
 def test_the_reserved_suffixes_are_those_of_the_flavours_and_formats():
     others = {HANDLES["mixer_b16_i1k_fe"].in_flavour(flavour).name for flavour in FLAVOURS} - HANDLES.keys()
     assert {name.removeprefix("mixer_b16_i1k_fe") for name in others} | {f"-{name}" for name in FORMATS} == set(
-        RESERVED_SUFFIXES
+        _RESERVED_SUFFIXES
     )
 
 
-@pytest.mark.parametrize("suffix", RESERVED_SUFFIXES)
+@pytest.mark.parametrize("suffix", _RESERVED_SUFFIXES)
 def test_own_handle_refuses_the_name_of_what_is_made_of_a_model(suffix):
     with pytest.raises(UsageError, match=rf"--name 'flowers{suffix}' ends as what is made of a model does \(-graph, "):
-        own_handle(HANDLES["mixer_b16_i1k_fe"], f"flowers{suffix}", 10)
+        custom_handle(HANDLES["mixer_b16_i1k_fe"], f"flowers{suffix}", 10)
     with pytest.raises(UsageError, match="ends as what is made"):
-        own_handle(HANDLES["mixer_b16_i1k_fe"], f"mixer_b16_i1k_fe{suffix}".replace("-graph", "x-graph"), 10)
-    assert own_handle(HANDLES["mixer_b16_i1k_fe"], f"flowers{suffix}.2", 10).outputs == 768
+        custom_handle(HANDLES["mixer_b16_i1k_fe"], f"mixer_b16_i1k_fe{suffix}".replace("-graph", "x-graph"), 10)
+    assert custom_handle(HANDLES["mixer_b16_i1k_fe"], f"flowers{suffix}.2", 10).outputs == 768
 
 
 @pytest.mark.parametrize("name", ["a", "7", "a" * 100, "a.b-c_d"])
 def test_own_handle_takes_a_plain_name(name):
-    assert own_handle(HANDLES["mixer_b16_i1k_fe"], name, 10).name == name
+    assert custom_handle(HANDLES["mixer_b16_i1k_fe"], name, 10).name == name
 
 
 @pytest.mark.parametrize(

@@ -19,18 +19,21 @@ import pytest
 import tensorflow as tf
 import typer
 
-import export.manifest
-import export.saved_model
-import validation.report
-from convert.cli import batch, catalog_commands, checking, main, stages
+import export.saved_model.manifest
+import export.saved_model.writer
+import validation.parity.report
+from convert.checkpoints.synthetic import _seeded_arrays, write_seeded
+from convert.cli import catalog as catalog_commands
+from convert.cli import main
 from convert.cli.program import app, commands
-from convert.seeded import seeded_arrays, write_seeded
+from convert.pipeline import batch, job
 from models.catalog import BUCKET, HANDLES, TESTING_HANDLES
 from models.digests import Digest, DigestTable
-from models.provenance import sources_sha256
-from models.records import Manifest
-from models.report import Report
-from models.tolerances import TOLERANCES
+from models.records.manifest import Manifest
+from models.records.provenance import sources_sha256
+from models.records.report import Report
+from models.records.tolerances import TOLERANCES
+from validation import gate
 
 CLASSIFIER, EXTRACTOR = TESTING_HANDLES
 CHECKPOINT = TESTING_HANDLES[CLASSIFIER].checkpoint
@@ -86,13 +89,13 @@ def build(tiny_build, tmp_path):
 def conversions(monkeypatch):
     """Count the SavedModels that are written."""
     written = []
-    real = export.saved_model.Graph.write
+    real = export.saved_model.writer.Graph.write
 
     def count(graph, arrays, directory, **options):
         written.append(directory.parent.parent.name)
         real(graph, arrays, directory, **options)
 
-    monkeypatch.setattr(export.saved_model.Graph, "write", count)
+    monkeypatch.setattr(export.saved_model.writer.Graph, "write", count)
     return written
 
 
@@ -398,13 +401,13 @@ def test_a_file_that_differs_from_the_recorded_original_is_refused(run, tiny_sou
 
 def test_jax_runs_once_for_both_heads(run, tiny_source, build, monkeypatch):
     computed = []
-    real = checking.compute_reference
+    real = gate.compute_reference
 
     def count(checkpoint, *arguments):
         computed.append(checkpoint.name)
         return real(checkpoint, *arguments)
 
-    monkeypatch.setattr(checking, "compute_reference", count)
+    monkeypatch.setattr(gate, "compute_reference", count)
     assert run("validate", *TESTING_HANDLES, "--source", tiny_source, "--out", build).status == 0
     assert computed == [CHECKPOINT.name]
 
@@ -444,14 +447,14 @@ def test_a_missing_checkpoint_fails_its_handles_only(command, run, tiny_source, 
 
 
 def test_an_unexpected_exception_fails_its_handle_only(run, tiny_source, tmp_path, monkeypatch):
-    real = export.saved_model.Graph.write
+    real = export.saved_model.writer.Graph.write
 
     def fail(graph, arrays, directory, **options):
         real(graph, arrays, directory, **options)
         if "head/bias" in arrays:
             raise RuntimeError("some detail")
 
-    monkeypatch.setattr(export.saved_model.Graph, "write", fail)
+    monkeypatch.setattr(export.saved_model.writer.Graph, "write", fail)
     result = run("convert-all", *TESTING_HANDLES, "--source", tiny_source, "--out", tmp_path, "--json")
     assert result.status == 1
     assert result.verdicts == {CLASSIFIER: "failed", EXTRACTOR: "passed"}
@@ -460,14 +463,14 @@ def test_an_unexpected_exception_fails_its_handle_only(run, tiny_source, tmp_pat
 
 
 def test_an_unexpected_exception_while_reading_fails_its_handles_only(run, tiny_source, build, monkeypatch):
-    real = stages.bring
+    real = job.open_catalog
 
     def fail(checkpoint, source, **progress):
         if checkpoint.name != CHECKPOINT.name:
             raise RuntimeError("some detail")
         return real(checkpoint, source, **progress)
 
-    monkeypatch.setattr(stages, "bring", fail)
+    monkeypatch.setattr(job, "open_catalog", fail)
     result = run("validate", ABSENT, EXTRACTOR, "--source", tiny_source, "--out", build, "--json")
     assert result.status == 1
     assert result.verdicts == {ABSENT: "failed", EXTRACTOR: "passed"}
@@ -478,7 +481,7 @@ def test_an_unexpected_exception_while_reading_fails_its_handles_only(run, tiny_
 
 
 def arrays(**changes):
-    return {name: values.copy() for name, values in seeded_arrays(replace(CHECKPOINT, **changes))}
+    return {name: values.copy() for name, values in _seeded_arrays(replace(CHECKPOINT, **changes))}
 
 
 def saved(content):
@@ -578,7 +581,7 @@ def test_a_disk_that_is_too_small_is_told_before_any_work(run, tmp_path, monkeyp
 
 
 def test_the_disk_need_of_all_twelve_is_told(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(batch, "run_batch", lambda _: [])
+    monkeypatch.setattr(batch, "run_batch", lambda *_: [])
     result = run("convert-all", "--source", tmp_path, "--out", tmp_path / "out")
     needed = sum(4 * handle.parameters + (8 << 20) for handle in HANDLES.values())
     assert f"{needed / 1e6:,.1f} MB of disk needed" in result.err
@@ -589,7 +592,7 @@ def test_a_write_that_fails_leaves_nothing(run, tiny_source, tmp_path, monkeypat
         (directory / "half").write_text("half of it")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(export.saved_model.Graph, "write", full)
+    monkeypatch.setattr(export.saved_model.writer.Graph, "write", full)
     result = run("convert", CLASSIFIER, "--source", tiny_source, "--out", tmp_path)
     assert result.status == 1
     assert "(No space left on device): nothing was left there" in result.err
@@ -692,8 +695,8 @@ def test_verify_says_that_something_is_aside_and_what_puts_it_back(left, run, bu
 HOLDING = """
 import sys
 from pathlib import Path
-from export.destination import held
-from models.paths import ModelPaths
+from export.install import held
+from models.records.layout import ModelPaths
 
 build, name = Path(sys.argv[1]), sys.argv[2]
 with held(ModelPaths.of(build, name, 2), to_make=True):
@@ -715,7 +718,7 @@ def test_what_another_process_makes_meanwhile_is_awaited_and_kept(run, tiny_sour
                 said.append(record.getMessage())
                 process.communicate("go on\n")
 
-        said, handler, logger = [], Handler(), logging.getLogger("export.destination")
+        said, handler, logger = [], Handler(), logging.getLogger("export.install")
         logger.addHandler(handler)
         try:
             result = run("convert-all", CLASSIFIER, "--source", tiny_source, "--out", build, "--json")
@@ -899,7 +902,7 @@ def test_a_handle_that_could_not_be_checked_fails_in_the_junit_file_whatever_its
 def test_replacing_needs_room_for_the_largest_that_are_written_at_a_time(
     task, at_a_time, run, tiny_source, build, monkeypatch
 ):
-    monkeypatch.setattr(batch, "run_batch", lambda _: [])
+    monkeypatch.setattr(batch, "run_batch", lambda *_: [])
     result = run(task, *TESTING_HANDLES, "--source", tiny_source, "--out", build, "--overwrite", "--flavour", "both")
     sizes = sorted(4 * handle.parameters + (8 << 20) for handle in TESTING_HANDLES.values())
     assert f"{sum(sizes[-1:] * at_a_time) / 1e6:,.1f} MB of disk needed" in result.err
@@ -1084,11 +1087,12 @@ def test_an_error_of_a_process_is_one_message(tmp_path):
 
 WAITING = """
 import pathlib, signal, sys, threading, time
-from convert.cli import main, stages
+from convert.cli import main
+from convert.pipeline import convert_handle
 
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell may have started the tests with Ctrl-C ignored
 handles, marker = sys.argv.pop(1).split(","), pathlib.Path(sys.argv.pop(1))
-install, met = stages.install, threading.Barrier(len(handles))
+install, met = convert_handle.install, threading.Barrier(len(handles))
 
 def wait_before(stage, destination, *arguments, **options):
     if destination.handle in handles:
@@ -1097,7 +1101,7 @@ def wait_before(stage, destination, *arguments, **options):
         time.sleep(600)
     install(stage, destination, *arguments, **options)
 
-stages.install = wait_before
+convert_handle.install = wait_before
 main()
 """
 
@@ -1136,8 +1140,8 @@ def test_a_signal_ends_what_convert_writes_in_threads_of_their_own(number, statu
 
 
 def test_sigterm_ends_with_143_and_the_next_run_goes_on(run, tiny_source, tmp_path, conversions, monkeypatch):
-    # This process may have read the sources long before that one: read them anew, as the next process would.
-    for module in (export.manifest, validation.report):
+    # This process may have read the sources long before that one: read them again, as the next process would.
+    for module in (export.saved_model.manifest, validation.parity.report):
         monkeypatch.setattr(module, "sources_sha256", sources_sha256.__wrapped__)
     out = tmp_path / "out"
     arguments = ["convert-all", *TESTING_HANDLES, "--source", tiny_source, "--out", out]

@@ -14,19 +14,20 @@ import pytest
 import tensorflow as tf
 import tf_keras
 from jax.experimental import jax2tf
+from writing import write_saved_model
 
-from export.saved_model import write_saved_model
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
-from models.paths import ModelPaths
-from models.report import Report
+from models.records.layout import ModelPaths
+from models.records.report import Report
+from models.records.tolerances import TOLERANCES
 from models.signatures import signatures_of
-from models.tolerances import TOLERANCES
-from validation import consumer, consumption
+from validation import consumer
+from validation.compatibility import run_consumer as consumption
+from validation.compatibility.run_consumer import LARGE, check_consumer, run_consumer
 from validation.consumer import LIMIT
-from validation.consumption import LARGE, check_consumer, run_consumer
-from validation.images import gate_inputs
-from validation.outputs import Expected
-from validation.scale import Scale
+from validation.parity.images import gate_inputs
+from validation.parity.outputs import Expected
+from validation.parity.scale import Scale
 
 FILE = Path(consumer.__file__)
 SIZE = 32
@@ -204,7 +205,7 @@ def test_model_that_does_not_run_is_noticed(tmp_path):
 
 
 def test_careless_graph_fails_on_bad_inputs(tmp_path, monkeypatch):
-    monkeypatch.setattr("export.saved_model.checked", lambda images, image_size: images)
+    monkeypatch.setattr("export.saved_model.writer.checked", lambda images, image_size: images)
 
     def careless(params, images):
         return tf.reduce_mean(images[:, ::4, ::4], (1, 2)) @ params["kernel"]

@@ -4,20 +4,20 @@ import jax
 import numpy as np
 import pytest
 
-from convert.checkpoint import load_checkpoint
+from convert.checkpoints.reader import load_checkpoint
 from models.catalog import SQUARE, SQUARE_HANDLES, TESTING_HANDLES
 from models.mixer import MlpMixer
-from models.report import DepthStep
-from validation.depth import apply_steps, compare_depth
-from validation.images import gate_inputs
-from validation.oracle import trace_oracle
+from models.records.report import DepthStep
+from validation.parity.depth import apply_steps, compare_depth
+from validation.parity.images import gate_inputs
+from validation.parity.oracle import trace_oracle
 
 HANDLES = {**TESTING_HANDLES, **SQUARE_HANDLES}
 
 
 @pytest.fixture(scope="module")
 def sources(tiny_source):
-    from convert.seeded import write_seeded
+    from convert.checkpoints.synthetic import write_seeded
 
     return {handle: write_seeded(handle.checkpoint, tiny_source) for handle in SQUARE_HANDLES.values()} | {
         handle: tiny_source / handle.checkpoint.object for handle in TESTING_HANDLES.values()

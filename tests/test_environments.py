@@ -7,8 +7,8 @@ import pytest
 
 from models.errors import UsageError
 from models.flavours import FLAVOURS
-from validation import environments
-from validation.environments import (
+from validation.compatibility import environments
+from validation.compatibility.environments import (
     RELEASES,
     EnvironmentMissingError,
     Release,

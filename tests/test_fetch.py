@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from convert import cache as cache_module
-from convert import gsutil
-from convert.complaints import StoreUnreachableError, last_lines
-from convert.fetch import default_cache, fetch, parse_source, record
+from convert.checkpoints import cache as cache_module
+from convert.checkpoints.fetch import default_cache, fetch, parse_source, record
 from models.catalog import BUCKET, CHECKPOINTS, HANDLES
 from models.digests import Digest, DigestTable
 from models.errors import MixerError, UsageError
+from models.storage import gsutil
+from models.storage.gsutil_errors import StoreUnreachableError, _last_lines
 
 CHECKPOINT = CHECKPOINTS["b16_sam"]
 NAME = CHECKPOINT.object
@@ -262,7 +262,7 @@ def test_gsutil_ends_with_the_process_that_started_it(number, store, tmp_path):
         """
         import sys
         from pathlib import Path
-        from convert.fetch import fetch
+        from convert.checkpoints.fetch import fetch
         from models.catalog import CHECKPOINTS
         from models.digests import DigestTable
 
@@ -273,7 +273,7 @@ def test_gsutil_ends_with_the_process_that_started_it(number, store, tmp_path):
         fetch(CHECKPOINTS["b16_sam"], cache=Path(sys.argv[1]), digests=DigestTable(()), progress=progress)
         """
     )
-    root = Path(gsutil.__file__).parent.parent
+    root = Path(gsutil.__file__).parents[2]
     command = [sys.executable, "-c", program, str(tmp_path)]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout.readline() == b"moving\n"
@@ -408,7 +408,7 @@ def test_own_configuration_is_anonymous_and_tells_no_secret(store, tmp_path, mon
 
 
 def test_secrets_are_taken_out_of_what_gsutil_said():
-    said = last_lines("Copying x\nerror at http://someone:secret@proxy:80/\nAuthorization: secret\n")
+    said = _last_lines("Copying x\nerror at http://someone:secret@proxy:80/\nAuthorization: secret\n")
     assert said == "error at http://***@proxy:80/"
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.formats import LABELS, WRITERS, write_format
+from export.formats.writer import LABELS, WRITERS, write_format
 from models import formats
 from models.catalog import TESTING_HANDLES
 from models.errors import MixerError, UsageError
 from models.formats import FORMATS, INPUT_NAME, OUTPUT_NAME
-from validation.runtimes import OPENERS
+from validation.formats.runtimes import OPENERS
 
 ROOT = Path(__file__).parent.parent
 CLASSIFIER, EXTRACTOR = TESTING_HANDLES
@@ -80,7 +80,7 @@ def test_the_same_model_gives_the_same_bytes_from_another_folder(name, written, 
 
 def test_the_same_model_gives_the_same_bytes_in_another_process(written, tiny_build, tmp_path):
     code = (
-        "import sys\nfrom pathlib import Path\nfrom export.formats import write_format\n"
+        "import sys\nfrom pathlib import Path\nfrom export.formats.writer import write_format\n"
         "for name in sys.argv[3:]:\n"
         "    Path(sys.argv[2], name).mkdir()\n    write_format(name, Path(sys.argv[1]), Path(sys.argv[2], name))\n"
     )

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from models.catalog import TESTING_HANDLES
-from models.report import Report
+from models.records.report import Report
 
 EXTRACTOR = next(handle.name for handle in TESTING_HANDLES.values() if handle.head == "fe")
 MADE = (EXTRACTOR, f"{EXTRACTOR}-graph")
@@ -26,7 +26,7 @@ import contextlib, sys
 from convert.cli import main
 with contextlib.suppress(SystemExit):
     main(sys.argv[1:])
-from validation.svg import drawing
+from validation.views.svg import drawing
 with drawing(10, 10):
     pass
 """

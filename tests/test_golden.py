@@ -10,12 +10,12 @@ import pytest
 import tensorflow as tf
 from mutations import with_erf, with_larger_epsilon
 
-from convert.seeded import seeded_arrays, write_seeded
+from convert.checkpoints.synthetic import _seeded_arrays, write_seeded
 from models.catalog import CHECKPOINTS, HANDLES
 from models.mixer import MlpMixer
 from models.params import nest
-from models.tolerances import TOLERANCES
-from validation.reference import apply_both
+from models.records.tolerances import TOLERANCES
+from validation.parity.reference import apply_both
 
 GOLDEN = golden.read()
 TINY = {handle.checkpoint.name: handle.checkpoint for handle in golden.TINY_HANDLES.values()}
@@ -28,7 +28,7 @@ def handles_of(checkpoint):
 def problems_in_jax(checkpoint):
     """Run both heads in JAX on the seeded weights, and return where they leave the golden outputs."""
     images = golden.inputs(checkpoint.architecture.image_size).images
-    params = nest(dict(seeded_arrays(checkpoint)))
+    params = nest(dict(_seeded_arrays(checkpoint)))
     logits, features = apply_both(checkpoint, params, images)
     found = []
     for handle in handles_of(checkpoint):
@@ -84,7 +84,7 @@ def test_tiny_models_as_saved(tiny_build):
 @pytest.mark.parametrize("name", golden.TINY_HANDLES)
 def test_another_gelu_and_another_epsilon_are_noticed(name, made_wrong):
     handle = golden.TINY_HANDLES[name]
-    params = nest({key: array for key, array in seeded_arrays(handle.checkpoint) if key in handle.arrays})
+    params = nest({key: array for key, array in _seeded_arrays(handle.checkpoint) if key in handle.arrays})
     images = golden.inputs(handle.checkpoint.architecture.image_size).images
     with made_wrong():
         model = MlpMixer(handle.checkpoint.architecture, handle.num_classes)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from mutations import Bench
+from writing import write_saved_model
 
-from export.saved_model import write_saved_model
 from models.catalog import TESTING_HANDLES
-from models.tolerances import TOLERANCES
-from validation.gradients import check_gradients
-from validation.images import gate_inputs
+from models.records.tolerances import TOLERANCES
 from validation.memory import release
+from validation.parity.gradients import check_gradients
+from validation.parity.images import gate_inputs
 
 HANDLE, FEATURES = TESTING_HANDLES.values()
 SIZE = HANDLE.checkpoint.architecture.image_size

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow as tf
+from writing import graph_function
 
-from convert import graph as module
-from convert.graph import graph_function, to_graph
-from convert.operand import GraphError
-from convert.primitives import RULES
+from convert.flavours import graph as module
+from convert.flavours.graph import to_graph
+from convert.flavours.operand import GraphError
+from convert.flavours.primitives import RULES
 from models.catalog import HANDLES, TESTING_HANDLES
 from models.params import nest
 
@@ -218,7 +219,9 @@ def test_contractions_of_every_kind(formula):
 
 
 def test_an_unknown_primitive_is_named():
-    with pytest.raises(GraphError, match=r"no rule for the primitive sin .*: add one to convert/primitives\.py"):
+    with pytest.raises(
+        GraphError, match=r"no rule for the primitive sin .*: add one to convert/flavours/primitives\.py"
+    ):
         in_graph(lambda _, x: jnp.sin(x), ONE, normal(2, 3))
 
 

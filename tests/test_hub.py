@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export.package import package_model
-from models.archives import extract_archive
+from export.package.archive import package_model
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
-from models.contents import digest_files
-from models.paths import ModelPaths
-from models.records import Manifest
+from models.records.contents import digest_files
+from models.records.layout import ModelPaths
+from models.records.manifest import Manifest
+from models.storage.archives import extract_archive
 
 FLAVOURS = ("native", "graph")
 TINY = next(iter(TESTING_HANDLES.values()))

@@ -10,16 +10,16 @@ from command import run
 from hubs import HuggingFace, Kaggle
 from publishable import CHECKPOINT, HANDLE, WEIGHTS, WHERE, tree, write_card, write_model
 
-from export import parcel
-from export.admission import Rules
-from export.cards import CardFiles, write_collection_cards
-from export.hugging_face import HuggingFaceRepository
-from export.kaggle import KaggleModel
-from export.package import package_model
+from export.cards.write import CardFiles, write_collection_cards
+from export.package.archive import package_model
+from export.publish import hub_upload
+from export.publish.hugging_face import HuggingFaceRepository
+from export.publish.kaggle import KaggleModel
+from export.publish.policy import PublishPolicy
 from models.digests import Digest, DigestTable
 from models.errors import MixerError, UsageError
-from models.files import hash_file
-from models.records import Manifest
+from models.records.manifest import Manifest
+from models.storage.files import hash_file
 
 pytestmark = [
     pytest.mark.hub,
@@ -28,7 +28,7 @@ pytestmark = [
 ]
 
 ENTRY = Digest(CHECKPOINT.object, "original", 12, "", "", "a" * 64)
-RULES = Rules(DigestTable((ENTRY,)))
+RULES = PublishPolicy(DigestTable((ENTRY,)))
 VARIATION = f"somebody/mixers/tensorFlow2/{HANDLE}"
 RECORDS = ("manifest.json", "provenance.json", "report.json")
 
@@ -356,7 +356,7 @@ def test_a_place_is_read_strictly(place, name, said):
     ids=("kaggle", "hf"),
 )
 def test_a_missing_client_is_told_with_how_to_have_it(place, name, client, monkeypatch):
-    monkeypatch.setattr(parcel.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(hub_upload.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UsageError, match=rf"--to {name} needs the package {client}, .*pip install -e '\.\[hub\]'"):
         place.parse(name)
 
@@ -393,8 +393,8 @@ def test_what_is_published_on_a_hub_is_not_compared(place, tmp_path, monkeypatch
 def test_the_clients_are_not_imported_before_they_are_needed():
     import subprocess
 
-    code = "import sys, convert.cli, export.kaggle, export.hugging_face\n"
+    code = "import sys, convert.cli, export.publish.kaggle, export.publish.hugging_face\n"
     code += "print({'kagglehub', 'huggingface_hub'} & sys.modules.keys())"
-    root = Path(parcel.__file__).parent.parent
+    root = Path(hub_upload.__file__).parents[2]
     ran = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert ran.stdout == "set()\n"

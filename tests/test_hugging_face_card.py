@@ -4,8 +4,8 @@ import pytest
 import yaml
 from publishable import WHERE, write_catalogued, write_model
 
-from export.hugging_face_card import problems_of, render_collection, render_model
-from export.subject import read_subject
+from export.cards.facts import read_card_facts
+from export.cards.hugging_face import problems_of, render_collection, render_model
 from models.catalog import HANDLES
 
 
@@ -15,7 +15,7 @@ def header(text):
 
 @pytest.fixture
 def card(tmp_path):
-    return render_model(read_subject(write_catalogued(tmp_path, "mixer_l16_i1k_classification"), WHERE))
+    return render_model(read_card_facts(write_catalogued(tmp_path, "mixer_l16_i1k_classification"), WHERE))
 
 
 def test_the_header_says_what_the_model_is(card):
@@ -30,13 +30,13 @@ def test_the_header_says_what_the_model_is(card):
 
 
 def test_a_feature_extractor_is_no_classifier(tmp_path):
-    found = read_subject(write_catalogued(tmp_path, "mixer_l16_i21k_fe"), WHERE)
+    found = read_card_facts(write_catalogued(tmp_path, "mixer_l16_i21k_fe"), WHERE)
     assert header(render_model(found))["pipeline_tag"] == "image-feature-extraction"
     assert header(render_collection([found]))["pipeline_tag"] == "image-feature-extraction"
 
 
 def test_seeded_weights_have_no_data_and_say_so(tmp_path):
-    found = read_subject(write_catalogued(tmp_path, "mixer_l16_i1k_fe", checkpoint={"origin": "seeded"}), WHERE)
+    found = read_card_facts(write_catalogued(tmp_path, "mixer_l16_i1k_fe", checkpoint={"origin": "seeded"}), WHERE)
     for text in (render_model(found), render_collection([found])):
         assert problems_of(text) == []
         assert "datasets" not in header(text)
@@ -47,13 +47,13 @@ def test_seeded_weights_have_no_data_and_say_so(tmp_path):
 
 def test_ones_own_has_no_licence_that_is_known_here(tmp_path):
     own = write_model(tmp_path, handle="my_mixer", checkpoint={"origin": "own"})
-    text = render_model(read_subject(own, WHERE))
+    text = render_model(read_card_facts(own, WHERE))
     assert problems_of(text) == []
     assert header(text)["license"] == "unknown"
 
 
 def test_the_repositorys_card_names_all_its_models(tmp_path):
-    members = [read_subject(write_catalogued(tmp_path, name), WHERE) for name in HANDLES]
+    members = [read_card_facts(write_catalogued(tmp_path, name), WHERE) for name in HANDLES]
     text = render_collection(members)
     assert problems_of(text) == []
     assert header(text)["datasets"] == ["imagenet-1k", "imagenet-21k"]

@@ -1,5 +1,6 @@
 """Inputs of the parity checks."""
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -8,15 +9,15 @@ import tensorflow as tf
 from PIL import Image
 
 from models.errors import MixerError
-from validation import images
-from validation.images import (
+from validation.parity import images
+from validation.parity.images import (
     NOISE_SEED,
     PHOTOGRAPHS,
     Inputs,
+    _preprocess,
+    _read_photograph,
     full_inputs,
     gate_inputs,
-    preprocess,
-    read_photograph,
 )
 
 
@@ -89,7 +90,7 @@ def test_full_inputs_are_what_their_names_say():
     assert {tuple(place) for place in hot[:, :2]} == {(11, 16)}
     assert (image["hot pixel"][11, 16] == 1).all()
     for name in PHOTOGRAPHS:
-        assert np.array_equal(image[name], preprocess(read_photograph(name), size))
+        assert np.array_equal(image[name], _preprocess(_read_photograph(name), size))
 
 
 def test_inputs_are_joined_in_order():
@@ -125,9 +126,24 @@ def test_the_digest_does_not_depend_on_the_layout_in_memory():
     assert Inputs(names, values.astype(">f4")).sha256 == Inputs(names, values).sha256
 
 
+SHA256 = {
+    "astronaut.png": "88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5",
+    "chelsea.png": "596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb",
+    "coffee.png": "cc02f8ca188b167c775a7101b5d767d1e71792cf762c33d6fa15a4599b5a8de7",
+    "rocket.jpg": "c2dd0de7c538df8d111e479619b129464d0269d0ae5fd18ca91d33a7fdfea95c",
+}
+"""As in scikit-image's wheel."""
+
+
+def test_photographs_are_those_of_scikit_image():
+    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in images._FOLDER.iterdir()}
+    assert {name: digest for name, digest in found.items() if name != "README.md"} == SHA256
+    assert SHA256.keys() == {*PHOTOGRAPHS}
+
+
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
-def test_photographs_come_as_rgb_bytes_from_the_wheel_of_scikit_image(name):
-    pixels = read_photograph(name)
+def test_photographs_come_as_rgb_bytes(name):
+    pixels = _read_photograph(name)
     assert pixels.dtype == np.uint8
     assert pixels.ndim == 3
     assert pixels.shape[2] == 3
@@ -135,36 +151,21 @@ def test_photographs_come_as_rgb_bytes_from_the_wheel_of_scikit_image(name):
 
 
 def test_a_missing_photograph_is_named():
-    with pytest.raises(MixerError, match=r"photograph zebra\.png of scikit-image not found: install .*make setup"):
-        read_photograph("zebra.png")
-
-
-def test_without_scikit_image_the_error_is_the_same(monkeypatch):
-    monkeypatch.setattr(images, "find_spec", lambda _: None)
-    with pytest.raises(MixerError, match=r"photograph chelsea\.png of scikit-image not found"):
-        read_photograph("chelsea.png")
-
-
-def test_scikit_image_itself_is_not_imported(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "skimage.data", None)
-    assert gate_inputs(32).images.shape[0] == 4
+    with pytest.raises(MixerError, match=r"photograph .*zebra\.png is missing: check out this project again"):
+        _read_photograph("zebra.png")
 
 
 def test_a_photograph_with_another_mode_becomes_rgb(tmp_path, monkeypatch):
-    class Spec:
-        submodule_search_locations = (str(tmp_path / "without"), str(tmp_path))
-
-    (tmp_path / "data").mkdir()
-    Image.new("RGBA", (3, 2), (10, 20, 30, 40)).save(tmp_path / "data" / "some.png")
-    monkeypatch.setattr(images, "find_spec", lambda _: Spec)
-    assert read_photograph("some.png").tolist() == [[[10, 20, 30]] * 3] * 2
+    Image.new("RGBA", (3, 2), (10, 20, 30, 40)).save(tmp_path / "some.png")
+    monkeypatch.setattr(images, "_FOLDER", tmp_path)
+    assert _read_photograph("some.png").tolist() == [[[10, 20, 30]] * 3] * 2
 
 
 @pytest.mark.parametrize("size", [32, 224, 500])
 def test_preprocess_is_tensorflows_bilinear_resize_and_the_formula(size):
     pixels = np.random.default_rng(1).integers(0, 256, (123, 321, 3), np.uint8)
     resized = tf.image.resize(pixels, (size, size), method="bilinear", antialias=False).numpy()
-    found = preprocess(pixels, size)
+    found = _preprocess(pixels, size)
     assert found.dtype == np.float32
     assert np.array_equal(found, (resized - 127.5) / 127.5)
 
@@ -172,12 +173,12 @@ def test_preprocess_is_tensorflows_bilinear_resize_and_the_formula(size):
 def test_preprocess_does_not_antialias():
     pixels = np.random.default_rng(1).integers(0, 256, (100, 100, 3), np.uint8)
     smooth = tf.image.resize(pixels, (32, 32), antialias=True).numpy() / 127.5 - 1
-    assert np.abs(preprocess(pixels, 32) - smooth).max() > 0.1
+    assert np.abs(_preprocess(pixels, 32) - smooth).max() > 0.1
 
 
 def test_preprocess_of_an_image_of_the_right_size_only_scales():
     pixels = np.arange(256, dtype=np.uint8).repeat(12).reshape(32, 32, 3)
     expected = (pixels.astype(np.float64) - 127.5) / 127.5
-    assert np.abs(preprocess(pixels, 32) - expected).max() < 1e-7
-    assert preprocess(pixels, 32).min() == -1
-    assert preprocess(pixels, 32).max() == 1
+    assert np.abs(_preprocess(pixels, 32) - expected).max() < 1e-7
+    assert _preprocess(pixels, 32).min() == -1
+    assert _preprocess(pixels, 32).max() == 1

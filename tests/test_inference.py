@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from convert.checkpoints.synthetic import write_seeded
 from convert.cli import main
-from convert.seeded import write_seeded
 from models.catalog import DEFAULT_VERSION, HANDLES, TESTING_HANDLES
 from models.errors import MixerError, UsageError
-from validation import inference
-from validation.benchmark import InferenceBenchmark, StartBenchmark
-from validation.engine_worker import serve
-from validation.engines import ENGINES, Engine, OpenModel
-from validation.inference import Contender, image_flops, large_products, largest_difference, measure_model
-from validation.oracle import run_oracle
-from validation.starts import Starter, measure_starts, start_once
+from validation.benchmark import inference
+from validation.benchmark.engine_worker import serve
+from validation.benchmark.engines import ENGINES, Engine, OpenModel
+from validation.benchmark.inference import Contender, _image_flops, _large_products, _largest_difference, measure_model
+from validation.benchmark.records import InferenceBenchmark, StartBenchmark
+from validation.benchmark.startup import Starter, _start_once, measure_starts
+from validation.parity.oracle import run_oracle
 
 CLASSIFIER = next(iter(TESTING_HANDLES))
 HANDLE = TESTING_HANDLES[CLASSIFIER]
@@ -37,24 +37,24 @@ def measure(*contenders, **options):
 
 def test_operations_are_those_of_the_paper():
     """B/16: 12.6 and L/16: 44.6 thousand million multiplications, as counted by others (timm, kecam)."""
-    giga = {name: image_flops(HANDLES[f"mixer_{name}_classification"]) / 2e9 for name in ("b16_i1k", "l16_i1k")}
+    giga = {name: _image_flops(HANDLES[f"mixer_{name}_classification"]) / 2e9 for name in ("b16_i1k", "l16_i1k")}
     assert giga == pytest.approx({"b16_i1k": 12.6, "l16_i1k": 44.6}, rel=0.01)
     sizes = HANDLE.checkpoint.architecture
     mixing = 2 * sizes.tokens * sizes.hidden_dim * (sizes.tokens_mlp_dim + sizes.channels_mlp_dim)
     stem = 3 * sizes.patch_size**2 * sizes.tokens * sizes.hidden_dim
-    assert image_flops(HANDLE) == 2 * (stem + sizes.num_blocks * mixing + sizes.hidden_dim * 1000)
+    assert _image_flops(HANDLE) == 2 * (stem + sizes.num_blocks * mixing + sizes.hidden_dim * 1000)
 
 
 def test_the_largest_products_are_those_of_channel_mixing():
     sizes = HANDLES["mixer_b16_i1k_fe"].checkpoint.architecture
-    assert large_products(sizes, 8) == [(1568, 768, 3072), (1568, 3072, 768), (2048, 2048, 2048)]
+    assert _large_products(sizes, 8) == [(1568, 768, 3072), (1568, 3072, 768), (2048, 2048, 2048)]
 
 
 def test_a_difference_is_over_the_spread_of_each_image():
     wanted = np.array([[0.0, 2.0], [0.0, 200.0]])
-    assert largest_difference(wanted, wanted + np.array([0.0, 0.1])) == pytest.approx(0.1)
-    assert largest_difference(wanted, wanted[:1]) == float("inf")
-    assert largest_difference(wanted, wanted * float("nan")) == float("inf")
+    assert _largest_difference(wanted, wanted + np.array([0.0, 0.1])) == pytest.approx(0.1)
+    assert _largest_difference(wanted, wanted[:1]) == float("inf")
+    assert _largest_difference(wanted, wanted * float("nan")) == float("inf")
 
 
 def test_the_worker_answers_line_by_line(tmp_path):
@@ -80,7 +80,7 @@ def test_an_engine_of_arrays_gives_the_oracles_outputs_or_says_what_it_needs(nam
     engine.require()
     images = np.random.default_rng(1).uniform(-1, 1, (3, 32, 32, 3)).astype(np.float32)
     opened = engine.open(HANDLE, path, 1)
-    assert largest_difference(run_oracle(path, images).logits, opened.run(images)) < 5e-5
+    assert _largest_difference(run_oracle(path, images).logits, opened.run(images)) < 5e-5
     assert opened.multiply(2, 3, 4) > 0
 
 
@@ -175,7 +175,7 @@ def test_starting_is_measured_step_by_step_and_a_model_that_does_not_start_is_to
     assert 0 < run.prepared < run.first
     assert "gave no outputs (status 1): " in sides[1].failure
     with pytest.raises(MixerError, match="gave no outputs"):
-        start_once(broken)
+        _start_once(broken)
 
 
 def test_the_command_makes_what_is_missing_and_measures_every_engine(tiny_build, tmp_path, capsys):

@@ -6,8 +6,8 @@ import pytest
 from reporting import check, consumed
 
 from models.catalog import TESTING_HANDLES
-from models.report import Report
-from validation.junit import junit
+from models.records.report import Report
+from validation.views.junit import junit
 
 HANDLE = next(iter(TESTING_HANDLES))
 

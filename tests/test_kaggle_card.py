@@ -5,15 +5,15 @@ import json
 import pytest
 from publishable import WHERE, write_catalogued, write_model
 
-from export.collection import COLLECTION
-from export.kaggle_card import model_problems, render_model, render_variation, variation_problems
-from export.subject import read_subject
+from export.cards.collection import COLLECTION
+from export.cards.facts import read_card_facts
+from export.cards.kaggle import model_problems, render_model, render_variation, variation_problems
 from models.catalog import HANDLES
 
 
 @pytest.fixture
 def subject(tmp_path):
-    return read_subject(write_catalogued(tmp_path, "mixer_b16_i21k_fe"), WHERE)
+    return read_card_facts(write_catalogued(tmp_path, "mixer_b16_i21k_fe"), WHERE)
 
 
 def test_a_variation_is_one_of_our_models(subject):
@@ -48,12 +48,12 @@ def test_the_model_is_the_collection(subject):
 
 @pytest.mark.parametrize("tunable", [True, False])
 def test_fine_tunable_is_the_reports_result(tunable, tmp_path):
-    found = read_subject(write_catalogued(tmp_path, "mixer_b16_i1k_fe", report={"fine_tunable": tunable}), WHERE)
+    found = read_card_facts(write_catalogued(tmp_path, "mixer_b16_i1k_fe", report={"fine_tunable": tunable}), WHERE)
     assert json.loads(render_variation(found))["fineTunable"] is tunable
 
 
 def test_seeded_weights_were_trained_on_nothing_and_say_so(tmp_path):
-    found = read_subject(write_catalogued(tmp_path, "mixer_b16_i1k_fe", checkpoint={"origin": "seeded"}), WHERE)
+    found = read_card_facts(write_catalogued(tmp_path, "mixer_b16_i1k_fe", checkpoint={"origin": "seeded"}), WHERE)
     said = json.loads(render_variation(found))
     assert said["trainingData"] == []
     assert said["overview"].startswith("SEEDED WEIGHTS, NEVER TRAINED.")
@@ -62,13 +62,13 @@ def test_seeded_weights_were_trained_on_nothing_and_say_so(tmp_path):
 
 def test_without_a_known_licence_there_is_none(tmp_path):
     own = write_model(tmp_path, handle="my_mixer", checkpoint={"origin": "own"})
-    assert render_variation(read_subject(own, WHERE)) is None
+    assert render_variation(read_card_facts(own, WHERE)) is None
 
 
 @pytest.mark.parametrize("name", HANDLES)
 def test_every_handle_can_be_a_variation(name, tmp_path):
     for flavour in ("native", "graph"):
-        found = read_subject(write_catalogued(tmp_path, name, flavour=flavour), WHERE)
+        found = read_card_facts(write_catalogued(tmp_path, name, flavour=flavour), WHERE)
         assert variation_problems(render_variation(found)) == []
 
 

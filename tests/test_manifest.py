@@ -5,14 +5,14 @@ import shutil
 
 import pytest
 
-from convert.native import PLATFORMS
-from export import warmup
-from export.manifest import describe, is_current
+from convert.flavours.native import PLATFORMS
+from export.saved_model import warmup
+from export.saved_model.manifest import describe, is_current
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
-from models.contents import compare_files, digest_files
-from models.paths import ModelPaths
-from models.provenance import library_versions, pipeline_version
-from models.records import FileDigest, Manifest
+from models.records.contents import compare_files, digest_files
+from models.records.layout import ModelPaths
+from models.records.manifest import FileDigest, Manifest
+from models.records.provenance import library_versions, pipeline_version
 
 NAMES = sorted(TESTING_HANDLES)
 WEIGHTS = "variables/variables.data-00000-of-00001"

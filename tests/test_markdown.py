@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from export.markdown import Markdown, block, bullets, code, escape, fill, link, section, table, warning
+from models.markdown import Markdown, block, bullets, code, escape, fill, link, section, table, warning
 
 PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 

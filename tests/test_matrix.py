@@ -12,15 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convert.cli import main, matrix_commands
-from convert.cli.show import markdown_table
+from convert.cli import main
+from convert.pipeline import matrix as making
 from models.catalog import DEFAULT_VERSION, HANDLES, TESTING_HANDLES
 from models.errors import MixerError
 from models.flavours import FLAVOURS
-from validation import matrix
+from models.markdown import markdown_table
+from validation.compatibility import matrix
+from validation.compatibility.environments import RELEASES, EnvironmentMissingError
+from validation.compatibility.matrix import NEEDED, Cell, Matrix, Model, _Row, run_matrix
+from validation.compatibility.tables import markdown_lines, tabulate
 from validation.consumer import LIMIT
-from validation.environments import RELEASES, EnvironmentMissingError
-from validation.matrix import NEEDED, Cell, Matrix, Model, Row, run_matrix, tabulate
 
 ROOT = Path(__file__).parent.parent
 NEWEST = [name for name, release in RELEASES.items() if not release.candidate][-1]
@@ -43,7 +45,7 @@ def cell(flavour="graph", architecture="Ti/8", *, promised=True, failure=None, d
 
 
 def row(*cells, release="2.14", **facts):
-    return Row(release=release, **{"tensorflow": f"{release}.1"} | facts, cells=cells)
+    return _Row(release=release, **{"tensorflow": f"{release}.1"} | facts, cells=cells)
 
 
 def whole(*rows):
@@ -72,10 +74,10 @@ def test_what_counts_as_failed(given, verdict, problem):
 
 
 def test_a_release_that_is_not_here_fails_nothing_but_one_that_broke_does():
-    missing = Row(release="2.6", not_run="no Python 3.9 here")
+    missing = _Row(release="2.6", not_run="no Python 3.9 here")
     assert whole(missing, row(cell())).problems == []
     assert whole(missing).problems == ["nothing was run: 2.6: no Python 3.9 here"]
-    broken = Row(release="2.12", broken="`uv pip install` failed")
+    broken = _Row(release="2.12", broken="`uv pip install` failed")
     assert whole(broken, row(cell())).problems == ["TensorFlow 2.12: `uv pip install` failed"]
 
 
@@ -103,7 +105,7 @@ def surroundings(monkeypatch, tmp_path):
 
     monkeypatch.setattr(matrix, "environment", environment)
     monkeypatch.setattr(matrix, "run_consumer", run_consumer)
-    monkeypatch.setattr(matrix, "ask_doctor", lambda directory, python: {"can_run": state["can_run"]})
+    monkeypatch.setattr(matrix, "_ask_doctor", lambda directory, python: {"can_run": state["can_run"]})
     monkeypatch.setattr(matrix, "find_python", lambda versions: Path(sys.executable))
     return state
 
@@ -239,7 +241,7 @@ def test_the_command_makes_models_runs_them_and_writes_what_came_of_it(here, tmp
 
 
 def test_a_model_that_gives_other_outputs_than_jax_fails_the_command(here, tmp_path, capsys, monkeypatch):
-    from validation import reference
+    from validation.parity import reference
 
     right = reference.apply_both
     monkeypatch.setattr(reference, "apply_both", lambda *given: tuple(1.001 * value for value in right(*given)))
@@ -260,9 +262,9 @@ def test_a_subset_of_the_releases_renews_their_rows_and_keeps_the_others(surroun
     old_day.model_copy(update={"rows": tuple(of_this)}).write(path)
     surroundings["checks"] = [check(name) for name in NEEDED]
     monkeypatch.setattr(
-        matrix_commands,
-        "_run",
-        lambda *given: run(replace(model(), handle=named), releases=["2.6", "2.14"], keep=given[-1])[0],
+        making,
+        "make_and_run",
+        lambda *given: run(replace(model(), handle=named), releases=["2.6", "2.14"], keep=given[-2])[0],
     )
     options = ["--flavour", "graph", "--out", tmp_path]
     assert command("matrix", FE, "--releases", "2.6,2.14", *options) == 0
@@ -271,7 +273,7 @@ def test_a_subset_of_the_releases_renews_their_rows_and_keeps_the_others(surroun
     assert [one.date for one in found.rows] == [found.date, "2020-01-01", found.date]
     assert found.rows[1].cells == of_this[0].cells
     assert found.rows[2].tensorflow == "2.14.1"
-    assert "- 2.12.1: measured on 2020-01-01" in list(matrix_commands.markdown_lines(found))
+    assert "- 2.12.1: measured on 2020-01-01" in list(markdown_lines(found))
     assert command("matrix", FE, *options) == 0  # all of them: nothing of before is left
     assert [one.release for one in Matrix.read(path).rows] == ["2.6", "2.14"]
 
@@ -295,9 +297,9 @@ def test_what_was_run_before_an_interruption_is_kept(surroundings, monkeypatch, 
     )
     earlier.write(tmp_path / "matrix.json")
     monkeypatch.setattr(
-        matrix_commands,
-        "_run",
-        lambda *given: run(replace(model(), handle=named), releases=["2.14", "2.15"], keep=given[-1]),
+        making,
+        "make_and_run",
+        lambda *given: run(replace(model(), handle=named), releases=["2.14", "2.15"], keep=given[-2]),
     )
     assert command("matrix", FE, "--flavour", "graph", "--out", tmp_path, *options) == 130
     kept = Matrix.read(tmp_path / "matrix.json")
@@ -316,7 +318,7 @@ def test_rows_of_another_kind_are_not_mixed(monkeypatch, tmp_path, capsys, chang
     cells = cell().model_copy(update={"handle": handle})
     earlier = Matrix(date="2020-01-01", platform=matrix.describe_platform(), rows=(row(cells),))
     earlier.model_copy(update=change).write(tmp_path / "matrix.json")
-    monkeypatch.setattr(matrix_commands, "_run", lambda *_: pytest.fail("was run"))
+    monkeypatch.setattr(making, "make_and_run", lambda *_: pytest.fail("was run"))
     options = ["--releases", "2.14", "--flavour", "graph", "--out", tmp_path]
     assert command("matrix", FE, *options) == 2
     assert re.search(said, " ".join(capsys.readouterr().err.split()))
@@ -333,7 +335,7 @@ def test_bad_usage_is_refused_before_any_work(tmp_path, capsys):
 
 def test_no_handle_means_both_tiny_and_both_of_b32(monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(matrix_commands, "_run", lambda chosen, *_: (seen.extend(chosen), whole(row(cell())))[1])
+    monkeypatch.setattr(making, "make_and_run", lambda chosen, *_: (seen.extend(chosen), whole(row(cell())))[1])
     assert command("matrix", "--out", tmp_path) == 0
     names = [*TESTING_HANDLES, "mixer_b32_sam_classification", "mixer_b32_sam_fe"]
     assert [handle.name for handle in seen] == names
@@ -342,7 +344,7 @@ def test_no_handle_means_both_tiny_and_both_of_b32(monkeypatch, tmp_path):
 # --- the table ---
 
 SHOWN = whole(
-    Row(release="2.6", not_run="no Python 3.9 or 3.8 here"),
+    _Row(release="2.6", not_run="no Python 3.9 or 3.8 here"),
     row(
         cell("native", promised=False, failure="load: Op 'X' is missing in binary running on vm. Make sure"),
         cell(worst=2e-6),
@@ -369,7 +371,7 @@ def test_the_table_has_a_row_a_release_and_a_column_a_kind_of_model():
 
 
 def test_below_the_table_stand_the_ranges_and_the_reasons():
-    lines = list(matrix_commands.markdown_lines(SHOWN))
+    lines = list(markdown_lines(SHOWN))
     assert "Measured on 2026-01-01 (Linux x86_64, CPU)" in lines[2]
     below = [line for line in lines if line.startswith("- ")]
     assert [line.split(":")[0] for line in below[:2]] == ["- `native`", "- `graph`"]
@@ -411,10 +413,10 @@ def test_the_readme_shows_a_whole_matrix_that_keeps_what_is_promised():
             assert re.fullmatch(r"\d\.\de-\d\d" if promised else r"no|not run|\(\d\.\de-\d\d\)", found), (release, kind)
             assert not promised or float(found) <= LIMIT
     written = whole(row(cell()))
-    ranges = [line for line in matrix_commands.markdown_lines(written) if line.startswith("- ")]
+    ranges = [line for line in markdown_lines(written) if line.startswith("- ")]
     assert [line for line in lines if line.startswith("- ")][:2] == ranges
     dated = written.model_copy(update={"date": re.search(r"Measured on (\d{4}-\d\d-\d\d)", part)[1]})
-    assert lines[:5] == list(matrix_commands.markdown_lines(dated))[:5]
+    assert lines[:5] == list(markdown_lines(dated))[:5]
 
 
 # --- the real thing ---

@@ -74,7 +74,7 @@ def test_large_blocks_go_back_where_they_are_kept_apart():
 
 
 STARTS = {
-    "command line": "from convert.cli import frameworks; frameworks.import_frameworks(); import tensorflow as tf",
+    "command line": "from convert.pipeline import frameworks; frameworks.import_frameworks(); import tensorflow as tf",
     "consumer": "from validation import consumer; tf = consumer._tensorflow()",
 }
 MEASURE = f"""

@@ -89,7 +89,7 @@ def gelu_erf(x):
 
 
 def block_in_float64(params, x, *, gelu=gelu_tanh, epsilon=1e-6):
-    """Equation 1 of the paper, written anew."""
+    """Equation 1 of the paper, written again."""
     params = jax.tree.map(np.float64, params)
 
     def norm(name, y):

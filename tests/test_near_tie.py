@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from convert.checkpoint import load_checkpoint
+from convert.checkpoints.reader import load_checkpoint
 from models.catalog import TESTING_HANDLES
-from validation.images import Inputs, full_inputs, gate_inputs
-from validation.near_tie import POINTS, ROUNDS, find_near_tie
-from validation.reference import apply_both
+from validation.parity.images import Inputs, full_inputs, gate_inputs
+from validation.parity.near_tie import POINTS, ROUNDS, find_near_tie
+from validation.parity.reference import apply_both
 
 CHECKPOINT = next(iter(TESTING_HANDLES.values())).checkpoint
 SIZE = CHECKPOINT.architecture.image_size

@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-import validation.oracle
-from convert.checkpoint import load_checkpoint
+import validation.parity.oracle
+from convert.checkpoints.reader import load_checkpoint
 from models.catalog import TESTING_HANDLES
 from models.mixer import MlpMixer
-from validation.images import gate_inputs
-from validation.oracle import run_oracle, trace_oracle
+from validation.parity.images import gate_inputs
+from validation.parity.oracle import run_oracle, trace_oracle
 
 HANDLES = tuple(TESTING_HANDLES.values())
 CHECKPOINT = HANDLES[0].checkpoint
@@ -53,7 +53,7 @@ def test_it_names_the_steps_in_order(path):
 
 
 def test_it_shares_no_code_with_the_project():
-    tree = ast.parse(Path(validation.oracle.__file__).read_text(encoding="utf-8"))
+    tree = ast.parse(Path(validation.parity.oracle.__file__).read_text(encoding="utf-8"))
     imported = {
         node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module
     }

@@ -9,16 +9,16 @@ import pytest
 from command import run
 from publishable import CHECKPOINT, HANDLE, write_model
 
-from convert.fetch import look
-from export.admission import Rules
-from export.outdated import Now, compare_with_published
-from export.package import package_model
-from export.publish import publish
-from export.stores import Mirror
+from convert.checkpoints.fetch import probe
+from export.package.archive import package_model
+from export.publish.outdated import Now, compare_with_published
+from export.publish.policy import PublishPolicy
+from export.publish.publish import publish
+from export.publish.store import Mirror
 from models.catalog import DEFAULT_VERSION
 from models.digests import Digest, DigestTable
 from models.errors import MixerError
-from models.provenance import library_versions, pipeline_version
+from models.records.provenance import library_versions, pipeline_version
 
 CONTENT = b"a checkpoint"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -43,7 +43,7 @@ def published(folder, **fields):
     destination = write_model(folder / "build", checkpoint={"sha256": SHA256, "size": len(CONTENT)}, **fields)
     package_model(destination)
     mirror = Mirror(folder / "mirror")
-    publish(destination, mirror, Rules(RECORDED, needs_card=False))
+    publish(destination, mirror, PublishPolicy(RECORDED, needs_card=False))
     return mirror
 
 
@@ -108,7 +108,7 @@ def test_a_new_digest_that_was_recorded_in_place_of_the_published_one_is_a_reaso
 
 def test_looking_at_a_bucket_downloads_nothing(store, tmp_path):
     store.put("mixer_models", CHECKPOINT.object, CONTENT)
-    found = look(CHECKPOINT, cache=tmp_path)
+    found = probe(CHECKPOINT, cache=tmp_path)
     assert (found.url, found.size, found.md5, found.sha256) == (CHECKPOINT.url, len(CONTENT), MD5, None)
     assert store.served == 0
 
@@ -117,11 +117,11 @@ def test_looking_at_a_directory_reads_the_file(tmp_path):
     path = tmp_path / CHECKPOINT.object
     path.parent.mkdir()
     path.write_bytes(CONTENT)
-    found = look(CHECKPOINT, source=str(tmp_path))
+    found = probe(CHECKPOINT, source=str(tmp_path))
     assert (found.size, found.md5, found.sha256) == (len(CONTENT), MD5, SHA256)
     path.unlink()
     with pytest.raises(MixerError, match="is missing in"):
-        look(CHECKPOINT, source=str(tmp_path))
+        probe(CHECKPOINT, source=str(tmp_path))
 
 
 # --- the command ---

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.tolerances import TOLERANCES
-from validation.outputs import Distances, Expected, OracleDistances, compare_outputs, relative_distance
-from validation.scale import measure_scale
+from models.records.tolerances import TOLERANCES
+from validation.parity.outputs import Expected, _Distances, _OracleDistances, compare_outputs, relative_distance
+from validation.parity.scale import measure_scale
 
 LIMIT = TOLERANCES["max_relative"].limit
 EXCESS = TOLERANCES["oracle_excess_ulp"].limit
@@ -41,7 +41,7 @@ def outputs(seed=0, shape=(2, 50), scale=1.0):
 def test_equal_outputs_differ_by_nothing():
     same = compare(outputs(), outputs())
     assert (same.entry, same.batch, same.names, same.oracle) == ("__call__", 2, NAMES, None)
-    assert same.distances == Distances(max_relative=0, max_ulp=0, cosine_distance=0, top1=1, top5=1, power=1)
+    assert same.distances == _Distances(max_relative=0, max_ulp=0, cosine_distance=0, top1=1, top5=1, power=1)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -279,7 +279,7 @@ def test_the_first_classes_must_agree_on_every_image(name):
 
 @pytest.mark.parametrize("excess", [1.01 * EXCESS, np.inf, np.nan])
 def test_the_model_may_not_be_much_further_from_the_oracle_than_jax(excess):
-    oracle = OracleDistances(saved_model=3e-5, jax=1e-6, excess_ulp=excess, power=1)
+    oracle = _OracleDistances(saved_model=3e-5, jax=1e-6, excess_ulp=excess, power=1)
     (problem,) = judge(replace(GOOD, oracle=oracle))
     assert problem == (
         "__call__ on a, b (batch 2): 3e-05 off the oracle, JAX 1e-06; that is "
@@ -291,7 +291,7 @@ def test_the_model_may_not_be_much_further_from_the_oracle_than_jax(excess):
 
 @pytest.mark.parametrize("drift", [1.01 * DRIFT, np.inf, np.nan])
 def test_jax_itself_may_not_be_far_from_the_oracle(drift):
-    oracle = OracleDistances(saved_model=3e-5, jax=drift, excess_ulp=-1, power=1)
+    oracle = _OracleDistances(saved_model=3e-5, jax=drift, excess_ulp=-1, power=1)
     (problem,) = judge(replace(GOOD, oracle=oracle))
     assert problem == (
         f"__call__ on a, b (batch 2): JAX is off the oracle by {drift:.3g}, allowed {DRIFT:.3g}: what it is "

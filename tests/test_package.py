@@ -19,16 +19,17 @@ from command import run
 from publishable import CHECKPOINT, HANDLE, WEIGHTS, tree, write_model, write_report
 from reporting import forged
 
-from export import signature as signature_module
-from export.package import BLOCK, _Gzip, _Hashing, package_model
-from export.signature import signer
-from export.statement import LOCAL_BUILDER, Statement
-from models import archives
-from models.archives import digest_archive, extract_archive
+from export.package import signing as signature_module
+from export.package.archive import BLOCK, _Gzip, _Hashing, package_model
+from export.package.provenance import LOCAL_BUILDER, Statement
+from export.package.signing import signer
 from models.errors import MixerError, UsageError
-from models.files import Hashes, hash_file, written_whole
-from models.paths import ModelPaths
-from models.records import Manifest
+from models.records.contents import compare_files
+from models.records.layout import ModelPaths
+from models.records.manifest import Manifest
+from models.storage import archives
+from models.storage.archives import digest_archive, extract_archive
+from models.storage.files import Hashes, hash_file, written_whole
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +70,7 @@ def test_the_archive_holds_the_model_with_the_graph_at_its_root(destination, tmp
     (tmp_path / "unpacked").mkdir()
     extract_archive(package.archive, tmp_path / "unpacked")
     assert tree(tmp_path / "unpacked") == tree(destination.directory)
-    assert digest_archive(package.archive).files == Manifest.read(destination.manifest).files
+    assert compare_files(Manifest.read(destination.manifest).files, digest_archive(package.archive).files) == []
     with tarfile.open(package.archive) as archive:
         assert archive.getnames() == [
             "assets",
@@ -287,7 +288,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(destination, monkeypatch):
 
 def test_old_provenance_never_stands_beside_a_new_archive(destination, monkeypatch):
     package_model(destination)
-    monkeypatch.setattr("export.package.make_statement", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("export.package.archive.make_statement", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         package_model(destination, overwrite=True)
     assert siblings_of(destination) == ["2", "2.manifest.json", "2.report.json", "2.tar.gz"]
@@ -297,14 +298,14 @@ def test_what_a_killed_process_left_behind_is_swept(tmp_path):
     program = f"""
 import sys
 from pathlib import Path
-from models.files import written_whole
+from models.storage.files import written_whole
 with written_whole(Path({str(tmp_path / "file")!r})) as file:
     file.write(b"half")
     print("writing", flush=True)
     sys.stdin.read()
 """
     command = [sys.executable, "-c", program]
-    root = Path(signature_module.__file__).parent.parent
+    root = Path(signature_module.__file__).parents[2]
     with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"writing\n"
         with written_whole(tmp_path / "file") as file:  # beside one that is alive

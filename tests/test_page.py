@@ -15,12 +15,12 @@ import pytest
 from reporting import ON, check, checks, consumed, verdict_of
 
 from models.catalog import HANDLES, TESTING_HANDLES
-from models.paths import ModelPaths
-from models.records import CheckpointRecord, FileDigest, Manifest
-from models.report import DepthStep, PublishedComparison, PublishedVariables, Report
-from models.tolerances import TOLERANCES
-from validation.markup import NOTHING
-from validation.page import TEMPLATE, write_page
+from models.records.layout import ModelPaths
+from models.records.manifest import CheckpointRecord, FileDigest, Manifest
+from models.records.report import DepthStep, PublishedComparison, PublishedVariables, Report
+from models.records.tolerances import TOLERANCES
+from validation.views.html import NOTHING
+from validation.views.page import TEMPLATE, write_page
 
 VERSION = 2
 HANDLE = HANDLES["mixer_b32_sam_classification"]

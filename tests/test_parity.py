@@ -27,16 +27,16 @@ from mutations import (
     without_gradients,
     worst,
 )
+from writing import native_function
 
-from convert.native import native_function
-from convert.seeded import seeded_arrays, write_seeded
-from export.canonical import rewrite_saved_model
+from convert.checkpoints.synthetic import _seeded_arrays, write_seeded
+from export.saved_model.canonical import rewrite_saved_model
 from models.catalog import TESTING_HANDLES, Handle
 from models.params import flatten, nest
-from models.tolerances import TOLERANCES
-from validation.images import full_inputs
-from validation.oracle import trace_oracle
-from validation.parity import GATE_PLAN, check_parity, full_plan, probe_plan
+from models.records.tolerances import TOLERANCES
+from validation.parity.check import GATE_PLAN, _probe_plan, check_parity, full_plan
+from validation.parity.images import full_inputs
+from validation.parity.oracle import trace_oracle
 
 HANDLE, FEATURES = TESTING_HANDLES.values()
 GRAPHS = (HANDLE.in_flavour("graph"), FEATURES.in_flavour("graph"))
@@ -89,6 +89,19 @@ def test_both_entries_see_every_kind_of_input(bench, tiny_build):
     assert [comparison.batch for comparison in findings.comparisons] == [3, 1, 1, 3, 1]
     assert [comparison.oracle is not None for comparison in findings.comparisons] == [True, True, False, True, True]
     assert [comparison.probe for comparison in findings.comparisons] == [None, None, None, "head", "head"]
+
+
+def test_outputs_that_lean_on_the_other_images_of_the_batch_are_told(bench):
+    def leaning(params, images):
+        outputs = native_function(bench.handle)(params, images)
+        return outputs + np.float32(1e-2) * tf.reduce_mean(outputs, axis=0)
+
+    (check,) = [check for check in bench.check(leaning).checks if check.name == "batch_relative"]
+    assert check.measured > 10 * check.limit
+    assert check.problems
+    (right,) = [check for check in bench.check().checks if check.name == "batch_relative"]
+    assert right.measured < right.limit / 2
+    assert right.tells
 
 
 def test_the_findings_keep_the_outputs_of_each_image(bench, tiny_build):
@@ -154,7 +167,7 @@ def test_no_false_alarm_on_weights_of_another_temperament(temper, handle, tmp_pa
 
 
 def test_weights_that_hardly_depend_on_the_image_pass_and_have_no_power(tmp_path):
-    arrays = {name: array * np.float32(1e-6) for name, array in seeded_arrays(HANDLE.checkpoint)}
+    arrays = {name: array * np.float32(1e-6) for name, array in _seeded_arrays(HANDLE.checkpoint)}
     np.savez(tmp_path / "small.npz", **arrays)
     findings = Bench.of(HANDLE, tmp_path / "small.npz").check()
     assert findings.problems == ()
@@ -221,7 +234,7 @@ def test_a_head_of_zeros_has_no_power_and_allows_no_difference(head, tmp_path):
 @pytest.mark.parametrize("handle", [HANDLE, FEATURES], ids=lambda handle: handle.head)
 def test_a_large_stem_bias_hides_the_epsilon_from_all_but_the_probing_stem(handle, tmp_path):
     arrays = {
-        name: array * np.float32(1e4 if name == "stem/bias" else 1) for name, array in seeded_arrays(handle.checkpoint)
+        name: array * np.float32(1e4 if name == "stem/bias" else 1) for name, array in _seeded_arrays(handle.checkpoint)
     }
     np.savez(tmp_path / "bias.npz", **arrays)
     bench = Bench.of(handle, tmp_path / "bias.npz", probe_stem=True)
@@ -237,8 +250,8 @@ def test_a_large_stem_bias_hides_the_epsilon_from_all_but_the_probing_stem(handl
 def test_every_set_shows_the_blank_image_alone_and_under_a_probing_head(plan):
     """Layer norm epsilon shows in it alone."""
     assert ("blank",) in {batch.names for batch in plan if batch.entry == "serving_default"}
-    assert {batch.entry for batch in probe_plan(plan)} == {"__call__", "serving_default"}
-    assert all("blank" in batch.names for batch in probe_plan(plan))
+    assert {batch.entry for batch in _probe_plan(plan)} == {"__call__", "serving_default"}
+    assert all("blank" in batch.names for batch in _probe_plan(plan))
 
 
 def rows_of_the_readme(block):

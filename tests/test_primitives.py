@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from convert.graph import to_graph
-from convert.operand import GraphError
-from convert.primitives import RULES
+from convert.flavours.graph import to_graph
+from convert.flavours.operand import GraphError
+from convert.flavours.primitives import RULES
 
 FLOATS = ("bfloat16", "float16", "float32", "float64")
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")

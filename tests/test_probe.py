@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from validation.probe import BIAS, COLUMNS, ProbingHead, assign, probing_stem_bias
+from validation.parity.probe import BIAS, COLUMNS, ProbingHead, assign, probing_stem_bias
 
 FEATURES = np.random.default_rng(0).standard_normal((2, 48)).astype(np.float32)
 

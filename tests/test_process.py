@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from convert.cli import process
+from convert.pipeline import process
 
 ROOT = Path(process.__file__).parent.parent.parent
 
@@ -75,7 +75,7 @@ def test_where_no_temporary_folder_can_be_made_another_place_is_taken(tmp_path):
 
 FULL = """
 import errno, os
-from models import temporary
+from models.storage import temporary
 
 def full(*_, **__):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

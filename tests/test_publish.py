@@ -18,25 +18,25 @@ from command import run
 from publishable import CHECKPOINT, HANDLE, WEIGHTS, tree, write_card, write_model, write_report
 from reporting import checks, forged
 
-from convert import gsutil
-from convert.complaints import StoreUnreachableError
-from convert.upload import Bucket, bucket, parse_destination
-from export.admission import ORIGINS, Rules
-from export.index import Index
-from export.package import package_model
-from export.publish import publish
-from export.stores import Mirror
-from export.verify import verify
+from export.package.archive import package_model
+from export.package.verify import verify
+from export.publish.bucket import Bucket, bucket, parse_destination
+from export.publish.policy import ORIGINS, PublishPolicy
+from export.publish.publish import publish
+from export.publish.store import Mirror
 from models.digests import Digest, DigestTable
 from models.errors import MixerError, UsageError
-from models.paths import ModelPaths
-from models.records import Manifest
-from models.tolerances import TOLERANCES
+from models.records.layout import ModelPaths
+from models.records.manifest import Manifest
+from models.records.published_index import Index
+from models.records.tolerances import TOLERANCES
+from models.storage import gsutil
+from models.storage.gsutil_errors import StoreUnreachableError
 
-ROOT = Path(gsutil.__file__).parent.parent
+ROOT = Path(gsutil.__file__).parents[2]
 NAMES = ("2.manifest.json", "2.md", "2.provenance.json", "2.report.json", "2.tar.gz")
 RECORDED = Digest(CHECKPOINT.object, "original", 12, "", "", "a" * 64)
-RULES = Rules(DigestTable((RECORDED,)))
+RULES = PublishPolicy(DigestTable((RECORDED,)))
 MIB = 1 << 20
 
 
@@ -271,18 +271,18 @@ def refuse_links(*_, **__):
 PUBLISHER = f"""
 import sys
 from pathlib import Path
-from export.stores import Mirror
-from export.admission import Rules
-from export.publish import publish
+from export.publish.store import Mirror
+from export.publish.policy import PublishPolicy
+from export.publish.publish import publish
 from models.digests import Digest, DigestTable
-from models.paths import ModelPaths
+from models.records.layout import ModelPaths
 mirror = Mirror(Path(sys.argv[1]))
 if len(sys.argv) == 2:
     with mirror.held({HANDLE!r}):
         print("held", flush=True)
         sys.stdin.read()
 digests = DigestTable((Digest({CHECKPOINT.object!r}, "original", 12, "", "", {"a" * 64!r}),))
-print(publish(ModelPaths.of(Path(sys.argv[2]), {HANDLE!r}, 2), mirror, Rules(digests)).verdict)
+print(publish(ModelPaths.of(Path(sys.argv[2]), {HANDLE!r}, 2), mirror, PublishPolicy(digests)).verdict)
 """
 
 
@@ -320,14 +320,14 @@ def test_a_place_that_cannot_be_locked_is_told(destination, mirror, monkeypatch)
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("models.temporary.fcntl.flock", refuse)
+    monkeypatch.setattr("models.storage.temporary.fcntl.flock", refuse)
     with pytest.raises(MixerError, match=r"No locks available\. Expected a directory .* read, written and locked"):
         publish(destination, mirror, RULES)
     assert [path.name for path in mirror.root.rglob("*") if path.is_file()] == [".publishing.lock"]
 
 
 def test_every_request_that_writes_says_what_it_may_replace(_big, store, gs):
-    big, rules = ModelPaths.of(_big, HANDLE, 2), Rules(DigestTable(()), origins=frozenset({"own"}))
+    big, rules = ModelPaths.of(_big, HANDLE, 2), PublishPolicy(DigestTable(()), origins=frozenset({"own"}))
     with bucket(gs) as there:
         publish(big, there, rules)
         index = there.files(HANDLE)["index.json"].generation
@@ -543,14 +543,14 @@ def test_what_is_no_original_does_not_leave_under_a_handle_of_the_catalog(origin
     assert line == (
         f"  its checkpoint is of origin {origin}, but under a handle of the catalog only original is published"
     )
-    assert publish(other, mirror, Rules(RULES.digests, origins=frozenset({origin}))).verdict == "published"
+    assert publish(other, mirror, PublishPolicy(RULES.digests, origins=frozenset({origin}))).verdict == "published"
 
 
 def test_what_only_calls_itself_original_does_not_leave(destination, mirror):
-    (line,) = refused(destination, mirror, Rules(DigestTable(())))
+    (line,) = refused(destination, mirror, PublishPolicy(DigestTable(())))
     assert "calls the checkpoint original, but models/digests.json has no original" in line
     seeded = Digest(CHECKPOINT.object, "seeded", 12, "", "", "a" * 64)
-    refused(destination, mirror, Rules(DigestTable((seeded,))))
+    refused(destination, mirror, PublishPolicy(DigestTable((seeded,))))
 
 
 def test_ones_own_leaves_under_its_own_name_only(tmp_path, mirror):
@@ -574,7 +574,7 @@ def test_what_no_commit_names_does_not_leave_unless_told(state, text, tmp_path, 
     (line,) = refused(other, mirror)
     assert text in line
     assert "--allow-dirty" in line
-    assert publish(other, mirror, Rules(RULES.digests, allow_dirty=True)).verdict == "published"
+    assert publish(other, mirror, PublishPolicy(RULES.digests, allow_dirty=True)).verdict == "published"
 
 
 def test_everything_in_the_way_is_told_at_once(tmp_path, mirror):
@@ -591,7 +591,7 @@ def test_without_a_card_nothing_leaves(destination, mirror):
     assert refused(destination, mirror) == [
         f"  there is no 2.md: `mixer-jax2tf card {HANDLE} --publisher P --assets URL` writes it"
     ]
-    assert publish(destination, mirror, Rules(RULES.digests, needs_card=False)).verdict == "published"
+    assert publish(destination, mirror, PublishPolicy(RULES.digests, needs_card=False)).verdict == "published"
 
 
 @pytest.mark.parametrize(
@@ -615,7 +615,7 @@ def test_a_card_of_other_bytes_does_not_leave(old, new, said, needed, destinatio
     text = card.read_text()
     card.write_text(text.replace(old, new))
     assert card.read_text() != text
-    (line,) = refused(destination, mirror, Rules(RULES.digests, needs_card=needed))
+    (line,) = refused(destination, mirror, PublishPolicy(RULES.digests, needs_card=needed))
     assert said in line
 
 
@@ -630,7 +630,7 @@ def test_the_card_of_another_report_does_not_leave(destination, mirror):
     package_model(destination, overwrite=True)
     (line,) = refused(destination, mirror)
     assert "2.md is not the card of this manifest and report" in line
-    assert f"`mixer-jax2tf card {HANDLE} --publisher P --assets URL` writes it anew" in line
+    assert f"`mixer-jax2tf card {HANDLE} --publisher P --assets URL` writes it again" in line
 
 
 def test_a_card_without_gradients_cannot_be_compared(destination, mirror):
@@ -656,14 +656,14 @@ def test_a_model_under_a_foreign_name_does_not_leave(destination, mirror):
 PROGRAM = f"""
 import sys
 from pathlib import Path
-from convert.upload import bucket
-from export.admission import Rules
-from models.paths import ModelPaths
-from export.publish import publish
+from export.publish.bucket import bucket
+from export.publish.policy import PublishPolicy
+from models.records.layout import ModelPaths
+from export.publish.publish import publish
 from models.digests import DigestTable
 with bucket(sys.argv[2]) as there:
     made = ModelPaths.of(Path(sys.argv[1]), {HANDLE!r}, 2)
-    publish(made, there, Rules(DigestTable(()), origins=frozenset({{"own"}})))
+    publish(made, there, PublishPolicy(DigestTable(()), origins=frozenset({{"own"}})))
 """
 
 
@@ -710,7 +710,7 @@ def finish(store, gs, destination, whole):
     """Publish what an interrupted publication left undone, and nothing else of it."""
     left, seen = without_index(objects(store, gs)), []
     store.reset()
-    rules = Rules(DigestTable(()), origins=frozenset({"own"}))
+    rules = PublishPolicy(DigestTable(()), origins=frozenset({"own"}))
     with bucket(gs) as there:
         done = publish(destination, there, rules, progress=lambda *both: seen.append(both))
     assert without_index(objects(store, gs)) == whole

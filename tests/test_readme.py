@@ -11,8 +11,8 @@ from PIL import Image
 
 from convert.cli import main
 from models.catalog import TESTING_HANDLES
-from models.tolerances import TOLERANCES
-from validation.images import read_photograph
+from models.records.tolerances import TOLERANCES
+from validation.parity.images import _read_photograph
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -40,19 +40,17 @@ def test_the_tolerance_is_the_one_in_force():
     assert f"JAX's own must stay below {TOLERANCES['jax_oracle_relative'].limit:g} of the scale" in said
 
 
-def test_there_are_three_snippets():
-    assert [kind for kind in ("saved_model.load", "hub.KerasLayer", "TFSMLayer") for s in SNIPPETS if kind in s] == [
-        "saved_model.load",
-        "hub.KerasLayer",
-        "TFSMLayer",
-    ]
+def test_there_are_four_snippets():
+    kinds = ("saved_model.load", "hub.KerasLayer", "TFSMLayer", "convert_all(")
+    assert [kind for kind in kinds for snippet in SNIPPETS if kind in snippet] == [*kinds]
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=("load", "tf_keras", "keras3"))
-def test_snippet_runs_on_a_tiny_model(snippet, tiny_build, tmp_path):
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=("load", "tf_keras", "keras3", "interface"))
+def test_snippet_runs_on_a_tiny_model(snippet, tiny_build, tiny_source, tmp_path):
     handle = next(iter(TESTING_HANDLES.values()))
     size = str(handle.checkpoint.architecture.image_size)
     shutil.copytree(tiny_build, tmp_path / "build" / "demo" / "models")
+    shutil.copytree(tiny_source, tmp_path / "build" / "demo" / "checkpoints")
     tiny = snippet.replace("b32_sam", handle.checkpoint.name).replace("224", size)
     assert tiny != snippet
     run_snippet(tiny, tmp_path)
@@ -60,7 +58,7 @@ def test_snippet_runs_on_a_tiny_model(snippet, tiny_build, tmp_path):
 
 def run_snippet(snippet: str, folder: Path) -> str:
     """Run a snippet in a process of its own, as a reader would, beside a photograph; return what it prints."""
-    Image.fromarray(read_photograph("chelsea.png")).save(folder / "photo.jpg")
+    Image.fromarray(_read_photograph("chelsea.png")).save(folder / "photo.jpg")
     (folder / "snippet.py").write_text(snippet, encoding="utf-8")
     # -P: not even this project's folder is on the path.
     result = subprocess.run(

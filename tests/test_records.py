@@ -8,10 +8,10 @@ from pydantic import ValidationError
 from reporting import check
 
 from models.errors import MixerError
-from models.exported import ExportReport
-from models.files import write_atomically
-from models.records import CheckpointRecord, FileDigest, Manifest
-from models.report import DepthStep, PublishedComparison, PublishedVariables, Report, Tolerance
+from models.records.formats import ExportReport
+from models.records.manifest import CheckpointRecord, FileDigest, Manifest
+from models.records.report import DepthStep, PublishedComparison, PublishedVariables, Report, Tolerance
+from models.storage.files import write_atomically
 
 MANIFEST = Manifest(
     handle="mixer_x",

@@ -6,14 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from convert.checkpoint import load_checkpoint
-from convert.seeded import write_seeded
+from convert.checkpoints.reader import load_checkpoint
+from convert.checkpoints.synthetic import write_seeded
 from models.catalog import TESTING_HANDLES
 from models.mixer import MlpMixer
-from validation import reference
-from validation.images import Inputs, gate_inputs
-from validation.oracle import run_oracle
-from validation.reference import apply_both, compute_reference
+from validation.parity import reference
+from validation.parity.images import Inputs, gate_inputs
+from validation.parity.oracle import run_oracle
+from validation.parity.reference import apply_both, compute_reference
 
 CHECKPOINT = next(iter(TESTING_HANDLES.values())).checkpoint
 ARCHITECTURE = CHECKPOINT.architecture

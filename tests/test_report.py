@@ -8,14 +8,14 @@ import pytest
 from reporting import OF_THE_FULL_SET, checks
 
 from models.catalog import TESTING_HANDLES
-from models.records import Manifest
-from models.report import DepthStep, PublishedComparison, PublishedVariables, Report
-from models.tolerances import TOLERANCES
-from validation import report as report_module
-from validation.images import gate_inputs
-from validation.outputs import Comparison, Distances, OracleDistances
-from validation.parity import Findings, VariablesCheck
-from validation.report import VALIDATOR_PACKAGES, Extras, is_current, make_report
+from models.records.manifest import Manifest
+from models.records.report import DepthStep, PublishedComparison, PublishedVariables, Report
+from models.records.tolerances import TOLERANCES
+from validation.parity import report as report_module
+from validation.parity.check import Findings, _VariablesCheck
+from validation.parity.images import gate_inputs
+from validation.parity.outputs import Comparison, _Distances, _OracleDistances
+from validation.parity.report import VALIDATOR_SOURCES, Extras, is_current, make_report
 
 CLASSIFIER, _ = TESTING_HANDLES
 INPUTS = gate_inputs(32)
@@ -23,10 +23,10 @@ COMPARISON = Comparison(
     "__call__",
     1,
     ("blank",),
-    Distances(max_relative=1e-6, max_ulp=2.0, cosine_distance=1e-14, top1=1.0, top5=1.0, power=1.0),
-    OracleDistances(saved_model=1e-6, jax=1e-6, excess_ulp=-2.0, power=1.0),
+    _Distances(max_relative=1e-6, max_ulp=2.0, cosine_distance=1e-14, top1=1.0, top5=1.0, power=1.0),
+    _OracleDistances(saved_model=1e-6, jax=1e-6, excess_ulp=-2.0, power=1.0),
 )
-GOOD = Findings((COMPARISON, replace(COMPARISON, probe="head")), VariablesCheck(compared=30), outputs={"blank": None})
+GOOD = Findings((COMPARISON, replace(COMPARISON, probe="head")), _VariablesCheck(compared=30), outputs={"blank": None})
 BAD = Findings(interface=("does not load: why",))
 
 
@@ -117,7 +117,7 @@ def test_without_a_probing_head_the_report_of_a_classifier_fails(manifest_bytes)
 
 
 def test_variables_that_were_not_compared_do_not_pass(manifest_bytes):
-    assert make_report(manifest_bytes, replace(GOOD, variables=VariablesCheck()), INPUTS).verdict == "failed"
+    assert make_report(manifest_bytes, replace(GOOD, variables=_VariablesCheck()), INPUTS).verdict == "failed"
 
 
 def test_how_it_compares_with_an_earlier_version_does_not_touch_the_verdict(manifest_bytes):
@@ -182,7 +182,7 @@ def test_a_report_by_another_validator_is_not_current(manifest_bytes, monkeypatc
     asked = []
     monkeypatch.setattr(report_module, "sources_sha256", lambda *packages: asked.append(packages) or "0" * 64)
     assert not is_current(report, manifest_bytes)
-    assert asked == [VALIDATOR_PACKAGES] == [("models", "validation")]
+    assert asked == [VALIDATOR_SOURCES]
 
 
 def test_a_report_with_other_libraries_is_not_current(manifest_bytes, monkeypatch):

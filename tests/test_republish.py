@@ -11,26 +11,27 @@ import pytest
 from publishable import tree
 from reporting import consumed
 
-from convert.cli import main, republish_commands
-from convert.cli.republish_commands import Work, bring_up_to_date
-from convert.upload import bucket
-from export.admission import Rules
-from export.index import Index
-from export.stores import Mirror
-from export.subject import Where
-from export.verify import verify
-from models import provenance
+from convert.cli import main
+from convert.pipeline import republish
+from convert.pipeline.republish import Work, bring_up_to_date
+from export.cards.facts import Publisher
+from export.package.verify import verify
+from export.publish.bucket import bucket
+from export.publish.policy import PublishPolicy
+from export.publish.store import Mirror
 from models.catalog import TESTING_HANDLES
 from models.digests import Digest, DigestTable
 from models.errors import MixerError
-from models.paths import ModelPaths
-from models.records import Manifest
-from models.report import Report
+from models.records import provenance
+from models.records.layout import ModelPaths
+from models.records.manifest import Manifest
+from models.records.published_index import Index
+from models.records.report import Report
 
 CLASSIFIER, FEATURES = TESTING_HANDLES
 CHECKPOINT = TESTING_HANDLES[FEATURES].checkpoint
 SEEDED = DigestTable.read()
-RULES = Rules(SEEDED, origins=frozenset({"seeded"}), allow_dirty=True, needs_card=False)
+RULES = PublishPolicy(SEEDED, origins=frozenset({"seeded"}), allow_dirty=True, needs_card=False)
 WHERE = ("--publisher", "somebody", "--assets", "https://models.example/mixers")
 
 
@@ -86,7 +87,7 @@ def test_nothing_that_leaves_tells_of_this_disk(_first, tiny_source):
     folder, _ = _first
     contents = tree(folder / "mirror") | {name: data for name, data in tree(folder / "build").items() if "/2/" in name}
     assert len(contents) > 2 * 5 + 2 * 4
-    for secret in (folder, tiny_source, Path(provenance.__file__).parent.parent, Path.home()):
+    for secret in (folder, tiny_source, Path(provenance.__file__).parents[2], Path.home()):
         assert not [name for name, content in contents.items() if f"{secret}/".encode() in content]
 
 
@@ -132,16 +133,16 @@ def test_it_goes_to_a_bucket_through_the_real_client(store, tiny_source, tmp_pat
 
 def test_what_stands_proven_is_kept_and_by_the_gate_set_only_is_proven_again(first, tiny_source, monkeypatch):
     # What consumers do has tests of its own, and takes most of the time.
-    monkeypatch.setattr("convert.cli.checking.check_consumer", lambda *_: (consumed(),))
+    monkeypatch.setattr("validation.gate.check_consumer", lambda *_: (consumed(),))
     out, _ = first
     made = (out / FEATURES / "2.manifest.json").stat().st_mtime_ns
     assert Report.read(out / FEATURES / "2.report.json").inputs_set == "gate"
     elsewhere = Mirror(out.with_name("elsewhere"))
     batches = []
-    monkeypatch.setattr("convert.cli.batch.run_batch", _remembering(batches))
+    monkeypatch.setattr("convert.pipeline.republish.run_batch", _remembering(batches))
     work = work_in(out, tiny_source, FEATURES, inputs_set="full")
     work = replace(
-        work, rules=replace(RULES, needs_card=True), where=Where("somebody", "https://models.example/mixers")
+        work, rules=replace(RULES, needs_card=True), where=Publisher("somebody", "https://models.example/mixers")
     )
     done = bring_up_to_date(work, elsewhere)
     assert standing(done) == [(FEATURES, 2, "republished")], done
@@ -156,11 +157,11 @@ def test_what_stands_proven_is_kept_and_by_the_gate_set_only_is_proven_again(fir
 
 
 def _remembering(batches):
-    from convert.cli.batch import run_batch
+    from convert.pipeline.batch import run_batch
 
-    def run(batch):
+    def run(batch, watch):
         batches.append(batch)
-        return run_batch(batch)
+        return run_batch(batch, watch)
 
     return run
 
@@ -169,16 +170,16 @@ def test_a_model_that_fails_ends_only_itself(first, tiny_source, monkeypatch):
     out, mirror = first
     for name in TESTING_HANDLES:
         age(mirror, name, pipeline="0.0.9")
-    from convert.cli import stages
+    from convert.pipeline import convert_handle
 
-    write = stages.write
+    write = convert_handle.write
 
-    def failing(handle, *rest, **options):
-        if handle.name == CLASSIFIER:
+    def failing(item, *rest, **options):
+        if item.handle.name == CLASSIFIER:
             raise MixerError("not today")
-        return write(handle, *rest, **options)
+        return write(item, *rest, **options)
 
-    monkeypatch.setattr(stages, "write", failing)
+    monkeypatch.setattr(convert_handle, "write", failing)
     done = bring_up_to_date(work_in(out, tiny_source), mirror)
     assert standing(done) == [(CLASSIFIER, 3, "failed"), (FEATURES, 3, "republished")]
     assert done[0].problem == "not today"
@@ -270,7 +271,7 @@ def gsutil_md5(content):
 def test_without_a_recorded_original_nothing_leaves(first, tiny_source):
     out, mirror = first
     age(mirror, FEATURES, pipeline="0.0.9")
-    work = work_in(out, tiny_source, rules=Rules(SEEDED, allow_dirty=True))
+    work = work_in(out, tiny_source, rules=PublishPolicy(SEEDED, allow_dirty=True))
     assert f"models/digests.json has no original {CHECKPOINT.object}: accept it with `mixer-" in refused(work, mirror)
 
 
@@ -284,7 +285,7 @@ def test_without_a_recorded_original_nothing_leaves(first, tiny_source):
 )
 def test_sources_that_no_commit_names_are_refused_before_any_work(first, tiny_source, monkeypatch, state, said):
     out, mirror = first
-    monkeypatch.setattr(provenance, "git_state", lambda: state)
+    monkeypatch.setattr(republish, "git_state", lambda: state)
     work = work_in(out, tiny_source, rules=replace(RULES, allow_dirty=False))
     assert f"{said}: commit them, or give --allow-dirty" in refused(work, mirror)
 
@@ -351,8 +352,8 @@ def test_the_command(first, tiny_source, capfd, monkeypatch):
 
 def test_the_command_says_what_failed(first, tiny_source, capfd, monkeypatch):
     out, mirror = first
-    failed = republish_commands.Republished(FEATURES, 2, 3, ("old",), "failed", problem="no room")
-    monkeypatch.setattr(republish_commands, "bring_up_to_date", lambda *_, **__: [failed])
+    failed = republish.Republished(FEATURES, 2, 3, ("old",), "failed", problem="no room")
+    monkeypatch.setattr(republish, "bring_up_to_date", lambda *_, **__: [failed])
     code, said, err = run(
         capfd, "republish", FEATURES, *WHERE, "--to", mirror.root, "--source", tiny_source, "--out", out
     )

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.python.framework import ops as tf_ops
+from writing import write_saved_model
 
-from convert.checkpoint import load_checkpoint
-from convert.cli.graphs import to_flavour
-from convert.native import mixer_apply, to_tensorflow
-from export import saved_model as module
-from export.saved_model import write_saved_model
-from export.settings import fixed_settings
+from convert.checkpoints.reader import load_checkpoint
+from convert.flavours.native import mixer_apply, to_tensorflow
+from convert.pipeline.tracing import _to_flavour
+from export.saved_model import writer as module
+from export.saved_model.settings import fixed_settings
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES, TINY
 from models.mixer import MlpMixer
 from models.params import flatten
@@ -291,7 +291,7 @@ def test_tracing_leaves_no_weights_in_memory(tmp_path, monkeypatch):
 def test_a_graph_with_weights_is_what_tensorflow_saves_with_variables(params, tmp_path, name):
     handle = MODELS[name]
     architecture = handle.checkpoint.architecture
-    function = to_flavour(handle.flavour)(mixer_apply(architecture, handle.num_classes))
+    function = _to_flavour(handle.flavour)(mixer_apply(architecture, handle.num_classes))
     arrays = flatten(params[name])
 
     with fixed_settings():

@@ -8,10 +8,10 @@ import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.framework import op_def_registry
 
-from convert.checkpoint import load_checkpoint
-from export.canonical import rewrite_saved_model
-from export.saver import add_saver
-from export.variables import OBJECTS, PREFIX
+from convert.checkpoints.reader import load_checkpoint
+from export.saved_model.canonical import rewrite_saved_model
+from export.saved_model.saver import add_saver
+from export.saved_model.variables import OBJECTS, PREFIX
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
 from models.errors import MixerError
 from models.params import flatten

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from validation.scale import measure_scale
+from validation.parity.scale import measure_scale
 
 RANDOM = np.random.default_rng(0)
 FEATURES = RANDOM.standard_normal((3, 64))

@@ -6,8 +6,9 @@ import jax
 import pytest
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from convert.cli.graphs import Kind, forget, graph_of
-from export.settings import SETTINGS, fixed_settings
+from convert.pipeline import tracing
+from convert.pipeline.tracing import GraphKey, graph_of
+from export.saved_model.settings import SETTINGS, fixed_settings
 from models.catalog import TESTING_HANDLES
 
 EXTRACTOR = next(handle for handle in TESTING_HANDLES.values() if handle.head == "fe")
@@ -32,9 +33,9 @@ def other_settings():
     before = {name: jax.config.values[name] for name in OTHER}
     for name, value in OTHER.items():
         jax.config.update(name, value)
-    forget()
+    tracing._TRACED.clear()
     yield
-    forget()
+    tracing._TRACED.clear()
     for name, value in before.items():
         jax.config.update(name, value)
 
@@ -43,7 +44,7 @@ def other_settings():
 def test_what_is_traced_is_the_same_whatever_the_process_has_set(flavour, other_settings, tiny_build):
     handle = EXTRACTOR.in_flavour(flavour)
     expected = (tiny_build / handle.name / "2" / "saved_model.pb").read_bytes()
-    assert graph_of(Kind.of(handle, None)).saved_model == expected
+    assert graph_of(GraphKey.of(handle, None)).saved_model == expected
 
 
 def test_settings_are_those_of_the_process_again_afterwards(other_settings):

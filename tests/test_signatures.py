@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from models.catalog import DEFAULT_VERSION, HANDLES, TESTING_HANDLES
 from models.signatures import OUTPUT, SERVING_DEFAULT, SIGNATURES, TOKEN_FEATURES, signatures_of
-from validation.images import read_photograph
+from validation.parity.images import _read_photograph
 
 MODULES = {
     module.name: module
@@ -79,7 +79,7 @@ def test_encoded_images_give_what_their_pixels_give(models, name):
 
 @each_module
 def test_a_jpeg_of_a_photograph_is_served(models, name):
-    encoded = tf.io.encode_jpeg(read_photograph("chelsea.png")).numpy()
+    encoded = tf.io.encode_jpeg(_read_photograph("chelsea.png")).numpy()
     served = serve(models[name], "serving_bytes", [encoded, encoded])
     assert np.isfinite(served).all()
     close(served[1:], served[:1])

@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from validation.stopwatch import CommandError, time_commands, tree_memory
+from validation.benchmark.stopwatch import CommandError, _tree_memory, time_commands
 
 MEMORY = 200 << 20
 
@@ -85,8 +85,8 @@ def test_an_interrupt_ends_the_command(tmp_path, monkeypatch):
 def test_the_memory_of_what_has_ended_is_nothing():
     process = subprocess.Popen(python("pass"))
     process.wait()
-    assert tree_memory(process.pid) == 0
-    assert tree_memory(os.getpid()) > 0
+    assert _tree_memory(process.pid) == 0
+    assert _tree_memory(os.getpid()) > 0
 
 
 def _runs(pid):

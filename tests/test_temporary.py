@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from models import temporary
-from models.temporary import sweep, sweep_files, temporary_file, temporary_folder
+from models.storage import temporary
+from models.storage.temporary import sweep, sweep_files, temporary_file, temporary_folder
 
-ROOT = Path(temporary.__file__).parent.parent
+ROOT = Path(temporary.__file__).parents[2]
 
 BEGIN = """
 import os, signal, sys, threading, time
 from pathlib import Path
-from convert.cli import process
-from models import temporary
-from models.temporary import temporary_folder, uninterrupted
+from convert.pipeline import process
+from models.storage import temporary
+from models.storage.temporary import temporary_folder, uninterrupted
 
 def say(word):
     print(word, flush=True)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export import variables as module
-from export.variables import PREFIX, copy_with_variables, read_layout, write_variables
+from export.saved_model import variables as module
+from export.saved_model.variables import PREFIX, copy_with_variables, read_layout, write_variables
 
 ARRAYS = {
     "stem/kernel": np.arange(12, dtype=np.float32).reshape(3, 4),

@@ -16,16 +16,17 @@ from publishable import CHECKPOINT, HANDLE, WEIGHTS, WHERE, tree, write_model, w
 from reporting import forged
 
 from convert.cli import main
-from export.index import INDEX, Index
-from export.package import package_model
-from export.statement import Statement, make_statement
-from export.subject import read_subject
-from export.verify import verify
-from models.archives import MOST_BYTES, digest_archive, extract_archive
+from export.cards.facts import read_card_facts
+from export.package.archive import package_model
+from export.package.provenance import Statement, make_statement
+from export.package.verify import verify
 from models.errors import MixerError, UsageError
-from models.files import hash_file
-from models.paths import ModelPaths
-from models.records import Manifest
+from models.records.contents import compare_files
+from models.records.layout import ModelPaths
+from models.records.manifest import Manifest
+from models.records.published_index import INDEX, Index
+from models.storage.archives import MOST_BYTES, digest_archive, extract_archive
+from models.storage.files import hash_file
 
 ROOT = Path(__file__).parent.parent
 MODEL_JSON = "assets.extra/model.json"
@@ -108,7 +109,7 @@ def test_every_damaged_file_of_a_directory_is_told(siblings):
 
 
 def repack(archive, edit):
-    """Pack an archive's members anew, each as `edit` returns it; None leaves it out."""
+    """Pack an archive's members again, each as `edit` returns it; None leaves it out."""
     with tarfile.open(archive) as old:
         members = [(member, old.extractfile(member).read() if member.isfile() else b"") for member in old]
     with tarfile.open(archive, "w:gz") as new:
@@ -136,7 +137,7 @@ def test_every_damaged_file_of_an_archive_is_told(siblings):
 
 def test_the_same_files_packed_by_somebody_else_are_another_archive(siblings):
     repack(siblings.archive, lambda _, content: content)
-    assert digest_archive(siblings.archive).files == Manifest.read(siblings.manifest).files
+    assert compare_files(Manifest.read(siblings.manifest).files, digest_archive(siblings.archive).files) == []
     (only,) = verify(siblings.archive).differences
     assert only.startswith("2.tar.gz has sha256 ")
     siblings.provenance.unlink()
@@ -174,7 +175,7 @@ def test_a_bomb_is_refused_before_it_is_read(siblings):
 
 
 def test_a_directory_of_more_than_its_manifest_lists_is_not_read(siblings, monkeypatch):
-    monkeypatch.setattr("models.contents.sha256_of", pytest.fail)
+    monkeypatch.setattr("models.records.contents.sha256_of", pytest.fail)
     os.truncate(siblings.directory / "saved_model.pb", 1 << 40)
     (only,) = (one for one in verify(siblings.directory).differences if "saved" in one or "bytes" in one)
     assert re.search(r"2 has \d+ files of 1,099,\d{3},\d{3},\d{3} bytes, more than a model of its manifest", only)
@@ -374,7 +375,7 @@ def test_whatever_a_model_says_otherwise_than_its_manifest_is_a_fault(place, val
     assert only in str(error.value)
     assert not destination.archive.exists()
     with pytest.raises(MixerError, match="cannot have a card") as error:
-        read_subject(destination, WHERE)
+        read_card_facts(destination, WHERE)
     assert only in str(error.value)
 
 
@@ -504,7 +505,7 @@ def test_a_file_that_cannot_be_read_is_told(siblings, monkeypatch):
     def fail(*_):
         raise OSError(5, "Input/output error", "the file")
 
-    monkeypatch.setattr("export.verify.digest_files", fail)
+    monkeypatch.setattr("export.package.verify.digest_files", fail)
     with pytest.raises(MixerError, match=r"the file cannot be read \(Input/output error\)"):
         verify(siblings.directory)
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from export.warmup import BATCHES, FILE
+from export.saved_model.warmup import BATCHES, FILE
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
 from models.signatures import signatures_of
 

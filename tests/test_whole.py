@@ -22,14 +22,14 @@ from mutations import (
 )
 from test_readme import SNIPPETS, run_snippet
 
+from convert.checkpoints.synthetic import write_seeded
 from convert.cli import main
-from convert.seeded import write_seeded
 from models.catalog import BUCKET, CHECKPOINTS, HANDLES
 from models.digests import DigestTable
 from models.mixer import MlpMixer
 from models.params import nest
-from models.records import Manifest
-from models.report import Report
+from models.records.manifest import Manifest
+from models.records.report import Report
 
 pytestmark = pytest.mark.whole
 
@@ -92,7 +92,7 @@ def test_second_run_transfers_and_converts_nothing(first_run, bucket, folder):
 
 
 @pytest.mark.usefixtures("first_run")
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=("load", "tf_keras", "keras3"))
+@pytest.mark.parametrize("snippet", SNIPPETS[:3], ids=("load", "tf_keras", "keras3"))  # the other one converts
 def test_snippet_of_the_readme_runs_as_it_stands(snippet, folder):
     run_snippet(snippet, folder)
 

@@ -329,7 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--expected", help=".npy, [n, outputs]; default: only compare the ways with each other")
     parser.add_argument("--scale", help=".npy, [n]: what differences are measured by; default: the largest output")
     parser.add_argument("--limit", type=float, default=LIMIT, help="default: %(default)s of the scale")
-    parser.add_argument("--json", default=os.devnull, help="where to write the result, anew after each check")
+    parser.add_argument("--json", default=os.devnull, help="where to write the result, again after each check")
     on = parser.parse_args(arguments, namespace=Subject())
     try:
         on.inputs, on.expected, on.scale = (path and np.load(path) for path in (on.inputs, on.expected, on.scale))

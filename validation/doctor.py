@@ -28,7 +28,7 @@ RANGES = {"native": ("2.13", "2.21"), "graph": ("2.6", "2.21")}
 WHAT = {"native": "JAX's own lowering, the operation XlaCallModule", "graph": "plain TensorFlow operations"}
 PACKAGES = ("tensorflow", "tensorflow_cpu", "tensorflow_intel", "tensorflow_macos", "tensorflow_rocm", "tf_nightly")
 INSTALL = "python -m pip install"
-UNEXPECTED = "it should run: copy or unpack the directory again, install TensorFlow anew, and report it if that fails"
+UNEXPECTED = "it should run: copy or unpack the directory again, install TensorFlow again, and report it if that fails"
 
 # Fields of saved_model.pb by number (https://github.com/tensorflow/tensorflow/tree/master/tensorflow/core/protobuf):
 # SavedModel.meta_graphs, MetaGraphDef.graph_def, then GraphDef.node or GraphDef.library.function.node_def, NodeDef.op.

@@ -6,11 +6,10 @@ import gc
 from collections.abc import Iterable
 from typing import Any
 
-import tensorflow as tf
+LARGE = 8 << 20
+"""Bytes of a block that glibc gives back as soon as it is freed; by itself it keeps up to 32 MiB, in each thread."""
 
-from validation.consumption import LARGE
-
-M_MMAP_THRESHOLD = -3
+_M_MMAP_THRESHOLD = -3
 """Of `mallopt`, in glibc's malloc.h."""
 
 
@@ -24,6 +23,8 @@ def release(model: Any) -> None:  # noqa: ANN401 (a restored user object)
 
 def free(variables: Iterable[Any]) -> None:
     """Free the memory of variables, of any type, whoever still holds them."""
+    import tensorflow as tf
+
     for variable in variables:
         tf.raw_ops.AssignVariableOp(resource=variable.handle, value=tf.zeros([0], variable.dtype))
     trim()
@@ -35,7 +36,7 @@ def keep_large_blocks_apart() -> None:
     By itself it raises that limit to 32 MiB, and what is freed below it stays with the process in pieces.
     """
     with contextlib.suppress(Exception):  # as below
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE)
 
 
 def trim() -> None:

@@ -16,9 +16,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments is None:
         _open_closed_streams()
         _end_at_once_on_signals()  # what follows imports for a while
-        from convert.cli.process import run_and_leave
+        from convert.pipeline.process import run_and_leave
 
-        run_and_leave(sys.argv[1:])
+        run_and_leave(_run, sys.argv[1:])
+    _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> None:
     from convert.cli.program import run
 
     run(arguments)

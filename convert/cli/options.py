@@ -46,6 +46,29 @@ Assets = Annotated[
 ]
 
 
+SignKey = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="KEY.pem", help="Sign the provenance with this private key (elliptic curve; needs the extra `sign`)."
+    ),
+]
+AllowDirty = Annotated[
+    bool, typer.Option("--allow-dirty", help="Publish models made from sources that no commit names.")
+]
+CustomCheckpoint = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="FILE",
+        help="One's own Mixer: an .npz of HANDLE's architecture; its head tells the classes. Needs --name.",
+    ),
+]
+CustomName = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the model made from it.")]
+Labels = Annotated[
+    Path | None, typer.Option("--labels", metavar="FILE", help="Its class list: a text file, one line a class.")
+]
+
+
 class Flavour(StrEnum):
     """How the model is written down in TensorFlow."""
 

@@ -9,16 +9,7 @@ from typing import Any
 import typer
 from rich.markup import escape
 
-from convert.cli import (
-    bench_commands,
-    card_commands,
-    catalog_commands,
-    export_commands,
-    matrix_commands,
-    model_commands,
-    publish_commands,
-    republish_commands,
-)
+from convert.cli import benchmark, cards, catalog, convert, environments, formats, publish, republish
 from models.errors import MixerError, printable
 
 PROGRAM = "mixer-jax2tf"
@@ -31,14 +22,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-catalog_commands.register(app)
-model_commands.register(app)
-export_commands.register(app)
-matrix_commands.register(app)
-publish_commands.register(app)
-bench_commands.register(app)
-card_commands.register(app)
-republish_commands.register(app)
+for _group in (catalog, convert, formats, environments, publish, benchmark, cards, republish):
+    _group.register(app)
 
 
 def run(arguments: Sequence[str]) -> None:

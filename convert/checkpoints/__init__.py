@@ -1,0 +1,1 @@
+"""Original checkpoints: fetched, kept, read strictly, and made up for tests."""

@@ -1,0 +1,236 @@
+"""A checkpoint of the catalog as a local file: from the public bucket, another bucket, or a directory.
+
+A bucket is read through gsutil into the cache, and each time the store is asked first what the object is now, so that
+a checkpoint that was updated is noticed, and one that was not costs no transfer. A directory is used in place.
+
+Where the store cannot be reached, a file of the cache that was checked before is used, with a warning; of the public
+bucket only if it also agrees with the recorded entry.
+"""
+
+import difflib
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from convert.checkpoints.cache import VARIABLE, Slot, default_cache, is_object
+from models.catalog import BUCKET, Checkpoint
+from models.digests import Digest, DigestTable
+from models.errors import MixerError, UsageError
+from models.progress import Progress
+from models.storage import gsutil
+from models.storage.files import hash_file
+from models.storage.gsutil import BUCKET_URL, SourceObject, StoredObject
+from models.storage.gsutil_errors import StoreUnreachableError
+
+_LOG = logging.getLogger(__name__)
+
+_SPARE = 1 << 20  # bytes that a disk must have beyond the object: notes, logs
+
+
+@dataclass(frozen=True)
+class FetchedFile:
+    """A checkpoint as a local file."""
+
+    path: Path
+    object: str
+    """Its name in a bucket of the catalog's layout."""
+    url: str
+    """What it came from: gs://bucket/object, or the file's absolute path in a source directory."""
+    size: int
+    """Bytes."""
+    transferred: int
+    """Bytes that came over the net now: 0 where the cache or a directory had the file."""
+
+
+def fetch(
+    checkpoint: Checkpoint,
+    *,
+    source: str = BUCKET,
+    cache: Path | None = None,
+    digests: DigestTable,
+    progress: Progress | None = None,
+) -> FetchedFile:
+    """Return the checkpoint as a local file, downloading it if the cache has it not.
+
+    Args:
+        checkpoint: Which one.
+        source: `gs://bucket`, `gs://bucket/prefix`, or a directory of the bucket's layout.
+        cache: Where downloads lie; None is `default_cache()`.
+        digests: What is recorded; an object of the public bucket must agree with its `original` entry, if it has one.
+        progress: Told of a transfer, several times a second: bytes so far, bytes in all.
+
+    Raises:
+        UsageError: the source is neither a bucket nor a directory.
+        MixerError: the file is missing or differs, the store or gsutil cannot serve it, or the disk is full.
+    """
+    bucket = parse_source(source)
+    if isinstance(bucket, Path):
+        return _from_directory(checkpoint, bucket)
+    url = f"{bucket}/{checkpoint.object}"
+    entry = digests.find(checkpoint.object, "original") if bucket == BUCKET else None
+    slot = Slot((cache or default_cache()).absolute(), url.removeprefix("gs://"))
+    slot.prepare()
+    try:
+        stored = gsutil.stat(url, slot.state)
+    except StoreUnreachableError as error:
+        if not slot.holds_entry(entry):
+            raise
+        _LOG.warning("using the checked file of the cache, %s, because: %s", slot.file, error)
+        transferred = 0
+    else:
+        _refuse_difference(stored, entry)
+        transferred = _bring(slot, stored, progress)
+    return FetchedFile(slot.file, checkpoint.object, url, slot.file.stat().st_size, transferred)
+
+
+def record(
+    checkpoint: Checkpoint,
+    *,
+    cache: Path | None = None,
+    digests: DigestTable,
+    progress: Progress | None = None,
+) -> tuple[Digest | None, Digest]:
+    """Fetch the checkpoint from the public bucket as it is now; return its recorded entry and the one to record.
+
+    The caller writes the table.
+
+    Raises:
+        MixerError: as `fetch`; but a difference from the entry is what this accepts, and the store must answer.
+    """
+    slot = Slot((cache or default_cache()).absolute(), checkpoint.url.removeprefix("gs://"))
+    slot.prepare()
+    stored = gsutil.stat(checkpoint.url, slot.state)
+    if stored.crc32c is None:
+        raise MixerError(
+            f"{checkpoint.url}: the store gives no crc32c, expected one of every object: nothing to record."
+        )
+    _bring(slot, stored, progress)
+    found = hash_file(slot.file)
+    if stored.md5 not in (None, found.md5):
+        raise MixerError(
+            f"{slot.file} has md5 {found.md5}, expected the store's {stored.md5}: it changed after it was checked. "
+            "Delete it and run the same command again."
+        )
+    new = Digest(checkpoint.object, "original", stored.size, found.md5, stored.crc32c, found.sha256)
+    return digests.find(checkpoint.object, "original"), new
+
+
+def probe(checkpoint: Checkpoint, *, source: str = BUCKET, cache: Path | None = None) -> SourceObject:
+    """Return what the source has now; of a bucket nothing is downloaded.
+
+    Raises:
+        UsageError: the source is neither a bucket nor a directory.
+        MixerError: the file is missing, or the store or gsutil cannot serve it.
+    """
+    bucket = parse_source(source)
+    if isinstance(bucket, Path):
+        path = _from_directory(checkpoint, bucket).path
+        hashes = hash_file(path)
+        return SourceObject(file_url(checkpoint.object), hashes.size, hashes.md5, hashes.sha256)
+    url = f"{bucket}/{checkpoint.object}"
+    slot = Slot((cache or default_cache()).absolute(), url.removeprefix("gs://"))
+    slot.prepare()
+    stored = gsutil.stat(url, slot.state)
+    return SourceObject(url, stored.size, stored.md5, None)
+
+
+def file_url(name: str) -> str:
+    """Return what a record says of a file of this disk: its name, but not where it lies, which is nobody's business."""
+    return f"file:{name}"
+
+
+def parse_source(source: str) -> str | Path:
+    """Return a source as the URL of a bucket (or a folder in it), without a slash at its end, or as a directory.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    expected = "expected gs://bucket, gs://bucket/prefix, or a directory of the bucket's layout"
+    if source.startswith("gs://"):
+        if BUCKET_URL.fullmatch(source.rstrip("/")):
+            return source.rstrip("/")
+        raise UsageError(f"--source {source!r} does not name a bucket: {expected}, such as {BUCKET}.")
+    if "://" in source:
+        raise UsageError(f"--source {source!r}: {source.split(':')[0]} is not read here; {expected}.")
+    try:
+        folder = Path(source).expanduser()
+        source.encode()
+        if source and folder.is_dir():
+            return folder.absolute()
+        exists = source and folder.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UsageError(f"--source {source[:200]!r} cannot be looked at ({error}): {expected}.") from error
+    if exists:
+        raise UsageError(f"--source {source!r} is a file: {expected}; one's own file is given with --checkpoint.")
+    raise UsageError(f"--source {source!r} does not exist: {expected}. Is a `gs://` missing?")
+
+
+def _from_directory(checkpoint: Checkpoint, folder: Path) -> FetchedFile:
+    path = folder / checkpoint.object
+    if not path.is_file():
+        there = sorted(str(found.relative_to(folder)) for glob in ("*.npz", "*/*.npz") for found in folder.glob(glob))
+        nearest = difflib.get_close_matches(checkpoint.object, there, n=3, cutoff=0) or ["no .npz file at all"]
+        raise MixerError(
+            f"{checkpoint.object} is missing in {folder}. Expected the bucket's layout, <folder>/Mixer-<size>_<patch>"
+            f".npz; found {', '.join(nearest)}. Put the file there, or give another --source "
+            "(`mixer-jax2tf seed DIR` makes one to try things with)."
+        )
+    return FetchedFile(path, checkpoint.object, file_url(checkpoint.object), path.stat().st_size, 0)
+
+
+def _refuse_difference(stored: StoredObject, entry: Digest | None) -> None:
+    """Compare, before anything is downloaded, the store's object with the recorded one."""
+    if entry is None:
+        return
+    pairs = (
+        ("size", stored.size, entry.size),
+        ("md5", stored.md5, entry.md5),
+        ("crc32c", stored.crc32c, entry.crc32c),
+    )
+    found = [f"{name} {now}, recorded {then}" for name, now, then in pairs if now not in (None, then)]
+    if found:
+        raise MixerError(
+            f"{stored.url} is not the recorded object: the store has {'; '.join(found)}. Nothing was downloaded. If "
+            "the checkpoint was updated, `mixer-jax2tf fetch --record` accepts it: look at the change of "
+            "models/digests.json and commit it."
+        )
+
+
+def _bring(slot: Slot, stored: StoredObject, progress: Progress | None) -> int:
+    """Have the object in its slot; return the bytes transferred."""
+    try:
+        with slot.locked():
+            if slot.holds(stored):
+                return 0
+            transferred = 0
+            if not is_object(slot.partial, stored.size, stored.md5):  # else we were killed before it was moved
+                transferred = _download(slot, stored, progress)
+            slot.accept(stored)
+            return transferred
+    except OSError as error:
+        raise slot.not_writable(error) from error
+
+
+def _download(slot: Slot, stored: StoredObject, progress: Progress | None) -> int:
+    _refuse_full_disk(slot, stored)
+    transferred = gsutil.download(stored, slot.partial, slot.state, progress)
+    size = slot.partial.stat().st_size
+    if size != stored.size:
+        slot.partial.unlink()
+        raise MixerError(
+            f"{stored.url}: {size:,} bytes arrived, expected {stored.size:,}. They were deleted: run the same "
+            "command again."
+        )
+    return transferred
+
+
+def _refuse_full_disk(slot: Slot, stored: StoredObject) -> None:
+    partial = gsutil.partial_of(slot.partial)
+    needed = stored.size - (partial.stat().st_size if partial.exists() else 0)
+    free = shutil.disk_usage(slot.partial.parent).free
+    if free < needed + _SPARE:
+        raise MixerError(
+            f"{stored.url}: {needed:,} bytes are to come, but the disk of the cache {slot.cache} is full: {free:,} "
+            f"bytes are free. Make room, or name a cache on another disk with --cache or {VARIABLE}."
+        )

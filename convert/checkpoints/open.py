@@ -1,0 +1,146 @@
+"""A checkpoint, of the catalog or a custom one, opened: its params in memory, and the record of what it is."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from convert.checkpoints.buffer import ReusableBuffer
+from convert.checkpoints.fetch import fetch, file_url
+from convert.checkpoints.reader import LoadedCheckpoint, load_checkpoint
+from models.catalog import Checkpoint, Handle, Head
+from models.digests import DigestTable
+from models.errors import MixerError
+from models.params import Params
+from models.progress import Progress
+from models.records.manifest import CheckpointRecord
+from models.selection import custom_handle
+from models.storage.files import read_small
+
+_LONGEST_LABEL, _MOST_LABELS = 1000, 1 << 25  # bytes of a line, on average, and of all: ImageNet-21k's have 30, 0.6 MB
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where checkpoints come from, and what is known of them."""
+
+    source: str
+    cache: Path | None
+    digests: DigestTable
+
+
+class OpenCheckpoint:
+    """A checkpoint and the record of what it is; its parameters are in memory, or read again when next asked for."""
+
+    def __init__(self, checkpoint: Checkpoint, path: Path, loaded: LoadedCheckpoint, record: CheckpointRecord) -> None:
+        self.checkpoint = checkpoint
+        self.path = path
+        self.record = record
+        self._loaded: LoadedCheckpoint | None = loaded
+
+    @property
+    def loaded(self) -> LoadedCheckpoint:
+        """The parameters.
+
+        Raises:
+            MixerError: they were released, and the file is not what it was any more.
+        """
+        if self._loaded is None:
+            loaded = load_checkpoint(self.path, self.checkpoint.architecture, num_classes=self.checkpoint.num_classes)
+            if loaded.sha256 != self.record.sha256:
+                raise MixerError(
+                    f"{self.path} changed while it was worked with: sha256 {loaded.sha256}, expected "
+                    f"{self.record.sha256}. Wait until it is written, then try again."
+                )
+            self._loaded = loaded
+        return self._loaded
+
+    @property
+    def params(self) -> Params:
+        """The params of the classifier."""
+        return self.loaded.params
+
+    def for_head(self, head: Head) -> Params:
+        """Return the params of a handle with that head."""
+        return self.loaded.for_head(head)
+
+    def release(self) -> None:
+        """Free the memory of the parameters, for work that needs it more, where nobody else holds them."""
+        self._loaded = None
+
+
+def open_catalog(
+    checkpoint: Checkpoint,
+    source: Source,
+    *,
+    fetching: Progress | None = None,
+    reading: Progress | None = None,
+    room: ReusableBuffer | None = None,
+) -> OpenCheckpoint:
+    """Fetch and load a checkpoint of the catalog; into `room`, where that is given.
+
+    Raises:
+        MixerError: it cannot be had, is not what it should be, or differs from its recorded original.
+    """
+    file = fetch(checkpoint, source=source.source, cache=source.cache, digests=source.digests, progress=fetching)
+    classes = checkpoint.num_classes
+    loaded = load_checkpoint(file.path, checkpoint.architecture, num_classes=classes, progress=reading, room=room)
+    origin = source.digests.origin_of(checkpoint.object, loaded.sha256)
+    entry = source.digests.find(checkpoint.object, "original")
+    if origin == "unknown" and entry is not None:
+        raise MixerError(
+            f"{file.path} has sha256 {loaded.sha256}, expected that of the recorded original, {entry.sha256}: it was "
+            "damaged or changed. Fetch it again; convert weights of your own with --checkpoint and --name; accept an "
+            "updated original with `mixer-jax2tf fetch --record`."
+        )
+    record = CheckpointRecord(
+        name=checkpoint.name,
+        object=checkpoint.object,
+        url=file.url,
+        sha256=loaded.sha256,
+        size=loaded.size,
+        origin=origin,
+    )
+    return OpenCheckpoint(checkpoint, file.path, loaded, record)
+
+
+@dataclass(frozen=True)
+class CustomCheckpoint:
+    """A custom checkpoint, the name its model gets, and its class list."""
+
+    path: Path
+    name: str
+    labels: Path | None
+
+
+def open_custom(
+    custom: CustomCheckpoint, template: Handle, digests: DigestTable, *, reading: Progress | None = None
+) -> tuple[Handle, OpenCheckpoint]:
+    """Load a custom checkpoint: the architecture and head of `template`, the classes of the file's head.
+
+    Raises:
+        MixerError: the file is not such a Mixer, or the class list has another length.
+    """
+    loaded = load_checkpoint(custom.path, template.checkpoint.architecture, num_classes=None, progress=reading)
+    handle = custom_handle(template, custom.name, loaded.num_classes)
+    if custom.labels is not None:
+        _check_class_list(custom.labels, loaded.num_classes, custom.path)
+    seeded = [entry for entry in digests.entries if entry.origin == "seeded"]
+    record = CheckpointRecord(
+        name=custom.name,
+        object=custom.path.name,
+        url=file_url(custom.path.name),
+        sha256=loaded.sha256,
+        size=loaded.size,
+        origin="seeded" if any(entry.sha256 == loaded.sha256 for entry in seeded) else "own",
+    )
+    return handle, OpenCheckpoint(handle.checkpoint, custom.path, loaded, record)
+
+
+def _check_class_list(labels: Path, classes: int, checkpoint: Path) -> None:
+    content = read_small(labels, min(_LONGEST_LABEL * classes, _MOST_LABELS))
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        raise MixerError(f"{labels} is not UTF-8 text ({error.reason}): expected one line a class.") from error
+    lines = content.removesuffix(b"\n").count(b"\n") + 1 if content else 0
+    if lines != classes:
+        raise MixerError(f"{labels} has {lines} lines, expected one for each of the {classes} classes of {checkpoint}.")

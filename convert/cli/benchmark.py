@@ -1,0 +1,155 @@
+"""Commands about speed: bench."""
+
+import os
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from convert.cli import console, options
+from models.errors import MixerError, UsageError
+from models.selection import select_handles
+
+if TYPE_CHECKING:
+    from convert.pipeline.benchmark import Part
+    from validation.benchmark.records import Benchmark
+    from validation.benchmark.tables import Tables
+
+
+class _PartChoice(StrEnum):
+    """The parts of the benchmark."""
+
+    conversion = "conversion"
+    inference = "inference"
+    start = "start"
+
+
+Handles = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="HANDLE",
+        help="Handles of the catalog; none means all twelve to convert, a B/16 to run, a B/16 and an L/16 to start.",
+    ),
+]
+Parts = Annotated[
+    list[_PartChoice] | None, typer.Option("--part", help="What to measure, may be repeated; none means all.")
+]
+Sides = Annotated[
+    list[str] | None,
+    typer.Option("--side", metavar="SIDE", help="Measure these sides only, may be repeated; a wrong one lists them."),
+]
+Repeats = Annotated[int, typer.Option(metavar="N", min=1, help="How often each side is run, in turn with the others.")]
+Batches = Annotated[str, typer.Option(metavar="1,8,32", help="Batches that loaded models are run with.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="Threads of each engine.", show_default="the cores of this process"),
+]
+GivenSource = Annotated[
+    Path | None,
+    typer.Option("--source", metavar="DIR", help="Checkpoints, in the bucket's layout, instead of seeding them."),
+]
+GivenModels = Annotated[
+    Path | None,
+    typer.Option("--models", metavar="DIR", help="Converted models to copy, run and start; what is missing is added."),
+]
+Count = Annotated[int, typer.Option(metavar="N", min=2, help="Small checkpoints to convert in one run.")]
+Blocks = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Blocks of a model that is converted with twice as many.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command()(bench)
+
+
+def bench(
+    handles: Handles = None,
+    part: Parts = None,
+    side: Sides = None,
+    repeats: Repeats = 3,
+    batches: Batches = "1,8,32",
+    threads: Threads = None,
+    source: GivenSource = None,
+    models: GivenModels = None,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where the records go, and for a while all that is made.")
+    ] = Path("build/bench"),
+    count: Count = 100,
+    blocks: Blocks = 24,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Measure nothing; print what the records in DIR say (the README's part).")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Measure conversion, running and starting models, against the notebook way, JAX, and other engines."""
+    from convert.pipeline import benchmark as run
+    from validation.benchmark import tables
+    from validation.benchmark.conversion import Scale
+
+    parts: tuple[Part, ...] = tuple(one.value for one in part or _PartChoice)
+    if markdown:
+        lines = tables.markdown_lines(run.read_parts(out, parts))
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        return
+    cores = len(os.sched_getaffinity(0))
+    work = run.Bench(
+        parts,
+        tuple(select_handles(handles)) if handles else (),
+        tuple(side or ()),
+        repeats,
+        _numbers(batches),
+        threads or cores,
+        source,
+        models,
+        out,
+        Scale(count=count, blocks=blocks),
+    )
+    if work.threads > cores:
+        raise UsageError(f"--threads {threads}, but this process may use {cores} cores: give at most so many.")
+    if not part:
+        work = run.narrowed(work)
+    watch = console.progress_bar()
+    run.check_bench(work, watch)
+    _print(work.parts, run.run_bench(work, watch), json=json)
+
+
+def _print(parts: "Sequence[Part]", done: "Sequence[Benchmark]", *, json: bool) -> None:
+    """Print what was measured.
+
+    Raises:
+        MixerError: some of it failed; says what.
+    """
+    from validation.benchmark import tables
+
+    if json:
+        console.print_json({name: found.model_dump(mode="json") for name, found in zip(parts, done, strict=True)})
+    else:
+        for found in done:
+            _print_tables(tables.tabulate(found))
+    failures = [failure for found in done for failure in tables.tabulate(found).failures]
+    if failures:
+        raise MixerError("not everything was measured.\n" + "\n".join(failures))
+
+
+def _print_tables(part: "Tables") -> None:
+    from validation.benchmark.tables import FINDING_COLUMNS, finding_rows
+
+    console.print_table(part.title, part.columns, part.rows)
+    console.print_table("", FINDING_COLUMNS, finding_rows(part.findings))
+    for failure in part.failures:
+        console.tell(f"failed: {failure}")
+    for absent in part.absent:
+        console.tell(f"not measured: {absent}")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdigit() and int(word) > 0 for word in words):
+        raise UsageError(
+            f"--batches {text!r} cannot be read: expected numbers above 0 with commas between, as in 1,8,32."
+        )
+    return tuple(dict.fromkeys(map(int, words)))

@@ -1,0 +1,46 @@
+"""The command about what people read of the models: card."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import typer
+
+from convert.cli import console, options
+from models.catalog import DEFAULT_VERSION
+from models.errors import MixerError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command()(card)
+
+
+def card(
+    publisher: options.Publisher,
+    assets: options.Assets,
+    handles: options.Handles = None,
+    out: options.Out = Path("build"),
+    version: options.Version = DEFAULT_VERSION,
+    flavour: options.FlavourOption = options.Flavour.native,
+    json: options.Json = False,
+) -> None:
+    """Write the cards of proven models, for TensorFlow Hub, Kaggle and Hugging Face.
+
+    Every figure is that of the manifest and of the report: `validate --set full` writes one that tells whether the
+    model can be fine-tuned. Cards that are there are replaced.
+    """
+    from convert.pipeline.cards import write_cards
+    from convert.pipeline.selection import chosen_names
+    from export.cards.facts import Publisher
+
+    where = Publisher(publisher, assets.rstrip("/"))
+    names = chosen_names(handles or [], flavour.each, out, version)
+    done, problems = write_cards(names, out, version, where, console.progress_bar())
+    if json:
+        console.print_json([{**asdict(one), "files": [str(path) for path in one.files]} for one in done])
+    else:
+        console.print_table("", ("card of", "file"), [(one.name, str(path)) for one in done for path in one.files])
+    for note in (note for one in done for note in one.notes):
+        console.tell(note)
+    if problems:
+        raise MixerError("\n".join(("not all cards could be written:", *problems)))

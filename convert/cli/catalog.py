@@ -1,0 +1,155 @@
+"""Commands about checkpoints: list, seed, fetch."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from convert.cli import console, options
+from convert.pipeline.progress import Steps, steps
+from models.catalog import BUCKET, CHECKPOINTS, Checkpoint, Handle
+from models.errors import MixerError
+from models.markdown import markdown_table
+from models.selection import select_handles
+from models.storage.files import megabytes
+
+if TYPE_CHECKING:
+    from convert.checkpoints.fetch import FetchedFile
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command("list")(list_handles)
+    app.command()(seed)
+    app.command()(fetch)
+
+
+def list_handles(
+    handles: options.Handles = None,
+    json: options.Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown (the README's).")] = False,
+) -> None:
+    """List the handles of the catalog."""
+    chosen = select_handles(handles or ())
+    if json:
+        console.print_json([describe(handle) for handle in chosen])
+        return
+    columns = ("handle", "architecture", "trained on", "output", "#parameters", "object")
+    rows = [_row(handle) for handle in chosen]
+    if markdown:
+        sys.stdout.write(markdown_table(columns, rows))
+    else:
+        console.print_table("", columns, rows)
+
+
+def describe(handle: Handle) -> dict[str, object]:
+    """Return all that the catalog says of a handle, as JSON values."""
+    checkpoint, training = handle.checkpoint, handle.checkpoint.training
+    return {
+        "handle": handle.name,
+        "head": handle.head,
+        "outputs": handle.outputs,
+        "parameters": handle.parameters,
+        "image_size": checkpoint.architecture.image_size,
+        "labels": asdict(handle.labels) if handle.labels else None,
+        "architecture": asdict(checkpoint.architecture),
+        "checkpoint": {
+            "name": checkpoint.name,
+            "url": checkpoint.url,
+            "expected_size": checkpoint.size,
+            "parameters": checkpoint.parameters,
+            "num_classes": checkpoint.num_classes,
+        },
+        "training_data": training.data,
+        "training_method": training.method,
+        "papers": training.papers,
+        "source": training.source,
+        "license": training.license,
+    }
+
+
+def _row(handle: Handle) -> tuple[str, ...]:
+    checkpoint = handle.checkpoint
+    kind = "logits" if handle.head == "classification" else "features"
+    data = checkpoint.training.data + (" (SAM)" if checkpoint.training.name == "sam" else "")
+    return (
+        handle.name,
+        checkpoint.architecture.name,
+        data,
+        f"{handle.outputs} {kind}",
+        f"{handle.parameters:,}",
+        checkpoint.object,
+    )
+
+
+def seed(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; laid out as the bucket is.")],
+) -> None:
+    """Write six full-size seeded checkpoints: the originals' names and shapes, made-up weights."""
+    from convert.checkpoints.synthetic import write_seeded
+
+    with steps(console.progress_bar(), len(CHECKPOINTS)) as on:
+        for checkpoint in CHECKPOINTS.values():
+            progress = on.start(f"seeding {checkpoint.object}")
+            path = write_seeded(checkpoint, directory, progress=progress)
+            on.finish(f"{path}  {megabytes(path.stat().st_size)}")
+
+
+def fetch(
+    handles: options.Handles = None,
+    source: options.Source = BUCKET,
+    cache: options.Cache = None,
+    record: Annotated[
+        bool, typer.Option("--record", help=f"Accept what {BUCKET} holds now into models/digests.json.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Bring the checkpoints of the handles into the cache."""
+    chosen = {handle.checkpoint.object: handle.checkpoint for handle in select_handles(handles or ())}
+    if record:
+        _record(list(chosen.values()), source, cache)
+        return
+    from convert.checkpoints.fetch import fetch as fetch_checkpoint
+    from convert.checkpoints.fetch import parse_source
+    from convert.pipeline.for_each import for_each
+    from models.digests import DigestTable
+
+    parse_source(source)
+    digests = DigestTable.read()
+
+    def work(name: str, on: Steps) -> "FetchedFile":
+        progress = on.start(f"fetching {name}")
+        return fetch_checkpoint(chosen[name], source=source, cache=cache, digests=digests, progress=progress)
+
+    found, problems = for_each(list(chosen), work, console.progress_bar())
+    rows = [{**asdict(file), "path": str(file.path)} for file in found]
+    if json:
+        console.print_json(rows)
+    else:
+        columns = ("object", "file", "#size", "#transferred")
+        cells = [(r["object"], r["path"], *(megabytes(r[key]) for key in ("size", "transferred"))) for r in rows]
+        console.print_table("", columns, cells)
+    if problems:
+        raise MixerError("\n".join(problems))
+
+
+def _record(checkpoints: list[Checkpoint], source: str, cache: Path | None) -> None:
+    from convert.checkpoints.fetch import record
+    from models.digests import DIGESTS_FILE, DigestTable
+    from models.errors import UsageError
+
+    if source != BUCKET:
+        raise UsageError(f"--record takes originals, from {BUCKET} only; --source is {source}.")
+    rows = []
+    with steps(console.progress_bar(), len(checkpoints)) as on:
+        for checkpoint in checkpoints:
+            progress = on.start(f"recording {checkpoint.object}")
+            table = DigestTable.read()
+            old, new = record(checkpoint, cache=cache, digests=table, progress=progress)
+            table.with_entry(new).write()
+            was = "no entry" if old is None else old.sha256
+            rows.append((new.object, was, new.sha256, "unchanged" if old == new else "recorded"))
+            on.finish(f"{new.object}: {new.sha256}")
+    console.print_table(f"written to {DIGESTS_FILE}", ("object", "old sha256", "new sha256", ""), rows)

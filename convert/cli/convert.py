@@ -1,0 +1,124 @@
+"""Commands about models: convert, validate, convert-all."""
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from convert.cli import console, options
+from models.catalog import BUCKET, DEFAULT_VERSION
+from models.errors import UsageError
+
+if TYPE_CHECKING:
+    from convert.pipeline.job import Batch, Task
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command()(convert)
+    app.command()(validate)
+    app.command("convert-all")(convert_all)
+
+
+def convert(
+    handles: options.Handles = None,
+    source: options.Source = BUCKET,
+    cache: options.Cache = None,
+    out: options.Out = Path("build"),
+    version: options.Version = DEFAULT_VERSION,
+    flavour: options.FlavourOption = options.Flavour.native,
+    overwrite: options.Overwrite = False,
+    checkpoint: options.CustomCheckpoint = None,
+    name: options.CustomName = None,
+    labels: options.Labels = None,
+    jobs: options.Jobs = 1,
+    json: options.Json = False,
+) -> None:
+    """Write SavedModels with their manifests; checks nothing yet (see validate)."""
+    batch = _batch("convert", handles, source, cache, out, version, flavour, (checkpoint, name, labels))
+    _run(replace(batch, overwrite=overwrite, jobs=jobs), json=json)
+
+
+def validate(
+    handles: options.Handles = None,
+    source: options.Source = BUCKET,
+    cache: options.Cache = None,
+    out: options.Out = Path("build"),
+    version: options.Version = DEFAULT_VERSION,
+    flavour: options.FlavourOption = options.Flavour.native,
+    inputs_set: options.InputsSetOption = options.InputsSet.gate,
+    reference: options.Reference = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Show where along the depth errors arise.")] = False,
+    checkpoint: options.CustomCheckpoint = None,
+    name: options.CustomName = None,
+    json: options.Json = False,
+) -> None:
+    """Compare SavedModels with JAX and their checkpoints, and write their reports."""
+    batch = _batch("validate", handles, source, cache, out, version, flavour, (checkpoint, name, None))
+    if reference is not None and (not handles or len(batch.handles) != 1):
+        raise UsageError("--reference takes one HANDLE in one flavour: the one that it is an earlier version of.")
+    _run(replace(batch, inputs_set=inputs_set.value, explain=explain), reference=reference, json=json)
+
+
+def convert_all(
+    handles: options.Handles = None,
+    source: options.Source = BUCKET,
+    cache: options.Cache = None,
+    out: options.Out = Path("build"),
+    version: options.Version = DEFAULT_VERSION,
+    flavour: options.FlavourOption = options.Flavour.native,
+    overwrite: options.Overwrite = False,
+    checkpoint: options.CustomCheckpoint = None,
+    name: options.CustomName = None,
+    labels: options.Labels = None,
+    jobs: options.Jobs = 1,
+    json: options.Json = False,
+) -> None:
+    """Fetch, convert and check; what is complete and proven already is kept."""
+    batch = _batch("convert-all", handles, source, cache, out, version, flavour, (checkpoint, name, labels))
+    _run(replace(batch, overwrite=overwrite, jobs=jobs), json=json)
+
+
+def _batch(
+    task: "Task",
+    handles: list[str] | None,
+    source: str,
+    cache: Path | None,
+    out: Path,
+    version: int,
+    flavour: options.Flavour,
+    custom: tuple[Path | None, str | None, Path | None],
+) -> "Batch":
+    from convert.pipeline.selection import custom_checkpoint, select_batch
+
+    return select_batch(
+        task,
+        handles or [],
+        source=source,
+        cache=cache,
+        out=out,
+        version=version,
+        flavours=flavour.each,
+        custom=custom_checkpoint(*custom),
+    )
+
+
+def _run(batch: "Batch", *, reference: Path | None = None, json: bool) -> None:
+    from convert.cli import parity_tables
+    from convert.pipeline.batch import check_batch, run_batch
+    from convert.pipeline.job import made_handles
+    from validation.previous.open import opened
+
+    watch = console.progress_bar()
+    check_batch(batch, watch)
+    with ExitStack() as stack:
+        published = None if reference is None else stack.enter_context(opened(reference))
+        done = run_batch(replace(batch, published=published), watch)
+    if batch.explain and not json:
+        parity_tables.print_depth(done)
+    full = batch.inputs_set == "full"
+    if full and batch.out.is_dir():
+        parity_tables.write_for_people(done, batch.out, batch.version, made_handles(batch))
+    parity_tables.print_outcomes(done, json=json, markdown=parity_tables.summarise(done) if full else None)

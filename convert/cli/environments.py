@@ -1,0 +1,124 @@
+"""Commands about the environments that a model runs in: matrix, doctor."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from convert.cli import console, options
+from models.catalog import HANDLES, TESTING_HANDLES, Flavour, Handle
+from models.errors import MixerError, UsageError
+from models.selection import select_handles
+
+if TYPE_CHECKING:
+    from validation.compatibility.matrix import Matrix
+
+WHOLE = [name for name, handle in HANDLES.items() if handle.checkpoint.name == "b32_sam"]
+"""The smallest of the whole-size models."""
+
+Handles = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="HANDLE", help=f"Models to run; none means {', '.join([*TESTING_HANDLES, *WHOLE])}."),
+]
+SeededOr = Annotated[
+    str | None, typer.Option("--source", metavar="S", help="Read checkpoints from there, instead of seeding them.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command()(matrix)
+    app.command()(doctor)
+
+
+def matrix(
+    handles: Handles = None,
+    releases: Annotated[
+        str | None, typer.Option(metavar="2.12,2.14", help="TensorFlow releases; default: all of the matrix.")
+    ] = None,
+    source: SeededOr = None,
+    cache: options.Cache = None,
+    flavour: options.FlavourOption = options.Flavour.both,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where matrix.json goes.")] = Path("build"),
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Run nothing; print what stands in DIR/matrix.json (the README's).")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Run models in one TensorFlow release after the other, each alone in an environment that is removed after."""
+    from convert.pipeline.matrix import make_and_run
+    from validation.compatibility.matrix import Matrix
+    from validation.compatibility.tables import markdown_lines, tabulate
+
+    path = out / "matrix.json"
+    if markdown:
+        sys.stdout.write("".join(f"{line}\n" for line in markdown_lines(Matrix.read(path))))
+        return
+    chosen = select_handles(handles or [*TESTING_HANDLES, *WHOLE])
+    names = [name.strip() for name in releases.split(",")] if releases else []
+    try:
+        earlier = _earlier(path, chosen, flavour.each)
+    except MixerError:
+        if names:
+            raise
+        earlier = None
+
+    def keep(part: "Matrix") -> None:
+        (earlier.renewed(part) if earlier else part).write(path)
+
+    ran = make_and_run(chosen, flavour.each, names, source, cache, keep, console.progress_bar())
+    found = earlier.renewed(ran) if earlier and names else ran
+    found.write(path)
+    if json:
+        console.print_json(found.model_dump(mode="json"))
+    else:
+        columns, rows = tabulate(found)
+        console.print_table("largest difference from JAX, over the scale of an image's outputs", columns, rows)
+        console.tell(f"written to {path}")
+    if ran.problems:
+        raise MixerError("\n".join(ran.problems))
+
+
+def _earlier(path: Path, chosen: Sequence[Handle], flavours: Sequence[Flavour]) -> "Matrix | None":
+    """Return the matrix that stands there, whose other releases are to be kept; None if there is none.
+
+    Raises:
+        UsageError: it is of other models or of another platform: one table could not hold both.
+    """
+    from validation.compatibility.matrix import Matrix, describe_platform
+
+    if not path.is_file():
+        return None
+    earlier = Matrix.read(path)
+    models = {handle.in_flavour(flavour).name for handle in chosen for flavour in flavours}
+    for what, found, wanted in (
+        ("models", ", ".join(sorted(earlier.models)), ", ".join(sorted(models))),
+        ("platform", earlier.platform, describe_platform()),
+    ):
+        if found and found != wanted:
+            raise UsageError(
+                f"{path} is of other {what}: found {found}, expected {wanted}, as its other releases are to be kept. "
+                "Give another --out, or run all releases."
+            )
+    return earlier
+
+
+def doctor(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A SavedModel.")],
+    python: Annotated[
+        str, typer.Option(metavar="PYTHON", help="Ask the environment of this Python.", show_default="this one")
+    ] = sys.executable,
+    json: options.Json = False,
+) -> None:
+    """Say whether an environment can run a model, and what to do if not; exit status 1 if it cannot."""
+    from validation import doctor as file
+
+    command = [python, str(Path(file.__file__).resolve()), str(directory), *["--json"] * json]
+    try:
+        done = subprocess.run(command, check=False)
+    except OSError as error:
+        raise UsageError(f"--python {python} cannot be started ({error.strerror}): expected a Python.") from error
+    raise typer.Exit(done.returncode)

@@ -1,0 +1,191 @@
+"""What became of the handles: the table, and what is written for people and for CI."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from convert.cli import console
+from convert.pipeline.outcome import Outcome
+from models.catalog import Handle
+from models.errors import DifferentError, MixerError
+from models.markdown import markdown_bullets, markdown_table
+from models.records.report import ZERO_HEAD
+from models.records.tolerances import TOLERANCES
+from models.storage.files import megabytes, write_atomically
+
+
+def print_outcomes(outcomes: list[Outcome], *, json: bool, markdown: str | None = None) -> None:
+    """Print what became of the handles: in a table, or where that is given in the words of `markdown`.
+
+    Raises:
+        MixerError: one or more failed; names them with their reasons.
+        DifferentError: none failed, but one differs from the earlier version that it was compared with; says in what.
+    """
+    columns = ("handle", "origin", "#parameters", "#size", "#seconds", "#worst difference", "#agreement", "verdict")
+    rows = [_cells(outcome) for outcome in outcomes]
+    if json:
+        console.print_json([_as_json(outcome) for outcome in outcomes])
+    elif markdown is not None:
+        sys.stdout.write(markdown)
+    else:
+        console.print_table("", columns, rows)
+    console.add_to_job_summary(markdown_table(columns, rows) if markdown is None else markdown)
+    differences = _print_references(outcomes, json=json)
+    reports = [outcome.report for outcome in outcomes if outcome.report is not None]
+    for note in dict.fromkeys(note for report in reports for note in report.not_checked):
+        console.tell(f"not checked: {note}")
+    failed = [outcome for outcome in outcomes if outcome.verdict == "failed"]
+    if failed:
+        reasons = "\n".join(f"{outcome.handle}: {'; '.join(outcome.problems)}" for outcome in failed)
+        raise MixerError("\n".join((f"{len(failed)} of {len(outcomes)} handles failed.\n{reasons}", *differences)))
+    if differences:
+        raise DifferentError("\n".join(differences))
+
+
+def _print_references(outcomes: Sequence[Outcome], *, json: bool) -> list[str]:
+    """Print how models compare with an earlier version, where one was given, and return in what they differ."""
+    from validation.previous.open import summarise
+
+    differences = []
+    for outcome in outcomes:
+        found = outcome.report.reference if outcome.report else None
+        if found is None or outcome.verdict == "kept":  # then it was compared by an earlier command
+            continue
+        if not json:
+            console.print_table(f"{outcome.handle} against {found.name}", ("what", "outcome"), summarise(found))
+        if found.verdict == "different":
+            differences.append("\n  ".join((f"{outcome.handle} differs from {found.name}:", *found.differences)))
+    return differences
+
+
+def _cells(outcome: Outcome) -> tuple[str, ...]:
+    return (
+        outcome.handle,
+        outcome.origin,
+        f"{outcome.parameters:,}",
+        megabytes(outcome.size),
+        f"{outcome.seconds:.1f}",
+        "" if outcome.worst is None else f"{outcome.worst:.1e}",
+        "" if outcome.agreement is None else f"{outcome.agreement:.0%}",
+        outcome.verdict,
+    )
+
+
+def _as_json(outcome: Outcome) -> dict[str, object]:
+    said = outcome.report.not_checked if outcome.report else ()
+    reference = outcome.report.reference if outcome.report else None
+    values = asdict(replace(outcome, report=None)) | {
+        "not_checked": said,
+        "reference": None if reference is None else reference.model_dump(),
+    }
+    del values["report"]  # it stands beside the model
+    return values
+
+
+def print_depth(outcomes: Sequence[Outcome]) -> None:
+    """Show step by step how far JAX and each SavedModel are from the oracle, and where a SavedModel first is too far.
+
+    Too far is over the tolerance of outputs and over four times JAX's own distance there.
+    """
+    limit = TOLERANCES["max_relative"].limit
+    for outcome in outcomes:
+        steps = outcome.report.depth if outcome.report else ()
+        first = next((step.name for step in steps if not step.saved_model <= max(limit, 4 * step.jax)), None)
+        rows = [
+            (step.name, f"{step.jax:.1e}", f"{step.saved_model:.1e}", "leaves the oracle" * (step.name == first))
+            for step in steps
+        ]
+        what = "distance from the oracle, over the activations' spread" if rows else "nothing to explain"
+        console.print_table(f"{outcome.handle}: {what}", ("after", "#JAX", "#SavedModel", ""), rows)
+
+
+def write_for_people(outcomes: Sequence[Outcome], out: Path, version: int, handles: Sequence[Handle]) -> None:
+    """Write `parity.xml` (JUnit) and `index.html` into the output directory."""
+    from validation.views.junit import junit
+    from validation.views.page import write_page
+
+    reports = {outcome.handle: outcome.report for outcome in outcomes if outcome.report is not None}
+    failures = {outcome.handle: outcome.problems for outcome in outcomes if outcome.verdict == "failed"}
+    write_atomically(out / "parity.xml", junit(reports, failures))
+    console.tell(f"written: {out / 'parity.xml'}, {write_page(out, version, handles)}")
+
+
+# --- the summary of the full set, in Markdown ---
+
+_SUMMARY_COLUMNS = (
+    "handle",
+    "origin",
+    "#SavedModel to JAX",
+    "#SavedModel to oracle",
+    "#JAX to oracle",
+    "#worst gradient",
+    "#after an SGD step",
+    "#agreement",
+    "#seconds",
+    "verdict",
+)
+
+_NOTE = (
+    "Largest differences, the worst image: of outputs over the scale of the image's outputs, of a variable's gradient "
+    "over its largest value; of the comparisons that can tell right from wrong, probing heads included."
+)
+
+
+def summarise(outcomes: Sequence[Outcome]) -> str:
+    """Return verdicts, the three distances, gradients, what failed and what was not checked, in Markdown."""
+    passed = sum(outcome.verdict in {"passed", "kept"} for outcome in outcomes)
+    parts = [
+        f"### Parity: {passed} of {len(outcomes)} passed\n",
+        markdown_table(_SUMMARY_COLUMNS, map(_summary_cells, outcomes)),
+        f"{_NOTE}\n",
+    ]
+    failures = [f"{one.handle}: {problem}" for one in outcomes for problem in one.problems]
+    parts += ["**Failed:**\n", markdown_bullets(failures)] if failures else []
+    unseen = list(dict.fromkeys(note for one in outcomes for note in _not_checked(one)))
+    parts += ["**Not checked:**\n", markdown_bullets(unseen)] if unseen else []
+    return "\n".join(parts)
+
+
+def _summary_cells(outcome: Outcome) -> tuple[str, ...]:
+    report = outcome.report
+    gradient = report.worst("gradient_relative") if report else None
+    return (
+        outcome.handle,
+        outcome.origin,
+        _figure(outcome.worst),
+        *(
+            _figure(report.figure(name) if report else None)
+            for name in ("saved_model_oracle_relative", "jax_oracle_relative")
+        ),
+        f"{_figure(gradient.measured)} ({gradient.on.split(',')[0]})" if gradient else "",
+        _figure(report.figure("step_relative") if report else None),
+        "" if outcome.agreement is None else f"{outcome.agreement:.0%}",
+        f"{outcome.seconds:.1f}",
+        outcome.verdict,
+    )
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.1e}"
+
+
+def _not_checked(outcome: Outcome) -> Iterator[str]:
+    if outcome.report is None:
+        yield f"{outcome.handle}: there is no report"
+        return
+    yield from outcome.report.not_checked
+    if outcome.origin == "seeded":
+        yield "the original checkpoints: seeded ones stand in for them"
+    if outcome.report.zero_head:
+        yield f"{outcome.handle}: {ZERO_HEAD}"
+    powerless = [check for check in outcome.report.checks if not check.tells]
+    for check in powerless:
+        if check.name == "consumer" and check.measured is None:
+            yield f"{outcome.handle}: {check.on}: {check.detail.removeprefix('absent: ')}"
+    outputs = sum(check.name == "max_relative" for check in powerless)
+    if outputs:
+        compared = f"{outputs} comparison{'s' * (outputs > 1)} of outputs"
+        hidden = "the head hides what comes before it"
+        why = hidden if outcome.report.head == "classification" else "the images have all the same features"
+        yield f"{outcome.handle}: {compared} had no power: {why}"

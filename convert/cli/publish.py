@@ -1,0 +1,155 @@
+"""Commands about what leaves this machine: package, verify, publish, outdated."""
+
+import functools
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from convert.cli import console, options
+from models.catalog import BUCKET, DEFAULT_VERSION
+from models.errors import DifferentError
+from models.records.layout import ModelPaths
+from models.selection import select_handles
+from models.storage.files import megabytes
+
+if TYPE_CHECKING:
+    from convert.pipeline.progress import Steps
+    from export.publish.publish import Publication
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command()(package)
+    app.command()(verify)
+    app.command()(publish)
+    app.command()(outdated)
+
+
+def package(
+    handles: options.Handles = None,
+    out: options.Out = Path("build"),
+    version: options.Version = DEFAULT_VERSION,
+    flavour: options.FlavourOption = options.Flavour.native,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace archives that exist.")] = False,
+    sign_key: options.SignKey = None,
+    json: options.Json = False,
+) -> None:
+    """Pack proven models as .tar.gz, each with its provenance."""
+    from convert.pipeline.for_each import raise_problems
+    from convert.pipeline.packages import package_models
+    from convert.pipeline.selection import chosen_names
+
+    names = chosen_names(handles or [], flavour.each, out, version)
+    packed, problems = package_models(
+        names, out, version, overwrite=overwrite, sign_key=sign_key, watch=console.progress_bar()
+    )
+    if json:
+        console.print_json([{name: _plain(value) for name, value in asdict(one).items()} for one in packed])
+    else:
+        rows = [(one.handle, str(one.archive), megabytes(one.size), one.sha256) for one in packed]
+        console.print_table("", ("handle", "archive", "#size", "sha256"), rows)
+    raise_problems(problems, len(names))
+
+
+def verify(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A SavedModel's directory, or its .tar.gz.")],
+    json: options.Json = False,
+) -> None:
+    """Check a model against its manifest, report and provenance; needs neither JAX nor TensorFlow."""
+    from convert.pipeline.progress import steps
+    from export.package.verify import verify as verify_model
+
+    with steps(console.progress_bar(), 1) as on:
+        on.start(f"reading {path}")
+        found = verify_model(path)
+    if json:
+        values = {name: _plain(value) for name, value in asdict(found).items()}
+        console.print_json(values | {"verdict": found.verdict})
+    else:
+        lines = [*((one, "same") for one in found.checked), *((one, "not checked") for one in found.not_checked)]
+        lines += [(one, "different") for one in found.differences]
+        console.print_table(f"{found.handle or path} version {found.version or '?'}", ("what", ""), lines)
+    if found.differences:
+        said = "".join(f"\n  {difference}" for difference in found.differences)
+        raise DifferentError(f"{path} is not as it should be:{said}\nGet it again from where it was published.")
+
+
+def publish(
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="DEST",
+            help="Where to: gs://bucket[/prefix], a directory (a mirror), kaggle:owner/model or hf:owner/repo.",
+        ),
+    ],
+    handles: options.Handles = None,
+    out: options.Out = Path("build"),
+    version: options.Version = DEFAULT_VERSION,
+    flavour: options.FlavourOption = options.Flavour.native,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go where; send nothing.")] = False,
+    allow_dirty: options.AllowDirty = False,
+    json: options.Json = False,
+) -> None:
+    """Publish packed models; what is published is never overwritten."""
+    from convert.pipeline.for_each import for_each, raise_problems
+    from convert.pipeline.selection import chosen_names
+    from export.publish.destinations import opened_place
+    from export.publish.policy import PublishPolicy
+    from models.digests import DigestTable
+
+    names = chosen_names(handles or [], flavour.each, out, version)
+    rules = PublishPolicy(DigestTable.read(), allow_dirty=allow_dirty)
+    with opened_place(to, out) as send:
+
+        def work(name: str, on: "Steps") -> "Publication":
+            progress = on.start(f"publishing {name}")
+            return send(ModelPaths.of(out, name, version), rules=rules, dry_run=dry_run, progress=progress)
+
+        done, problems = for_each(names, work, console.progress_bar())
+    if json:
+        console.print_json([{**asdict(one), "sent": one.sent} for one in done])
+    else:
+        rows = [(item.address, f"{item.size:,}", item.action) for one in done for item in one.items]
+        console.print_table("", ("address", "#bytes", ""), rows)
+        console.tell(f"{megabytes(sum(one.sent for one in done))} were sent.")
+    raise_problems(problems, len(names))
+
+
+def outdated(
+    published: Annotated[str, typer.Option(metavar="DEST", help="Where the models are published: as --to of publish.")],
+    handles: options.Handles = None,
+    source: options.Source = BUCKET,
+    cache: options.Cache = None,
+    flavour: options.FlavourOption = options.Flavour.native,
+    json: options.Json = False,
+) -> None:
+    """Say which published models need a new version, and why; downloads no checkpoint."""
+    from convert.checkpoints.fetch import parse_source, probe
+    from convert.pipeline.for_each import raise_problems
+    from convert.pipeline.outdated import compare_all_with_published
+    from convert.pipeline.selection import in_flavours
+    from export.publish.destinations import opened_store
+    from models.digests import DigestTable
+
+    parse_source(source)
+    looked = functools.cache(functools.partial(probe, source=source, cache=cache))
+    models = in_flavours(select_handles(handles or ()), flavour.each)
+    with opened_store(published) as store:
+        found, problems = compare_all_with_published(models, store, looked, DigestTable.read(), console.progress_bar())
+    if json:
+        console.print_json([asdict(one) for one in found])
+    else:
+        rows = [(one.handle, str(one.published or "none"), "\n".join(one.reasons) or "up to date") for one in found]
+        console.print_table("", ("handle", "#published", "needs a new version because"), rows)
+    for note in dict.fromkeys(note for one in found for note in one.unknown):
+        console.tell(f"not compared: {note}")
+    raise_problems(problems, len(models))
+    old = [one.handle for one in found if one.reasons]
+    if old:
+        raise DifferentError(f"{len(old)} of {len(models)} handles are out of date: {', '.join(old)}.")
+
+
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,67 @@
+"""The command republish: new versions of what is out of date, made, proven, packed and published in one go."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from convert.cli import console, options
+from models.catalog import BUCKET
+from models.selection import select_handles
+from models.storage.files import megabytes
+
+if TYPE_CHECKING:
+    from convert.pipeline.republish import Republished
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command()(republish)
+
+
+def republish(
+    to: Annotated[
+        str, typer.Option(metavar="DEST", help="Where the models are published: gs://bucket[/prefix] or a directory.")
+    ],
+    publisher: options.Publisher,
+    assets: options.Assets,
+    handles: options.Handles = None,
+    source: options.Source = BUCKET,
+    cache: options.Cache = None,
+    out: options.Out = Path("build"),
+    flavour: options.FlavourOption = options.Flavour.native,
+    sign_key: options.SignKey = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be made and why; make nothing.")] = False,
+    allow_dirty: options.AllowDirty = False,
+    json: options.Json = False,
+) -> None:
+    """Make, prove, pack, describe and publish a new version of each model that is out of date, and of no other."""
+    from convert.checkpoints.fetch import parse_source
+    from convert.pipeline.for_each import raise_problems
+    from convert.pipeline.republish import Work, bring_up_to_date
+    from convert.pipeline.selection import in_flavours
+    from export.cards.facts import Publisher
+    from export.package.signing import signer
+    from export.publish.destinations import opened_store
+    from export.publish.policy import PublishPolicy
+    from models.digests import DigestTable
+
+    parse_source(source)
+    models = in_flavours(select_handles(handles or ()), flavour.each)
+    rules = PublishPolicy(DigestTable.read(), allow_dirty=allow_dirty)
+    where = Publisher(publisher, assets.rstrip("/"))
+    work = Work(models, source, cache, out, rules, where, None if sign_key is None else signer(sign_key))
+    with opened_store(to, out) as store:
+        done = bring_up_to_date(work, store, dry_run=dry_run, watch=console.progress_bar())
+    if json:
+        console.print_json([asdict(one) for one in done])
+    else:
+        columns = ("handle", "#published", "#new", "because", "#sent", "")
+        console.print_table("", columns, [_cells(one) for one in done])
+    raise_problems([f"{one.handle}: {one.problem}" for one in done if one.verdict == "failed"], len(done))
+
+
+def _cells(one: "Republished") -> tuple[str, ...]:
+    numbers = (str(one.published or "none"), str(one.version or ""))
+    return (one.handle, *numbers, "\n".join(one.reasons), megabytes(one.sent), one.verdict)

@@ -1,0 +1,1 @@
+"""What is done with which handle, in which order; what Python callers use."""

@@ -1,0 +1,103 @@
+"""Many handles in one process: what cannot end well is refused first, then each is finished or fails by itself."""
+
+import os
+from collections.abc import Iterable
+
+from convert.checkpoints.buffer import ReusableBuffer
+from convert.pipeline.convert_handle import Item
+from convert.pipeline.frameworks import import_frameworks, imports_passed_over
+from convert.pipeline.job import WRITERS, Batch, graphs_needed, run_checkpoint
+from convert.pipeline.outcome import Outcome
+from convert.pipeline.processes import run_in_processes
+from convert.pipeline.progress import Event, Watch, steps
+from convert.pipeline.tracing import tracing_ahead
+from export.install import prepare_out, refuse_foreign, tidy
+from models.errors import UsageError
+from models.storage.files import require_room
+
+BYTES_PER_PARAMETER = 4
+BYTES_OF_GRAPH = 8 << 20
+"""Allowed for what a model's directory holds beside its variables."""
+BYTES_OF_GAPS = 1 << 20
+"""Allowed for what a checkpoint's file holds beside its arrays, or memory between them."""
+
+
+def check_batch(batch: Batch, watch: Watch | None = None) -> None:
+    """Refuse, before any work, what cannot end well.
+
+    Raises:
+        UsageError: the output cannot be written, exists already, or would not fit on the disk.
+    """
+    if batch.task != "validate":
+        prepare_out(batch.out)
+    elif batch.out.exists() and not batch.out.is_dir():
+        raise UsageError(f"--out {batch.out} is not a directory: expected the one that the models are in.")
+    items = batch.items
+    for item in items:
+        tidy(item.paths)
+    if batch.task == "validate":
+        return
+    taken = []
+    for item in items:
+        replaced = batch.overwrite or (batch.task == "convert-all" and item.paths.manifest.is_file())
+        if replaced:
+            refuse_foreign(item.paths)
+        elif os.path.lexists(item.paths.directory):
+            taken.append(str(item.paths.directory))
+    if taken:
+        raise UsageError(f"exists already: {', '.join(taken)}. Give another --version, or --overwrite to replace.")
+    said = require_room(
+        batch.out, _disk_need(batch, items), "free some space, name fewer handles, or give another --out."
+    )
+    if watch is not None:
+        watch(Event("noted", said))
+
+
+def _disk_need(batch: Batch, items: Iterable[Item]) -> int:
+    """Return the bytes of the new models, and of the largest that are for a while beside what they replace."""
+    new, replacing = [0], [0]
+    for item in items:
+        size = BYTES_PER_PARAMETER * item.handle.parameters + BYTES_OF_GRAPH
+        (replacing if item.paths.directory.is_dir() else new).append(size)
+    at_a_time = batch.jobs * (WRITERS if batch.task == "convert" else 1)
+    return sum(new) + sum(sorted(replacing)[-at_a_time:])
+
+
+def run_batch(batch: Batch, watch: Watch | None = None) -> list[Outcome]:
+    """Do the batch's task for each of its handles, checkpoint by checkpoint; a failure ends that handle only."""
+    groups: dict[str, list[Item]] = {}
+    items = batch.items
+    for item in items:
+        groups.setdefault(item.handle.checkpoint.name, []).append(item)
+    with steps(watch, len(items)) as on:
+
+        def finish(outcome: Outcome) -> None:
+            on.finish(_line(outcome))
+
+        if batch.jobs > 1 and len(groups) > 1:
+            found = run_in_processes(batch, list(groups.values()), finish, on.note)
+            return [outcome for name in groups for outcome in found[name]]
+        import_frameworks(any_platform=batch.task == "validate")
+        from validation.memory import trim
+
+        outcomes: list[Outcome] = []
+        converts = batch.task == "convert"
+        room = ReusableBuffer(_largest(items)) if converts else None  # what checks hold is let go bit by bit
+        with imports_passed_over(), tracing_ahead(graphs_needed(batch, items) if converts else []):
+            for group in groups.values():
+                for outcome in run_checkpoint(batch, group, on, room):
+                    outcomes.append(outcome)
+                    finish(outcome)
+                trim()
+    return outcomes
+
+
+def _largest(items: Iterable[Item]) -> int:
+    """Return the bytes that the largest checkpoint of these may take in memory, with gaps between its arrays."""
+    return max(BYTES_PER_PARAMETER * item.handle.checkpoint.parameters for item in items) + BYTES_OF_GAPS
+
+
+def _line(outcome: Outcome) -> str:
+    return f"{outcome.handle}: {outcome.verdict} in {outcome.seconds:.1f} s" + "".join(
+        f"\n  {problem}" for problem in outcome.problems
+    )

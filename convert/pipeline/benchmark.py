@@ -1,0 +1,257 @@
+"""The benchmark's parts, one after the other: what each needs is made first, each is written as soon as it is done."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from convert.checkpoints.synthetic import write_seeded
+from convert.pipeline.progress import Event, Steps, Watch, steps
+from models.catalog import DEFAULT_VERSION, HANDLES, Handle
+from models.errors import UsageError
+from models.storage.files import require_room
+from models.storage.temporary import temporary_folder
+from validation.benchmark import conversion, preparation
+from validation.benchmark.conversion import Folders, Scale, Scenario
+from validation.benchmark.engines import ENGINES, Engine
+from validation.benchmark.inference import Contender, measure_model
+from validation.benchmark.records import (
+    Benchmark,
+    ConversionBenchmark,
+    EngineSpeed,
+    InferenceBenchmark,
+    StartBenchmark,
+    describe_machine,
+    today,
+    versions,
+)
+from validation.benchmark.startup import Starter, measure_starts
+from validation.benchmark.synthetic_models import size_of
+
+Part = Literal["conversion", "inference", "start"]
+PARTS: dict[Part, type[Benchmark]] = {
+    "conversion": ConversionBenchmark,
+    "inference": InferenceBenchmark,
+    "start": StartBenchmark,
+}
+FLAVOURS = ("native", "graph")
+SPARE = 1 << 28
+"""Bytes allowed for graphs, class lists and what the file system adds."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is to be measured."""
+
+    parts: tuple[Part, ...]
+    handles: tuple[Handle, ...]
+    sides: tuple[str, ...]
+    """Empty means all."""
+    repeats: int
+    batches: tuple[int, ...]
+    threads: int
+    source: Path | None
+    models: Path | None
+    out: Path
+    scale: Scale
+
+    def wants(self, side: str) -> bool:
+        """Say whether a side is to be measured."""
+        return not self.sides or side in self.sides
+
+    def handles_of(self, part: Part) -> list[Handle]:
+        """Return the handles of a part: the given ones that it can take, else all, or one or two classifiers."""
+        if part == "conversion":
+            return list(self.handles or HANDLES.values())
+        defaults = {"inference": ("b16_i1k",), "start": ("b16_i1k", "l16_i1k")}[part]
+        some = self.handles or [one for one in HANDLES.values() if one.checkpoint.name in defaults]
+        return [handle for handle in some if handle.head == "classification"]
+
+
+def _side_names(bench: Bench) -> dict[Part, list[str]]:
+    """Return the names of the sides of each part."""
+    rows = _scenarios(bench, Folders(Path(), Path(), Path()))
+    return {"conversion": [*rows], "inference": [*ENGINES], "start": [*FLAVOURS]}
+
+
+def narrowed(bench: Bench) -> Bench:
+    """Return the benchmark with those parts alone that the chosen sides belong to."""
+    names = _side_names(bench)
+    parts = tuple(part for part in bench.parts if any(map(bench.wants, names[part])))
+    return replace(bench, parts=parts or bench.parts)
+
+
+def check_bench(bench: Bench, watch: Watch) -> None:
+    """Refuse, before any work, what cannot end well.
+
+    Raises:
+        UsageError: a side is unknown or its library missing, a checkpoint is not there, the disk is too small.
+    """
+    if find_spec("psutil") is None:
+        raise UsageError("the benchmark needs psutil: install the extra bench, `pip install --editable '.[bench]'`.")
+    known = _side_names(bench)
+    names = dict.fromkeys(name for part in bench.parts for name in known[part])
+    unknown = [side for side in bench.sides if side not in names]
+    if unknown:
+        raise UsageError(f"no side {', '.join(unknown)} in {', '.join(bench.parts)}: there are {', '.join(names)}.")
+    for part in bench.parts:
+        if not any(bench.wants(name) for name in known[part]):
+            raise UsageError(
+                f"no side of {part} is chosen: it has {', '.join(known[part])}; or leave out --part {part}."
+            )
+        if not bench.handles_of(part):
+            raise UsageError(f"{part} takes classifiers, and none is among the handles.")
+    for name, engine in ENGINES.items():
+        if "inference" in bench.parts and name in bench.sides:
+            engine.require()
+    _check_files(bench, watch)
+    for engine in ENGINES.values():
+        if "inference" in bench.parts and not bench.sides and not engine.here:
+            watch(Event("noted", f"{engine.title} will not be measured: {engine.advice}"))
+
+
+def _check_files(bench: Bench, watch: Watch) -> None:
+    if bench.source is not None:
+        files = {bench.source / one.checkpoint.object for part in bench.parts for one in bench.handles_of(part)}
+        missing = sorted(str(file) for file in files if not file.is_file())
+        if missing:
+            raise UsageError(
+                f"no such checkpoint: {', '.join(missing)}. --source takes a directory of the bucket's layout; leave "
+                "it out to have checkpoints seeded."
+            )
+    bench.out.mkdir(parents=True, exist_ok=True)
+    advice = "free some space, name fewer handles or sides, or give --source, --models or another --out."
+    watch(Event("noted", require_room(bench.out, _disk_need(bench), advice)))
+
+
+def _disk_need(bench: Bench) -> int:
+    """Return the bytes that stand on the disk at one time, at most."""
+    handles = {handle.name: handle for part in bench.parts for handle in bench.handles_of(part)}
+    need = SPARE
+    if bench.source is None:
+        need += sum(4 * row.parameters for row in {handle.checkpoint for handle in handles.values()})
+    if "conversion" in bench.parts:
+        models = sum(4 * handle.parameters for handle in bench.handles_of("conversion"))
+        need += models * (2 if bench.wants("floor") or bench.wants("cp") else 1)  # what is copied, and of one side
+        many = size_of(bench.scale.architecture, 0, bench.scale.count)
+        need += 5 * many if bench.wants("many") or bench.wants("many-cp") else 0  # as read, kept twice, of one side
+    for part, copies in (("start", len(FLAVOURS)), ("inference", len(ENGINES))):
+        if part in bench.parts:
+            need += sum(copies * 4 * handle.parameters for handle in bench.handles_of(part))
+    return need
+
+
+def run_bench(bench: Bench, watch: Watch | None = None) -> list[Benchmark]:
+    """Measure the parts, and write each one's record into the output directory."""
+    done: list[Benchmark] = []
+    with temporary_folder(bench.out, ".work-") as folder, steps(watch, _count(bench)) as on:
+        work = folder.resolve()
+        place = Folders((bench.source or work / "source").resolve(), (bench.models or work / "kept").resolve(), work)
+        if bench.source is None:
+            _seed(bench, place.source, on)
+        measure = {"conversion": _conversion, "inference": _inference, "start": _start}
+        for part in bench.parts:
+            found = measure[part](bench, place, on)
+            path = bench.out / f"{part}.json"
+            found.write(path)
+            on.note(f"written: {path}")
+            done.append(found)
+    return done
+
+
+def _count(bench: Bench) -> int:
+    """Return how many steps there are, preparations aside."""
+    counts = {
+        "conversion": bench.repeats * len([name for name in _side_names(bench)["conversion"] if bench.wants(name)]),
+        "inference": len(bench.batches) * len(bench.handles_of("inference")),
+        "start": bench.repeats * len(bench.handles_of("start")) * len([one for one in FLAVOURS if bench.wants(one)]),
+    }
+    return sum(counts[part] for part in bench.parts)
+
+
+def _seed(bench: Bench, directory: Path, on: Steps) -> None:
+    for checkpoint in {one.checkpoint: None for part in bench.parts for one in bench.handles_of(part)}:
+        write_seeded(checkpoint, directory, progress=on.start(f"seeding {checkpoint.object}"))
+
+
+def _scenarios(bench: Bench, place: Folders) -> dict[str, Scenario]:
+    return conversion.scenarios(bench.handles_of("conversion"), place, bench.scale)
+
+
+def _conversion(bench: Bench, place: Folders, on: Steps) -> Benchmark:
+    handles = bench.handles_of("conversion")
+    rows = [row for name, row in _scenarios(bench, place).items() if bench.wants(name)]
+    commands = preparation.for_conversion(handles, place, bench.scale, rows)
+    preparation.prepare(commands, started=on.start, finished=on.note)
+    return ConversionBenchmark(
+        **_circumstances(bench),
+        source="seeded" if bench.source is None else "given",
+        handles=tuple(handle.name for handle in handles),
+        largest=max((place.source / handle.checkpoint.object).stat().st_size for handle in handles),
+        outputs=sum(4 * handle.parameters for handle in handles),
+        further=conversion.further_handles(handles),
+        count=bench.scale.count,
+        blocks=bench.scale.blocks,
+        sides=conversion.run_scenarios(rows, bench.repeats, started=on.start, finished=on.finish),
+    )
+
+
+def _inference(bench: Bench, place: Folders, on: Steps) -> Benchmark:
+    handles = bench.handles_of("inference")
+    engines = [engine for name, engine in ENGINES.items() if name == "jax" or bench.wants(name)]
+    here = [engine for engine in engines if engine.here]
+    commands = preparation.for_running(handles, place, [engine.name for engine in here])
+    preparation.prepare(commands, started=on.start, finished=on.note)
+    given = _circumstances(bench)
+    speeds = [
+        measure_model(
+            handle,
+            [Contender(one, _path(one, place, handle)) for one in here],
+            batches=bench.batches, threads=bench.threads, repeats=bench.repeats,
+            started=on.start, finished=on.finish,
+        )
+        for handle in handles
+    ]  # fmt: skip
+    absent = tuple(
+        EngineSpeed(name=one.name, title=one.title, version=None, failure=f"not installed: {one.advice}")
+        for one in engines
+        if not one.here
+    )
+    return InferenceBenchmark(
+        **given,
+        threads=bench.threads,
+        product=max((one.product for one in speeds if one.product), default=None),
+        models=tuple(one.model.model_copy(update={"engines": one.model.engines + absent}) for one in speeds),
+    )
+
+
+def _path(engine: Engine, place: Folders, handle: Handle) -> Path:
+    return engine.path(place.kept, handle, DEFAULT_VERSION, place.source / handle.checkpoint.object)
+
+
+def _start(bench: Bench, place: Folders, on: Steps) -> Benchmark:
+    handles, flavours = bench.handles_of("start"), [one for one in FLAVOURS if bench.wants(one)]
+    commands = preparation.for_running(handles, place, flavours)
+    preparation.prepare(commands, started=on.start, finished=on.note)
+    made = [handle.in_flavour("graph" if name == "graph" else "native") for handle in handles for name in flavours]
+    starters = [Starter(one, place.kept / one.name / str(DEFAULT_VERSION)) for one in made]
+    given = _circumstances(bench)
+    return StartBenchmark(**given, sides=measure_starts(starters, bench.repeats, started=on.start, finished=on.finish))
+
+
+def _circumstances(bench: Bench) -> dict[str, Any]:
+    return {"date": today(), "machine": describe_machine(), "libraries": versions(), "repeats": bench.repeats}
+
+
+def read_parts(out: Path, parts: Sequence[Part]) -> list[Benchmark]:
+    """Return the records of the parts that stand in the output directory.
+
+    Raises:
+        UsageError: none does.
+        MixerError: one cannot be read.
+    """
+    there = [part for part in parts if (out / f"{part}.json").is_file()]
+    if not there:
+        raise UsageError(f"{out} holds none of {', '.join(f'{part}.json' for part in parts)}: run the benchmark first.")
+    return [PARTS[part].read(out / f"{part}.json") for part in there]

@@ -1,0 +1,31 @@
+"""The floor that the benchmark holds `convert` against: import what it imports, and copy the bytes that it writes.
+
+    python -m convert.pipeline.benchmark_floor [TO FROM ...]
+
+copies the directories FROM into the directory TO; without any it only imports.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    """Import, then copy."""
+    from convert.pipeline import convert_handle  # noqa: F401
+    from convert.pipeline.frameworks import import_frameworks
+
+    import_frameworks()
+    from convert.flavours import native  # noqa: F401
+    from export.saved_model import (
+        writer,  # noqa: F401
+    )
+    from models import mixer  # noqa: F401
+
+    to, *directories = sys.argv[1:] or [""]
+    for directory in map(Path, directories):
+        shutil.copytree(directory, Path(to) / directory.name)
+
+
+if __name__ == "__main__":
+    main()

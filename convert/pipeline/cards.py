@@ -1,0 +1,30 @@
+"""Cards of many models, and of the collection."""
+
+from pathlib import Path
+
+from convert.pipeline.for_each import for_each
+from convert.pipeline.progress import Steps, Watch
+from export.cards.facts import Publisher
+from export.cards.write import Written, write_collection_cards, write_model_cards
+from export.install import held
+from models.errors import MixerError
+from models.records.layout import ModelPaths
+
+
+def write_cards(
+    names: list[str], out: Path, version: int, where: Publisher, watch: Watch | None = None
+) -> tuple[list[Written], list[str]]:
+    """Write the cards of the models of these names, then of the collection; return them, and what failed and why."""
+
+    def work(name: str, on: Steps) -> Written:
+        on.start(f"writing the cards of {name}")
+        paths = ModelPaths.of(out, name, version)
+        with held(paths):
+            return write_model_cards(paths, where)
+
+    done, problems = for_each(names, work, watch)
+    try:
+        collection = write_collection_cards(out, where)
+    except MixerError as error:
+        return done, [*problems, f"the collection: {error}"]
+    return [*done, *([collection] if collection else [])], problems

@@ -1,0 +1,78 @@
+"""The way of one handle: its SavedModel written from an open checkpoint, or found as it would be written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from convert.checkpoints.open import OpenCheckpoint
+from convert.pipeline.tracing import GraphKey, graph_of
+from export.install import install, refuse_existing, staged
+from models.catalog import Handle
+from models.errors import MixerError
+from models.params import flatten
+from models.records.layout import ModelPaths
+from models.records.manifest import Manifest
+from models.records.report import Report
+from models.records.tolerances import TOLERANCES
+
+
+@dataclass(frozen=True)
+class Item:
+    """A handle on its way through the pipeline, with all that the way needs of it; made once and passed on."""
+
+    handle: Handle
+    paths: ModelPaths
+    labels: Path | None
+    """Its class list; checked."""
+
+    @property
+    def graph_key(self) -> GraphKey:
+        """What its graph depends on."""
+        return GraphKey.of(self.handle, self.labels)
+
+
+def describe(item: Item, checkpoint: OpenCheckpoint, directory: Path | None) -> Manifest:
+    """Return the manifest of the item as made here and now from this checkpoint."""
+    from convert.flavours.native import PLATFORMS
+    from export.saved_model import manifest
+
+    version = item.paths.version
+    return manifest.describe(item.handle, checkpoint.record, version=version, platforms=PLATFORMS, directory=directory)
+
+
+def write(item: Item, checkpoint: OpenCheckpoint, *, overwrite: bool) -> Manifest:
+    """Convert a handle and put its SavedModel and manifest in place."""
+    from export.saved_model.extra_assets import write_extras
+
+    handle, paths = item.handle, item.paths
+    with staged(paths) as stage:
+        if not overwrite:
+            refuse_existing(paths)
+        graph_of(item.graph_key).write(flatten(checkpoint.for_head(handle.head)), stage, labels=item.labels)
+        write_extras(stage, handle, paths.version, checkpoint.record, labels=item.labels)
+        manifest = describe(item, checkpoint, stage)
+        install(stage, paths, manifest, overwrite=overwrite)
+    return manifest
+
+
+def find_current(item: Item, checkpoint: OpenCheckpoint) -> Report | None:
+    """Return the passing report of the item's SavedModel, if all of it is what would be made now."""
+    from export.saved_model.manifest import is_current
+    from validation.parity import report as reports
+
+    if not _has_labels(item.paths, item.labels):
+        return None
+    expected = describe(item, checkpoint, None)
+    try:
+        report = Report.read(item.paths.report)
+    except MixerError:
+        return None
+    if not is_current(item.paths, expected):
+        return None
+    current = reports.is_current(report, item.paths.manifest.read_bytes())
+    proven = report.verdict == "passed" and not any(report.contradictions(TOLERANCES))
+    return report if current and proven else None
+
+
+def _has_labels(paths: ModelPaths, labels: Path | None) -> bool:
+    found = [path for path in (paths.directory / "assets").glob("*") if path.is_file()]
+    return [path.read_bytes() for path in found] == ([] if labels is None else [labels.read_bytes()])

@@ -1,0 +1,219 @@
+"""Many handles to one format in one process: each is finished or fails by itself, and the summary tells."""
+
+import gc
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from convert.checkpoints.open import CustomCheckpoint, Source, open_catalog, open_custom
+from convert.pipeline.for_each import Failure, attempt
+from convert.pipeline.frameworks import import_frameworks, quiet_stderr
+from convert.pipeline.progress import Steps, Watch, steps
+from export.formats.manifest import describe_export
+from export.install import install, refuse_existing, refuse_foreign, staged, tidy
+from models.catalog import Checkpoint, Handle
+from models.errors import MixerError
+from models.formats import Format
+from models.records.contents import compare_files, digest_files
+from models.records.formats import ExportManifest, ExportReport
+from models.records.layout import ModelPaths
+from models.records.manifest import Manifest
+from models.records.report import Check
+from models.selection import custom_handle
+from models.storage.files import write_atomically
+
+if TYPE_CHECKING:
+    from validation.formats.check import Truth
+
+
+@dataclass(frozen=True)
+class Exports:
+    """Which handles are to be written in which format."""
+
+    format: Format
+    handles: tuple[Handle, ...]
+    source: Source
+    out: Path
+    version: int
+    custom: CustomCheckpoint | None = None
+    """A custom checkpoint, of the architecture and head of the only handle."""
+    overwrite: bool = False
+
+    def name(self, handle: Handle) -> str:
+        """Return the name that a handle's models have."""
+        return self.custom.name if self.custom else handle.name
+
+    def saved_model(self, handle: Handle) -> ModelPaths:
+        """Return where the SavedModel that a handle is written from stands."""
+        named = replace(handle, name=self.name(handle))
+        return ModelPaths.of(self.out, named.in_flavour("graph").name, self.version)
+
+    def destination(self, handle: Handle) -> ModelPaths:
+        """Return where a handle goes."""
+        return ModelPaths.of(self.out, self.format.named(self.name(handle)), self.version)
+
+    def how_to_convert(self, handle: Handle) -> str:
+        """Return the command that makes the SavedModel."""
+        own = f" --checkpoint {self.custom.path} --name {self.custom.name}" if self.custom else ""
+        return f"mixer-jax2tf convert {handle.name}{own} --flavour graph"
+
+
+@dataclass(frozen=True)
+class ExportOutcome:
+    """What became of one handle."""
+
+    name: str
+    seconds: float
+    report: ExportReport | None
+    problems: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        """That of the report; without one the export failed."""
+        return self.report.verdict if self.report else "failed"
+
+
+def check_exports(work: Exports) -> None:
+    """Refuse, before any work, to replace what is not to be replaced.
+
+    Raises:
+        UsageError: a library of the format is missing, or something is in the way.
+    """
+    work.format.require()
+    for handle in work.handles:
+        destination = work.destination(handle)
+        tidy(destination)
+        tidy(work.saved_model(handle))
+        if work.overwrite:
+            refuse_foreign(destination, ExportManifest)
+        else:
+            refuse_existing(destination)
+
+
+def run_exports(work: Exports, watch: Watch | None = None) -> list[ExportOutcome]:
+    """Write and check each handle, checkpoint by checkpoint; a failure ends that handle only."""
+    import_frameworks()
+    outcomes: list[ExportOutcome] = []
+    by_checkpoint: dict[Checkpoint, list[Handle]] = {}
+    for handle in work.handles:
+        by_checkpoint.setdefault(handle.checkpoint, []).append(handle)
+    with steps(watch, len(work.handles)) as on:
+        for handles in by_checkpoint.values():
+            for outcome in _run_checkpoint(work, handles, on):
+                outcomes.append(outcome)
+                on.finish(
+                    "\n  ".join([f"{outcome.name}: {outcome.verdict} in {outcome.seconds:.1f} s", *outcome.problems])
+                )
+            gc.collect()
+    return outcomes
+
+
+def _run_checkpoint(work: Exports, handles: list[Handle], on: Steps) -> Iterator[ExportOutcome]:
+    expected = cache(lambda: _find_truth(work, handles[0], on))
+    for handle in handles:
+        begin, name = time.perf_counter(), work.destination(handle).handle
+        found = attempt(lambda handle=handle, name=name: _run(work, handle, name, expected, on))  # type: ignore[misc]
+        seconds = time.perf_counter() - begin
+        if isinstance(found, Failure):
+            yield ExportOutcome(name, seconds, None, (found.reason,))
+        else:
+            yield ExportOutcome(name, seconds, found, found.problems)
+
+
+def _run(
+    work: Exports, handle: Handle, name: str, expected: Callable[[], tuple["Truth", str, int]], on: Steps
+) -> ExportReport:
+    _read_source(work, handle)  # before anything is fetched for it
+    truth, sha256, classes = expected()
+    on.start(f"writing and checking {name}")
+    with quiet_stderr():
+        return _export(work, handle, truth, sha256, classes)
+
+
+def _find_truth(work: Exports, handle: Handle, on: Steps) -> tuple["Truth", str, int]:
+    """Return the oracle's outputs for a handle's checkpoint, the sha256 of its file, and the classes of its head."""
+    from validation.formats.check import Truth
+
+    checkpoint = handle.checkpoint
+    if work.custom is not None:
+        reading = on.start(f"reading {work.custom.path}")
+        _, opened = open_custom(work.custom, handle, work.source.digests, reading=reading)
+    else:
+        advance = on.start(f"fetching and reading {checkpoint.object}")
+        opened = open_catalog(checkpoint, work.source, fetching=advance, reading=advance)
+    on.start(f"running the oracle on {opened.path.name}")
+    truth = Truth.of(opened.path, checkpoint.architecture.image_size)
+    return truth, opened.record.sha256, opened.loaded.num_classes
+
+
+def _export(work: Exports, handle: Handle, truth: "Truth", sha256: str, classes: int) -> ExportReport:
+    from export.formats.writer import write_format
+    from validation.formats.check import check_export, make_export_report
+
+    saved_model, destination = work.saved_model(handle), work.destination(handle)
+    source = _read_source(work, handle, sha256)
+    with staged(destination) as stage:
+        write_format(work.format.name, saved_model.directory, stage)
+        manifest = describe_export(work.format.name, destination.handle, source, stage)
+        install(stage, destination, manifest, overwrite=work.overwrite)
+    made = custom_handle(handle, work.custom.name, classes) if work.custom else handle
+    checks = check_export(work.format.name, destination.directory, made, truth)
+    if made.head == "classification" and not all(check.tells for check in checks):
+        probed = attempt(lambda: _check_probing_export(work, handle, made, truth))
+        if isinstance(probed, Failure):  # the export is in place already: its report says what is not known of it
+            said = f"cannot be exported with a probing head: {probed.reason}"
+            probed = (Check(name="running", on="probing head", problems=(said,)),)
+        checks += probed
+    differences = compare_files(manifest.files, digest_files(destination.directory))
+    report = make_export_report(destination.manifest.read_bytes(), checks, truth, other_problems=differences)
+    write_atomically(destination.report, report.to_bytes())
+    return report
+
+
+def _check_probing_export(work: Exports, handle: Handle, made: Handle, truth: "Truth") -> tuple[Check, ...]:
+    """Export the same graph with a probing head in place of the model's own, which hides errors, and check that.
+
+    An export holds its weights as constants, so the head cannot be exchanged in it.
+    """
+    from export.formats.writer import write_format
+    from export.saved_model.variables import copy_with_variables
+    from validation.formats.check import check_export
+
+    probing = truth.probing()
+    with tempfile.TemporaryDirectory() as folder:
+        model, exported = Path(folder, "model"), Path(folder, "exported")
+        exported.mkdir()
+        changed = {f"head/{name}": value for name, value in probing.head.items()}
+        copy_with_variables(work.saved_model(handle).directory, model, changed)
+        write_format(work.format.name, model, exported)
+        return check_export(work.format.name, exported, made, probing)
+
+
+def _read_source(work: Exports, handle: Handle, sha256: str | None = None) -> bytes:
+    """Return the manifest of a SavedModel that is whole; with `sha256`, one made from the checkpoint of that digest."""
+    saved_model, convert = work.saved_model(handle), work.how_to_convert(handle)
+    if not saved_model.manifest.is_file() or not saved_model.directory.is_dir():
+        raise MixerError(
+            f"{saved_model.directory} is missing, or its manifest beside it: an export is made from the SavedModel of "
+            f"the graph flavour. Run `{convert}` first, or give the --out and --version it was converted with."
+        )
+    manifest = Manifest.read(saved_model.manifest)
+    if sha256 is None:
+        return saved_model.manifest.read_bytes()
+    if manifest.checkpoint.sha256 != sha256:
+        raise MixerError(
+            f"{saved_model.directory} was made from a checkpoint of sha256 {manifest.checkpoint.sha256}, found here is "
+            f"{sha256}: give the --{'checkpoint' if work.custom else 'source'} that it was converted from, or convert "
+            f"it again (`{convert}`)."
+        )
+    differences = compare_files(manifest.files, digest_files(saved_model.directory))
+    if differences:
+        raise MixerError(
+            f"{saved_model.directory} is not what its manifest says ({'; '.join(differences)}): convert it again "
+            f"(`{convert} --overwrite`)."
+        )
+    return saved_model.manifest.read_bytes()

@@ -1,0 +1,56 @@
+"""Many pieces of work of which one may fail: the others go on."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from convert.pipeline.progress import Steps, Watch, steps
+from models.errors import MixerError
+
+_LOG = logging.getLogger(__name__)
+
+Done = TypeVar("Done")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a piece of work failed."""
+
+    reason: str
+
+
+def attempt(work: Callable[[], Done]) -> Done | Failure:
+    """Do one piece of work; an exception ends that piece only. Its traceback goes to the log, which --debug shows."""
+    try:
+        return work()
+    except Exception as error:
+        _LOG.debug("failed", exc_info=True)
+        return Failure(str(error) if isinstance(error, MixerError) else f"unexpected {type(error).__name__}: {error}")
+
+
+def for_each(
+    names: Sequence[str], work: Callable[[str, Steps], Done], watch: Watch | None = None
+) -> tuple[list[Done], list[str]]:
+    """Do the work for each name. Return what was done, and for each that failed its name and why."""
+    done, problems = [], []
+    with steps(watch, len(names)) as on:
+        for name in names:
+            found = attempt(lambda name=name: work(name, on))  # type: ignore[misc]
+            if isinstance(found, Failure):
+                problems.append(f"{name}: {found.reason}")
+                on.finish(f"{name}: failed")
+            else:
+                done.append(found)
+                on.finish(f"{name}: done")
+    return done, problems
+
+
+def raise_problems(problems: Sequence[str], total: int) -> None:
+    """Say what failed.
+
+    Raises:
+        MixerError: something did.
+    """
+    if problems:
+        raise MixerError("\n".join((f"{len(problems)} of {total} handles failed.", *problems)))

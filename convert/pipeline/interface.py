@@ -1,0 +1,221 @@
+"""The Python interface: what the commands of the same names do, for programs.
+
+    from convert.pipeline.interface import convert_all, package
+
+    for outcome in convert_all(["mixer_b16_i1k"], out="build"):
+        print(outcome.handle, outcome.verdict, outcome.worst)
+    package(["mixer_b16_i1k"], out="build")
+
+Results are returned, and problems are raised; nothing is printed. What needs JAX and TensorFlow runs in a process of
+its own, so that the caller's imports, environment, streams and signal handlers stay as they are.
+
+Every function takes handles of the catalog (none means all twelve) and, by name:
+
+- `source`: `gs://bucket` or a directory of the bucket's layout, to read checkpoints from; `cache`: where downloads are
+  kept, by default the user's cache directory.
+- `out`, `version`: models are in `out/<handle>/<version>`. `flavours`: "native", "graph" or both.
+- `custom`: a custom checkpoint, of the architecture and head of the one handle that is given with it.
+- `progress`: called with an `Event` (`convert.pipeline.progress`) for each step; an exception of its own ends the work.
+
+Each raises `UsageError` before any work for what cannot end well, and `HandlesFailedError` at the end if handles
+failed; both are `MixerError`.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+from convert.checkpoints.open import CustomCheckpoint, Source
+from convert.pipeline.batch import check_batch, run_batch
+from convert.pipeline.export_formats import ExportOutcome, Exports, check_exports, run_exports
+from convert.pipeline.job import Batch
+from convert.pipeline.outcome import Outcome
+from convert.pipeline.packages import package_models
+from convert.pipeline.processes import Result, run_apart
+from convert.pipeline.progress import Event, Watch
+from convert.pipeline.selection import choose, chosen_names, select_batch
+from export.package.archive import Package
+from models.catalog import BUCKET, DEFAULT_VERSION, Flavour
+from models.digests import DigestTable
+from models.errors import MixerError, UsageError
+from models.formats import FORMATS, FormatName
+from validation.previous.open import opened
+
+AnyPath = str | PathLike[str]
+
+
+class HandlesFailedError(MixerError):
+    """Some handles failed; the text says which and why."""
+
+    def __init__(self, problems: Sequence[str], outcomes: Sequence[Outcome | ExportOutcome | Package]) -> None:
+        super().__init__("\n".join(problems))
+        self.outcomes = tuple(outcomes)
+        """What became of all handles; of `package`, of those that were packed."""
+
+
+def convert_all(
+    handles: Sequence[str] = (),
+    *,
+    source: str = BUCKET,
+    cache: AnyPath | None = None,
+    out: AnyPath,
+    version: int = DEFAULT_VERSION,
+    flavours: Sequence[Flavour] = ("native",),
+    overwrite: bool = False,
+    jobs: int = 1,
+    custom: CustomCheckpoint | None = None,
+    progress: Watch | None = None,
+) -> list[Outcome]:
+    """Fetch, convert and check; what is complete and proven already is kept.
+
+    - `overwrite`: replace models of other checkpoints, and make the others again.
+    - `jobs`: processes at a time, each on a checkpoint.
+    """
+    batch = select_batch(
+        "convert-all",
+        handles,
+        source=source,
+        cache=_path(cache),
+        out=Path(out),
+        version=version,
+        flavours=flavours,
+        custom=custom,
+    )
+    return _run(replace(batch, overwrite=overwrite, jobs=jobs), progress)
+
+
+def validate(
+    handles: Sequence[str] = (),
+    *,
+    source: str = BUCKET,
+    cache: AnyPath | None = None,
+    out: AnyPath,
+    version: int = DEFAULT_VERSION,
+    flavours: Sequence[Flavour] = ("native",),
+    inputs_set: Literal["gate", "full"] = "gate",
+    reference: AnyPath | None = None,
+    custom: CustomCheckpoint | None = None,
+    progress: Watch | None = None,
+) -> list[Outcome]:
+    """Compare SavedModels with JAX and a float64 oracle, and write their reports.
+
+    - `inputs_set`: "gate": outputs and variables; "full": more inputs, gradients, consumers.
+    - `reference`: an earlier version of the only handle, to compare with: a SavedModel's directory or its `.tar.gz`.
+      Differences from it are in the outcome's report (`report.reference`) and fail nothing.
+    """
+    batch = replace(
+        select_batch(
+            "validate",
+            handles,
+            source=source,
+            cache=_path(cache),
+            out=Path(out),
+            version=version,
+            flavours=flavours,
+            custom=custom,
+        ),
+        inputs_set=inputs_set,
+    )
+    if reference is not None and len(batch.handles) != 1:
+        raise UsageError("reference takes one handle in one flavour: the one that it is an earlier version of.")
+    with ExitStack() as stack:
+        published = None if reference is None else stack.enter_context(opened(Path(reference)))
+        return _run(replace(batch, published=published), progress)
+
+
+def export_to(
+    format_name: FormatName,
+    handles: Sequence[str] = (),
+    *,
+    source: str = BUCKET,
+    cache: AnyPath | None = None,
+    out: AnyPath,
+    version: int = DEFAULT_VERSION,
+    overwrite: bool = False,
+    custom: CustomCheckpoint | None = None,
+    progress: Watch | None = None,
+) -> list[ExportOutcome]:
+    """Write SavedModels of the graph flavour as LiteRT, ONNX or OpenVINO files, and compare each with the oracle.
+
+    - `format_name`: "litert", "onnx" or "openvino".
+    - `overwrite`: replace exports that exist.
+    """
+    if format_name not in FORMATS:
+        raise UsageError(f"no format {format_name!r}: expected one of {', '.join(FORMATS)}.")
+    work = Exports(
+        FORMATS[format_name],
+        choose(handles, source, custom),
+        Source(source, _path(cache), DigestTable.read()),
+        Path(out),
+        version,
+        custom=custom,
+        overwrite=overwrite,
+    )
+    check_exports(work)
+    outcomes = run_apart(partial(_logging, partial(run_exports, work)), progress)
+    _raise_failures([(one.name, one.problems) for one in outcomes], outcomes)
+    return outcomes
+
+
+def package(
+    handles: Sequence[str] = (),
+    *,
+    out: AnyPath,
+    version: int = DEFAULT_VERSION,
+    flavours: Sequence[Flavour] = ("native",),
+    overwrite: bool = False,
+    sign_key: AnyPath | None = None,
+    progress: Watch | None = None,
+) -> list[Package]:
+    """Pack proven models as `.tar.gz`, each with its provenance; in this process, as it needs neither framework.
+
+    - `handles`: of the catalog, or names of custom models in `out`; see above for what is not named here.
+    - `overwrite`: replace archives that exist.
+    - `sign_key`: a private key (elliptic curve, PEM) to sign the provenance with; needs the extra `sign`.
+    """
+    names = chosen_names(handles, flavours, Path(out), version)
+    packed, problems = package_models(
+        names, Path(out), version, overwrite=overwrite, sign_key=_path(sign_key), watch=progress
+    )
+    if problems:
+        raise HandlesFailedError(problems, packed)
+    return packed
+
+
+def _run(batch: Batch, progress: Watch | None) -> list[Outcome]:
+    check_batch(batch, progress)
+    outcomes = run_apart(partial(_logging, partial(run_batch, batch)), progress)
+    _raise_failures([(one.handle, one.problems) for one in outcomes if one.verdict == "failed"], outcomes)
+    return outcomes
+
+
+def _raise_failures(failed: Sequence[tuple[str, Sequence[str]]], outcomes: Sequence[Outcome | ExportOutcome]) -> None:
+    problems = [f"{name}: {'; '.join(said)}" for name, said in failed if said]
+    if problems:
+        raise HandlesFailedError([f"{len(problems)} of {len(outcomes)} handles failed.", *problems], outcomes)
+
+
+def _path(path: AnyPath | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
+class _Notes(logging.Handler):
+    """Reports what is logged as events."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__(logging.WARNING)
+        self._watch = watch
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._watch(Event("noted", record.getMessage()))
+
+
+def _logging(call: Callable[[Watch], Result], watch: Watch) -> Result:
+    """Return what a call returns, in the other process; its warnings become events."""
+    logging.getLogger().addHandler(_Notes(watch))
+    return call(watch)

@@ -1,0 +1,175 @@
+"""The work on the handles of one checkpoint, which is read once for all of them."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from convert.checkpoints.buffer import ReusableBuffer
+from convert.checkpoints.open import CustomCheckpoint, OpenCheckpoint, Source, open_catalog, open_custom
+from convert.pipeline import convert_handle
+from convert.pipeline.convert_handle import Item
+from convert.pipeline.for_each import Failure, attempt
+from convert.pipeline.outcome import Outcome, judged
+from convert.pipeline.progress import Steps
+from convert.pipeline.tracing import GraphKey, tracing_ahead, write_steps
+from export.install import held
+from models.catalog import Handle
+from models.errors import MixerError
+from models.records.layout import ModelPaths
+from models.records.manifest import Manifest
+from models.selection import custom_handle
+
+if TYPE_CHECKING:
+    from validation.gate import Gate
+    from validation.previous.open import Published
+
+WRITERS = 2
+"""Models that are written and hashed at a time: neither is Python's own work."""
+
+Task = Literal["convert", "validate", "convert-all"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is to be done with which handles."""
+
+    task: Task
+    handles: tuple[Handle, ...]
+    source: Source
+    out: Path
+    version: int
+    overwrite: bool = False
+    custom: CustomCheckpoint | None = None
+    """Converted in place of the handles' own, which give the architecture and the head."""
+    inputs_set: Literal["gate", "full"] = "gate"
+    explain: bool = False
+    jobs: int = 1
+    """How many processes may work at a time, each on a checkpoint."""
+    published: "Published | None" = None
+    """An earlier version to compare with, of the only handle."""
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """The handles, each with its paths and its class list."""
+        return tuple(map(self.item, self.handles))
+
+    def item(self, handle: Handle) -> Item:
+        """Return a handle with its paths and its class list."""
+        if self.custom is not None:
+            named = replace(handle, name=self.custom.name).in_flavour(handle.flavour)
+            return Item(handle, ModelPaths.of(self.out, named.name, self.version), self.custom.labels)
+        labels = handle.labels.checked_path() if handle.labels else None
+        return Item(handle, ModelPaths.of(self.out, handle.name, self.version), labels)
+
+
+def graphs_needed(batch: Batch, items: Iterable[Item]) -> list[GraphKey]:
+    """Return the graphs that are needed for sure: of handles of the catalog with nothing in their place."""
+    if batch.custom is not None:
+        return []
+    return list(dict.fromkeys(item.graph_key for item in items if not item.paths.manifest.is_file()))
+
+
+def run_checkpoint(
+    batch: Batch, items: list[Item], steps: Steps, room: ReusableBuffer | None = None
+) -> Iterator[Outcome]:
+    """Do the batch's task for items of one checkpoint; yield each outcome as it comes."""
+    # Beside checks nothing can be traced: see `tracing_ahead`.
+    with tracing_ahead(graphs_needed(batch, items) if batch.task == "convert-all" else []):
+        opened = attempt(lambda: _open(batch, items, steps, room))
+    if isinstance(opened, Failure):
+        for item in items:
+            yield Outcome(item.paths.handle, problems=(opened.reason,))
+        return
+    items, checkpoint = opened
+    if batch.task == "convert":
+        yield from _convert_all(batch, items, checkpoint, steps)
+        return
+    from validation.gate import Gate
+
+    gate = Gate(checkpoint, batch.inputs_set, write_steps=write_steps, explain=batch.explain, published=batch.published)
+
+    def convert_and_check(item: Item) -> Outcome:
+        with held(item.paths, to_make=batch.task == "convert-all"):
+            return _convert_and_check(batch, item, checkpoint, gate, steps)
+
+    for item in items:
+        yield _run(item, checkpoint, convert_and_check)
+
+
+def _open(
+    batch: Batch, items: list[Item], steps: Steps, room: ReusableBuffer | None
+) -> tuple[list[Item], OpenCheckpoint]:
+    """Open the checkpoint; of a custom one, its items get the number of classes that its head has."""
+    if batch.custom is not None:
+        reading = steps.start(f"reading {batch.custom.path}")
+        handle, checkpoint = open_custom(batch.custom, items[0].handle, batch.source.digests, reading=reading)
+        return [replace(item, handle=handle.in_flavour(item.handle.flavour)) for item in items], checkpoint
+    row = items[0].handle.checkpoint
+    advance = steps.start(f"fetching and reading {row.object}")
+    return items, open_catalog(row, batch.source, fetching=advance, reading=advance, room=room)
+
+
+def _run(item: Item, checkpoint: OpenCheckpoint, work: Callable[[Item], Outcome]) -> Outcome:
+    begin = time.perf_counter()
+    found = attempt(lambda: work(item))
+    outcome = Outcome(item.handle.name, problems=(found.reason,)) if isinstance(found, Failure) else found
+    return replace(
+        outcome,
+        origin=checkpoint.record.origin,
+        parameters=item.handle.parameters,
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def _convert_all(batch: Batch, items: list[Item], checkpoint: OpenCheckpoint, steps: Steps) -> Iterator[Outcome]:
+    def convert(item: Item) -> Outcome:
+        return Outcome(item.handle.name, size=_convert(batch, item, checkpoint, steps).size, verdict="converted")
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        try:
+            yield from pool.map(lambda item: _run(item, checkpoint, convert), items)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # those in hand are waited for
+            raise
+
+
+def _convert(batch: Batch, item: Item, checkpoint: OpenCheckpoint, steps: Steps) -> Manifest:
+    steps.start(f"converting {item.handle.name}")
+    overwrite = batch.overwrite or (batch.task == "convert-all" and _is_earlier(batch, item.paths, checkpoint))
+    return convert_handle.write(item, checkpoint, overwrite=overwrite)
+
+
+def _convert_and_check(batch: Batch, item: Item, checkpoint: OpenCheckpoint, gate: "Gate", steps: Steps) -> Outcome:
+    if batch.task == "convert-all":
+        steps.start(f"looking at {item.paths.directory}")
+        report = convert_handle.find_current(item, checkpoint)
+        if report is not None:
+            return judged(item.paths, report, kept=True)
+    if batch.task != "validate":
+        _convert(batch, item, checkpoint, steps)
+    steps.start(f"checking {item.handle.name}")
+    return judged(item.paths, gate.check(item.handle, item.paths), kept=False)
+
+
+def _is_earlier(batch: Batch, paths: ModelPaths, checkpoint: OpenCheckpoint) -> bool:
+    """Tell whether what is there was made earlier from this handle, or from this very custom checkpoint."""
+    if not paths.manifest.is_file() or batch.custom is None:
+        return paths.manifest.is_file()
+    return Manifest.read(paths.manifest).checkpoint.sha256 == checkpoint.record.sha256
+
+
+def made_handles(batch: Batch) -> list[Handle]:
+    """Return the handles under the names that they are written by, a custom checkpoint's with its number of classes."""
+    if batch.custom is None:
+        return list(batch.handles)
+    made = []
+    for item in batch.items:
+        try:
+            classes = Manifest.read(item.paths.manifest).num_classes
+        except MixerError:
+            classes = None
+        made.append(custom_handle(item.handle, batch.custom.name, classes or item.handle.checkpoint.num_classes))
+    return made

@@ -1,0 +1,90 @@
+"""Models for the compatibility matrix: written in each flavour, with what JAX makes of the same images, and run."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from convert.checkpoints.fetch import parse_source
+from convert.checkpoints.open import Source, open_catalog
+from convert.checkpoints.synthetic import write_seeded
+from convert.pipeline import convert_handle
+from convert.pipeline.convert_handle import Item
+from convert.pipeline.frameworks import import_frameworks
+from convert.pipeline.progress import Watch, steps
+from models.catalog import DEFAULT_VERSION, Flavour, Handle
+from models.digests import DigestTable
+from models.records.layout import ModelPaths
+from validation.compatibility.environments import select_releases
+from validation.compatibility.matrix import Matrix, Model, run_matrix
+
+
+def make_and_run(
+    chosen: Sequence[Handle],
+    flavours: Sequence[Flavour],
+    releases: Sequence[str],
+    place: str | None,
+    cache: Path | None,
+    keep: Callable[[Matrix], None],
+    watch: Watch | None = None,
+) -> Matrix:
+    """Write the models, and run them in one TensorFlow release after the other.
+
+    Args:
+        chosen: the models.
+        flavours: in which each is written.
+        releases: none means all.
+        place: where checkpoints are read from; None seeds them.
+        cache: where downloads are kept.
+        keep: called with what was found so far, after each release.
+        watch: called with each event.
+    """
+    rows = select_releases(releases)
+    if place is not None:
+        parse_source(place)
+    import_frameworks()
+    with (
+        TemporaryDirectory(prefix="matrix-") as folder,
+        steps(watch, len(rows) * len(chosen) * len(flavours)) as on,
+    ):
+        on.start(f"making {len(chosen) * len(flavours)} models")
+        models = list(_make(chosen, flavours, Path(folder), place, cache))
+        return run_matrix(rows, models, started=on.start, finished=on.finish, keep=keep)
+
+
+def _make(
+    chosen: Sequence[Handle], flavours: Sequence[Flavour], folder: Path, place: str | None, cache: Path | None
+) -> Iterator[Model]:
+    """Write each model in each flavour, with images and JAX's outputs for them, below `folder`."""
+    digests = DigestTable.read()
+    for checkpoint in dict.fromkeys(handle.checkpoint for handle in chosen):
+        source = Source(place or "", cache, digests)
+        if place is None or checkpoint.testing:  # no bucket has the tests' own
+            source = Source(str(folder), cache, digests)
+            write_seeded(checkpoint, folder)
+        yield from _make_of(source, [one for one in chosen if one.checkpoint == checkpoint], flavours, folder)
+
+
+def _make_of(source: Source, handles: Sequence[Handle], flavours: Sequence[Flavour], folder: Path) -> Iterator[Model]:
+    from validation.parity.images import gate_inputs
+    from validation.parity.reference import apply_both
+    from validation.parity.scale import measure_scale
+
+    row = handles[0].checkpoint
+    checkpoint = open_catalog(row, source)
+    inputs = folder / f"{row.name}.npy"
+    images = gate_inputs(row.architecture.image_size).images
+    np.save(inputs, images)
+    logits, features = apply_both(row, checkpoint.params, images)
+    for handle in handles:
+        expected, scale = folder / f"{handle.name}.npy", folder / f"{handle.name}.scale.npy"
+        outputs, head = (logits, checkpoint.params["head"]) if handle.num_classes else (features, None)
+        np.save(expected, outputs)
+        np.save(scale, measure_scale(outputs, features, head).of)
+        labels = handle.labels.checked_path() if handle.labels else None
+        for flavour in flavours:
+            made = handle.in_flavour(flavour)
+            item = Item(made, ModelPaths.of(folder / "models", made.name, DEFAULT_VERSION), labels)
+            convert_handle.write(item, checkpoint, overwrite=False)
+            yield Model(made.name, row.architecture.name, flavour, item.paths.directory, inputs, expected, scale)

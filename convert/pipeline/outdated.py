@@ -1,0 +1,33 @@
+"""Published models compared with what would be made now."""
+
+from collections.abc import Callable, Sequence
+
+from convert.pipeline.for_each import for_each
+from convert.pipeline.progress import Steps, Watch
+from export.publish.outdated import Now, PublishedState, compare_with_published
+from export.publish.store import Store
+from models.catalog import Checkpoint, Handle
+from models.digests import DigestTable
+from models.records.provenance import library_versions, pipeline_version
+from models.storage.gsutil import SourceObject
+
+
+def compare_all_with_published(
+    models: Sequence[Handle],
+    store: Store,
+    looked: Callable[[Checkpoint], SourceObject],
+    digests: DigestTable,
+    watch: Watch | None = None,
+) -> tuple[list[PublishedState], list[str]]:
+    """Return in what published models differ from what would be made now, and where that could not be told and why.
+
+    `looked` says what the source has of a checkpoint.
+    """
+    checkpoints = {made.name: made.checkpoint for made in models}
+    now = Now(library_versions(), pipeline_version(), digests)
+
+    def work(name: str, on: Steps) -> PublishedState:
+        on.start(f"looking at {name}")
+        return compare_with_published(name, store, looked(checkpoints[name]), now)
+
+    return for_each(list(checkpoints), work, watch)

@@ -1,0 +1,175 @@
+"""What concerns the process as a whole: it ends on signals at any moment, and leaves nothing behind.
+
+No exception tells of a signal: raised wherever the program happens to be, it is lost in callbacks and in what catches
+everything, and what calls back from C++ aborts. A thread is told instead. It ends the processes that were started,
+removes what is temporary, and ends this one; the main thread stands still meanwhile. What is put in place in several
+steps is put there whole before (`models.storage.temporary.uninterrupted`), however many signals arrive.
+"""
+
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from models.errors import printable
+from models.storage import temporary
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
+TEMPORARY = "mixer-jax2tf-"
+"""How the folder begins that holds all temporary files of a process, and of those that it starts."""
+
+_AGAIN = 0.5
+"""Seconds after a signal from which on another one ends the process without tidying up."""
+_PATIENCE = 5.0
+"""Seconds that processes of the same program have to tidy up before they are killed."""
+
+_arrived: list[tuple[int, float]] = []
+_ending = threading.Lock()
+_tidy: set[int] = set()
+
+
+def run_and_leave(run: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> NoReturn:
+    """Run a command as all that this process does, and end the process with its exit status."""
+    end_on_signals("mixer-jax2tf: interrupted: what was finished stays; run the same command again to go on.\n")
+    with own_temporary_folder():
+        status = 0
+        try:
+            run(arguments)
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    leave(status)
+
+
+def end_on_signals(message: str = "") -> None:
+    """From now on, end this process on SIGINT with status 130, and on SIGTERM with 143, saying this."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    errors = os.dup(2)  # it may lead elsewhere while libraries are kept quiet
+
+    def wait() -> None:
+        while (number := os.read(reader, 1)[0]) not in ENDING:
+            pass
+        _end(128 + number, errors, message)
+
+    # The thread first: a handler stops the main thread, and something must be there to end the process then.
+    threading.Thread(target=wait, name="signals", daemon=True).start()
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in ENDING:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as for commands in a shell's background
+            signal.signal(number, _stand_still)
+
+
+def end_with_parent(lifeline: int) -> None:
+    """From now on, end this process when the other end of a pipe is closed, as it is when the parent is killed."""
+
+    def wait() -> None:
+        while os.read(lifeline, 1):
+            pass
+        _end(1, 2, "")
+
+    threading.Thread(target=wait, name="lifeline", daemon=True).start()
+
+
+def leave(status: int) -> NoReturn:
+    """End this process, without the end of the interpreter, in which signals are lost and threads of C++ may abort."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed from the start
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # nobody reads it any more
+            status = status or 1
+    for number in ENDING:
+        if signal.getsignal(number) is _stand_still:
+            signal.signal(number, signal.SIG_DFL)  # this first does what one that arrived before asks for
+    if _arrived:
+        _stop()
+    os._exit(status)
+
+
+def tidies_up(pid: int) -> None:
+    """Remember that a child ends by itself, in good order, when it is told to."""
+    _tidy.add(pid)
+
+
+@contextmanager
+def own_temporary_folder() -> Iterator[None]:
+    """Let all temporary files of this process, and of those that it starts, go into one folder, removed at the end."""
+    places = [os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")]
+    failures = []
+    with ExitStack() as stack:
+        for place in dict.fromkeys(filter(None, (*places, "/tmp", "/var/tmp"))):  # noqa: S108 - as `tempfile` looks
+            try:
+                folder = temporary.temporary_folder(Path(place).absolute(), TEMPORARY, mode=0o700)
+                os.environ["TMPDIR"] = tempfile.tempdir = str(stack.enter_context(folder))
+                break
+            except OSError as error:
+                failures.append(f"{place} ({error.strerror or error})")
+        else:  # many commands need none
+            said = f"no folder for temporary files can be made in {', '.join(failures)}"
+            print(printable(f"mixer-jax2tf: {said}: set TMPDIR to a place that can be written."), file=sys.stderr)  # noqa: T201
+        yield
+
+
+def _stand_still(number: int, _: FrameType | None) -> None:
+    _arrived.append((number, time.monotonic()))
+    temporary.when_interruptible(_obey)
+
+
+def _obey() -> NoReturn:
+    (number, first), (_, last) = _arrived[0], _arrived[-1]
+    if last - first > _AGAIN:
+        temporary.let_none_begin()  # another thread may be putting something in place
+        os._exit(128 + number)
+    _stop()
+
+
+def _stop() -> NoReturn:
+    while True:
+        time.sleep(60)
+
+
+def _end(status: int, errors: int, message: str) -> None:
+    if not _ending.acquire(blocking=False):
+        _stop()
+    try:
+        with suppress(OSError):
+            # Progress may have hidden the cursor of a terminal.
+            os.write(errors, (("\r\x1b[2K\x1b[?25h" if os.isatty(errors) else "") + message).encode())
+        _end_children()
+        temporary.remove_all()
+    finally:
+        os._exit(status)
+
+
+def _end_children() -> None:
+    """End all processes that come from this one; those that tidy up first, so that they do not see the others fail."""
+    for pid in _tidy & _descendants():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    until = time.monotonic() + _PATIENCE
+    while _tidy & _descendants() and time.monotonic() < until:
+        time.sleep(0.01)
+    for pid in _descendants():
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _descendants() -> set[int]:
+    """Return the processes that come from this one and have not ended, where the system lists them (/proc)."""
+    children: dict[int, list[int]] = {}
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, parent = place.read_text(errors="replace").rpartition(")")[2].split()[:2]
+            if state != "Z":
+                children.setdefault(int(parent), []).append(int(place.parent.name))
+    found, new = set(), children.get(os.getpid(), [])
+    while new:
+        found.update(new)
+        new = [child for pid in new for child in children.get(pid, [])]
+    return found

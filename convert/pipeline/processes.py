@@ -1,0 +1,202 @@
+"""Work in other processes: the checkpoints of a batch side by side, or one call apart from the caller's own process."""
+
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from multiprocessing.connection import Connection, wait
+from typing import IO, TypeVar, cast
+
+from convert.checkpoints.buffer import ReusableBuffer
+from convert.pipeline import process
+from convert.pipeline.convert_handle import Item
+from convert.pipeline.frameworks import import_frameworks
+from convert.pipeline.job import Batch, run_checkpoint
+from convert.pipeline.outcome import Outcome
+from convert.pipeline.progress import Event, Steps, Watch
+from models.errors import MixerError, printable
+from models.storage.files import megabytes
+from models.storage.lifeline import lifeline
+
+Group = list[Item]
+"""Items of one checkpoint, which is read once for all of them."""
+
+IMPORTS = 1 << 30
+"""Bytes that a process takes for its libraries."""
+
+PER_BYTE = {"convert": 1.3, "convert-all": 4.5}
+"""Bytes of memory that a process takes for each byte of its checkpoint; measured on whole-size checkpoints."""
+
+_PROGRAM = "import sys; sys.path[:] = {path!r}; from convert.pipeline.processes import work; work({descriptor})"
+_MOST_LAST_WORDS = 2000  # bytes of a process that ended early
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a call returned."""
+
+    value: object
+
+
+def run_in_processes(
+    batch: Batch, groups: Sequence[Group], finish: Callable[[Outcome], None], note: Callable[[str], None]
+) -> dict[str, list[Outcome]]:
+    """Do the batch's task for each group, several at a time, and return the outcomes by the name of the checkpoint.
+
+    What is written is byte for byte what one process writes. A process that is killed fails the group that it was at.
+
+    Args:
+        batch: what is to be done; its `jobs` says how many processes there may be.
+        groups: the items.
+        finish: called with each outcome as it comes.
+        note: called with what is worth a line.
+    """
+    left, found = list(groups), dict[str, list[Outcome]]()
+    busy = dict[Connection, Group]()
+    with ExitStack() as workers:
+
+        def begin(connection: Connection) -> None:
+            busy[connection] = left.pop(0)
+            with suppress(OSError):  # it has ended, as is found where its answer is awaited
+                connection.send(partial(_run_group, replace(batch, jobs=1), busy[connection]))
+
+        for _ in range(processes(batch, groups, note)):
+            begin(workers.enter_context(_worker()))
+        while busy:
+            connection = cast(Connection, wait(list(busy))[0])
+            group = busy.pop(connection)
+            outcomes = _receive(connection)
+            name = group[0].handle.checkpoint.name
+            found[name] = cast(list[Outcome], outcomes.value) if outcomes else _ended_early(group)
+            for outcome in found[name]:
+                finish(outcome)
+            if left:
+                begin(connection if outcomes else workers.enter_context(_worker()))
+    return found
+
+
+def processes(batch: Batch, groups: Sequence[Group], note: Callable[[str], None]) -> int:
+    """Return how many processes to use: no more than asked for, than there are groups, and than memory allows."""
+    wanted = min(batch.jobs, len(groups))
+    largest = max(4 * group[0].handle.checkpoint.parameters for group in groups)
+    need = IMPORTS + round(PER_BYTE[batch.task] * largest)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    fitting = max(1, memory // need)
+    if fitting < wanted:
+        note(
+            f"{wanted} processes may take {megabytes(need)} each, this machine has {megabytes(memory)} of memory: "
+            f"{fitting} are used."
+        )
+    return min(wanted, fitting)
+
+
+def run_apart(call: Callable[[Watch], Result], watch: Watch | None) -> Result:
+    """Return what a call returns in a new process, which leaves this one as it is: no import, setting or signal.
+
+    Args:
+        call: picklable; it is given what takes its events.
+        watch: called with them here.
+
+    Raises:
+        MixerError: the call did, or the process ended before its time.
+    """
+    with tempfile.TemporaryFile() as said, _worker(said) as connection:
+        connection.send(call)
+        answer = _receive(connection, watch)
+        if answer is None:
+            said.seek(-min(_MOST_LAST_WORDS, said.seek(0, os.SEEK_END)), os.SEEK_END)
+            last = printable(said.read().decode(errors="replace")).strip()
+            raise MixerError(
+                "the process that did the work ended before its time, perhaps for want of memory"
+                + (f"; its last words:\n{last}" if last else ".")
+            )
+        return cast(Result, answer.value)
+
+
+@contextmanager
+def _worker(errors: IO[bytes] | None = None) -> Iterator[Connection]:
+    """Give the connection to a new process that runs `work`; it ends with the block, and with this process.
+
+    With `errors`, what it says goes there, and what it prints goes nowhere.
+    """
+    ours, theirs = socket.socketpair()
+    with lifeline() as line:
+        program = _PROGRAM.format(path=sys.path, descriptor=theirs.fileno())
+        child = subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=line,
+            stdout=None if errors is None else subprocess.DEVNULL,
+            stderr=errors,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,  # Ctrl-C is for the one that started it, who then ends it
+        )
+        theirs.close()
+        process.tidies_up(child.pid)
+        with Connection(ours.detach()) as connection:
+            try:
+                yield connection
+            finally:
+                child.terminate()
+                child.wait()
+
+
+def _receive(connection: Connection, watch: Watch | None = None) -> _Answer | None:
+    """Return what a process answers, after the events that it reports; None if it has ended."""
+    while True:
+        try:
+            message: _Answer | Event | Exception = connection.recv()
+        except (EOFError, OSError):
+            return None
+        if isinstance(message, Exception):
+            raise message
+        if isinstance(message, _Answer):
+            return message
+        if watch is not None:
+            watch(message)
+
+
+def _ended_early(group: Group) -> list[Outcome]:
+    reason = "a process ended before its time, perhaps for want of memory: try again with a lower --jobs."
+    return [Outcome(item.paths.handle, problems=(reason,)) for item in group]
+
+
+def work(descriptor: int) -> None:
+    """Do what comes over a connection until it is closed: all that such a process does."""
+    process.end_on_signals()
+    process.end_with_parent(0)
+    with process.own_temporary_folder(), Connection(descriptor) as connection, suppress(EOFError):
+        while True:
+            call: Callable[[Watch], object] = connection.recv()
+            try:
+                answer: object = _Answer(call(connection.send))
+            except Exception as error:  # for the one that asked
+                answer = error if _can_be_sent(error) else MixerError(f"unexpected {type(error).__name__}: {error}")
+            connection.send(answer)
+    process.leave(0)
+
+
+def _can_be_sent(error: Exception) -> bool:
+    try:
+        return isinstance(pickle.loads(pickle.dumps(error)), type(error))  # noqa: S301 (made here)
+    except Exception:  # what pickling calls may raise anything
+        return False
+
+
+def _run_group(batch: Batch, group: Group, _: Watch) -> list[Outcome]:
+    """Do the batch's task for a group; several processes at once have no one step in hand to report."""
+    import_frameworks()
+    return list(run_checkpoint(batch, group, Steps(None, len(group)), _room() if batch.task == "convert" else None))
+
+
+@cache
+def _room() -> ReusableBuffer:
+    """Return the memory that this process reads its checkpoints into, one after the other."""
+    return ReusableBuffer()

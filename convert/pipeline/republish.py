@@ -1,0 +1,237 @@
+"""New versions of what is out of date: made, proven, packed, described and published in one go."""
+
+import functools
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from convert.checkpoints.fetch import probe
+from convert.checkpoints.open import Source
+from convert.pipeline.batch import check_batch, run_batch
+from convert.pipeline.for_each import for_each, raise_problems
+from convert.pipeline.job import Batch
+from convert.pipeline.outcome import Outcome
+from convert.pipeline.outdated import compare_all_with_published
+from convert.pipeline.progress import Event, Steps, Watch
+from export.cards.facts import Publisher
+from export.cards.write import write_collection_cards, write_model_cards
+from export.install import tidy
+from export.package.archive import package_model
+from export.package.signing import Signer
+from export.publish.outdated import PublishedState
+from export.publish.policy import PublishPolicy
+from export.publish.publish import Publication, publish
+from export.publish.store import Store, StoredFile
+from models.catalog import Checkpoint, Handle
+from models.errors import MixerError, UsageError
+from models.records.layout import ModelPaths
+from models.records.provenance import git_state
+from models.storage.files import hash_file
+from models.storage.gsutil import SourceObject
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be republished, from what, and what is asked of it."""
+
+    models: tuple[Handle, ...]
+    """In their flavours."""
+    source: str
+    cache: Path | None
+    out: Path
+    rules: PublishPolicy
+    where: Publisher | None
+    """Who publishes and where models are to be had, for the cards; tests and measurements write none."""
+    sign: Signer | None = None
+    inputs_set: Literal["gate", "full"] = "full"
+    """What they are checked with: cards say what only the full set finds out."""
+
+
+@dataclass(frozen=True)
+class Republished:
+    """What becomes of one model."""
+
+    handle: str
+    published: int | None
+    """The highest version before; None where there was none."""
+    version: int | None
+    """The new one; None where none is needed."""
+    reasons: tuple[str, ...]
+    verdict: Literal["up to date", "to be republished", "republished", "failed"]
+    sent: int = 0
+    """Bytes."""
+    problem: str | None = None
+
+
+def bring_up_to_date(
+    work: Work, store: Store, *, dry_run: bool = False, watch: Watch | None = None
+) -> list[Republished]:
+    """Republish what is out of date, or say what would be; a model that fails ends only itself.
+
+    Raises:
+        MixerError: before any work: it cannot be told what is out of date, a checkpoint at the source is not the
+            recorded one, or the sources are not those of a commit.
+    """
+    watch = watch or (lambda event: None)
+    looked = functools.cache(functools.partial(probe, source=work.source, cache=work.cache))
+    standings, problems = compare_all_with_published(work.models, store, looked, work.rules.digests, watch)
+    raise_problems(problems, len(work.models))
+    for note in dict.fromkeys(note for one in standings for note in one.unknown):
+        watch(Event("noted", f"not compared: {note}"))
+    _refuse(work, looked)
+    numbers = {one.handle: _free_number(one, store, work.out) for one in standings if one.reasons}
+    if dry_run or not numbers:
+        return [_result(one, numbers, "to be republished") for one in standings]
+    batches = list(_batches(work, numbers, watch))
+    failed = _make(batches, watch)
+    left = [name for name in numbers if name not in failed]
+    published, more = for_each(left, lambda name, on: _publish(work, store, name, numbers[name], on), watch)
+    _describe_collection(work, published, watch)
+    sent = {one.handle: one.sent for one in published}
+    failed |= dict(problem.split(": ", 1) for problem in more)
+    return [_result(one, numbers, "republished", failed.get(one.handle), sent.get(one.handle, 0)) for one in standings]
+
+
+def _result(
+    standing: PublishedState,
+    numbers: dict[str, int],
+    verdict: Literal["to be republished", "republished"],
+    problem: str | None = None,
+    sent: int = 0,
+) -> Republished:
+    number = numbers.get(standing.handle)
+    said: Literal["up to date", "failed", "to be republished", "republished"] = verdict
+    if number is None:
+        said = "up to date"
+    elif problem is not None:
+        said = "failed"
+    return Republished(standing.handle, standing.published, number, standing.reasons, said, sent, problem)
+
+
+# --- what is refused before any work ---
+
+
+def _refuse(work: Work, looked: Callable[[Checkpoint], SourceObject]) -> None:
+    checkpoints = dict.fromkeys(one.checkpoint for one in work.models)
+    problems = [problem for one in checkpoints for problem in _changes(one, work, looked)]
+    commit, dirty = git_state()
+    if not work.rules.allow_dirty and (commit is None or dirty):
+        found = "no git commit names these sources" if commit is None else f"the sources differ from commit {commit}"
+        problems.append(f"{found}: commit them, or give --allow-dirty")
+    if problems:
+        said = "".join(f"\n  {problem}" for problem in problems)
+        raise MixerError(f"nothing was made or published:{said}")
+
+
+def _changes(checkpoint: Checkpoint, work: Work, looked: Callable[[Checkpoint], SourceObject]) -> Iterator[str]:
+    """Say in what the source's file differs from what is recorded, or that nothing is."""
+    digests, origins = work.rules.digests, sorted(work.rules.origins)
+    accept = "accept it with `mixer-jax2tf fetch --record`, look at the change of models/digests.json, and commit it"
+    entries = [entry for origin in origins if (entry := digests.find(checkpoint.object, origin)) is not None]
+    if not entries:
+        yield f"models/digests.json has no {' or '.join(origins)} {checkpoint.object}: {accept}"
+        return
+    found = looked(checkpoint)
+    for entry in entries:
+        pairs = (
+            ("size", found.size, entry.size),
+            ("sha256", found.sha256, entry.sha256),
+            ("md5", found.md5, entry.md5),
+        )
+        for what, is_now, recorded in pairs:
+            if None not in (is_now, recorded) and is_now != recorded:
+                yield (
+                    f"{checkpoint.object} changed: its {what} at {work.source} is {is_now}, recorded is {recorded}; "
+                    f"{accept}"
+                )
+                break
+
+
+# --- the new versions ---
+
+
+def _free_number(standing: PublishedState, store: Store, out: Path) -> int:
+    """Return the number of a new version: the next one, above what an unfinished publication left, unless of these.
+
+    Files of a version that the index does not list are in the way of any other that bears its number. Where they equal
+    what stands in `out`, that publication is finished instead.
+    """
+    files = store.files(standing.handle)
+    left = {name: int(found[1]) for name in files if (found := re.match(r"(\d+)\.", name))}
+    highest = max((number for number in left.values() if number >= standing.next), default=None)
+    if highest is None:
+        return standing.next
+    mine = {name: files[name] for name, number in left.items() if number == highest}
+    made = ModelPaths.of(out, standing.handle, highest)
+    tidy(made)
+    return highest if _same(mine, made.folder) else highest + 1
+
+
+def _same(stored: Mapping[str, StoredFile], folder: Path) -> bool:
+    def same(path: Path, there: StoredFile) -> bool:
+        return path.is_file() and path.stat().st_size == there.size and hash_file(path).md5 == there.md5
+
+    return all(same(folder / name, one) for name, one in stored.items())
+
+
+def _batches(work: Work, numbers: dict[str, int], watch: Watch) -> Iterator[Batch]:
+    """Return what is to be made, number by number.
+
+    Raises:
+        UsageError: something of the user's is in the way, or the models would not fit on the disk.
+    """
+    places = [ModelPaths.of(work.out, name, number) for name, number in numbers.items()]
+    for one in places:
+        tidy(one)
+    foreign = [str(one.directory) for one in places if os.path.lexists(one.directory) and not one.manifest.is_file()]
+    if foreign:
+        raise UsageError(
+            f"{', '.join(foreign)} has no manifest, so it is left alone: move it away, or give another --out."
+        )
+    source = Source(work.source, work.cache, work.rules.digests)
+    for number in sorted(set(numbers.values())):
+        models = tuple(one for one in work.models if numbers.get(one.name) == number)
+        batch = Batch("convert-all", models, source, work.out, number, inputs_set=work.inputs_set)
+        check_batch(batch, watch)
+        yield batch
+
+
+def _make(batches: Iterable[Batch], watch: Watch) -> dict[str, str]:
+    """Convert and check; return what failed and why. What stands proven already by the same set is kept."""
+    failed: dict[str, str] = {}
+    for batch in batches:
+        made = run_batch(batch, watch)
+        failed |= _failures(made)
+        less = [one.handle for one in made if one.report is not None and one.report.inputs_set == "gate"]
+        if less and batch.inputs_set == "full":  # proven earlier, by the gate set only
+            again = tuple(handle for handle in batch.handles if handle.name in less)
+            failed |= _failures(run_batch(replace(batch, task="validate", handles=again), watch))
+    return failed
+
+
+def _failures(outcomes: Iterable[Outcome]) -> dict[str, str]:
+    return {one.handle: "; ".join(one.problems) for one in outcomes if one.verdict == "failed"}
+
+
+def _publish(work: Work, store: Store, name: str, number: int, on: Steps) -> Publication:
+    destination = ModelPaths.of(work.out, name, number)
+    if work.where is not None:
+        write_model_cards(destination, work.where)
+    package_model(destination, overwrite=True, sign=work.sign, progress=on.start(f"packing {name}"))
+    return publish(destination, store, work.rules, progress=on.start(f"publishing {name}"))
+
+
+def _describe_collection(work: Work, published: Sequence[Publication], watch: Watch) -> None:
+    """Write the cards of the collection, which name the new versions; what was published stays published."""
+    if work.where is None or not published:
+        return
+    try:
+        written = write_collection_cards(work.out, work.where)
+    except MixerError as error:
+        watch(Event("noted", f"the cards of the collection could not be written: {error}"))
+    else:
+        for path in written.files if written else ():
+            watch(Event("noted", f"written: {path}"))

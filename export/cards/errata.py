@@ -1,0 +1,66 @@
+"""What the pages of version 1 had wrong, and what is right: one row an error, with the models that it is about."""
+
+from dataclasses import dataclass
+
+from models.catalog import CHECKPOINTS, HANDLES, Handle, Head
+
+TIMM_PULL_REQUEST = "https://github.com/huggingface/pytorch-image-models/pull/651"
+
+
+@dataclass(frozen=True)
+class Erratum:
+    """An error of version 1's pages: what they said, what is right, and of which models."""
+
+    was: str
+    now: str
+    source: str | None = None
+    """Where it can be looked up, where that is elsewhere than on the new page."""
+    checkpoints: tuple[str, ...] = tuple(CHECKPOINTS)
+    heads: tuple[Head, ...] = ("classification", "fe")
+
+    def is_about(self, handle: Handle) -> bool:
+        """Say whether the page of this model had the error."""
+        return handle.head in self.heads and handle.checkpoint.name in self.checkpoints
+
+
+CORRECTIONS = (
+    Erratum(
+        "pre-trained on ImageNet-21k and fine-tuned on ImageNet-1k",
+        "trained on ImageNet-1k alone",
+        TIMM_PULL_REQUEST,
+        checkpoints=("b16_i1k", "l16_i1k"),
+    ),
+    Erratum(
+        "fine-tuned on ImageNet-1k",
+        "trained on ImageNet-1k from scratch, with SAM",
+        checkpoints=("b32_sam",),
+        heads=("fe",),
+    ),
+    Erratum(
+        "fine-tunable, though it had been exported without gradients",
+        "fine-tunable only if the report says so, which holds every gradient against JAX's",
+        heads=("classification",),
+    ),
+    Erratum("an image classifier, by its tag", "a feature extractor", heads=("fe",)),
+    Erratum(
+        "nothing on what the outputs are",
+        "logits, not probabilities; the class list comes with the model",
+        heads=("classification",),
+    ),
+    Erratum("nothing on what the outputs are", "the mean of the tokens after the last norm", heads=("fe",)),
+    Erratum(
+        "accuracies with evidence on a board that has shut down, one of them linked to another model",
+        "every accuracy with its source, and none called measured that this project did not measure",
+    ),
+)
+"""In the order of their weight."""
+
+
+def corrections_of(handle: Handle) -> tuple[Erratum, ...]:
+    """Return what the page of this model in version 1 had wrong."""
+    return tuple(correction for correction in CORRECTIONS if correction.is_about(handle))
+
+
+def was_in_version_1(name: str) -> bool:
+    """Say whether version 1 had a module of this name: each handle of the catalog, in one flavour."""
+    return name in HANDLES

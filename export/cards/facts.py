@@ -1,0 +1,207 @@
+"""What a card is about: a proven model, as its manifest, its report and its own files tell it."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.package.consistency import Asked, Records, compare_records
+from export.package.facts import ModelFacts, SignatureFacts, class_list, read_facts, read_member
+from models.catalog import GRAPH_SUFFIX, HANDLES, SQUARE_HANDLES, TESTING_HANDLES, Handle
+from models.errors import MixerError, UsageError
+from models.records.layout import ModelPaths
+from models.records.manifest import Manifest
+from models.records.report import Report
+from models.records.tolerances import TOLERANCES
+from models.selection import custom_handle, is_catalogued, select_handles
+from models.signatures import SERVING_DEFAULT, SIGNATURES
+from models.storage.files import hash_file
+
+PUBLISHER = re.compile(r"[a-z\d-]+")
+"""What TensorFlow Hub takes for a publisher's name."""
+
+ASSETS = re.compile(r"https://[A-Za-z0-9.-]+(:\d+)?(/[A-Za-z0-9._~-]+)*")
+"""Where published models are to be had; nothing in it that could end a line or comment of a card."""
+
+WARMUP = "assets.extra/tf_serving_warmup_requests"
+"""As `export.saved_model.warmup` writes it, which brings TensorFlow with it."""
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """Who publishes, and below which address: the archive is `<assets>/<handle>/<version>.tar.gz`.
+
+    Raises:
+        UsageError: one of the two cannot stand on a card.
+    """
+
+    publisher: str
+    assets: str
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not PUBLISHER.fullmatch(self.publisher):
+            problems.append(
+                f"--publisher {self.publisher!r} is no name that TensorFlow Hub takes: expected lower-case letters, "
+                "digits and '-'."
+            )
+        if not ASSETS.fullmatch(self.assets):
+            problems.append(
+                f"--assets {self.assets!r} is no address to download from: expected https://HOST/PATH, below which "
+                "<handle>/<version>.tar.gz lies (of gs://bucket/prefix: https://storage.googleapis.com/bucket/prefix)."
+            )
+        if problems:
+            raise UsageError("\n".join(problems))
+
+    def address(self, handle: str, version: int, suffix: str) -> str:
+        """Return where a file of a published model is."""
+        return f"{self.assets}/{handle}/{version}{suffix}"
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """All that a card may speak of."""
+
+    where: Publisher
+    handle: Handle
+    manifest: Manifest
+    manifest_sha256: str
+    report: Report
+    report_sha256: str
+    signatures: dict[str, SignatureFacts]
+    classes: tuple[str, ...] | None
+    """The names of the classes, in the order of the logits; None where the model has no class list."""
+
+    @property
+    def archive(self) -> str:
+        """Where the model is to be had."""
+        return self.where.address(self.manifest.handle, self.manifest.version, ".tar.gz")
+
+    @property
+    def page(self) -> str:
+        """Where its page is."""
+        return self.where.address(self.manifest.handle, self.manifest.version, ".md")
+
+    @property
+    def is_catalogued(self) -> bool:
+        """Whether it is a model of the collection, and nobody's own."""
+        return is_catalogued(self.manifest.handle)
+
+    @property
+    def trained(self) -> bool:
+        """Whether its weights may be those of the catalog's checkpoint; seeded ones were never trained."""
+        return self.manifest.checkpoint.origin in {"original", "unknown"} and not self.handle.checkpoint.testing
+
+    @property
+    def fine_tunable(self) -> bool:
+        """Whether every variable has JAX's gradient, as the report found."""
+        return bool(self.report.fine_tunable)
+
+    @property
+    def class_list(self) -> str | None:
+        """The path of the class list within the model."""
+        return class_list(self.manifest)
+
+    @property
+    def platforms_run(self) -> tuple[str, ...]:
+        """The platforms that the report is from, of those that the model was exported for."""
+        notes = [note.partition(": exported, not run") for note in self.report.not_checked]
+        idle = {name for names, found, _ in notes if found for name in names.split(", ")}
+        return tuple(platform for platform in self.manifest.platforms if platform not in idle)
+
+
+def read_card_facts(destination: ModelPaths, where: Publisher) -> CardFacts:
+    """Read what a card of a model may say.
+
+    Raises:
+        MixerError: it was not converted, not proven (by the full set: without gradients nothing tells whether it can
+            be fine-tuned), or its files are not those of its records. Says everything that is in the way.
+    """
+    records = _read_records(destination)
+    manifest, report = records.manifest, records.report
+    problems = list(_problems(records))
+    if problems or manifest is None or report is None:
+        said = "".join(f"\n  {problem}" for problem in problems)
+        raise MixerError(f"version {destination.version} cannot have a card:{said}")
+    handle = _handle(manifest)
+    labels = class_list(manifest)
+    return CardFacts(
+        where,
+        handle,
+        manifest,
+        records.found[destination.manifest.name].sha256,
+        report,
+        records.found[destination.report.name].sha256,
+        _signatures(records.facts, handle),
+        None if labels is None else _names(read_member(_model(destination), manifest, labels)),
+    )
+
+
+def _model(destination: ModelPaths) -> Path:
+    return destination.directory if destination.directory.is_dir() else destination.archive
+
+
+def _read_records(destination: ModelPaths) -> Records:
+    if not destination.manifest.is_file():
+        raise MixerError(
+            f"{destination.manifest} is missing: nothing was converted there. Run `mixer-jax2tf convert "
+            f"{destination.handle}` first, or give the --out and --version it was converted with."
+        )
+    manifest = Manifest.read(destination.manifest)
+    there = [path for path in (destination.manifest, destination.report) if path.is_file()]
+    return Records(
+        destination,
+        manifest,
+        asked=Asked(destination.handle, destination.version),
+        report=Report.read(destination.report) if destination.report in there else None,
+        facts=read_facts(_model(destination), manifest),
+        found={path.name: hash_file(path) for path in there},
+    )
+
+
+def _problems(records: Records) -> Iterator[str]:
+    destination, report = records.paths, records.report
+    again = f"`mixer-jax2tf validate {destination.handle} --set full`"
+    for record, differences in compare_records(records).items():
+        hint = f"; {again} writes a new report" if record == "report" else ""
+        yield from (f"{difference}{hint}" for difference in differences)
+    if report is None:
+        yield f"there is no {destination.report.name}: {again} writes it"
+        return
+    if report.verdict != "passed":
+        yield f"its report says that the model failed: {'; '.join(report.problems)}"
+    for found in report.contradictions(TOLERANCES):
+        yield f"its report cannot be relied on ({found}); {again} writes a new one"
+    if report.inputs_set != "full":
+        yield (
+            f"its report (inputs: {report.inputs_set}) tried no gradients, so nothing tells whether it can be "
+            f"fine-tuned: {again} does"
+        )
+
+
+def _handle(manifest: Manifest) -> Handle:
+    """Return the model of a manifest: of the catalog, or one's own by the architecture that it names."""
+    if is_catalogued(manifest.handle):
+        name = manifest.handle.removesuffix(GRAPH_SUFFIX)
+        return select_handles([name])[0].in_flavour(manifest.flavour)
+    rows = (HANDLES | TESTING_HANDLES | SQUARE_HANDLES).values()
+    wanted = (manifest.architecture, manifest.head)
+    template = next((row for row in rows if (row.checkpoint.architecture.name, row.head) == wanted), None)
+    if template is None:
+        raise MixerError(
+            f"its manifest names the architecture {manifest.architecture!r}, which is none of the catalog's: was it "
+            "made by a later release?"
+        )
+    classes = manifest.num_classes or template.checkpoint.num_classes
+    return custom_handle(template.in_flavour(manifest.flavour), manifest.handle.removesuffix(GRAPH_SUFFIX), classes)
+
+
+def _names(content: bytes) -> tuple[str, ...]:
+    # Only "\n" ends a name, as for TensorFlow; what is no UTF-8 shows as such.
+    return tuple(content.decode(errors="replace").removesuffix("\n").split("\n"))
+
+
+def _signatures(facts: ModelFacts | None, handle: Handle) -> dict[str, SignatureFacts]:
+    """Return what the model's own `model.json` says; of one that says nothing, what every model has."""
+    plain = SignatureFacts.model_validate(SIGNATURES[SERVING_DEFAULT].facts(handle))
+    return (None if facts is None else facts.signatures) or {SERVING_DEFAULT: plain}

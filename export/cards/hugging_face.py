@@ -1,0 +1,106 @@
+"""Hugging Face's cards: a `README.md` with a header in YAML, for a model's folder and for the whole repository.
+
+The header's fields are those of https://github.com/huggingface/huggingface_hub (`modelcard.md`) that say something of
+these models. There is no `model-index`: it holds results, and no accuracy was measured here.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Literal
+
+import yaml  # type: ignore[import-untyped]  # its types are a package of their own
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from export.cards.collection import COLLECTION, COLLECTION_SUMMARY, COLLECTION_TITLE, collection_sections
+from export.cards.facts import CardFacts
+from export.cards.sections import sections, summarise
+from models.catalog import LICENSE, Head
+from models.markdown import Markdown, escape
+
+FILE = "README.md"
+
+Pipeline = Literal["image-classification", "image-feature-extraction"]
+
+PIPELINES: dict[Head, Pipeline] = {"classification": "image-classification", "fe": "image-feature-extraction"}
+DATASETS = {"ImageNet-1k": "imagenet-1k", "ImageNet-21k": "imagenet-21k"}
+TAGS = ("tensorflow", "saved-model", COLLECTION, "vision")
+
+_PARTS = re.compile(r"---\n(?P<header>.*?\n)---\n(?P<body>.*)", re.DOTALL)
+_KEY = re.compile(r"^([\w-]+):", re.MULTILINE)
+
+Word = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._/-]*$")]
+
+
+class _Header(BaseModel):
+    """The fields that are used here; any other would be a slip of the pen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    license: Literal["apache-2.0", "unknown"]
+    pipeline_tag: Pipeline
+    tags: list[Word] = Field(min_length=1)
+    datasets: list[Word] = Field(default=[], min_length=1)
+
+    def to_text(self) -> str:
+        """Return the header as YAML; what is empty is left out."""
+        return str(yaml.safe_dump({name: value for name, value in self.model_dump().items() if value}, sort_keys=False))
+
+
+def render_model(subject: CardFacts) -> str:
+    """Return the card of a model."""
+    manifest, training = subject.manifest, subject.handle.checkpoint.training
+    header = _header(
+        [subject],
+        license_="apache-2.0" if training.license == LICENSE else "unknown",
+        pipeline=PIPELINES[subject.handle.head],
+    )
+    return _card(header, f"{manifest.handle}, version {manifest.version}", summarise(subject), sections(subject))
+
+
+def render_collection(members: Sequence[CardFacts]) -> str:
+    """Return the card of the repository that holds these models, each in a folder of its own."""
+    heads = {member.handle.head for member in members}
+    pipeline = PIPELINES["classification" if "classification" in heads else "fe"]
+    header = _header(members, license_="apache-2.0", pipeline=pipeline)
+    return _card(header, COLLECTION_TITLE, COLLECTION_SUMMARY, collection_sections(members))
+
+
+def _header(members: Sequence[CardFacts], *, license_: Literal["apache-2.0", "unknown"], pipeline: Pipeline) -> _Header:
+    data = dict.fromkeys(member.handle.checkpoint.training.data for member in members if member.trained)
+    seeded = any(member.manifest.checkpoint.origin == "seeded" for member in members)
+    tags = [*TAGS, *(["seeded-weights"] if seeded else [])]
+    known = [DATASETS[one] for one in data if one in DATASETS]
+    return _Header(license=license_, pipeline_tag=pipeline, tags=tags, **({"datasets": known} if known else {}))
+
+
+def _card(header: _Header, title: str, description: str, parts: Iterable[Markdown]) -> str:
+    body = "\n\n".join((f"# {escape(title)}", escape(description), *parts))
+    return f"---\n{header.to_text()}---\n\n{body}\n"
+
+
+def problems_of(text: str) -> list[str]:
+    """Say what is wrong with a card; empty where nothing is."""
+    found = _PARTS.fullmatch(text)
+    if found is None:
+        return ["it does not begin with a header in YAML between two lines of ---"]
+    return [*_header_problems(found["header"]), *_body_problems(found["body"])]
+
+
+def _header_problems(text: str) -> list[str]:
+    keys = _KEY.findall(text)
+    twice = sorted({key for key in keys if keys.count(key) > 1})  # YAML takes the last of them without a word
+    said = [f"{', '.join(twice)} stands twice in the header"] if twice else []
+    try:
+        _Header.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        return [*said, f"its header is no YAML: {' '.join(str(error).split())}"]
+    except ValidationError as error:
+        return said + [f"{'.'.join(map(str, one['loc'])) or 'its header'}: {one['msg']}" for one in error.errors()]
+    return said
+
+
+def _body_problems(text: str) -> list[str]:
+    lines = [line for line in text.split("\n") if line]
+    if not lines or not lines[0].startswith("# "):
+        return [f"below its header comes {lines[0][:100] if lines else ''!r}, expected a title: # ..."]
+    return [] if len(lines) > 1 else ["nothing stands below its title"]

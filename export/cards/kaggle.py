@@ -1,0 +1,152 @@
+"""Kaggle's metadata: of the model, which is our collection, and of its variations, each of which is one of our models.
+
+The fields are those of https://github.com/Kaggle/kaggle-cli/blob/main/docs/models_metadata.md. `kaggle models create`
+and `kaggle models variations create` read the files; `kagglehub` does not.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
+
+from export.cards.collection import COLLECTION, COLLECTION_SUMMARY, COLLECTION_TITLE, collection_sections
+from export.cards.facts import CardFacts, Publisher
+from export.cards.sections import ORIGINS, summarise, usage
+from models.catalog import LICENSE, REPOSITORY
+from models.citations import VERSION_1_PAGE
+from models.markdown import Markdown, warning
+
+LICENSES = {LICENSE: "Apache 2.0"}
+"""Kaggle's names of licences."""
+
+MODEL_FILE = "model-metadata.json"
+VARIATION_FILE = "model-instance-metadata.json"
+
+PATH = "${PATH}"
+"""What Kaggle replaces by the folder of the files when it shows how a variation is used."""
+
+
+def _filled(text: str) -> str:
+    if not text.strip():
+        raise ValueError("it is empty")
+    if re.search(r"INSERT_\w*_HERE", text):
+        raise ValueError("it still is the placeholder of Kaggle's template")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_filled)]
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100), AfterValidator(_filled)]
+Day = Annotated[str, Field(pattern=r"^(\d{4}-\d{2}-\d{2})?$")]
+Address = Annotated[str, Field(pattern=r"^(https://\S+)?$")]
+
+
+class _Metadata(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_text(self) -> str:
+        """Return the metadata as it stands on disk: indented JSON."""
+        return json.dumps(self.model_dump(), indent=1, ensure_ascii=False) + "\n"
+
+
+class _ModelMetadata(_Metadata):
+    """`model-metadata.json`; an empty `publishTime` is the time of the upload."""
+
+    ownerSlug: Slug  # noqa: N815 (Kaggle's names, here and below)
+    title: Text
+    slug: Slug
+    subtitle: str
+    isPrivate: StrictBool  # noqa: N815
+    description: Text
+    publishTime: Day  # noqa: N815
+    provenanceSources: str  # noqa: N815
+
+
+class _VariationMetadata(_Metadata):
+    """`model-instance-metadata.json`."""
+
+    ownerSlug: Slug  # noqa: N815
+    modelSlug: Slug  # noqa: N815
+    instanceSlug: Slug  # noqa: N815
+    framework: Literal["tensorFlow2"]
+    overview: Text
+    usage: Text
+    licenseName: Literal["Apache 2.0"]  # noqa: N815
+    fineTunable: StrictBool  # noqa: N815
+    trainingData: tuple[Text, ...]  # noqa: N815
+    modelInstanceType: Literal["Unspecified", "BaseModel", "KaggleVariant", "ExternalVariant"]  # noqa: N815
+    baseModelInstance: str  # noqa: N815
+    externalBaseModelUrl: Address  # noqa: N815
+
+    @model_validator(mode="after")
+    def _base_fits_the_type(self) -> Self:
+        kind = self.modelInstanceType
+        for name, base, of in (
+            ("baseModelInstance", self.baseModelInstance, "KaggleVariant"),
+            ("externalBaseModelUrl", self.externalBaseModelUrl, "ExternalVariant"),
+        ):
+            if bool(base) != (kind == of):
+                raise ValueError(f"{name} is {base!r}, but modelInstanceType {kind!r}: only {of!r} has one")
+        return self
+
+
+def render_variation(subject: CardFacts) -> str | None:
+    """Return the metadata of a model; None where Kaggle would not take it: it names a licence, and none is known."""
+    training, origin = subject.handle.checkpoint.training, subject.manifest.checkpoint.origin
+    if training.license not in LICENSES:
+        return None
+    loud = [warning(ORIGINS[origin])] if origin in ORIGINS else []
+    return _VariationMetadata(
+        ownerSlug=subject.where.publisher,
+        modelSlug=COLLECTION,
+        instanceSlug=subject.manifest.handle,
+        framework="tensorFlow2",
+        overview=summarise(subject),
+        usage=_lines((*loud, usage(subject, PATH), Markdown(f"All about it: {subject.page}"))),
+        licenseName="Apache 2.0",
+        fineTunable=subject.fine_tunable,
+        trainingData=(training.data,) if subject.trained else (),
+        modelInstanceType="ExternalVariant",
+        baseModelInstance="",
+        externalBaseModelUrl=training.source,
+    ).to_text()
+
+
+def render_model(where: Publisher, members: Sequence[CardFacts]) -> str:
+    """Return the metadata of the collection, of these models; private until its owner makes it public."""
+    return _ModelMetadata(
+        ownerSlug=where.publisher,
+        title=COLLECTION_TITLE,
+        slug=COLLECTION,
+        subtitle=COLLECTION_SUMMARY,
+        isPrivate=True,
+        description=_lines(collection_sections(members)),
+        publishTime="",
+        provenanceSources=f"Weights: {REPOSITORY}. Version 1: {VERSION_1_PAGE}",
+    ).to_text()
+
+
+def _lines(parts: Iterable[str]) -> str:
+    return "\n\n".join(parts)
+
+
+def model_problems(text: str) -> list[str]:
+    """Say what is wrong with a `model-metadata.json`; empty where nothing is."""
+    return _problems(_ModelMetadata, text)
+
+
+def variation_problems(text: str) -> list[str]:
+    """Say what is wrong with a `model-instance-metadata.json`; empty where nothing is."""
+    return _problems(_VariationMetadata, text)
+
+
+def _problems(form: type[_Metadata], text: str) -> list[str]:
+    try:
+        form.model_validate_json(text)
+    except ValidationError as error:
+        return [
+            f"{'.'.join(map(str, one['loc'])) or 'the whole'}: {one['msg'].removeprefix('Value error, ')}"
+            for one in error.errors()
+        ]
+    return []

@@ -1,0 +1,1 @@
+"""LiteRT, ONNX and OpenVINO files made from a SavedModel."""

@@ -1,0 +1,268 @@
+"""Where a model goes: `<out>/<handle>/<version>` and its siblings, complete or not at all."""
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+from models.errors import MixerError, UsageError
+from models.records.layout import ModelPaths
+from models.records.manifest import Manifest
+from models.storage.files import write_atomically
+from models.storage.temporary import PARTIAL, left_folders, locked, sweep, sweep_files, temporary_folder, uninterrupted
+
+_LOG = logging.getLogger(__name__)
+
+_CARD = b"# Module "
+_ASIDE = "old"
+"""Where the old version is while it is replaced, beside the stage."""
+
+
+def refuse_existing(paths: ModelPaths) -> None:
+    """Refuse to go on where something stands already.
+
+    Raises:
+        UsageError: the directory, or something else of its name, exists.
+    """
+    if os.path.lexists(paths.directory):
+        raise UsageError(f"{paths.directory} exists already: give another --version, or --overwrite to replace it.")
+
+
+def refuse_foreign(paths: ModelPaths, record: type[Manifest] = Manifest) -> None:
+    """Refuse to replace what is not ours alone: no model, or one with files in it that nobody wrote here.
+
+    Args:
+        paths: where it would be replaced.
+        record: what the manifest beside it must be; only a SavedModel needs none.
+
+    Raises:
+        UsageError: such a thing stands there.
+    """
+    if not os.path.lexists(paths.directory):
+        return
+    expected = _of_a_model if record is Manifest else _of_nothing
+    try:
+        listed = record.read(paths.manifest).files
+    except MixerError:
+        if not (record is Manifest and (paths.directory / "saved_model.pb").is_file()):
+            lacks = "is not a SavedModel" if record is Manifest else "has no manifest of an export beside it"
+            raise UsageError(
+                f"{paths.directory} {lacks}, so it is left alone: move it away, or give another --out."
+            ) from None
+        listed = {}
+    found = (path.relative_to(paths.directory) for path in paths.directory.rglob("*") if path.is_file())
+    strange = sorted(path.as_posix() for path in found if not (path.as_posix() in listed or expected(path)))
+    if strange:
+        raise UsageError(
+            f"{paths.directory} holds files that were not written with it ({', '.join(strange[:5])}), so it is left "
+            "alone: move them away, or give another --out."
+        )
+
+
+def _of_this_make(paths: ModelPaths) -> tuple[Path, ...]:
+    """Return what stands beside a model that was written of it and is of no use to another, each before what it is of.
+
+    What only has the name of one is not among them: an archive that no provenance tells of, a page that is no card.
+    """
+    archive = (paths.archive,) if paths.provenance.is_file() else ()
+    card = (paths.card,) if paths.card.is_file() and _starts_as_a_card(paths.card) else ()
+    records = (paths.signature, paths.provenance, *archive, paths.report, paths.manifest)
+    return tuple(path for path in (paths.outputs, *card, *records) if path.is_file())
+
+
+def _starts_as_a_card(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_CARD)) == _CARD
+
+
+def _of_nothing(_: Path) -> bool:
+    return False
+
+
+def _of_a_model(path: Path) -> bool:
+    """Tell whether TensorFlow itself would put a file of this relative path into a SavedModel."""
+    folders = ("variables", "assets", "assets.extra")
+    return path.as_posix() in {"saved_model.pb", "fingerprint.pb"} or (
+        len(path.parts) == 2 and path.parts[0] in folders
+    )
+
+
+def prepare_out(out: Path) -> None:
+    """Make the output directory, and make sure that it can be written.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(out, ".writable-"):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"cannot write to the output directory {out} ({error.strerror}): give another --out, or make it writable."
+        ) from error
+
+
+def tidy(destination: ModelPaths) -> None:
+    """Remove what ended processes left of their work here; an old version that lost its successor comes back.
+
+    What another process is making, it tidies itself. What earlier releases left is named: only the number of a process
+    tells whose it is, and it may hold the only copy of a model.
+
+    Raises:
+        MixerError: something cannot be read or moved.
+    """
+    with _translate_os_errors(destination):
+        if any(left_folders(destination.folder, _prefix(destination))) or _lock_of(destination).exists():
+            with suppress(OSError), locked(_lock_of(destination), None, needed=False):
+                sweep(destination.folder, _prefix(destination), _rescue)
+        sweep_files(destination.folder)
+        _name_left_by_earlier_releases(destination.folder, destination.stem)
+
+
+@cache
+def _name_left_by_earlier_releases(folder: Path, stem: str) -> None:
+    pattern = re.compile(rf"\.{re.escape(stem)}(\..+)?\.(partial|old)-\d{{1,9}}(-\w+)?")
+    names = [path.name for path in folder.iterdir() if pattern.fullmatch(path.name)] if folder.is_dir() else []
+    if names:
+        _LOG.warning(
+            "an earlier release was ended and left %s in %s: in `old` is a model that was being replaced, `partial` is "
+            "half written. Move back what you miss, and delete the rest.",
+            ", ".join(sorted(names)),
+            folder,
+        )
+
+
+def refuse_aside(paths: ModelPaths) -> None:
+    """Refuse to judge a version of which a process that replaces it has moved something aside.
+
+    Raises:
+        UsageError: something is aside.
+    """
+    for folder in left_folders(paths.folder, _prefix(paths)):
+        if any((folder / _ASIDE).glob("*")):
+            raise UsageError(
+                f"something of {paths.directory} is aside, in {folder / _ASIDE}: a process is replacing it, or was "
+                f"ended as it did. If none is at work, `mixer-jax2tf validate {paths.handle} --out {paths.out} "
+                f"--version {paths.stem}` puts it back."
+            )
+
+
+@contextmanager
+def held(destination: ModelPaths, *, to_make: bool = False) -> Iterator[None]:
+    """Keep others out of a version for a block, tidied before; another process that is at work on it is waited for.
+
+    Args:
+        destination: the version.
+        to_make: whether to make its folder; without one there is nothing to keep others out of.
+
+    Raises:
+        MixerError: it cannot be made, read or locked.
+    """
+
+    def awaited() -> None:
+        _LOG.warning("another process is at work on %s: waiting for it", destination.directory)
+
+    with ExitStack() as stack:
+        with _translate_os_errors(destination):
+            if to_make:
+                destination.folder.mkdir(parents=True, exist_ok=True)
+            if destination.folder.is_dir():
+                stack.enter_context(locked(_lock_of(destination), awaited, needed=False))
+        tidy(destination)
+        yield
+
+
+@contextmanager
+def staged(destination: ModelPaths) -> Iterator[Path]:
+    """Give a fresh directory to write into, on the destination's disk; whatever is left of it at the end is removed.
+
+    Meanwhile others are kept out of this version.
+
+    Raises:
+        MixerError: writing failed, here or in the block.
+    """
+    prefix = _prefix(destination)
+    with (
+        held(destination, to_make=True),
+        _translate_os_errors(destination),
+        temporary_folder(destination.folder, prefix, rescue=_rescue) as folder,
+    ):
+        stage = folder / "new"
+        stage.mkdir()
+        yield stage
+
+
+@contextmanager
+def _translate_os_errors(destination: ModelPaths) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise MixerError(
+            f"could not write {destination.directory} ({error.strerror or error}): nothing was left there. Free some "
+            "space, or give another --out."
+        ) from error
+
+
+def _prefix(destination: ModelPaths) -> str:
+    return f".{destination.stem}{PARTIAL}"
+
+
+def _lock_of(destination: ModelPaths) -> Path:
+    return destination.folder / f".{destination.stem}.lock"
+
+
+def install(stage: Path, destination: ModelPaths, manifest: Manifest, *, overwrite: bool) -> None:
+    """Put a finished stage in its place, its manifest first, so that a directory without manifest is not ours.
+
+    An old version goes aside before, with all that was written of it (manifest, report, archive, card, ...), and is
+    deleted after; if anything fails between, all come back.
+
+    Raises:
+        UsageError: something stands there and `overwrite` is not given, or it is not a SavedModel.
+    """
+    aside, replaces = stage.with_name(_ASIDE), os.path.lexists(destination.directory)
+    if replaces:
+        if not overwrite:
+            refuse_existing(destination)
+        refuse_foreign(destination, type(manifest))
+    with uninterrupted():
+        try:
+            if replaces:
+                aside.mkdir()
+                # The directory last: where it is aside, what stands in place is its successor's.
+                for path in (*_of_this_make(destination), destination.directory):
+                    path.rename(aside / path.name)
+            _place(stage, destination, manifest)
+        except BaseException:
+            _rescue(stage.parent)
+            raise
+
+
+def _place(stage: Path, destination: ModelPaths, manifest: Manifest) -> None:
+    try:
+        destination.report.unlink(missing_ok=True)
+        destination.outputs.unlink(missing_ok=True)
+        write_atomically(destination.manifest, manifest.to_bytes())
+        stage.rename(destination.directory)
+    except BaseException:
+        destination.manifest.unlink(missing_ok=True)
+        raise
+
+
+def _rescue(folder: Path) -> None:
+    """Put back the old version that is aside in a temporary folder, unless its successor is in place."""
+    aside = folder / _ASIDE
+    if not aside.is_dir():
+        return
+    destination = ModelPaths(folder.parent, folder.name[1:].rpartition(PARTIAL)[0])
+    if os.path.lexists(aside / destination.stem):
+        if os.path.lexists(destination.directory):
+            aside.rename(folder / "replaced")  # in one step: killed while it is deleted, it must not come back in part
+            return
+        destination.manifest.unlink(missing_ok=True)
+    for path in sorted(aside.iterdir()):  # the directory first
+        path.rename(destination.folder / path.name)

@@ -1,0 +1,1 @@
+"""Archives, their provenance and signatures, and how they are verified."""

@@ -1,0 +1,256 @@
+"""A proven model as the archive that TensorFlow Hub reads, with the provenance that binds it to manifest and report.
+
+The archive is deterministic: sorted names, `saved_model.pb` at its root, and nothing of the machine: no times, owners
+or modes. (Another release of ISA-L, or its code for another kind of processor, may pack the same bytes another way;
+the files inside stay the same.)
+"""
+
+import hashlib
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Self
+
+from isal import isal_zlib
+
+from export.package.consistency import Asked, Records, compare_records
+from export.package.facts import read_facts
+from export.package.provenance import make_statement
+from export.package.signing import Signer
+from models.errors import MixerError, UsageError
+from models.progress import Progress
+from models.records.contents import compare_files
+from models.records.layout import ModelPaths
+from models.records.manifest import FileDigest, Manifest
+from models.records.report import Report
+from models.records.tolerances import TOLERANCES
+from models.storage.archives import MOST_OF_HEADERS, most_unpacked
+from models.storage.files import hash_file, write_atomically, written_whole
+
+COMPRESSION = 1
+"""Of ISA-L's levels, as fast as hashing and no worse than zlib's first: trained weights hardly shrink at any."""
+
+BLOCK = 1 << 18
+"""Bytes that are read and packed at once; another number would give other bytes."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A packed model; `size` in bytes and `sha256` in hexadecimal are the archive's."""
+
+    handle: str
+    version: int
+    archive: Path
+    provenance: Path
+    signature: Path | None
+    size: int
+    sha256: str
+
+
+def refuse_packaged(*destinations: ModelPaths) -> None:
+    """Refuse to go on where something was packed already.
+
+    Raises:
+        UsageError: archive or provenance of one or more stands there; names them all.
+    """
+    taken = [str(path) for one in destinations for path in (one.archive, one.provenance) if os.path.lexists(path)]
+    if taken:
+        raise UsageError(f"exists already: {', '.join(taken)}. --overwrite replaces it.")
+
+
+def package_model(
+    destination: ModelPaths,
+    *,
+    overwrite: bool = False,
+    sign: Signer | None = None,
+    progress: Progress | None = None,
+) -> Package:
+    """Pack a model that passed its check, and write its provenance beside the archive.
+
+    An old archive is replaced in one step; provenance is written after it, so that there is never one of another.
+
+    Raises:
+        UsageError: archive or provenance exists, and `overwrite` is not given.
+        MixerError: the model has no manifest or no passing report of it, a file differs from the manifest, or
+            something cannot be read or written; what stood there before still stands.
+    """
+    if not overwrite:
+        refuse_packaged(destination)
+    manifest, bound = _proven(destination)
+    with _translate_os_errors(destination.archive), written_whole(destination.archive) as file:
+        packed = _Hashing(file)
+        found = _write_archive(destination.directory, manifest, packed, progress)
+        differences = compare_files(manifest.files, found)
+        if differences:
+            said = "".join(f"\n  {difference}" for difference in differences)
+            raise MixerError(
+                f"{destination.directory} is not what {destination.manifest.name} says, so it was not packed:{said}\n"
+                f"Convert {destination.handle} again (--overwrite)."
+            )
+        _refuse_what_nobody_unpacks(manifest, packed.size)
+        _refuse_contradictions(Records(destination, manifest, facts=read_facts(destination.directory, manifest)))
+        destination.signature.unlink(missing_ok=True)
+        destination.provenance.unlink(missing_ok=True)
+    with _translate_os_errors(destination.provenance):
+        statement = make_statement(manifest, {destination.archive.name: packed.sha256, **bound})
+        write_atomically(destination.provenance, statement.to_bytes())
+    if sign is not None:
+        sign(destination.provenance, destination.signature)
+    return Package(
+        manifest.handle,
+        manifest.version,
+        destination.archive,
+        destination.provenance,
+        None if sign is None else destination.signature,
+        packed.size,
+        packed.sha256,
+    )
+
+
+def _proven(destination: ModelPaths) -> tuple[Manifest, dict[str, str]]:
+    """Return the manifest, and the sha256 of manifest and report by file name, of a model that passed its check."""
+    again = f"Run `mixer-jax2tf validate {destination.handle}`"
+    if not destination.manifest.is_file():
+        raise MixerError(
+            f"{destination.manifest} is missing: nothing was converted there. Run `mixer-jax2tf convert "
+            f"{destination.handle}` first, or give the --out and --version it was converted with."
+        )
+    if not destination.report.is_file():
+        raise MixerError(f"{destination.report} is missing: the model was not checked. {again} first.")
+    manifest, report = Manifest.read(destination.manifest), Report.read(destination.report)
+    found = {path.name: hash_file(path) for path in (destination.manifest, destination.report)}
+    asked = Asked(destination.handle, destination.version)
+    _refuse_contradictions(Records(destination, manifest, asked, report, found=found))
+    if report.verdict != "passed":
+        raise MixerError(f"{destination.report} says that it {report.verdict}: {'; '.join(report.problems)}.")
+    contradictions = list(report.contradictions(TOLERANCES))
+    if contradictions:
+        raise MixerError(f"{destination.report} cannot be relied on: {'; '.join(contradictions)}. {again} first.")
+    return manifest, {name: hashes.sha256 for name, hashes in found.items()}
+
+
+def _refuse_contradictions(records: Records) -> None:
+    differences = [difference for found in compare_records(records).values() for difference in found]
+    if differences:
+        said = "".join(f"\n  {difference}" for difference in differences)
+        raise MixerError(
+            f"the records of {records.paths.directory} contradict each other, so it was not packed:{said}\n"
+            f"Run `mixer-jax2tf validate {records.paths.handle}` again, or convert it again (--overwrite)."
+        )
+
+
+def _refuse_what_nobody_unpacks(manifest: Manifest, packed: int) -> None:
+    most = most_unpacked(packed)
+    if manifest.size + MOST_OF_HEADERS > most:
+        raise MixerError(
+            f"the archive would have {packed:,} bytes, of which {most:,} may be unpacked; the model has "
+            f"{manifest.size:,}. Nobody could read it: give the SavedModel's directory."
+        )
+
+
+@contextmanager
+def _translate_os_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise MixerError(
+            f"could not write {path} ({error.strerror or error}: {error.filename or 'its contents'}): free some space, "
+            "or look at the rights."
+        ) from error
+
+
+class _Gzip:
+    """Packs what is written to it, in blocks of one size: how it comes in must not decide what comes out."""
+
+    def __init__(self, file: "_Hashing") -> None:
+        # 15 is deflate's window; 16 more makes it gzip, with a header of neither name nor time.
+        self._file, self._packer = file, isal_zlib.compressobj(COMPRESSION, wbits=15 + 16)
+        self._waiting, self._position = bytearray(), 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._file.write(self._packer.compress(bytes(self._waiting)) + self._packer.flush())
+
+    def write(self, chunk: bytes) -> int:
+        self._waiting += chunk
+        self._position += len(chunk)
+        while len(self._waiting) >= BLOCK:
+            self._file.write(self._packer.compress(bytes(self._waiting[:BLOCK])))
+            del self._waiting[:BLOCK]
+        return len(chunk)
+
+    def tell(self) -> int:
+        return self._position
+
+
+class _Hashing:
+    """A file that is written, or read, from its beginning to its end, and hashed on the way."""
+
+    def __init__(self, file: BinaryIO, advance: Callable[[int], None] | None = None) -> None:
+        self._file, self._advance, self._hash, self.size = file, advance, hashlib.sha256(), 0
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def write(self, chunk: bytes) -> int:
+        self._count(chunk)
+        return self._file.write(chunk)
+
+    def read(self, size: int = -1) -> bytes:
+        chunk = self._file.read(size)
+        self._count(chunk)
+        return chunk
+
+    def _count(self, chunk: bytes) -> None:
+        self._hash.update(chunk)
+        self.size += len(chunk)
+        if self._advance is not None:
+            self._advance(len(chunk))
+
+
+def _write_archive(
+    directory: Path, manifest: Manifest, file: "_Hashing", progress: Progress | None
+) -> dict[str, FileDigest]:
+    """Pack all files below a directory; return the digests of what was packed."""
+    done, found = 0, {}
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(min(done, manifest.size), manifest.size)
+
+    names = [PurePosixPath(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()]
+    folders = {parent for name in names for parent in name.parents} - {PurePosixPath(".")}
+    with (
+        _Gzip(file) as packed,
+        tarfile.TarFile(
+            fileobj=packed,  # type: ignore[arg-type] # it has what writing needs
+            mode="w",
+            format=tarfile.PAX_FORMAT,
+            copybufsize=BLOCK,
+        ) as archive,
+    ):
+        for name in sorted(map(str, {*names, *folders})):
+            if PurePosixPath(name) in folders:  # TensorFlow Hub makes none that the archive does not name
+                archive.addfile(_member(name, tarfile.DIRTYPE, 0o755))
+                continue
+            with (directory / name).open("rb") as source:
+                content, member = _Hashing(source, advance), _member(name, tarfile.REGTYPE, 0o644)
+                member.size = os.fstat(source.fileno()).st_size
+                archive.addfile(member, content)
+            found[name] = FileDigest(sha256=content.sha256, size=content.size)
+    return found
+
+
+def _member(name: str, kind: bytes, mode: int) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.mode = kind, mode
+    return member

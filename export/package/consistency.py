@@ -1,0 +1,178 @@
+"""What the records of one model say of the same things, compared in every field that two of them hold.
+
+Here stands which field of which record is which of another; `verify`, `package`, `card` and `publish` ask here.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Literal
+
+from export.package.facts import MODEL_JSON, ModelFacts, class_list
+from export.package.provenance import LOCAL_BUILDER, WORKFLOW, Statement, make_statement
+from models.records.contents import Bound, Described, compare_files
+from models.records.layout import ModelPaths
+from models.records.manifest import Manifest
+from models.records.published_index import INDEX, Index
+from models.records.report import Report
+from models.storage.files import Hashes
+
+Name = Literal["asked", "report", "facts", "provenance", "index"]
+
+_PAIRS: tuple[tuple[Name, str, str, str], ...] = (
+    # record, what, its field, the same in the manifest
+    ("asked", "handle", "asked.handle", "manifest.handle"),
+    ("asked", "version", "asked.version", "manifest.version"),
+    ("report", "handle", "report.handle", "manifest.handle"),
+    ("report", "version", "report.version", "manifest.version"),
+    ("report", "flavour", "report.flavour", "manifest.flavour"),
+    ("report", "head", "report.head", "manifest.head"),
+    ("report", "origin", "report.origin", "manifest.checkpoint.origin"),
+    ("facts", "handle", "facts.handle", "manifest.handle"),
+    ("facts", "version", "facts.version", "manifest.version"),
+    ("facts", "flavour", "facts.flavour.name", "manifest.flavour"),
+    ("facts", "architecture", "facts.architecture_name", "manifest.architecture"),
+    ("facts", "image size", "facts.image_size", "manifest.image_size"),
+    ("facts", "parameters", "facts.parameters", "manifest.parameters"),
+    ("facts", "classes", "facts.outputs", "manifest.num_classes"),
+    ("facts", "class list", "facts.output.classes", "class_list"),
+    ("facts", "checkpoint", "facts.checkpoint.object", "manifest.checkpoint.object"),
+    ("facts", "checkpoint's sha256", "facts.checkpoint.sha256", "manifest.checkpoint.sha256"),
+    ("facts", "origin", "facts.checkpoint.origin", "manifest.checkpoint.origin"),
+    ("index", "handle", "index.handle", "manifest.handle"),
+)
+"""Those of the provenance are not among them: it is compared with the one that the manifest gives, field by field."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a model is asked for as, or named as; None where that says nothing."""
+
+    handle: str | None
+    version: int | None
+
+
+@dataclass(frozen=True)
+class Records:
+    """The records of one model, as far as there are any that can be read."""
+
+    paths: ModelPaths
+    manifest: Manifest | None
+    asked: Asked | None = None
+    report: Report | None = None
+    facts: ModelFacts | None = None
+    """The model's own."""
+    provenance: Statement | None = None
+    index: Index | None = None
+    found: Mapping[str, Hashes] = field(default_factory=dict)
+    """The files that stand beside the model, by name."""
+    archive: bool = True
+    """Whether the archive is looked at, and among them if it is there; not where a model's directory is."""
+
+    @property
+    def class_list(self) -> str | None:
+        """The path of the class list within the model, by its manifest."""
+        return None if self.manifest is None else class_list(self.manifest)
+
+    def name(self, record: Name) -> str:
+        """Return what a record is called."""
+        paths = self.paths
+        names = {"report": paths.report.name, "provenance": paths.provenance.name}
+        return {"asked": "its path", "facts": MODEL_JSON, "index": INDEX, **names}[record]
+
+
+def compare_records(records: Records) -> dict[Name, list[str]]:
+    """Return, for each record that is there, in what it differs from the manifest and the files, in words."""
+    names: tuple[Name, ...] = ("asked", "report", "facts", "provenance", "index")
+    return {
+        name: [*_fields(records, name), *_files(records, name)] for name in names if getattr(records, name) is not None
+    }
+
+
+def _fields(records: Records, name: Name) -> Iterator[str]:
+    if records.manifest is None:
+        return
+    pairs = _provenance(records) if name == "provenance" else _table(records, name)
+    for what, said, meant in pairs:
+        if said != meant:
+            yield f"{records.name(name)} says {what} {_shown(said)}, {records.paths.manifest.name} {_shown(meant)}"
+
+
+def _table(records: Records, name: Name) -> Iterator[tuple[str, object, object]]:
+    for record, what, here, there in _PAIRS:
+        if record == name:
+            said, meant = attrgetter(here)(records), attrgetter(there)(records)
+            if None not in (said, meant):
+                yield what, said, meant
+
+
+def _provenance(records: Records) -> Iterator[tuple[str, object, object]]:
+    """Give each field that the provenance has, or would have by the manifest; None for one that it has not."""
+    statement, manifest = records.provenance, records.manifest
+    if statement is None or manifest is None:
+        return
+    builder = statement.predicate.run_details.builder.id
+    expected = make_statement(manifest, {}, builder=builder)
+    said, meant = dict(_flat(statement)), dict(_flat(expected))
+    for what in sorted(said.keys() | meant.keys()):
+        yield what, said.get(what), meant.get(what)
+    # The manifest does not name the builder; who it was, only a signature proves.
+    known = builder == LOCAL_BUILDER or WORKFLOW.fullmatch(builder)
+    yield "builder.id", builder, builder if known else f"{LOCAL_BUILDER} or the address of a workflow"
+
+
+def _flat(statement: Statement) -> Iterator[tuple[str, object]]:
+    """Give each value of a statement's predicate by its path; a member of a list is called by what it is about."""
+    names: Counter[str] = Counter()
+
+    def walk(value: object, path: str) -> Iterator[tuple[str, object]]:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                yield from walk(inner, f"{path}.{name}" if path else name)
+        elif isinstance(value, list):
+            for member in value:
+                inner = f"{path}[{member.get('name') or str(member.get('uri')).partition('@')[0]}]"
+                names[inner] += 1
+                yield from walk(member, inner if names[inner] == 1 else f"{inner} #{names[inner]}")
+        else:
+            yield path, value
+
+    values = statement.predicate.model_dump(mode="json", by_alias=True, exclude_none=True)
+    yield from walk({**values["buildDefinition"], **values["runDetails"]}, "")
+
+
+def _files(records: Records, name: Name) -> Iterator[str]:
+    """Say in what a record's list of files differs from the files."""
+    paths, record = records.paths, records.name(name)
+    listed = _listed(records, name)
+    if listed is None:
+        return
+    if name == "index" and not listed:
+        yield f"{INDEX} does not list version {paths.stem}: it was not published whole"
+        return
+    required = {"report": (paths.manifest,), "provenance": (paths.archive, paths.manifest, paths.report)}
+    wanted = {path.name for path in required.get(name, paths.required)}
+    there = {key: one for key, one in records.found.items() if name == "index" or key in wanted}
+    for key in sorted(wanted - listed.keys() - there.keys()):
+        yield f"{key} is not in {record}"
+    seen = {key: one for key, one in listed.items() if records.archive or key != paths.archive.name}
+    yield from compare_files(seen, there, record)
+
+
+def _listed(records: Records, name: Name) -> Mapping[str, Described] | None:
+    """Return what a record says of files beside the model, by name; None where it has no such list."""
+    paths, report, provenance, index = records.paths, records.report, records.provenance, records.index
+    if name == "report" and report is not None:
+        return {paths.manifest.name: Bound(report.manifest_sha256)}
+    if name == "provenance" and provenance is not None:
+        return {key: Bound(sha256) for key, sha256 in provenance.bound.items()}
+    if name == "index" and index is not None:
+        return index.versions.get(paths.stem, {})
+    return None
+
+
+def _shown(value: object) -> str:
+    """Return a value as it may be shown, whoever wrote it: cut, and with nothing that a terminal obeys."""
+    shown = "nothing" if value is None else ascii(value)
+    return shown if len(shown) <= 200 else f"{shown[:200]}..."

@@ -1,0 +1,165 @@
+"""The provenance: an in-toto statement that binds a model's archive, manifest and report by their sha256.
+
+Formats: https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md and https://slsa.dev/spec/v1.0/provenance.
+It holds no time of day: equal inputs, packed by the same builder, give equal bytes.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from models.catalog import BUCKET
+from models.errors import MixerError
+from models.records.manifest import MOST_BYTES, Manifest, fault_of
+from models.storage.files import read_small
+
+BUILD_TYPE = "urn:mixer-jax2tf:convert:1"
+LOCAL_BUILDER = "urn:mixer-jax2tf:local"
+"""Where no CI says who it is."""
+
+WORKFLOW = re.compile(r"https?://[^/\s]+/[^/\s]+/[^/\s]+/[^@\s]+@\S+")
+"""Where one does: `<server>/<owner>/<repository>/<path of the workflow>@<ref>`."""
+
+
+class _Part(BaseModel):
+    # The formats want readers to pass over fields that they do not know.
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
+
+
+class _Resource(_Part):
+    """One thing, named by address or digest."""
+
+    name: str | None = None
+    uri: str | None = None
+    digest: dict[str, str] | None = None
+    annotations: dict[str, str | int | bool] | None = None
+
+
+class _BuildDefinition(_Part):
+    """What was asked for, and what went in."""
+
+    build_type: str
+    external_parameters: dict[str, str | int]
+    internal_parameters: dict[str, str] = {}
+    resolved_dependencies: tuple[_Resource, ...] = ()
+
+
+class _Builder(_Part):
+    """Who made it."""
+
+    id: str
+    version: dict[str, str] = {}
+
+
+class _RunDetails(_Part):
+    """How it was made."""
+
+    builder: _Builder
+
+
+class Provenance(_Part):
+    """SLSA's account of how something was made."""
+
+    build_definition: _BuildDefinition
+    run_details: _RunDetails
+
+
+class Statement(_Part):
+    """In-toto's statement about files."""
+
+    type: Literal["https://in-toto.io/Statement/v1"] = Field(
+        default="https://in-toto.io/Statement/v1", validation_alias="_type", serialization_alias="_type"
+    )
+    subject: tuple[_Resource, ...]
+    predicate_type: Literal["https://slsa.dev/provenance/v1"] = "https://slsa.dev/provenance/v1"
+    predicate: Provenance
+
+    def to_bytes(self) -> bytes:
+        """Return the statement as it stands on disk: indented JSON, UTF-8."""
+        return self.model_dump_json(indent=1, by_alias=True, exclude_none=True).encode() + b"\n"
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a statement from its file.
+
+        Raises:
+            MixerError: the file is no such statement.
+        """
+        wrong = f"{path} is not a readable in-toto statement with SLSA provenance"
+        try:
+            return cls.model_validate_json(read_small(path, MOST_BYTES))
+        except OSError as error:
+            raise MixerError(f"{wrong}: {error.strerror or error}") from error
+        except ValidationError as error:
+            raise MixerError(f"{wrong}: {fault_of(error)}") from error
+
+    @property
+    def bound(self) -> dict[str, str]:
+        """The sha256 of each file that it is about, by name; empty where it gives none, or several."""
+        bound: dict[str, str] = {}
+        for subject in self.subject:
+            name, sha256 = str(subject.name), (subject.digest or {}).get("sha256", "")
+            bound[name] = sha256 if bound.get(name, sha256) == sha256 else ""
+        return bound
+
+
+def make_statement(manifest: Manifest, bound: Mapping[str, str], *, builder: str | None = None) -> Statement:
+    """Return the statement about files (name -> sha256) that were made of the model of a manifest, here or elsewhere.
+
+    Args:
+        manifest: of the model.
+        bound: the files.
+        builder: who made them; None for whoever runs this.
+    """
+    definition = _BuildDefinition(
+        build_type=BUILD_TYPE,
+        external_parameters={
+            "handle": manifest.handle,
+            "version": manifest.version,
+            "flavour": manifest.flavour,
+            "checkpoint": manifest.checkpoint.object,
+        },
+        internal_parameters={"pipeline": manifest.pipeline, "pipeline_sha256": manifest.pipeline_sha256},
+        resolved_dependencies=(_checkpoint(manifest), *_sources(manifest), *_libraries(manifest)),
+    )
+    made_by = _Builder(id=builder or _builder(), version={"mixer-jax2tf": manifest.pipeline})
+    return Statement(
+        subject=tuple(_Resource(name=name, digest={"sha256": sha256}) for name, sha256 in bound.items()),
+        predicate=Provenance(build_definition=definition, run_details=_RunDetails(builder=made_by)),
+    )
+
+
+def _checkpoint(manifest: Manifest) -> _Resource:
+    checkpoint = manifest.checkpoint
+    # An original is the bucket's, wherever it was read from; a path of somebody's disk tells nobody else anything.
+    url = f"{BUCKET}/{checkpoint.object}" if checkpoint.origin == "original" else checkpoint.url
+    return _Resource(
+        name=checkpoint.object,
+        uri=url if "://" in url else None,
+        digest={"sha256": checkpoint.sha256},
+        annotations={"origin": checkpoint.origin, "size": checkpoint.size},
+    )
+
+
+def _sources(manifest: Manifest) -> tuple[_Resource, ...]:
+    if manifest.git_commit is None:
+        return ()
+    dirty = {} if manifest.git_dirty is None else {"dirty": manifest.git_dirty}
+    return (_Resource(name="mixer-jax2tf", digest={"gitCommit": manifest.git_commit}, annotations={**dirty}),)
+
+
+def _libraries(manifest: Manifest) -> tuple[_Resource, ...]:
+    return tuple(
+        _Resource(uri=f"pkg:{'generic' if name == 'python' else 'pypi'}/{name}@{version}")
+        for name, version in sorted(manifest.libraries.items())
+    )
+
+
+def _builder() -> str:
+    workflow = os.environ.get("GITHUB_WORKFLOW_REF")
+    return f"{os.environ.get('GITHUB_SERVER_URL', 'https://github.com')}/{workflow}" if workflow else LOCAL_BUILDER

@@ -1,0 +1,47 @@
+"""A signature over the provenance, and through it over archive, manifest and report.
+
+The bundle is one of Sigstore's, as the package `model-signing` writes it; `model_signing verify key` checks it. With a
+key nothing goes over the net.
+"""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+from models.errors import MixerError, UsageError
+from models.storage.files import placed_whole
+
+Signer = Callable[[Path, Path], None]
+"""Signs a file (the first path) and writes the bundle (the second)."""
+
+
+def signer(key: Path) -> Signer:
+    """Return what signs with a private key: PEM, elliptic curve, not encrypted.
+
+    Raises:
+        UsageError: the extra `sign` is not installed, or the file is no such key.
+    """
+    if importlib.util.find_spec("model_signing") is None:
+        raise UsageError(
+            "--sign-key needs the package model-signing, which is not installed: .venv/bin/pip install -e '.[sign]' "
+            "brings it; without --sign-key nothing is signed."
+        )
+    from model_signing import signing
+
+    try:
+        config = signing.Config()  # type: ignore[no-untyped-call]
+        config.use_elliptic_key_signer(private_key=key)
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(
+            f"--sign-key {key} is no private key to sign with ({type(error).__name__}: {error}): expected a PEM file "
+            "with an unencrypted key of the curve P-256, P-384 or P-521."
+        ) from error
+
+    def sign(file: Path, bundle: Path) -> None:
+        try:
+            with placed_whole(bundle) as (partial, _):
+                config.sign(file, partial)
+        except (OSError, ValueError) as error:
+            raise MixerError(f"{file} could not be signed ({type(error).__name__}: {error}).") from error
+
+    return sign

@@ -1,0 +1,195 @@
+"""A model as it arrived, a SavedModel's directory or its archive, against what stands beside it.
+
+It needs neither JAX nor TensorFlow, and runs nothing of the model. An archive is read as it is, without unpacking it.
+"""
+
+import glob
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from export.install import refuse_aside
+from export.package.consistency import Asked, Records, compare_records
+from export.package.facts import MODEL_JSON, read_facts
+from export.package.provenance import Statement
+from models.errors import MixerError, UsageError, printable, shown
+from models.records.contents import Described, compare_files, digest_files
+from models.records.layout import ARCHIVE_SUFFIX, ModelPaths
+from models.records.manifest import Manifest
+from models.records.published_index import INDEX, Index
+from models.records.report import Report
+from models.storage.archives import MOST_BYTES, digest_archive
+from models.storage.files import FileHashes
+
+_SPARE = 1 << 24  # bytes beyond those of the manifest that are read, to say what they are
+_LONGEST = 500  # characters of a line of what differs
+
+
+@dataclass(frozen=True)
+class _Verification:
+    """What was found of a model."""
+
+    path: Path
+    kind: Literal["directory", "archive"]
+    handle: str | None
+    """None where the manifest cannot be read."""
+    version: int | None
+    checked: tuple[str, ...]
+    """What agrees with what, in words."""
+    not_checked: tuple[str, ...]
+    """What could not be checked, because something is not there; no fault in itself."""
+    differences: tuple[str, ...]
+    """Everything that is not as it should be; empty if and only if the verdict is `same`."""
+
+    @property
+    def verdict(self) -> Literal["same", "different"]:
+        """Whether the model is the one that its manifest, report and provenance speak of, and passed its check."""
+        return "different" if self.differences else "same"
+
+
+_Record = TypeVar("_Record")
+
+
+class _Findings:
+    """What was found so far."""
+
+    def __init__(self, hashes: FileHashes) -> None:
+        self.hashes = hashes
+        self.checked: list[str] = []
+        self.not_checked: list[str] = []
+        self.differences: list[str] = []
+
+    def add(self, what: str, differences: list[str]) -> None:
+        """Note what was checked: as such if it is in order, else what is not."""
+        self.differences += differences
+        if not differences:
+            self.checked.append(what)
+
+    def read(self, read: Callable[[], _Record]) -> _Record | None:
+        """Return a record; None, and a difference, where it cannot be read."""
+        try:
+            return read()
+        except MixerError as error:
+            self.differences.append(str(error))
+            return None
+
+
+def verify(path: Path, *, handle: str | None = None, hashes: FileHashes | None = None) -> _Verification:
+    """Check a SavedModel's directory or archive against its manifest, report, provenance and index.
+
+    The manifest must stand beside it as `<name>.manifest.json`; the others are looked at where they are there.
+
+    Args:
+        path: the directory or the archive.
+        handle: what its records must say that it is; None to take their word.
+        hashes: what is known of the files, and gets to know more.
+
+    Raises:
+        UsageError: the path is neither, or has no manifest beside it, so that there is nothing to check it against; or
+            something of it is aside.
+        MixerError: a file cannot be read.
+    """
+    refuse_aside(ModelPaths(path.absolute().parent, path.absolute().name.removesuffix(ARCHIVE_SUFFIX)))
+    siblings = ModelPaths.around(path)
+    if not siblings.manifest.is_file():
+        raise UsageError(
+            f"{siblings.manifest} is missing, so there is nothing to check {path} against: get it from where the model "
+            "was published, and put it beside it."
+        )
+    findings = _Findings(hashes or FileHashes())
+    try:
+        records = _read(path, siblings, handle, findings)
+    except OSError as error:
+        raise MixerError(f"{error.filename or path} cannot be read ({error.strerror or error}).") from error
+    _judge(records, findings)
+    manifest = records.manifest
+    return _Verification(
+        path,
+        "directory" if path.is_dir() else "archive",
+        None if manifest is None else shown(manifest.handle),
+        None if manifest is None else manifest.version,
+        tuple(findings.checked),
+        tuple(findings.not_checked),
+        tuple(printable(one, _LONGEST) for one in findings.differences),
+    )
+
+
+def _read(path: Path, siblings: ModelPaths, handle: str | None, findings: _Findings) -> Records:
+    """Read the model and all that stands beside it."""
+    manifest = findings.read(lambda: Manifest.read(siblings.manifest))
+    whole = _check_contents(path, siblings, manifest, findings)
+    index = siblings.folder / INDEX
+    is_archive = not path.is_dir()
+    return Records(
+        siblings,
+        manifest,
+        Asked(handle, int(siblings.stem) if re.fullmatch("[0-9]{1,18}", siblings.stem) else None),
+        findings.read(lambda: Report.read(siblings.report)) if siblings.report.is_file() else None,
+        findings.read(lambda: read_facts(path, manifest)) if whole and manifest is not None else None,
+        findings.read(lambda: Statement.read(siblings.provenance)) if siblings.provenance.is_file() else None,
+        findings.read(lambda: Index.read(index)) if index.is_file() else None,
+        {
+            file.name: findings.hashes.of(file)
+            for file in sorted(siblings.folder.glob(f"{glob.escape(siblings.stem)}.*"))
+            if file.is_file() and (is_archive or file != siblings.archive)
+        },
+        is_archive,
+    )
+
+
+def _check_contents(path: Path, siblings: ModelPaths, manifest: Manifest | None, findings: _Findings) -> bool:
+    """Compare the model's files with the manifest; return whether they are its."""
+    most = MOST_BYTES if manifest is None else manifest.size + _SPARE
+    try:
+        if path.is_dir():
+            found: Mapping[str, Described] = digest_files(path, most)
+        else:
+            archive = digest_archive(path, most)
+            found = archive.files
+            findings.hashes.note(siblings.archive, archive.whole)
+    except MixerError as error:
+        findings.differences.append(str(error))
+        return False
+    if manifest is None:
+        return False
+    differences = compare_files(manifest.files, found)
+    what = f"{len(manifest.files)} files of {manifest.size:,} bytes are those of {siblings.manifest.name}"
+    findings.add(what, differences)
+    return not differences
+
+
+def _judge(records: Records, findings: _Findings) -> None:
+    """Note what the records say, and where they contradict each other or the files."""
+    paths, differences = records.paths, compare_records(records)
+    findings.differences += differences["asked"]
+    _judge_report(records, differences.get("report", []), findings)
+    if records.facts is not None:
+        findings.add(f"{MODEL_JSON} says the same of the model", differences["facts"])
+    if records.provenance is not None:
+        findings.add(f"{paths.provenance.name} binds {', '.join(records.provenance.bound)}", differences["provenance"])
+        if paths.signature.is_file():
+            findings.not_checked.append(
+                f"the signature {paths.signature.name}: `model_signing verify key {paths.provenance} --signature "
+                f"{paths.signature} --public_key KEY` does it"
+            )
+    elif not paths.provenance.is_file():
+        findings.not_checked.append(
+            f"there is no {paths.provenance.name}, so nothing tells who packed it, and from what"
+        )
+    if records.index is not None:
+        listed = ", ".join(records.index.versions.get(paths.stem, ()))
+        findings.add(f"{INDEX} lists {listed}", differences["index"])
+
+
+def _judge_report(records: Records, differences: list[str], findings: _Findings) -> None:
+    report, name = records.report, records.paths.report.name
+    if report is None:
+        if not records.paths.report.is_file():
+            findings.not_checked.append(f"there is no {name}, so nothing tells whether the model was proven")
+        return
+    if report.verdict != "passed":
+        differences = [*differences, f"{name} says that the model failed: {'; '.join(report.problems)}"]
+    differences += [f"{name} contradicts itself: {found}" for found in report.contradictions()]
+    findings.add(f"{name} says that the model of this manifest passed (inputs: {report.inputs_set})", differences)

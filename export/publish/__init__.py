@@ -1,0 +1,1 @@
+"""Packed models sent to buckets, directories and hubs; nothing published is overwritten."""

@@ -1,0 +1,193 @@
+"""A bucket to publish at, through the real gsutil; it is an `export.publish.store.Store`.
+
+New objects are sent on the condition that there is none of the name, the index on the condition that it is the one that
+was read: the store itself refuses anything else. An upload that was interrupted leaves no object, and is sent again.
+"""
+
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+from models.errors import MixerError, UsageError
+from models.progress import Progress
+from models.records.manifest import MOST_BYTES
+from models.storage import gsutil
+from models.storage.gsutil import BUCKET_URL
+from models.storage.gsutil_errors import GsutilResult, KnownFailure, StoreUnreachableError, failure
+
+ARCHIVE = ("-h", "Content-Type:application/gzip")  # else the store may unpack it on the way to a reader
+INDEX = ("-h", "Cache-Control:no-cache", "-h", "Content-Type:application/json")
+"""A store keeps public objects for an hour in its caches, if it is not told otherwise."""
+
+_WRITING = (
+    KnownFailure(
+        "PreconditionException|412",
+        "it is there already, or was changed meanwhile, and nothing was overwritten: is somebody else publishing? Run "
+        "the same command again; it compares first.",
+    ),
+    KnownFailure(
+        "AccessDenied|Exception: 40[13]|'status': '40[13]'|Anonymous caller|protected data|authorized|[Cc]redentials",
+        "the store does not let us in. Expected a bucket that may be listed, read and written: name a gsutil "
+        "configuration with your credentials in BOTO_CONFIG.",
+    ),
+    KnownFailure(
+        "NotFoundException|BucketNotFound|404|No URLs matched",
+        "there is no such bucket or object. Expected a bucket that exists: look at --to.",
+    ),
+    KnownFailure(
+        "HashMismatch|differs|doesn't match|corrupt",
+        "what arrived differs from what was sent, and was deleted. Run the same command again; if it differs again, "
+        "something on the way (a proxy?) changes the bytes.",
+    ),
+    KnownFailure(
+        "Connection (refused|reset|aborted)|Unable to find the server|[Uu]nreachable|timed out|gaierror|SSL"
+        "|EOF occurred|RemoteDisconnected|Broken pipe|Resumable|IncompleteRead|[Pp]roxy|OSError: None"
+        "|(Exception: |'status': ')(429|50\\d)",
+        "the store cannot be reached. Look at the network (behind a proxy set https_proxy) and run the same command "
+        "again; what was finished is not sent again.",
+        StoreUnreachableError,
+    ),
+)
+
+
+class Bucket:
+    """A bucket, or a folder in it."""
+
+    def __init__(self, url: str, state: Path) -> None:
+        """Take `gs://bucket` or `gs://bucket/prefix`, and a fresh folder for gsutil.
+
+        The notes that gsutil would go on from after an interruption lie in that folder: where it is fresh, it does not.
+        """
+        self._url, self._state = url, state
+
+    def address(self, folder: str, name: str) -> str:
+        """Return the URL of an object."""
+        return f"{self._url}/{folder}/{name}"
+
+    def files(self, folder: str) -> dict[str, gsutil.StoredObject]:
+        """Return what the store says of the objects in a folder, by name."""
+        url = self.address(folder, "")
+        ran = self._run(["ls", "-L", url], url, fine="matched no objects")
+        blocks = re.findall(r"^(gs://.*):\n((?: {4}.*\n)+)", ran.output, flags=re.MULTILINE)
+        found = {one.removeprefix(url): gsutil.described(one, block) for one, block in blocks}
+        return {name: one for name, one in found.items() if name and "/" not in name}
+
+    def cat(self, folder: str, name: str) -> bytes:
+        """Return the contents of a record; of a larger object the first bytes, which are none."""
+        url = self.address(folder, name)
+        return self._run(["cat", "-r", f"0-{MOST_BYTES}", url], url).output.encode()
+
+    def held(self, folder: str) -> AbstractContextManager[None]:
+        """Hold nothing: each request names the generation that it may replace, and the store refuses any other."""
+        return nullcontext()
+
+    def put(self, files: Sequence[Path], folder: str, progress: Progress | None = None) -> None:
+        """Send files, of one directory, of which there are no objects yet."""
+        total = sum(file.stat().st_size for file in files)
+        archives = [file for file in files if file.name.endswith(".tar.gz")]
+        others = [file for file in files if file not in archives]
+        done = 0
+        for some, headers in ((archives, ARCHIVE), (others, ())):
+            if some:
+                self._send(some, folder, "0", headers, _Meter(some, done, total, progress))
+                done += sum(file.stat().st_size for file in some)
+
+    def replace(self, file: Path, folder: str, seen: str | None) -> None:
+        """Send a file in the place of the object of the generation that was seen."""
+        self._send([file], folder, seen or "0", INDEX, lambda _: time.monotonic_ns())
+
+    def _send(
+        self,
+        files: Sequence[Path],
+        folder: str,
+        generation: str,
+        headers: Sequence[str],
+        watch: Callable[[int], int],
+    ) -> None:
+        url = self.address(folder, "")
+        condition = ("-h", f"x-goog-if-generation-match:{generation}", *headers)
+        # Bare names: gsutil would take brackets or stars in a path for a pattern.
+        command = [*condition, "cp", *(file.name for file in files), url]
+        self._run(command, url, folder=files[0].parent, watch=watch)
+
+    def _run(
+        self,
+        arguments: list[str],
+        url: str,
+        *,
+        folder: Path | None = None,
+        watch: Callable[[int], int] = lambda _: 0,
+        fine: str | None = None,
+    ) -> GsutilResult:
+        """Run gsutil; a failure that says nothing but `fine` is none."""
+        ran = gsutil.run(arguments, folder or self._state, self._state, watch)
+        said = [line for line in ran.errors.splitlines() if line.strip()]
+        if ran.status == 0 or (fine is not None and said and all(fine in line for line in said)):
+            return ran
+        raise failure(url, ran, known=_WRITING)
+
+
+class _Meter:
+    """How far gsutil is with some files: where it stands in the one that it has open, if the system tells."""
+
+    def __init__(self, files: Sequence[Path], before: int, total: int, progress: Progress | None) -> None:
+        self._starts = {}
+        for file in files:
+            self._starts[os.path.realpath(file)] = before
+            before += file.stat().st_size
+        self._total, self._progress, self._seen = total, progress, 0
+
+    def __call__(self, process: int) -> int:
+        """Return the bytes so far, of all files; something new each time where the system does not tell."""
+        try:
+            descriptors = list(Path(f"/proc/{process}/fd").iterdir())
+        except OSError:
+            return time.monotonic_ns()
+        for descriptor in descriptors:
+            try:
+                start = self._starts[str(descriptor.readlink())]
+                notes = Path(f"/proc/{process}/fdinfo/{descriptor.name}").read_text(encoding="ascii")
+                self._seen = start + int(notes.split()[1])  # "pos:	123"
+            except (OSError, KeyError, ValueError, IndexError):
+                continue
+            if self._progress is not None:
+                self._progress(min(self._seen, self._total), self._total)
+        return self._seen
+
+
+def parse_destination(destination: str) -> str | Path:
+    """Return where to publish as the URL of a bucket (or a folder in it), without a slash at its end, or a directory.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    expected = "expected gs://bucket, gs://bucket/prefix, or a directory"
+    if destination.startswith("gs://"):
+        if BUCKET_URL.fullmatch(destination.rstrip("/")):
+            return destination.rstrip("/")
+        raise UsageError(f"{destination!r} does not name a bucket: {expected}.")
+    if "://" in destination:
+        raise UsageError(f"{destination!r}: {destination.split(':')[0]} is not published to here; {expected}.")
+    folder = Path(destination).expanduser()
+    if not destination or (folder.exists() and not folder.is_dir()):
+        raise UsageError(f"{destination!r} is not a directory: {expected}.")
+    return folder.absolute()
+
+
+@contextmanager
+def bucket(url: str) -> Iterator[Bucket]:
+    """Give a bucket to publish at, for as long as the block runs.
+
+    Raises:
+        MixerError: there is no room for gsutil's notes.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="gsutil-")
+    except OSError as error:
+        raise MixerError(f"no temporary folder for gsutil can be made ({error.strerror}): is the disk full?") from error
+    with folder as state:
+        yield Bucket(url, Path(state))

@@ -1,0 +1,126 @@
+"""A model as a hub takes it: the SavedModel's files as they are, with manifest, report and provenance beside them."""
+
+import importlib.util
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from export.package.verify import verify
+from export.publish.policy import PublishPolicy, check_publishable
+from export.publish.publish import Item, Publication
+from models.errors import MixerError, UsageError
+from models.records.contents import compare_files
+from models.records.layout import ModelPaths
+from models.records.manifest import Manifest
+
+MANIFEST = "manifest.json"
+"""In the parcel, so that the next publication sees which version is there."""
+
+
+@dataclass(frozen=True)
+class HubUpload:
+    """A model that may leave, and its files by their paths in the parcel."""
+
+    manifest: Manifest
+    manifest_sha256: str
+    files: dict[str, Path]
+
+    def publication(
+        self,
+        address: str,
+        verdict: Literal["published", "to be published", "published already"],
+        cards: Mapping[str, bytes] | None = None,
+    ) -> Publication:
+        """Return what became of the parcel at that address, and of cards, by their addresses."""
+        actions: dict[str, Literal["sent", "to be sent", "there already"]]
+        actions = {"published": "sent", "to be published": "to be sent", "published already": "there already"}
+        sizes = {f"{address}/{name}": path.stat().st_size for name, path in sorted(self.files.items())}
+        sizes |= {name: len(card) for name, card in (cards or {}).items()}
+        items = tuple(Item(name, size, actions[verdict]) for name, size in sizes.items())
+        return Publication(self.manifest.handle, self.manifest.version, verdict, items)
+
+
+def prepare(destination: ModelPaths, rules: PublishPolicy) -> HubUpload:
+    """Return the parcel of a model that may leave.
+
+    Raises:
+        MixerError: it may not (see `check_publishable`), or its directory is not what was packed.
+    """
+    admitted = check_publishable(destination, rules)
+    differences = verify(destination.directory).differences if destination.directory.is_dir() else ("it is not there",)
+    if differences:
+        said = "".join(f"\n  {difference}" for difference in differences)
+        raise MixerError(f"{destination.directory} may not be published:{said}")
+    beside = {
+        MANIFEST: destination.manifest,
+        "report.json": destination.report,
+        "provenance.json": destination.provenance,
+        "provenance.json.sig": destination.signature,
+    }
+    files = {name: destination.directory / name for name in admitted.manifest.files}
+    files |= {name: path for name, path in beside.items() if path.is_file()}
+    return HubUpload(admitted.manifest, admitted.files[destination.manifest].sha256, files)
+
+
+def already_published(parcel: HubUpload, published: Manifest | None, address: str) -> bool:
+    """Tell whether the model is what was published last.
+
+    Raises:
+        MixerError: its number is taken by other files, or is not above the published one.
+    """
+    if published is None:
+        return False
+    here, number = parcel.manifest, published.version
+    again = f"Convert with --version {number + 1}."
+    if published.handle != here.handle:
+        raise MixerError(f"{address} holds {published.handle}, expected {here.handle}: look at --to.")
+    if number > here.version:
+        raise MixerError(f"version {here.version} is not above the published {number} ({address}). {again}")
+    if number < here.version:
+        return False
+    differences = compare_files(published.files, here.files)
+    if differences:
+        said = "".join(f"\n  {difference}" for difference in differences)
+        raise MixerError(
+            f"version {number} is published already with other files than those here ({address}). Compared with its "
+            f"manifest:{said}\n{again}"
+        )
+    return True
+
+
+@contextmanager
+def translate_client_errors(site: str, address: str, credentials: str) -> Iterator[None]:
+    """Turn what a site's client raises, which is of many types, into an error for people."""
+    try:
+        yield
+    except MixerError:
+        raise
+    except Exception as error:
+        why = "" if error.__cause__ is None else f" ({type(error.__cause__).__name__}: {error.__cause__})"
+        said = " ".join(f"{error}{why}".split())[:500].rstrip(".")
+        raise MixerError(
+            f"{address}: {site} or its client says: {type(error).__name__}: {said}. Expected that it may be read and "
+            f"written with the credentials in {credentials}; look at --to and the network, then run it again."
+        ) from error
+
+
+def require_client(name: str, destination: str) -> None:
+    """Refuse to go on where a site's client is missing.
+
+    Raises:
+        UsageError: it is.
+    """
+    if importlib.util.find_spec(name) is None:
+        raise UsageError(
+            f"--to {destination} needs the package {name}, which is not installed: .venv/bin/pip install -e '.[hub]' "
+            "brings it."
+        )
+
+
+def set_quietly(**environment: str) -> None:
+    """Set variables that a client reads when it is imported, unless the user has set them."""
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)

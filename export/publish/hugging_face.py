@@ -1,0 +1,163 @@
+"""A repository on Hugging Face as a place to publish, through its own client: a folder a handle, a tag a version.
+
+All files of a version come in one commit, with its card and that of the collection, on the condition that nobody else
+committed meanwhile.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from export.cards import hugging_face as hugging_face_card
+from export.cards.facts import read_card_facts
+from export.cards.hugging_face import FILE
+from export.cards.tfhub import where_of
+from export.cards.write import CardFiles
+from export.publish.hub_upload import (
+    MANIFEST,
+    HubUpload,
+    already_published,
+    prepare,
+    require_client,
+    set_quietly,
+    translate_client_errors,
+)
+from export.publish.policy import PublishPolicy
+from export.publish.publish import Publication
+from models.errors import MixerError, UsageError
+from models.progress import Progress
+from models.records.layout import ModelPaths
+from models.records.manifest import MOST_BYTES, Manifest
+from models.storage.files import read_small
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+PREFIX = "hf:"
+CREDENTIALS = "HF_TOKEN or those of `hf auth login`"
+
+
+@dataclass(frozen=True)
+class HuggingFaceRepository:
+    """A repository of models that exists already."""
+
+    name: str
+    """`owner/repo`."""
+
+    @classmethod
+    def parse(cls, destination: str) -> "HuggingFaceRepository":
+        """Read `hf:owner/repo`.
+
+        Raises:
+            UsageError: it is something else, or Hugging Face's client is not installed.
+        """
+        name = destination.removeprefix(PREFIX)
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name, re.ASCII):
+            raise UsageError(f"--to {destination!r} names no repository on Hugging Face: expected hf:owner/repo.")
+        require_client("huggingface_hub", destination)
+        return cls(name)
+
+    def publish(
+        self, destination: ModelPaths, rules: PublishPolicy, *, dry_run: bool = False, progress: Progress | None = None
+    ) -> Publication:
+        """Publish a model, or say what would be sent.
+
+        Raises:
+            MixerError: the model may not leave, its number is taken or not above the published one, or Hugging Face or
+                its client refuses.
+        """
+        parcel = prepare(destination, rules)
+        handle, version = destination.handle, destination.version
+        address, tag = f"{PREFIX}{self.name}/{handle}", f"{handle}-v{version}"
+        with translate_client_errors("Hugging Face", address, CREDENTIALS):
+            api = _api()
+            now = api.model_info(self.name)
+            names = {one.rfilename for one in now.siblings or ()}
+            tagged = tag in {one.name for one in api.list_repo_refs(self.name).tags}
+            there = already_published(parcel, _published(api, self.name, now.sha, handle, names), address)
+            if tagged and not there:
+                raise MixerError(f"{address}: the tag {tag} is taken, but the folder holds another version.")
+            if there:
+                cards = {}
+            else:
+                readme = _read(api, self.name, FILE, now.sha, names)
+                cards = {name: card for name, card in _cards(destination).items() if (name, card) != (FILE, readme)}
+            planned = {f"{PREFIX}{self.name}/{name}": card for name, card in cards.items()}
+            if dry_run:
+                return parcel.publication(address, "published already" if there else "to be published", planned)
+            commit = now.sha if there else self._commit(api, parcel, cards, now.sha, names)
+            if not tagged:  # also where an earlier publication ended between commit and tag
+                api.create_tag(self.name, tag=tag, revision=commit)
+        if progress is not None and not there:
+            size = sum(path.stat().st_size for path in parcel.files.values())
+            progress(size, size)
+        return parcel.publication(address, "published already" if there else "published", planned)
+
+    def _commit(
+        self, api: "HfApi", parcel: HubUpload, cards: Mapping[str, bytes], parent: str | None, names: set[str]
+    ) -> str:
+        """Put the parcel into its folder, in the place of what is there, and the cards; return the commit."""
+        from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
+
+        manifest = parcel.manifest
+        new: dict[str, Path | bytes] = {f"{manifest.handle}/{name}": path for name, path in parcel.files.items()}
+        new |= cards
+        old = {name for name in names if name.startswith(f"{manifest.handle}/")}
+        operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [
+            *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in new.items()),
+            *(CommitOperationDelete(path_in_repo=name) for name in sorted(old - new.keys())),
+        ]
+        done = api.create_commit(
+            self.name,
+            operations,
+            commit_message=f"{manifest.handle} version {manifest.version}",
+            commit_description=f"manifest sha256 {parcel.manifest_sha256}",
+            parent_commit=parent,
+        )
+        return done.oid
+
+
+def _api() -> "HfApi":
+    # Uploads go by plain HTTP, which is what was tried; the client would take another way where it can.
+    set_quietly(HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=os.environ.get("HF_ENDPOINT"), library_name="mixer-jax2tf")
+
+
+def _published(api: "HfApi", name: str, commit: str | None, handle: str, names: set[str]) -> Manifest | None:
+    path = f"{handle}/{MANIFEST}"
+    content = _read(api, name, path, commit, names)
+    try:
+        return None if content is None else Manifest.model_validate_json(content)
+    except ValidationError as error:
+        raise MixerError(f"{PREFIX}{name}/{path} is no readable manifest of schema 1.") from error
+
+
+def _read(api: "HfApi", name: str, path: str, commit: str | None, names: set[str]) -> bytes | None:
+    if path not in names:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        return read_small(Path(api.hf_hub_download(name, path, revision=commit, local_dir=folder)), MOST_BYTES)
+
+
+def _cards(destination: ModelPaths) -> dict[str, bytes]:
+    """Return the cards by path: of the model, where its page tells who publishes it, and of the collection, if any."""
+    cards, page = {}, destination.card
+    where = where_of(page.read_text(encoding="utf-8")) if page.is_file() else None
+    if where is not None:
+        text = hugging_face_card.render_model(read_card_facts(destination, where))
+        cards[f"{destination.handle}/{FILE}"] = text.encode()
+    collection = CardFiles(destination.out).hugging_face
+    if collection.is_file():
+        cards[FILE] = collection.read_bytes()
+    for name, card in cards.items():
+        if problems := hugging_face_card.problems_of(card.decode(errors="replace")):
+            raise MixerError(f"the card {name} breaks Hugging Face's rules: {'; '.join(problems)}.")
+    return cards

@@ -1,0 +1,121 @@
+"""Kaggle Models as a place to publish, through its own client: a variation a handle, which Kaggle numbers by itself.
+
+Our number and the manifest's digest stand in the notes of the version, and the manifest itself in the parcel: of a
+variation's first version the client sends no notes.
+"""
+
+import re
+import tempfile
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from export.cards.kaggle import LICENSES
+from export.publish.hub_upload import (
+    MANIFEST,
+    HubUpload,
+    already_published,
+    prepare,
+    require_client,
+    set_quietly,
+    translate_client_errors,
+)
+from export.publish.policy import PublishPolicy
+from export.publish.publish import Publication
+from models.catalog import LICENSE
+from models.errors import MixerError, UsageError
+from models.progress import Progress
+from models.records.layout import ModelPaths
+from models.records.manifest import MOST_BYTES, Manifest
+from models.selection import is_catalogued
+from models.storage.files import read_small
+
+PREFIX = "kaggle:"
+FRAMEWORK = "tensorFlow2"
+CREDENTIALS = "KAGGLE_API_TOKEN or ~/.kaggle"
+
+
+@dataclass(frozen=True)
+class KaggleModel:
+    """A model on Kaggle, of which each handle is a variation."""
+
+    name: str
+    """`owner/model`."""
+
+    @classmethod
+    def parse(cls, destination: str) -> "KaggleModel":
+        """Read `kaggle:owner/model`.
+
+        Raises:
+            UsageError: it is something else, or Kaggle's client is not installed.
+        """
+        name = destination.removeprefix(PREFIX)
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*", name):
+            raise UsageError(f"--to {destination!r} names no model on Kaggle: expected kaggle:owner/model.")
+        require_client("kagglehub", destination)
+        return cls(name)
+
+    def publish(
+        self, destination: ModelPaths, rules: PublishPolicy, *, dry_run: bool = False, progress: Progress | None = None
+    ) -> Publication:
+        """Publish a model, or say what would be sent.
+
+        Raises:
+            MixerError: the model may not leave, its number is taken or not above the published one, or Kaggle or its
+                client refuses.
+        """
+        parcel = prepare(destination, rules)
+        if not is_catalogued(destination.handle):
+            raise MixerError(f"the licence of {destination.handle}'s weights is not known, and Kaggle asks for one.")
+        variation = f"{self.name}/{FRAMEWORK}/{destination.handle}"
+        address = f"{PREFIX}{variation}"
+        with translate_client_errors("Kaggle", address, CREDENTIALS):
+            if already_published(parcel, _published(variation), address):
+                return parcel.publication(address, "published already")
+            if dry_run:
+                return parcel.publication(address, "to be published")
+            _upload(parcel, variation)
+        if progress is not None:
+            size = sum(path.stat().st_size for path in parcel.files.values())
+            progress(size, size)
+        return parcel.publication(address, "published")
+
+
+def _client() -> Any:  # noqa: ANN401 (no type information comes with it)
+    set_quietly(KAGGLEHUB_VERBOSITY="error")  # it would log to standard output
+    import kagglehub
+
+    return kagglehub
+
+
+def _published(variation: str) -> Manifest | None:
+    """Return the manifest in the newest version; None where there is no such variation, or none of ours."""
+    kagglehub = _client()
+    from kagglehub.exceptions import KaggleApiHTTPError
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = kagglehub.model_download(variation, path=MANIFEST, output_dir=folder, force_download=True)
+            return Manifest.model_validate_json(read_small(Path(path), MOST_BYTES))
+        except KaggleApiHTTPError as error:
+            # Of a model that there is not, Kaggle says "forbidden"; where one may not write, it says so once more.
+            missing = (HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN)
+            if error.response is not None and error.response.status_code in missing:
+                return None
+            raise
+        except ValidationError as error:
+            raise MixerError(f"{PREFIX}{variation}: its {MANIFEST} is no readable manifest of schema 1.") from error
+
+
+def _upload(parcel: HubUpload, variation: str) -> None:
+    manifest = parcel.manifest
+    notes = f"{manifest.handle} version {manifest.version}, manifest sha256 {parcel.manifest_sha256}"
+    with tempfile.TemporaryDirectory() as folder:
+        for name, path in parcel.files.items():
+            place = Path(folder, name)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(path.absolute())
+        _client().model_upload(variation, folder, license_name=LICENSES[LICENSE], version_notes=notes)

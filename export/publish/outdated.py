@@ -1,0 +1,95 @@
+"""What was published last against what would be made now: which models need a new version, and why."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from export.publish.publish import read_index, read_manifest
+from export.publish.store import Store
+from models.catalog import DEFAULT_VERSION
+from models.digests import DigestTable
+from models.records.manifest import CheckpointRecord, Manifest
+from models.records.published_index import INDEX
+from models.storage.gsutil import SourceObject
+
+NO_MATTER = frozenset({"python"})
+"""Of what a manifest lists as libraries: another release of it computes the same."""
+
+
+@dataclass(frozen=True)
+class Now:
+    """What a model would be made from and with."""
+
+    libraries: Mapping[str, str]
+    pipeline: str
+    digests: DigestTable
+
+
+@dataclass(frozen=True)
+class PublishedState:
+    """How a published model stands."""
+
+    handle: str
+    published: int | None
+    """The highest version; None where there is none."""
+    next: int
+    """The number that a new version would get."""
+    reasons: tuple[str, ...]
+    """Why it needs a new version; empty where it does not."""
+    unknown: tuple[str, ...] = ()
+    """What could not be compared."""
+
+
+def compare_with_published(handle: str, store: Store, source: SourceObject, now: Now) -> PublishedState:
+    """Compare the highest published version of a handle with what would be made now.
+
+    Raises:
+        MixerError: what is published cannot be read.
+    """
+    latest = read_index(store, handle).latest if INDEX in store.files(handle) else None
+    if latest is None:
+        return PublishedState(handle, None, DEFAULT_VERSION, ("it was never published",))
+    manifest = read_manifest(store, handle, latest)
+    was = manifest.checkpoint
+    md5, sha256 = _recorded_md5(was, now.digests), _known_sha256(was.object, source, now.digests)
+    known = sha256 is not None or (source.md5 is not None and md5 is not None)
+    unknown = (
+        f"{was.object} has the published size, but no digest that both know: models/digests.json has no entry of "
+        f"sha256 {was.sha256}"
+    )
+    unsure = not known and source.size == was.size
+    pairs = (("size", source.size, was.size), ("sha256", sha256, was.sha256), ("md5", source.md5, md5))
+    reasons = (*_checkpoint_reasons(was.object, pairs), *_pipeline_reasons(manifest, now))
+    return PublishedState(handle, latest, latest + 1, reasons, (unknown,) if unsure else ())
+
+
+def _recorded_md5(checkpoint: CheckpointRecord, digests: DigestTable) -> str | None:
+    """Return the MD5 of the file that the published model was made from, if it is recorded."""
+    entries = digests.entries
+    same = (entry for entry in entries if (entry.object, entry.sha256) == (checkpoint.object, checkpoint.sha256))
+    return next((entry.md5 for entry in same), None)
+
+
+def _known_sha256(name: str, source: SourceObject, digests: DigestTable) -> str | None:
+    """Return the SHA-256 of the source's file: its own, or that of the recorded file of this size and MD5."""
+    same = (
+        entry.sha256
+        for entry in digests.entries
+        if (entry.object, entry.size, entry.md5) == (name, source.size, source.md5)
+    )
+    return source.sha256 or next(same, None)
+
+
+def _checkpoint_reasons(name: str, pairs: Iterable[tuple[str, object, object]]) -> Iterator[str]:
+    for what, is_now, was in pairs:
+        if None not in (is_now, was) and is_now != was:
+            yield f"the checkpoint {name} changed: {what} {was} is now {is_now}"
+            return
+
+
+def _pipeline_reasons(manifest: Manifest, now: Now) -> Iterator[str]:
+    if manifest.pipeline != now.pipeline:
+        yield f"mixer-jax2tf {manifest.pipeline} is now {now.pipeline}"
+    for name in sorted((manifest.libraries.keys() | now.libraries.keys()) - NO_MATTER):
+        was, is_now = manifest.libraries.get(name), now.libraries.get(name)
+        if was != is_now:
+            yield f"{name} {was or '(none)'} is now {is_now or '(none)'}"

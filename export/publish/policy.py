@@ -1,0 +1,137 @@
+"""What may leave: a model that is proven, packed, described, of known origin and made from committed sources."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.cards import write
+from export.package.verify import verify
+from models.digests import DigestTable
+from models.errors import MixerError
+from models.records.layout import ModelPaths
+from models.records.manifest import Manifest
+from models.records.report import ZERO_HEAD, Report
+from models.records.tolerances import TOLERANCES
+from models.selection import is_catalogued
+from models.storage.files import FileHashes, Hashes
+
+ORIGINS = frozenset({"original"})
+"""What is published under a handle of the catalog."""
+
+
+@dataclass(frozen=True)
+class PublishPolicy:
+    """What is asked of a model before it leaves."""
+
+    digests: DigestTable
+    """Says what an original is."""
+    origins: frozenset[str] = ORIGINS
+    """Of the checkpoint, under a handle of the catalog; tests and measurements allow others."""
+    allow_dirty: bool = False
+    """Whether it may be made from sources that no commit names."""
+    needs_card: bool = True
+    """Whether its page must stand beside it; tests and measurements do without one, no option of a command does."""
+
+
+@dataclass(frozen=True)
+class Publishable:
+    """A model that may leave: its manifest, and the files to publish."""
+
+    manifest: Manifest
+    files: dict[Path, Hashes]
+
+
+def check_publishable(destination: ModelPaths, rules: PublishPolicy) -> Publishable:
+    """Return a model's files, once all of them were found in order; each is read once.
+
+    Raises:
+        MixerError: they are not, or the model may not leave; says everything that is in the way.
+    """
+    if not destination.manifest.is_file():
+        raise MixerError(
+            f"{destination.manifest} is missing: nothing was converted there. Run `mixer-jax2tf convert "
+            f"{destination.handle}` first, or give the --out and --version it was converted with."
+        )
+    manifest, hashes = Manifest.read(destination.manifest), FileHashes()
+    problems = [
+        *_missing(destination),
+        *_differences(destination, hashes),
+        *_report_problems(destination),
+        *_origin_problems(manifest, destination.handle, rules),
+        *_place_problems(manifest),
+        *([] if rules.allow_dirty else _source_problems(manifest)),
+        *(write.card_problems(destination) if rules.needs_card or destination.card.is_file() else ()),
+    ]
+    if not problems and destination.card.is_file():  # else something is wrong with what the card is compared with
+        problems += write.card_differences(destination)
+    if problems:
+        said = "".join(f"\n  {problem}" for problem in problems)
+        raise MixerError(f"version {destination.version} may not be published:{said}")
+    extra = [path for path in (destination.signature, destination.card) if path.is_file()]
+    return Publishable(manifest, {path: hashes.of(path) for path in (*destination.required, *extra)})
+
+
+def _missing(destination: ModelPaths) -> Iterator[str]:
+    for path, command in (
+        (destination.report, "validate"),
+        (destination.archive, "package"),
+        (destination.provenance, "package"),
+    ):
+        if not path.is_file():
+            yield f"there is no {path.name}: `mixer-jax2tf {command} {destination.handle}` writes it"
+
+
+def _differences(destination: ModelPaths, hashes: FileHashes) -> tuple[str, ...]:
+    """Return what verifying the archive tells; of a model that was not packed, the directory."""
+    path = destination.archive if destination.archive.is_file() else destination.directory
+    return verify(path, handle=destination.handle, hashes=hashes).differences if path.exists() else ()
+
+
+def _report_problems(destination: ModelPaths) -> Iterator[str]:
+    """Yield what of a report only publishing minds: a limit of before, a head under which nothing can be told."""
+    try:
+        report = Report.read(destination.report)
+    except MixerError:  # said already
+        return
+    again = f"`mixer-jax2tf validate {destination.handle} --set full`"
+    for found in [one for one in report.contradictions(TOLERANCES) if one not in {*report.contradictions()}]:
+        yield f"its report is not by today's limits: {found}; {again} writes a new one"
+    if report.zero_head and is_catalogued(destination.handle):
+        yield f"{ZERO_HEAD}; that is no model to publish under a handle of the catalog"
+
+
+def _origin_problems(manifest: Manifest, name: str, rules: PublishPolicy) -> Iterator[str]:
+    checkpoint = manifest.checkpoint
+    catalogued = is_catalogued(name)
+    allowed = rules.origins if catalogued else frozenset({"own"})
+    if checkpoint.origin not in allowed:
+        whose = "a handle of the catalog" if catalogued else "a name of one's own"
+        yield (
+            f"its checkpoint is of origin {checkpoint.origin}, but under {whose} only {' or '.join(sorted(allowed))} "
+            "is published"
+        )
+    elif checkpoint.origin == "original":
+        known = rules.digests.origin_of(checkpoint.object, checkpoint.sha256)
+        if known != "original":
+            yield (
+                f"its manifest calls the checkpoint original, but models/digests.json has no original "
+                f"{checkpoint.object} of sha256 {checkpoint.sha256}: `mixer-jax2tf fetch --record` records what "
+                "the bucket holds"
+            )
+
+
+def _place_problems(manifest: Manifest) -> Iterator[str]:
+    url = manifest.checkpoint.url
+    if ("://" not in url and not url.startswith("file:")) or url.startswith("file:/"):  # as manifests had it once
+        yield (
+            "its manifest tells where the checkpoint lay on the disk of whoever made it, which would be published: "
+            "convert it again (--overwrite)"
+        )
+
+
+def _source_problems(manifest: Manifest) -> Iterator[str]:
+    again = "convert it again from a commit, or give --allow-dirty"
+    if manifest.git_commit is None:
+        yield f"no git commit tells which sources it was made from: {again}"
+    elif manifest.git_dirty is not False:
+        yield f"it was made from sources that differ from commit {manifest.git_commit}: {again}"

@@ -1,0 +1,271 @@
+"""A packed model to where it is published: whole, once, and never over another.
+
+Layout: `<handle>/<version>.{tar.gz,manifest.json,report.json,provenance.json,md}` (and `.provenance.json.sig` where it
+exists), then `<handle>/index.json`, which lists what is there whole. What is there already, with equal bytes, is not
+sent again; so a publication that was interrupted is finished by the next one.
+"""
+
+import re
+import tempfile
+from collections.abc import Collection, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from export.publish.policy import Publishable, PublishPolicy, check_publishable
+from export.publish.store import Store, StoredFile
+from models.errors import MixerError
+from models.progress import Progress
+from models.records.contents import compare_files
+from models.records.layout import ModelPaths
+from models.records.manifest import Manifest
+from models.records.published_index import INDEX, Index, ListedFile
+from models.storage.files import Hashes, hash_file
+
+
+@dataclass(frozen=True)
+class Item:
+    """What becomes of one file: its address, its size in bytes."""
+
+    address: str
+    size: int
+    action: Literal["sent", "to be sent", "there already", "there, differs here", "not there"]
+    """Of a version that is published already, what differs here, or is only here, stays here."""
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What became of one model."""
+
+    handle: str
+    version: int
+    verdict: Literal["published", "to be published", "published already"]
+    items: tuple[Item, ...]
+
+    @property
+    def sent(self) -> int:
+        """Bytes that were sent."""
+        return sum(item.size for item in self.items if item.action == "sent")
+
+
+@dataclass(frozen=True)
+class _Published:
+    """What is published of a handle, as found."""
+
+    store: Store
+    handle: str
+    files: Mapping[str, StoredFile]
+    """Also those of other versions, and of publications that were not finished."""
+    index: Index
+    index_seen: str | None = None
+    """Its generation, told before it was read: if it is replaced between, writing will tell."""
+
+    @property
+    def next_free(self) -> int:
+        """The lowest number above every version that left a trace here."""
+        numbers = [int(found[1]) for name in self.files if (found := re.match(r"(\d+)\.", name))]
+        return max([0, self.index.latest or 0, *numbers]) + 1
+
+    def address(self, name: str) -> str:
+        return self.store.address(self.handle, name)
+
+
+def publish(
+    destination: ModelPaths,
+    store: Store,
+    rules: PublishPolicy,
+    *,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Publication:
+    """Publish a model, or say what would be sent.
+
+    What decides is looked at, and written, while others are kept out. Of a version that is published already, nothing
+    is sent.
+
+    Raises:
+        MixerError: the model may not leave, its number is taken by other files or is not above the published ones, the
+            place cannot be read or written, or does not hold what was sent. Nothing that was there was changed.
+    """
+    version, admitted = destination.version, check_publishable(destination, rules)
+    with nullcontext() if dry_run else store.held(destination.handle):
+        place = _look(store, destination.handle)
+        if str(version) in place.index.versions:
+            return _compare_with_published(place, version, admitted)
+        latest = place.index.latest
+        if latest is not None and version < latest:
+            raise MixerError(
+                f"version {version} is not above the published {latest} ({place.address(INDEX)}): convert it with "
+                f"--version {place.next_free}."
+            )
+        return _complete(place, version, admitted.files, dry_run=dry_run, progress=progress)
+
+
+def _complete(
+    place: _Published, version: int, files: Mapping[Path, Hashes], *, dry_run: bool, progress: Progress | None
+) -> Publication:
+    """Send what is not there yet, and list it, or say what would be sent."""
+    local = {path.name: hashes for path, hashes in files.items()}
+    there = _refuse_others(place, version, local)
+    index = place.index.with_version(version, _digests(local))
+    items = _items(place, local, there, index, dry_run=dry_run)
+    if dry_run:
+        return Publication(place.handle, version, "to be published", items)
+    missing = [path for path in files if path.name not in there]
+    if missing:
+        place.store.put(missing, place.handle, progress)
+    _read_back(place, local)
+    _write_index(place, index)
+    return Publication(place.handle, version, "published", items)
+
+
+def _look(store: Store, handle: str) -> _Published:
+    files = store.files(handle)
+    if INDEX not in files:
+        return _Published(store, handle, files, Index(handle=handle))
+    seen = files[INDEX].generation
+    return _Published(store, handle, files, read_index(store, handle), seen)
+
+
+def read_index(store: Store, handle: str) -> Index:
+    """Return the index of a handle.
+
+    Raises:
+        MixerError: it cannot be read, or is of another handle.
+    """
+    address = store.address(handle, INDEX)
+    index = Index.parse(store.cat(handle, INDEX), address)
+    if index.handle != handle:
+        raise MixerError(f"{address} is of {index.handle}, expected {handle}: is this where the models are published?")
+    return index
+
+
+def read_manifest(store: Store, handle: str, version: int) -> Manifest:
+    """Return the manifest of a published version.
+
+    Raises:
+        MixerError: it cannot be read.
+    """
+    name = ModelPaths.of(Path(), handle, version).manifest.name
+    return Manifest.parse(store.cat(handle, name), store.address(handle, name))
+
+
+def _compare_with_published(place: _Published, version: int, admitted: Publishable) -> Publication:
+    """Return that nothing is to do, if what is published is whole and holds the same files.
+
+    What the place tells of each file is compared with the index and, by way of the files here, with their sha256.
+    """
+    local = {path.name: hashes for path, hashes in admitted.files.items()}
+    listed = {name: _with_md5(one, local.get(name)) for name, one in place.index.versions[str(version)].items()}
+    found = {name: one for name, one in place.files.items() if name.startswith(f"{version}.")}
+    required = {path.name for path in ModelPaths.of(Path(), place.handle, version).required}
+    damage = [f"{name} is not in {INDEX}" for name in sorted(required - listed.keys() - found.keys())]
+    damage += compare_files(listed, found, INDEX)
+    if damage:
+        said = "".join(f"\n  {difference}" for difference in damage)
+        raise MixerError(
+            f"version {version}, published already, is not what {place.address(INDEX)} lists:{said}\n"
+            f"Have it repaired, or publish version {place.next_free}."
+        )
+    _refuse_other_contents(place, version, admitted.manifest)
+    items = [
+        Item(place.address(name), one.size, "there already" if _same(one, local.get(name)) else "there, differs here")
+        for name, one in sorted(listed.items())
+    ]
+    items += [
+        Item(place.address(name), one.size, "not there") for name, one in sorted(local.items()) if name not in listed
+    ]
+    return Publication(place.handle, version, "published already", tuple(items))
+
+
+def _with_md5(listed: ListedFile, local: Hashes | None) -> ListedFile:
+    """Return it with the MD5 that stores tell: its own, or that of the same file here."""
+    known = listed.md5 or (local.md5 if local is not None and local.sha256 == listed.sha256 else None)
+    return listed.model_copy(update={"md5": known})
+
+
+def _same(listed: ListedFile, local: Hashes | None) -> bool:
+    return local is not None and (local.size, local.sha256) == (listed.size, listed.sha256)
+
+
+def _refuse_other_contents(place: _Published, version: int, manifest: Manifest) -> None:
+    differences = compare_files(read_manifest(place.store, place.handle, version).files, manifest.files)
+    if differences:
+        said = "".join(f"\n  {difference}" for difference in differences)
+        raise MixerError(
+            f"version {version} is published already with other files than those here, and never overwritten "
+            f"({place.address(INDEX)}). Compared with its manifest:{said}\nConvert with --version {place.next_free}."
+        )
+
+
+def _refuse_others(place: _Published, version: int, local: Mapping[str, Hashes]) -> Collection[str]:
+    """Return which of the files are there already, from a publication that was not finished.
+
+    Raises:
+        MixerError: one is there with other contents.
+    """
+    there = {name: place.files[name] for name in local.keys() & place.files.keys()}
+    others = [
+        f"{place.address(name)}: {found.size:,} bytes of md5 {found.md5}, here {local[name].size:,} bytes of md5 "
+        f"{local[name].md5}"
+        for name, found in sorted(there.items())
+        if (found.size, found.md5) != (local[name].size, local[name].md5)
+    ]
+    if others:
+        said = "".join(f"\n  {other}" for other in others)
+        raise MixerError(
+            f"an unfinished publication of version {version} left other files, which are never overwritten:{said}\n"
+            f"Convert with --version {place.next_free}, or remove them there, if nobody reads them."
+        )
+    return there.keys()
+
+
+def _digests(local: Mapping[str, Hashes]) -> dict[str, ListedFile]:
+    return {name: ListedFile(**asdict(hashes)) for name, hashes in sorted(local.items())}
+
+
+def _items(
+    place: _Published, local: Mapping[str, Hashes], there: Collection[str], index: Index, *, dry_run: bool
+) -> tuple[Item, ...]:
+    sent: Literal["to be sent", "sent"] = "to be sent" if dry_run else "sent"
+    return (
+        *(
+            Item(place.address(name), one.size, "there already" if name in there else sent)
+            for name, one in local.items()
+        ),
+        Item(place.address(INDEX), len(index.to_bytes()), sent),
+    )
+
+
+def _read_back(place: _Published, local: Mapping[str, Hashes]) -> None:
+    """Make sure that the place holds what was sent, before the index says so."""
+    found = place.store.files(place.handle)
+    wrong = []
+    for name, hashes in local.items():
+        stored = found.get(name)
+        if stored is None:
+            wrong.append(f"{place.address(name)} is not there")
+        elif (stored.size, stored.md5) != (hashes.size, hashes.md5):
+            wrong.append(
+                f"{place.address(name)} has {stored.size:,} bytes of md5 {stored.md5}, sent were {hashes.size:,} of "
+                f"{hashes.md5}"
+            )
+    if wrong:
+        said = "".join(f"\n  {one}" for one in wrong)
+        raise MixerError(
+            f"what was sent is not what is there, so {INDEX} was not written:{said}\nRemove it there, and run it again."
+        )
+
+
+def _write_index(place: _Published, index: Index) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, INDEX)
+        file.write_bytes(index.to_bytes())
+        place.store.replace(file, place.handle, place.index_seen)
+        stored, hashes = place.store.files(place.handle).get(INDEX), hash_file(file)
+    if stored is None or (stored.size, stored.md5) != (hashes.size, hashes.md5):
+        raise MixerError(
+            f"{place.address(INDEX)} is not what was written (md5 {stored.md5 if stored else 'unknown'}, expected "
+            f"{hashes.md5}): is somebody else publishing? Run it again."
+        )

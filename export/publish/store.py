@@ -1,0 +1,177 @@
+"""Where models are published: what such a place must be able to do, and a directory (a mirror) that can.
+
+The bucket that can is `export.publish.bucket.Bucket`; `export.publish.destinations` opens one or the other.
+"""
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from models.errors import MixerError
+from models.progress import Progress
+from models.records.manifest import MOST_BYTES
+from models.storage.files import CHUNK, Hashes, hash_file, read_small, written_whole
+from models.storage.temporary import locked
+
+_LOG = logging.getLogger(__name__)
+
+_LOCK = ".publishing.lock"
+
+
+class StoredFile(Protocol):
+    """What a place says of one of its files."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    @property
+    def md5(self) -> str | None:
+        """In base64; None where the place has none."""
+
+    @property
+    def generation(self) -> str:
+        """Another one whenever the file was replaced."""
+
+
+class Store(Protocol):
+    """A place of folders with files, none of which is ever half there; each method raises MixerError where it fails."""
+
+    def address(self, folder: str, name: str) -> str:
+        """Return where a file is, or would be, in words for a person."""
+
+    def files(self, folder: str) -> Mapping[str, StoredFile]:
+        """Return what the place says of the files in a folder, by name; none where there is no such folder."""
+
+    def cat(self, folder: str, name: str) -> bytes:
+        """Return the contents of a small file."""
+
+    def held(self, folder: str) -> AbstractContextManager[None]:
+        """Keep other publishers out of a folder during a block, where the place does not tell racing writers apart."""
+
+    def put(self, files: Sequence[Path], folder: str, progress: Progress | None = None) -> None:
+        """Bring files, of one local directory, that are not there yet; one that is there is an error."""
+
+    def replace(self, file: Path, folder: str, seen: str | None) -> None:
+        """Bring a file in the place of the one of the generation `seen`; it is an error if another is there by now."""
+
+
+@dataclass(frozen=True)
+class _MirroredFile:
+    """What a mirror says of a file: its size at once, and its hashes once somebody asks, read back from it then."""
+
+    path: Path
+    size: int
+
+    @property
+    def md5(self) -> str:
+        """In base64."""
+        return self._hashes.md5
+
+    @property
+    def sha256(self) -> str:
+        """In hexadecimal."""
+        return self._hashes.sha256
+
+    @property
+    def generation(self) -> str:
+        """Of two with equal contents, one is as good as the other."""
+        return self._hashes.sha256
+
+    @cached_property
+    def _hashes(self) -> Hashes:
+        with _translate_os_errors(self.path):
+            return hash_file(self.path)
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """A directory that models are published in."""
+
+    root: Path
+
+    def address(self, folder: str, name: str) -> str:
+        """Return the path of a file."""
+        return str(self.root / folder / name)
+
+    def files(self, folder: str) -> dict[str, _MirroredFile]:
+        """Return the files in a folder, by name."""
+        place = self.root / folder
+        with _translate_os_errors(self.root):
+            paths = [path for path in place.iterdir() if path.name[0] != "."] if place.is_dir() else []
+            return {path.name: _MirroredFile(path, path.stat().st_size) for path in paths if path.is_file()}
+
+    def cat(self, folder: str, name: str) -> bytes:
+        """Return the contents of a record."""
+        with _translate_os_errors(self.root):
+            return read_small(self.root / folder / name, MOST_BYTES)
+
+    def put(self, files: Sequence[Path], folder: str, progress: Progress | None = None) -> None:
+        """Copy files that are not there yet, each whole or not at all."""
+        total, done = sum(file.stat().st_size for file in files), 0
+        with _translate_os_errors(self.root):
+            (self.root / folder).mkdir(parents=True, exist_ok=True)
+            for file in files:
+                with file.open("rb") as source, _new(self.root / folder / file.name) as copy:
+                    while chunk := source.read(CHUNK):
+                        copy.write(chunk)
+                        done += len(chunk)
+                        if progress is not None:
+                            progress(done, total)
+
+    def replace(self, file: Path, folder: str, seen: str | None) -> None:
+        """Copy a file in the place of the one that was seen; between look and writing, `held` keeps others out."""
+        path, found = self.root / folder / file.name, self.files(folder).get(file.name)
+        if (found and found.generation) != seen:
+            raise _meanwhile(path)
+        with _translate_os_errors(self.root):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("rb") as source, _new(path) if seen is None else written_whole(path) as copy:
+                shutil.copyfileobj(source, copy)
+
+    @contextmanager
+    def held(self, folder: str) -> Iterator[None]:
+        """Hold a folder by a lock that ends with this process; another process that publishes there is waited for."""
+        place = self.root / folder
+
+        def awaited() -> None:
+            _LOG.warning("another process is publishing in %s: waiting for it", place)
+
+        with ExitStack() as stack:
+            with _translate_os_errors(self.root):
+                place.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(place / _LOCK, awaited))
+            yield
+
+
+@contextmanager
+def _new(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write into, whose path nobody may have taken when it is whole."""
+    try:
+        with written_whole(path, replace=False) as file:
+            yield file
+    except FileExistsError as error:
+        raise _meanwhile(path) from error
+
+
+def _meanwhile(path: Path) -> MixerError:
+    return MixerError(
+        f"{path} was put there or changed meanwhile, and nothing was overwritten: is somebody else publishing? Run it "
+        "again; it compares first."
+    )
+
+
+@contextmanager
+def _translate_os_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise MixerError(
+            f"{error.filename or path}: {error.strerror or error}. Expected a directory to publish in, that may be "
+            "read, written and locked, with room for the models."
+        ) from error

@@ -1,0 +1,1 @@
+"""A traced function and its params as a SavedModel of reproducible bytes."""

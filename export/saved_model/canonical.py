@@ -1,0 +1,159 @@
+"""Bring `saved_model.pb` into one form: the same model gives the same bytes, and every promised TensorFlow reads them.
+
+TensorFlow numbers functions and custom gradients by a counter of the process, so that what was made before shows in the
+names; both are numbered again here, in their order. It also writes a random number into `fingerprint.pb`, which nothing
+needs. What restores the variables is not TensorFlow's own (`export.saved_model.saver`), which holds an operation that
+2.6 does not know, `DisableCopyOnRead`.
+"""
+
+import copy
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorflow.core.framework.attr_value_pb2 import AttrValue
+from tensorflow.core.framework.function_pb2 import FunctionDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+from export.saved_model.saver import add_saver
+from export.saved_model.stablehlo import lower_artifacts
+from models.errors import MixerError
+
+ARGUMENT_NAME = "_user_specified_name"
+
+COUNTED_FUNCTION = re.compile(r"(?P<base>\w+?)_(?P<count>\d+)")
+"""Those of a loop bear no mark of their own: `map_while_body_549`."""
+
+COUNTED_GRADIENT = re.compile(r"(?P<base>CustomGradient)-(?P<count>\d+)")
+
+
+def rewrite_saved_model(directory: Path) -> int:
+    """Lower the artifacts of a SavedModel that TensorFlow has just written, and make it canonical and whole, in place.
+
+    Returns:
+        The number of artifacts lowered.
+
+    Raises:
+        LoweringError: an artifact does something that is not known to run everywhere.
+        MixerError: the file refers to its functions in a way that is not known here.
+    """
+    path = directory / "saved_model.pb"
+    saved_model = SavedModel.FromString(path.read_bytes())
+    lowered = lower_artifacts(saved_model)
+    for meta_graph in saved_model.meta_graphs:
+        _drop_unsaved_gradients(meta_graph)
+        if not meta_graph.HasField("saver_def"):
+            add_saver(meta_graph)
+        _drop_counted_arguments(meta_graph)
+        _number_anew(meta_graph)
+    path.write_bytes(saved_model.SerializeToString(deterministic=True))
+    (directory / "fingerprint.pb").unlink(missing_ok=True)
+    return lowered
+
+
+def _nodes(meta_graph: MetaGraphDef) -> Iterator[NodeDef]:
+    yield from meta_graph.graph_def.node
+    for function in meta_graph.graph_def.library.function:
+        yield from function.node_def
+
+
+def _drop_unsaved_gradients(meta_graph: MetaGraphDef) -> None:
+    """Drop the marks of gradients that are not saved.
+
+    TensorFlow marks the VJP's own outputs with a gradient of second order, which it does not save, and would warn of
+    that at every loading. A second derivative is refused all the same, since an `XlaCallModule` has none.
+    """
+    saved = {gradient.registered_op_type.encode() for gradient in meta_graph.graph_def.library.registered_gradients}
+    for node in _nodes(meta_graph):
+        if "_gradient_op_type" in node.attr and node.attr["_gradient_op_type"].s not in saved:
+            del node.attr["_gradient_op_type"]
+
+
+def _drop_counted_arguments(meta_graph: MetaGraphDef) -> None:
+    """Drop the names of captured arguments, which are counted in the process as well."""
+    nodes = (node.attr for node in _nodes(meta_graph))
+    arguments = (one.attr for function in meta_graph.graph_def.library.function for one in function.arg_attr.values())
+    for attributes in itertools.chain(nodes, arguments):
+        if ARGUMENT_NAME in attributes and attributes[ARGUMENT_NAME].s.isdigit():
+            del attributes[ARGUMENT_NAME]
+
+
+def _number_anew(meta_graph: MetaGraphDef) -> None:
+    library = meta_graph.graph_def.library
+    functions = _renumbered([function.signature.name for function in library.function], COUNTED_FUNCTION)
+    gradients = _renumbered(
+        [gradient.registered_op_type for gradient in library.registered_gradients], COUNTED_GRADIENT
+    )
+    names = functions | gradients
+    for function in library.function:
+        function.signature.name = names[function.signature.name]
+        _rename_arguments(function, names)
+    for gradient in library.registered_gradients:
+        gradient.gradient_func = names[gradient.gradient_func]
+        gradient.registered_op_type = names[gradient.registered_op_type]
+    for node in _nodes(meta_graph):
+        for value in node.attr.values():
+            _rename_in_attribute(value, names)
+    _rename_in_objects(meta_graph.object_graph_def, names)
+    _replace(library.function, sorted(library.function, key=lambda function: str(function.signature.name)))
+    _replace(library.registered_gradients, sorted(library.registered_gradients, key=lambda one: str(one.gradient_func)))
+    content = meta_graph.SerializeToString(deterministic=True)
+    left = [old for old, new in names.items() if re.search(rf"{re.escape(old)}(?!\d)".encode(), content) and old != new]
+    if set(left) - set(names.values()):
+        raise MixerError(f"saved_model.pb still refers to {', '.join(left)} by its old name: a use not known here.")
+
+
+def _renumbered(names: Iterable[str], pattern: re.Pattern[str]) -> dict[str, str]:
+    """Return new names by old ones: numbered in the order of the numbers that they end in."""
+    found = {name: pattern.fullmatch(name) for name in names}
+    order = sorted(found, key=lambda name: (int(match["count"]) if (match := found[name]) else -1, name))
+    return {
+        name: name[: match.start("count")] + str(index) if (match := found[name]) else name
+        for index, name in enumerate(order)
+    }
+
+
+def _rename_arguments(function: FunctionDef, names: Mapping[str, str]) -> None:
+    """Rename the arguments that are named after a function: of a loop, what its condition does not use."""
+    for argument in function.signature.input_arg:
+        old = argument.name
+        mentioned = [name for name in names if f"{name}___" in old]
+        for name in mentioned:
+            argument.name = argument.name.replace(f"{name}___", f"{names[name]}___")
+        for node in function.node_def if mentioned else ():
+            _replace(node.input, [re.sub(rf"^(\^?){old}(?=:|$)", rf"\1{argument.name}", given) for given in node.input])
+
+
+def _rename_in_attribute(value: AttrValue, names: Mapping[str, str]) -> None:
+    for function in (value.func, *value.list.func) if value.HasField("func") or value.list.func else ():
+        if function.name in names:
+            function.name = names[function.name]
+    if value.s and (text := value.s.decode(errors="replace")) in names:
+        value.s = names[text].encode()
+
+
+def _rename_in_objects(objects: Any, names: Mapping[str, str]) -> None:  # noqa: ANN401 (SavedObjectGraph)
+    for old in sorted(objects.concrete_functions):
+        if names.get(old, old) != old:
+            objects.concrete_functions[names[old]].CopyFrom(objects.concrete_functions[old])
+            del objects.concrete_functions[old]
+    for node in objects.nodes:
+        if node.HasField("function"):
+            renamed = [names.get(name, name) for name in node.function.concrete_functions]
+            _replace(node.function.concrete_functions, renamed)
+        if node.HasField("bare_concrete_function"):
+            name = node.bare_concrete_function.concrete_function_name
+            node.bare_concrete_function.concrete_function_name = names.get(name, name)
+        if node.HasField("captured_tensor"):
+            name = node.captured_tensor.concrete_function
+            node.captured_tensor.concrete_function = names.get(name, name)
+
+
+def _replace(repeated: Any, values: Iterable[Any]) -> None:  # noqa: ANN401 (a repeated field)
+    copies = [value if isinstance(value, str) else copy.deepcopy(value) for value in values]
+    del repeated[:]
+    repeated.extend(copies)

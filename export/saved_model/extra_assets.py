@@ -1,0 +1,66 @@
+"""What lies in `assets.extra/` of a SavedModel, for people and programs that have nothing else of it.
+
+`model.json` carries the stable facts; library versions, the commit and times of day stay outside, in the manifest, so
+that equal inputs give equal bytes. Beside it lie the weights' licence and how to cite them, where these are known.
+TensorFlow keeps the folder and does not read it (https://www.tensorflow.org/guide/saved_model).
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from export.saved_model.warmup import write_warmup
+from models.catalog import LICENSE, Handle
+from models.citations import CITATIONS
+from models.flavours import FLAVOURS
+from models.records.manifest import CheckpointRecord
+from models.records.provenance import ROOT
+from models.signatures import SERVING_DEFAULT, signatures_of
+
+FOLDER = "assets.extra"
+
+
+def write_extras(
+    directory: Path, handle: Handle, version: int, checkpoint: CheckpointRecord, *, labels: Path | None = None
+) -> None:
+    """Write `assets.extra/` into the directory of a SavedModel, whose class list is `labels`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder = directory / FOLDER
+    folder.mkdir()
+    (folder / "model.json").write_text(json.dumps(facts(handle, version, checkpoint, labels), indent=1) + "\n")
+    write_warmup(folder, handle)
+    training = handle.checkpoint.training
+    if training.license == LICENSE:
+        (folder / "LICENSE").write_bytes((ROOT / "LICENSE").read_bytes())
+        (folder / "CITATION.bib").write_text("\n".join(CITATIONS[paper] for paper in training.papers))
+
+
+def facts(handle: Handle, version: int, checkpoint: CheckpointRecord, labels: Path | None) -> dict[str, Any]:
+    """Return what a consumer needs to know of a model, as it stands in `model.json`."""
+    architecture, training, flavour = (
+        handle.checkpoint.architecture,
+        handle.checkpoint.training,
+        FLAVOURS[handle.flavour],
+    )
+    signatures = {signature.name: signature.facts(handle) for signature in signatures_of(handle)}
+    default = signatures[SERVING_DEFAULT]
+    return {
+        "schema_version": 1,
+        "handle": handle.name,
+        "version": version,
+        "flavour": {"name": flavour.name, "what": flavour.what},
+        "tensorflow": {"lowest": flavour.lowest, "highest_proven": flavour.highest, "platforms": flavour.platforms},
+        "architecture": f"Mixer {architecture.name}",
+        "parameters": handle.parameters,
+        "trained_on": training.data,
+        "method": training.method,
+        "input": {**default["input"], "range": [-1, 1]},
+        "output": {**default["output"], "classes": f"assets/{labels.name}" if labels else None},
+        "signatures": signatures,
+        "checkpoint": {"object": checkpoint.object, "sha256": checkpoint.sha256, "origin": checkpoint.origin},
+        "license": training.license,
+        "papers": list(training.papers),
+    }

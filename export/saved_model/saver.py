@@ -1,0 +1,92 @@
+"""The operations by which a SavedModel's variables are restored and saved, for readers that run its graph.
+
+TensorFlow Serving, C++ and TensorFlow 1's loader call them (`SaverDef`); TensorFlow 2 restores by itself. TensorFlow
+would write two functions for them, each of which takes every variable: a fifth of the work of tracing a graph. These
+here are plain operations of the graph, as TensorFlow 1 wrote them.
+"""
+
+from collections.abc import Mapping
+
+import tensorflow as tf
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+from tensorflow.core.protobuf.saver_pb2 import SaverDef
+from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
+
+from export.saved_model.variables import OBJECTS
+from models.errors import MixerError
+
+
+def add_saver(meta_graph: MetaGraphDef) -> None:
+    """Add the saver to a graph that TensorFlow has saved without one (`SaveOptions.experimental_skip_saver`).
+
+    Raises:
+        MixerError: TensorFlow saved it in another way than is known here.
+    """
+    there = {node.name: node for node in meta_graph.graph_def.node}
+    described = _description(meta_graph)
+    objects = TrackableObjectGraph.FromString(described.attr["value"].tensor.string_val[0])
+    found = [one for node in objects.nodes for one in node.attributes]
+    with tf.Graph().as_default() as graph:
+        variables = {one.checkpoint_key: _handle(there[one.full_name]) for one in found}
+        saver = _write_saver(variables, tf.raw_ops.Placeholder(dtype=tf.string, shape=[], name=described.name))
+        added = tf.compat.v1.train.export_meta_graph(graph=graph, strip_default_attrs=True)
+    meta_graph.graph_def.node.extend(node for node in added.graph_def.node if node.name not in there)
+    operations = meta_graph.meta_info_def.stripped_op_list.op
+    known = {operation.name: operation for operation in (*operations, *added.meta_info_def.stripped_op_list.op)}
+    del operations[:]
+    operations.extend(known[name] for name in sorted(known))
+    meta_graph.saver_def.CopyFrom(saver)
+
+
+def _description(meta_graph: MetaGraphDef) -> NodeDef:
+    """Return the constant that tells which variable is which: the only one of TensorFlow's that holds a text."""
+    constants = [one for one in meta_graph.graph_def.node if one.op == "Const"]  # to ask for an attribute makes it
+    texts = [one for one in constants if one.attr["value"].tensor.dtype == tf.string.as_datatype_enum]
+    if len(texts) != 1:
+        raise MixerError(
+            f"TensorFlow saved a graph that is not known here: expected one constant that tells which variable is "
+            f"which, found {len(texts)}. Convert with the TensorFlow that the lock file names."
+        )
+    return texts[0]
+
+
+def _handle(node: NodeDef) -> tf.Tensor:
+    """Return a stand-in for a variable of the other graph: under its name, of its type and shape."""
+    shape = [dim.size for dim in node.attr["shape"].shape.dim]
+    return tf.raw_ops.VarHandleOp(dtype=node.attr["dtype"].type, shape=shape, name=node.name)
+
+
+def _write_saver(variables: Mapping[str, tf.Tensor], description: tf.Tensor) -> SaverDef:
+    """Write into the graph at hand what saves and restores variables, of which the handles are given, by their keys."""
+    raw, keys, count = tf.raw_ops, [*variables], len(variables)
+    filename = raw.Placeholder(dtype=tf.string, shape=[], name="saver_filename")
+    types = [handle.op.get_attr("dtype") for handle in variables.values()]
+    found = raw.RestoreV2(
+        prefix=filename, tensor_names=keys, shape_and_slices=[""] * count, dtypes=types, name="saver_restore"
+    )
+    assigned = [
+        raw.AssignVariableOp(resource=handle, value=value, name="saver_restore/assign")
+        for handle, value in zip(variables.values(), found, strict=True)
+    ]
+    with tf.control_dependencies(assigned):
+        restore = raw.NoOp(name="saver_restore/done")
+    values = [
+        raw.ReadVariableOp(resource=handle, dtype=dtype, name="saver_save/value")
+        for handle, dtype in zip(variables.values(), types, strict=True)
+    ]
+    written = raw.SaveV2(
+        prefix=filename,
+        tensor_names=[*keys, OBJECTS],
+        shape_and_slices=[""] * (count + 1),
+        tensors=[*values, description],
+        name="saver_save",
+    )
+    with tf.control_dependencies([written]):
+        save = raw.Identity(input=filename, name="saver_save/done")
+    return SaverDef(
+        filename_tensor_name=filename.name,
+        save_tensor_name=save.name,
+        restore_op_name=restore.name,
+        version=SaverDef.V2,
+    )

@@ -1,0 +1,189 @@
+"""Write a function and its parameters as a SavedModel that keeps version 1's interface.
+
+The interface is that of a Reusable SavedModel (https://www.tensorflow.org/hub/reusable_saved_models): `__call__` with
+one tensor of any batch, `variables`, `trainable_variables`, `regularization_losses`; and the signature
+`serving_default(inputs) -> {"output_0": ...}`. Further signatures stand beside it (`models.signatures`).
+
+What is written does not depend on the weights but for the variables: a `Graph` is traced on shapes alone, and serves
+every checkpoint of those shapes.
+"""
+
+import gc
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from export.saved_model.canonical import rewrite_saved_model
+from export.saved_model.preprocessing import checked, decoded, scaled
+from export.saved_model.settings import fixed_settings
+from export.saved_model.variables import Layout, read_layout, shared, write_variables
+from models.params import nest
+from models.signatures import OUTPUT, SERVING_DEFAULT, SIGNATURES
+
+Function = Callable[[Mapping[str, Any], tf.Tensor], Any]
+"""Takes nested parameters and images `[batch, height, width, 3]`, float32; gives what `__call__` does, `[batch, n]`.
+
+Of a dictionary with `output_0`, `__call__` gives that alone; each other entry becomes a signature of its name. Any
+other dictionary is given as it is, by `__call__` and `serving_default` alone.
+"""
+
+Entry = Callable[[tf.Tensor], tf.Tensor]
+"""Takes the only input of a signature, gives its only output."""
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of each parameter, by its path `a/b/c`."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """All of a SavedModel but the weights."""
+
+    saved_model: bytes
+    """`saved_model.pb`."""
+
+    layout: Layout
+    """How the variables are to be written."""
+
+    def write(self, arrays: Mapping[str, NDArray[np.float32]], directory: Path, *, labels: Path | None = None) -> None:
+        """Write the SavedModel with these weights into an existing, empty directory.
+
+        Args:
+            arrays: by the paths that the graph was traced with.
+            directory: where to; not written atomically, see `export.install.staged`.
+            labels: the class list that the graph was traced with.
+
+        Raises:
+            OSError: the directory cannot be written, the disk is full.
+        """
+        write_variables(arrays, self.layout, directory)
+        if labels is not None:
+            (directory / "assets").mkdir()
+            shutil.copyfile(labels, directory / "assets" / labels.name)
+        (directory / "saved_model.pb").write_bytes(self.saved_model)
+
+
+def trace(function: Function, shapes: Shapes, *, image_size: int, labels: Path | None = None) -> Graph:
+    """Trace a function on the shapes of its parameters, which are float32.
+
+    Raises:
+        LoweringError: what the function exports to would not run everywhere.
+        OSError: there is no room for temporary files.
+    """
+    with fixed_settings():
+        model, signatures = _reusable_model(function, shapes, image_size=image_size, labels=labels)
+        with tempfile.TemporaryDirectory() as folder, _tensors_by_identity(), _collector_at_rest():
+            _save(model, signatures, Path(folder))
+            return Graph((Path(folder) / "saved_model.pb").read_bytes(), read_layout(Path(folder), shapes))
+
+
+def _save(model: tf.train.Checkpoint, signatures: Mapping[str, Any], directory: Path) -> None:
+    """Save a model and the values of its variables, in the form that is published."""
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=True, experimental_skip_saver=True)
+    tf.saved_model.save(model, str(directory), signatures=signatures, options=options)
+    rewrite_saved_model(directory)
+
+
+@contextmanager
+def _tensors_by_identity() -> Iterator[None]:
+    """Let tensors be equal only to themselves: looking them up costs TensorFlow far more otherwise.
+
+    It looks each captured tensor up in a list of all, comparing by value: for n parameters, n * n operations. Where it
+    compares by identity it still goes by way of a dispatcher, which costs a tenth of the tracing.
+    """
+    compare = tf.Tensor.__eq__
+    tf.compat.v1.disable_tensor_equality()
+    tf.Tensor.__eq__ = lambda one, other: one is other
+    try:
+        yield
+    finally:
+        tf.Tensor.__eq__ = compare
+        tf.compat.v1.enable_tensor_equality()
+
+
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Let Python not look for reference cycles: of what is made, nearly all stays until the end."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _reusable_model(
+    function: Function, shapes: Shapes, *, image_size: int, labels: Path | None
+) -> tuple[tf.train.Checkpoint, dict[str, Any]]:
+    """Return the object to save, with variables that hold nothing, and its signatures."""
+    nested, variables = _empty_variables(shapes)
+    images = tf.TensorSpec([None, image_size, image_size, 3], tf.float32)
+
+    def apply_function(images: tf.Tensor) -> Any:  # noqa: ANN401 (whatever the function gives)
+        return function(nested, images)
+
+    mixer = tf.function(apply_function, autograph=False).get_concrete_function(images)
+    named = mixer.structured_outputs if isinstance(mixer.structured_outputs, Mapping) else {}
+
+    def apply(inputs: tf.Tensor) -> Any:  # noqa: ANN401 (whatever the function gives)
+        outputs = mixer(checked(inputs, image_size))
+        return outputs[OUTPUT] if OUTPUT in named else outputs
+
+    model = tf.train.Checkpoint()
+    model.__call__ = tf.function(apply, input_signature=[_spec(SERVING_DEFAULT, image_size)], autograph=False)
+    model.variables = variables
+    model.trainable_variables = variables
+    model.regularization_losses = []
+    if labels is not None:
+        model.labels = tf.saved_model.Asset(str(labels))
+
+    signatures = {SERVING_DEFAULT: model.__call__}
+    if OUTPUT in named or not named:
+        entries = _further_entries(apply, mixer, sorted(named.keys() - {OUTPUT}), image_size)
+        signatures |= {name: _signature(entry, _spec(name, image_size)) for name, entry in entries.items()}
+    return model, signatures
+
+
+def _further_entries(apply: Entry, mixer: Callable[..., Any], named: list[str], image_size: int) -> dict[str, Entry]:
+    """Return the entries beside `__call__`: for other inputs, and for the other outputs that the function names."""
+
+    def entry_of(name: str) -> Entry:
+        return lambda inputs: mixer(checked(inputs, image_size))[name]
+
+    return {
+        "serving_uint8": lambda pixels: apply(scaled(pixels)),
+        "serving_bytes": lambda encoded: apply(scaled(decoded(encoded, image_size))),
+        **{name: entry_of(name) for name in named},
+    }
+
+
+def _signature(entry: Entry, spec: tf.TensorSpec) -> Any:  # noqa: ANN401
+    """Return a concrete function whose only input is named as in `spec` and whose only output is `output_0`."""
+
+    def serve(given: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {OUTPUT: entry(given)}
+
+    return tf.function(serve, input_signature=[spec], autograph=False).get_concrete_function()
+
+
+def _spec(name: str, image_size: int) -> tf.TensorSpec:
+    signature = SIGNATURES[name]
+    return tf.TensorSpec(signature.input_shape(image_size), signature.dtype, name=signature.input_name)
+
+
+def _empty_variables(shapes: Shapes) -> tuple[dict[str, Any], list[tf.Variable]]:
+    """Return variables of these shapes, nested and in a row; they take no memory once they are made."""
+    variables = {}
+    for path, shape in shapes.items():
+        # NumPy's zeros take no memory until they are written to, which they never are.
+        variables[path] = tf.Variable(shared(np.zeros(shape, np.float32)), name=path)
+        tf.raw_ops.AssignVariableOp(resource=variables[path].handle, value=tf.zeros([0]))
+    return nest(variables), list(variables.values())

@@ -1,0 +1,75 @@
+"""Files by what is said of them, in a record or by a place, against what is there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from models.errors import MixerError, shown
+from models.records.manifest import FileDigest
+from models.storage.files import MOST_FILES, sha256_of
+
+_DIGESTS = ("sha256", "md5", "crc32c")
+"""What may be said of a file besides its size, in the order in which it is compared."""
+
+
+class Described(Protocol):
+    """A file by its `size` in bytes (None where it is not said), and by those of its digests that are known."""
+
+    @property
+    def size(self) -> int | None:
+        """Bytes."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A file by its digest alone."""
+
+    sha256: str
+    size: None = None
+
+
+def digest_files(directory: Path, most: int | None = None) -> dict[str, FileDigest]:
+    """Return size and sha256 of every file below a directory, by relative POSIX path.
+
+    Raises:
+        MixerError: they have more than `most` bytes together, or there are more than `MOST_FILES`; none is read then.
+    """
+    files = {path: path.stat().st_size for path in sorted(directory.rglob("*")) if path.is_file()}
+    size = sum(files.values())
+    if most is not None and (size > most or len(files) > MOST_FILES):
+        raise MixerError(f"{directory} has {len(files):,} files of {size:,} bytes, more than a model of its manifest")
+    return {
+        path.relative_to(directory).as_posix(): FileDigest(sha256=sha256_of(path), size=length)
+        for path, length in files.items()
+    }
+
+
+def compare_files(
+    listed: Mapping[str, Described], found: Mapping[str, Described], record: str = "the manifest"
+) -> list[str]:
+    """Say in what files differ, one sentence each, sorted by name; empty where they do not.
+
+    Args:
+        listed: what the record says of each file, by name.
+        found: what is there.
+        record: what lists them, in words.
+    """
+    named = sorted(listed.keys() | found.keys())
+    differences = (_difference(name, listed.get(name), found.get(name), record) for name in named)
+    return [difference for difference in differences if difference is not None]
+
+
+def _difference(name: str, listed: Described | None, found: Described | None, record: str) -> str | None:
+    called = shown(name)
+    if found is None:
+        return f"{called} is missing, but in {record}"
+    if listed is None:
+        return f"{called} is not in {record}"
+    if None not in (listed.size, found.size) and listed.size != found.size:
+        return f"{called} has {found.size:,} bytes, {listed.size:,} are in {record}"
+    for digest in _DIGESTS:
+        said, is_there = getattr(listed, digest, None), getattr(found, digest, None)
+        if said is not None and is_there is not None:
+            return None if said == is_there else f"{called} has {digest} {is_there}, {said} is in {record}"
+    return f"{called} cannot be compared: no digest is both in {record} and known of what is there"

@@ -1,0 +1,31 @@
+"""The records that stand beside a model in a format beyond TensorFlow: its manifest and its report."""
+
+from models.formats import FORMATS, FormatName
+from models.records.manifest import Manifest
+from models.records.report import Need, Verdict
+
+
+class ExportManifest(Manifest):
+    """What an exported model is and what it was made from: `handle` is its own name, the flavour its source's."""
+
+    format: FormatName
+    source_sha256: str
+    """Of the manifest of the SavedModel that it was written from."""
+
+
+class ExportReport(Verdict):
+    """The verdict on a model in a format beyond TensorFlow.
+
+    Each file is run in its own runtime and compared with the float64 oracle; the names of its checks begin with how its
+    weights are stored: `float16 max_relative`.
+    """
+
+    format: FormatName
+    sizes: dict[str, int]
+    """Bytes of each file of the model, by name."""
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """The checks without which nothing is proven."""
+        weights = dict.fromkeys(FORMATS[self.format].models.values())
+        return tuple(map(Need, ("files", "interface", *(f"{one} max_relative" for one in weights))))

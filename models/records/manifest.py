@@ -1,0 +1,131 @@
+"""What stands on disk beside a model as JSON, and the manifest: what a SavedModel is and what it was made from.
+
+`convert` writes `<version>.manifest.json` once; `validate` writes `<version>.report.json` (`models.records.report`),
+bound to that manifest by its sha256. Neither holds a time of day: the same inputs give the same bytes.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from models.catalog import Flavour
+from models.digests import Origin
+from models.errors import MixerError, shown
+from models.storage.files import MOST_FILES, read_small
+
+MOST_BYTES = 1 << 20
+"""Of a record: an honest one has a few thousand, and what reading takes is a hundred times a hostile one's size."""
+
+
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+
+
+class Record(BaseModel):
+    """What every record is: read strictly, never changed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    def to_bytes(self) -> bytes:
+        """Return the record as it stands on disk: indented JSON, UTF-8."""
+        return self.model_dump_json(indent=1).encode() + b"\n"
+
+    @classmethod
+    def noun(cls) -> str:
+        """Return what it is called: `export report`."""
+        return re.sub(r"\B(?=[A-Z])", " ", cls.__name__).lower()
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a record from its file.
+
+        Raises:
+            MixerError: the file is not such a record.
+        """
+        kind = cls.noun()
+        try:
+            content = read_small(path, MOST_BYTES)
+        except OSError as error:
+            raise MixerError(f"{path} is not a readable {kind}: {error.strerror or error}.") from error
+        return cls.parse(content, path)
+
+    @classmethod
+    def parse(cls, content: bytes, where: object) -> Self:
+        """Return the record that was read from `where`.
+
+        Raises:
+            MixerError: it is not such a record.
+        """
+        kind = cls.noun()
+        if len(content) > MOST_BYTES:
+            raise MixerError(f"{where} has more than {MOST_BYTES:,} bytes, which no {kind} has.")
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            raise MixerError(f"{where} is not a readable {kind}{_schema(cls)}: {fault_of(error)}.") from error
+
+
+class FileDigest(Record):
+    """One file: `sha256` in hexadecimal, `size` in bytes."""
+
+    sha256: str
+    size: Count
+
+
+class CheckpointRecord(Record):
+    """The checkpoint that a model was made from."""
+
+    name: str
+    object: str
+    url: str
+    sha256: str
+    size: Count
+    origin: Origin
+
+
+class Manifest(Record):
+    """What a SavedModel is and what it was made from."""
+
+    schema_version: Literal[1] = 1
+    handle: str
+    version: Count
+    flavour: Flavour
+    head: Literal["classification", "fe"]
+    architecture: str
+    image_size: Count
+    num_classes: Count | None
+    parameters: Count
+    platforms: tuple[str, ...]
+    checkpoint: CheckpointRecord
+    files: Annotated[dict[str, FileDigest], Field(max_length=MOST_FILES)]
+    """By path relative to the SavedModel's directory, in POSIX form."""
+    libraries: dict[str, str]
+    pipeline: str
+    """Version of this project."""
+    pipeline_sha256: str
+    """Of the sources that decide what is written (`models`, `convert`, `export`)."""
+    git_commit: str | None
+    git_dirty: bool | None
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files.values())
+
+
+def _schema(record: type[BaseModel]) -> str:
+    field = record.model_fields.get("schema_version")
+    return "" if field is None else f" of schema {field.default}"
+
+
+def fault_of(error: ValidationError) -> str:
+    """Return in a line what is wrong first, and how much more is."""
+    found = error.errors(include_url=False, include_context=False)
+    # Of another schema everything else is wrong too.
+    first = next((one for one in found if one["loc"] == ("schema_version",)), found[0])
+    where, said = shown(".".join(map(str, first["loc"]))), shown(first["msg"])
+    if where == "schema_version":
+        return f"it is of schema {shown(first['input'])}"
+    more = f" (and {len(found) - 1:,} more)" if len(found) > 1 else ""
+    return f"{where}: {said}{more}" if where else f"{said}{more}"

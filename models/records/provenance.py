@@ -1,0 +1,113 @@
+"""Which sources and which libraries something was made with."""
+
+import hashlib
+import platform
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+_MODEL = (
+    "models/catalog.py",
+    "models/citations.py",
+    "models/flavours.py",
+    "models/labels.py",
+    "models/labels_1k.txt",
+    "models/labels_21k.txt",
+    "models/mixer.py",
+    "models/params.py",
+    "models/preprocessing.py",
+    "models/selection.py",
+    "models/signatures.py",
+    "convert/checkpoints/buffer.py",
+    "convert/checkpoints/npz.py",
+    "convert/checkpoints/open.py",
+    "convert/checkpoints/reader.py",
+    "convert/pipeline/frameworks.py",
+)
+"""What says which model it is, which params it has, and under which settings JAX and TensorFlow compute."""
+
+PIPELINE_SOURCES = (
+    *_MODEL,
+    "convert/flavours",
+    "convert/pipeline/convert_handle.py",
+    "convert/pipeline/tracing.py",
+    "export/saved_model",
+)
+"""What decides the bytes of a SavedModel."""
+
+EXPORT_SOURCES = (*PIPELINE_SOURCES, "export/formats", "models/formats.py")
+"""What decides the bytes of an exported file."""
+
+VALIDATOR_SOURCES = (
+    *_MODEL,
+    "models/records/contents.py",
+    "models/records/report.py",
+    "models/records/tolerances.py",
+    "validation/compatibility/run_consumer.py",
+    "validation/consumer.py",
+    "validation/gate.py",
+    "validation/memory.py",
+    "validation/parity",
+    "validation/previous",
+)
+"""What decides the verdict on a SavedModel."""
+
+EXPORT_VALIDATOR_SOURCES = (
+    *VALIDATOR_SOURCES,
+    "models/formats.py",
+    "models/records/formats.py",
+    "validation/formats",
+)
+"""What decides the verdict on an exported file."""
+
+_SUFFIXES = frozenset({".py", ".txt", ".png", ".jpg"})
+
+LIBRARIES = ("jax", "jaxlib", "flax", "tensorflow", "numpy")
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that decide what is computed."""
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES}
+
+
+@cache
+def pipeline_version() -> str:
+    """Return this project's version."""
+    return metadata.version("mixer-jax2tf")
+
+
+@cache
+def sources_sha256(*sources: str) -> str:
+    """Return one digest over these files, and over the sources and photographs in these folders, names included."""
+    digest = hashlib.sha256()
+    for path in _source_files(*sources):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{path.relative_to(ROOT).as_posix()}\0{content}\n".encode())
+    return digest.hexdigest()
+
+
+def _source_files(*sources: str) -> list[Path]:
+    """Return the files that these files and folders are, sorted by path."""
+    found = set()
+    for path in (ROOT / source for source in sources):
+        found |= {path} if path.is_file() else {one for one in path.rglob("*") if one.suffix in _SUFFIXES}
+    return sorted(found)
+
+
+@cache
+def git_state() -> tuple[str | None, bool | None]:
+    """Return the checkout's commit and whether it differs from it; (None, None) outside a git checkout."""
+    commit = _git("rev-parse", "HEAD")
+    return (None, None) if commit is None else (commit, bool(_git("status", "--porcelain")))
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        result = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)  # noqa: S607
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return result.stdout.strip()

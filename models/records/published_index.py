@@ -1,0 +1,76 @@
+"""The index of a place where models are published: one file a handle, written last, so that what it lists is whole."""
+
+import re
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from models.errors import MixerError, shown
+from models.records.manifest import MOST_BYTES, FileDigest, fault_of
+from models.storage.files import read_small
+
+INDEX = "index.json"
+
+_VERSION = re.compile("[1-9][0-9]{0,17}")
+
+
+class ListedFile(FileDigest):
+    """One published file; `md5` in base64, which is what stores tell of a file."""
+
+    md5: str | None = None
+    """Indexes written before there was one have none."""
+
+
+class Index(BaseModel):
+    """The versions of a handle that were published whole."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    handle: str
+    versions: dict[str, dict[str, ListedFile]] = {}
+    """Version -> name of each of its files -> size and digests."""
+
+    @property
+    def latest(self) -> int | None:
+        """The highest version; None where none was published."""
+        return max(map(int, self.versions), default=None)
+
+    def with_version(self, version: int, files: dict[str, ListedFile]) -> "Index":
+        """Return an index that lists this version too."""
+        listed = {**self.versions, str(version): files}
+        return Index(handle=self.handle, versions={name: listed[name] for name in sorted(listed, key=int)})
+
+    def to_bytes(self) -> bytes:
+        """Return the index as it stands on disk: indented JSON, UTF-8."""
+        return self.model_dump_json(indent=1).encode() + b"\n"
+
+    @classmethod
+    def parse(cls, content: bytes, where: str) -> Self:
+        """Read an index that came from `where`.
+
+        Raises:
+            MixerError: it is no index.
+        """
+        try:
+            index = cls.model_validate_json(content)
+            if not all(_VERSION.fullmatch(version) for version in index.versions):
+                raise MixerError(f"versions are numbers, found {', '.join(map(shown, sorted(index.versions)[:5]))}")
+        except (ValidationError, MixerError) as error:
+            said = fault_of(error) if isinstance(error, ValidationError) else error
+            raise MixerError(f"{where} is not a readable index of schema 1: {said}") from error
+        return index
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read an index from its file.
+
+        Raises:
+            MixerError: the file is no index.
+        """
+        try:
+            content = read_small(path, MOST_BYTES)
+        except OSError as error:
+            raise MixerError(f"{path} cannot be read ({error.strerror}).") from error
+        return cls.parse(content, str(path))

@@ -1,0 +1,300 @@
+"""What a report is: the checks of one model, each with its figure, its limit and its power, and the verdict on them."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple, Self, get_args
+
+from pydantic import Field
+
+from models.catalog import Flavour, Head
+from models.digests import Origin
+from models.errors import MixerError
+from models.formats import Weights
+from models.records.manifest import Record
+
+LEAST_POWER = 0.5
+"""A comparison of less power is listed, and counts for nothing."""
+
+ZERO_HEAD = "head/kernel is zero throughout: every image has the same outputs, those of head/bias"
+
+_FIGURES = ("max_ulp", "oracle_excess_ulp", "jax_oracle_relative")
+_GRADIENTS = ("gradients_missing", "gradient_relative", "step_relative")
+
+_WITHOUT_LIMIT = frozenset({"files", "interface", "consumer"})
+"""Checks that measure nothing, or not each time."""
+
+OF_OUTPUTS = frozenset({"max_relative", *(f"{weights} max_relative" for weights in get_args(Weights))})
+"""Checks of the largest difference of outputs, of SavedModels and of exports."""
+
+_BY_THE_SCALE = OF_OUTPUTS | {"jax_oracle_relative", "gradient_relative", "step_relative", "consumer"}
+"""Checks that are judged without power too: their scale allows for the rounding of such outputs."""
+
+Probe = Literal["head", "stem"]
+
+
+class Need(NamedTuple):
+    """A check without which nothing is proven."""
+
+    name: str
+    probe: Probe | None = None
+    """Where it must have been made on a probe, on which."""
+
+
+class Tolerance(Record):
+    """A limit, with the reason why it is what it is."""
+
+    limit: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    reason: str
+
+
+class Check(Record):
+    """One thing that was checked of a model."""
+
+    name: str
+    """What was measured; where it has a limit, its key in the report's tolerances."""
+    on: str = ""
+    """What it was measured on: entry and images, the variable, what a consumer did."""
+    measured: float | None = None
+    """The worst figure; None where there is none to give."""
+    limit: float | None = None
+    """The largest figure that passes; None where it has no limit of its own."""
+    power: Annotated[float, Field(ge=0, le=1)] | None = None
+    """How much of the scale that differences are measured by is that of the outputs themselves: near 1, a wrong model
+    shows; near 0, it hides. None where that is no question, for instance bit for bit."""
+    probe: Probe | None = None
+    """What of the model had given way to a probing one; of the stem, the head too."""
+    problems: tuple[str, ...] = ()
+    detail: str = ""
+    """What else was seen, in words."""
+
+    @property
+    def tells(self) -> bool:
+        """Whether it can tell a right model from a wrong one."""
+        return self.power is None or self.power >= LEAST_POWER
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its figure is over its limit, or no number, where that says something."""
+        if self.limit is None or not (self.tells or self.name in _BY_THE_SCALE):
+            return False
+        return self.measured is None or not self.measured <= self.limit
+
+    def __str__(self) -> str:
+        """Return its name and what it was measured on."""
+        return f"{self.name}, {self.on}" if self.on else self.name
+
+
+class Verdict(Record):
+    """The verdict on a model and the checks behind it: what the reports on all formats share."""
+
+    schema_version: Literal[2] = 2
+    handle: str
+    version: int
+    origin: Origin
+    manifest_sha256: str
+    inputs_sha256: str
+    checks: tuple[Check, ...]
+    zero_head: bool
+    """Whether the head's kernel is zero throughout, so that the outputs do not depend on the image."""
+    not_checked: tuple[str, ...]
+    """What this report says nothing of."""
+    tolerances: dict[str, Tolerance]
+    verdict: Literal["passed", "failed"]
+    libraries: dict[str, str]
+    validator_sha256: str
+    """Of the sources that decide the verdict (`models`, `validation`)."""
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a report from its file.
+
+        Raises:
+            MixerError: the file is not such a report, or one of an earlier schema.
+        """
+        try:
+            return super().read(path)
+        except MixerError as error:
+            raise MixerError(f"{error} `mixer-jax2tf validate` (of an export, `export`) writes it again.") from error
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """The checks without which nothing is proven."""
+        return ()
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with the model, in words; empty if and only if the verdict is `passed`."""
+        return tuple(problem for check in self.checks for problem in check.problems)
+
+    def find(self, name: str) -> Iterator[Check]:
+        """Yield the checks of a name."""
+        return (check for check in self.checks if check.name == name)
+
+    def worst(self, name: str) -> Check | None:
+        """Return the check of a name that measured most, of those that can tell; None where there is none."""
+        known = [check for check in self.find(name) if check.tells and check.measured is not None]
+        return max(known, key=lambda check: _rank(check.measured), default=None)
+
+    def figure(self, name: str) -> float | None:
+        """Return the worst figure of a name, of the checks that can tell; None where there is none."""
+        return None if (check := self.worst(name)) is None else check.measured
+
+    def contradictions(self, today: Mapping[str, Tolerance] | None = None) -> Iterator[str]:
+        """Yield where the report's verdict is not the one that its own figures and limits give.
+
+        Args:
+            today: the limits that hold now, which its own must not exceed; None to judge it by its own alone.
+        """
+        expected = "failed" if self.problems else "passed"
+        if self.verdict != expected:
+            yield f"the verdict is {self.verdict}, but the problems that it names give {expected}"
+        for check in self.checks:
+            yield from (f"{check}: {problem}" for problem in self._judge(check))
+        if self.verdict == "passed":
+            yield from self._missing()
+        for name, tolerance in (today or {}).items():
+            if name in self.tolerances and not self.tolerances[name].limit <= tolerance.limit:
+                yield f"it allowed {name} {self.tolerances[name].limit:g}, now {tolerance.limit:g}"
+        unknown = sorted({check.name for check in self.checks if check.limit is not None} - (today or {}).keys())
+        if today is not None and unknown:
+            yield f"it judged by limits that there are no longer: {', '.join(unknown)}"
+
+    def concluded(self) -> Self:
+        """Return the report itself or, where its checks do not carry its verdict, one that failed and says why."""
+        if not (found := tuple(self.contradictions())):
+            return self
+        checks = (*self.checks, Check(name="report", problems=found))
+        return self.model_copy(update={"checks": checks, "verdict": "failed"})
+
+    def _missing(self) -> Iterator[str]:
+        """Yield which checks there should be, and whether outputs and `zero_head` say the same of the head."""
+        for name, probe in self.needs:
+            if not any(check.tells and probe in {None, check.probe} for check in self.find(name)):
+                where = f" on a probing {probe}" if probe else ""
+                yield (
+                    f"no check {name}{where} can tell a right model from a wrong one: it is missing, or what it "
+                    "compares hardly depends on the image"
+                )
+        powers = {check.power for check in self.checks if check.name in OF_OUTPUTS and check.probe is None}
+        if powers and self.zero_head != (powers == {0}):
+            yield f"zero_head is {self.zero_head}, and the outputs have {'' if self.zero_head else 'no '}power"
+
+    def _judge(self, check: Check) -> Iterator[str]:
+        tolerance = self.tolerances.get(check.name)
+        if tolerance is not None and check.measured is not None and check.limit is None:
+            yield f"measured {check.measured:g}, and its limit {tolerance.limit:g} is left out"
+        needed = check.name in {need.name for need in self.needs} - _WITHOUT_LIMIT
+        if needed and None in (check.measured, check.limit) and not check.problems:
+            yield "nothing was measured against a limit"
+        if check.is_over and not check.problems:
+            yield f"measured {check.measured}, over its limit {check.limit:g}, without a problem being named"
+        if check.limit is not None and (tolerance is None or tolerance.limit != check.limit):
+            yield f"its limit {check.limit:g} is not that of the report's tolerances"
+
+
+def _rank(figure: float | None) -> float:
+    """Return a figure for comparison: what is no number is the worst."""
+    return float("inf") if figure is None or figure != figure else figure
+
+
+class DepthStep(Record):
+    """Activations after one step of the model: largest difference from the oracle's, over their standard deviation."""
+
+    name: str
+    jax: float
+    saved_model: float
+
+
+class PublishedVariables(Record):
+    """A model's variables against those of an earlier published version, bit for bit.
+
+    One whose name only one variable has, here and there, is compared with that one; the others, whatever they are
+    called, with all of the same type and shape.
+    """
+
+    count: int
+    published: int
+    """Number of the published version's."""
+    same_name: int
+    """How many were compared by name."""
+    equal: int
+    """How many have an equal counterpart."""
+    different: tuple[str, ...]
+    """Names of those that have none."""
+    left_over: tuple[str, ...]
+    """Those of the published version that are the counterpart of none."""
+
+
+class PublishedComparison(Record):
+    """A model against an earlier published version of its handle; no part of the verdict on the model."""
+
+    name: str
+    """Of the directory or archive, without the path to it."""
+    kind: Literal["directory", "archive"]
+    sha256: str
+    """Of the archive, or of the directory's `saved_model.pb`."""
+    outputs: tuple[Check, ...] | None
+    """Through both models' `serving_default`, with the published version's in the place of JAX's; None where one of
+    them did not run."""
+    signatures: tuple[str, ...] | None
+    """What differs; None where one of the models could not be read."""
+    variables: PublishedVariables | None
+    """None where one of the models could not be read."""
+    differences: tuple[str, ...]
+    """Everything, in words; empty if and only if the verdict is `same`."""
+    verdict: Literal["same", "different"]
+    """Whether outputs are within the tolerances of the report, signatures the same and variables equal."""
+
+
+class Report(Verdict):
+    """The verdict on a SavedModel."""
+
+    flavour: Flavour
+    head: Head
+    inputs_set: Literal["gate", "full"]
+    images: tuple[str, ...]
+    """Names of the images that outputs were compared on."""
+    fine_tunable: bool | None
+    """Whether every variable has JAX's gradient and a step with it does what it does in JAX; None where not tried."""
+    depth: tuple[DepthStep, ...]
+    """Where along the depth JAX and the SavedModel's apply function leave the oracle; empty in the gate set."""
+    reference: PublishedComparison | None
+    """None where no earlier version was given to compare with."""
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """The checks without which nothing is proven."""
+        found = [Need(name) for name in ("files", "interface", "variables", "max_relative", *_FIGURES)]
+        if self.head == "classification":
+            found.append(Need("max_relative", "head"))
+        if self.inputs_set == "full":
+            found += [Need("max_relative", "stem"), *(Need(name) for name in (*_GRADIENTS, "consumer"))]
+        return tuple(found)
+
+    def contradictions(self, today: Mapping[str, Tolerance] | None = None) -> Iterator[str]:
+        """Yield where the verdict, or whether it can be fine-tuned, is not what figures and limits give."""
+        yield from super().contradictions(today)
+        tried = [check for name in _GRADIENTS for check in self.find(name)]
+        works = bool(tried) and all(check.tells and not check.problems for check in tried)
+        if self.fine_tunable and not works:
+            yield "it can be fine-tuned, but no gradients say so"
+        if self.fine_tunable is not None and self.inputs_set != "full":
+            yield "it says whether it can be fine-tuned, which only the full set tells"
+        if self.reference is not None:
+            yield from (f"earlier version: {said}" for said in self._judge_earlier(self.reference))
+        if self.fine_tunable is None and self.inputs_set == "full" and self.verdict == "passed":
+            yield "it does not say whether it can be fine-tuned"
+        if any(check.power is None for check in self.find("max_relative")):
+            yield "comparisons of outputs do not say what power they have"
+
+    def _judge_earlier(self, found: PublishedComparison) -> Iterator[str]:
+        """Yield where its verdict is not the one that its own differences and figures give."""
+        expected = "different" if found.differences else "same"
+        if found.verdict != expected:
+            yield f"the verdict is {found.verdict}, but the differences that it names give {expected}"
+        for check in found.outputs or ():
+            yield from (f"{check}: {said}" for said in self._judge(check))
+        problems = any(check.problems for check in found.outputs or ())
+        others = found.variables and (found.variables.different or found.variables.left_over)
+        if not found.differences and (problems or found.signatures or others):
+            yield "what it found in outputs, signatures and variables is not among its differences"

@@ -1,0 +1,70 @@
+"""Handles by the names that users give, and the handles of custom checkpoints."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from models.catalog import ALL_HANDLES, GRAPH_SUFFIX, HANDLES, MIXER_PAPER, Handle
+from models.errors import UsageError
+from models.formats import FORMATS
+
+_RESERVED_SUFFIXES = (GRAPH_SUFFIX, *(f"-{name}" for name in FORMATS))
+"""Of names that a model's other flavour and its exports get, and no custom model."""
+
+
+def select_handles(names: Sequence[str] = ()) -> list[Handle]:
+    """Return the handles of these names, each once, in the given order; no name means all twelve.
+
+    Raises:
+        UsageError: names all that are unknown, each with its nearest neighbours.
+    """
+    if not names:
+        return list(HANDLES.values())
+    unknown = [name for name in names if name not in ALL_HANDLES]
+    if unknown:
+        raise UsageError("\n".join(_unknown_handle(name) for name in unknown))
+    return [ALL_HANDLES[name] for name in dict.fromkeys(names)]
+
+
+def _unknown_handle(name: str) -> str:
+    nearest = difflib.get_close_matches(name, HANDLES, n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(nearest)}?" if nearest else "`mixer-jax2tf list` shows the twelve."
+    return f"unknown handle {name!r}: {hint}"
+
+
+def custom_handle(template: Handle, name: str, num_classes: int) -> Handle:
+    """Return the handle of one's own Mixer: the architecture and head of `template`, another name and class count.
+
+    Raises:
+        UsageError: the name belongs to the catalog or cannot be a directory's.
+    """
+    if name.removesuffix(GRAPH_SUFFIX) in ALL_HANDLES:
+        raise UsageError(f"--name {name!r} belongs to the catalog: give your own model a name of its own.")
+    if name.endswith(_RESERVED_SUFFIXES):
+        raise UsageError(
+            f"--name {name!r} ends as what is made of a model does ({', '.join(_RESERVED_SUFFIXES)}): give "
+            "another name."
+        )
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,99}", name):
+        raise UsageError(
+            f"--name {name!r} cannot name a model: expected lower-case letters, digits, '_', '-' and '.', "
+            "starting with a letter or digit, at most 100 of them."
+        )
+    training = replace(
+        template.checkpoint.training,
+        data="unknown",
+        method="unknown",
+        papers=(MIXER_PAPER,),
+        num_classes=num_classes,
+        labels=None,
+        source="one's own",
+        license="unknown",
+    )
+    checkpoint = replace(template.checkpoint, name=name, training=training, size=None)
+    return Handle(name, checkpoint, template.head).in_flavour(template.flavour)
+
+
+def is_catalogued(name: str) -> bool:
+    """Say whether a name, of whichever flavour, is one of the catalog's."""
+    return name.removesuffix(GRAPH_SUFFIX) in ALL_HANDLES

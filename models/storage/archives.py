@@ -1,0 +1,296 @@
+"""Archives from elsewhere (`.tar.gz`): read only where every member is harmless and the whole is complete."""
+
+import gzip
+import hashlib
+import io
+import os
+import re
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, cast
+
+from isal import igzip, igzip_lib
+
+from models.errors import MixerError, shown
+from models.storage.files import CHUNK, MOST_FILES, Hashes, Hashing
+
+MOST_BYTES = 4 << 30
+"""Unpacked, all in all. The largest model of the collection has 0.93 GB, and one's own Mixer may have a few times that;
+more is no model but a bomb: gzip packs a gigabyte of zeros into one megabyte."""
+
+DENSEST, SMALL, MOST_MORE = 10, 1 << 27, 1 << 29
+"""An archive unpacks to so many times its size at most, or to so many bytes, and to so many bytes more than it has.
+
+Weights shrink by a tenth, heads of zeros to nothing, bfloat16 in float32 to a half (0.49 GB of the largest model); what
+is more would keep a reader busy for seconds before it is refused."""
+
+MOST_MEMBERS = MOST_FILES
+"""A million empty ones fill a disk without a byte in them."""
+
+MOST_AT_ONCE = 1 << 20
+"""Bytes that `tarfile` may ask for at once: it reads a long name or a list of attributes into memory whole, whatever
+length the archive claims for it, and wants a few kB of an honest one."""
+
+MOST_OF_HEADERS = 4 << 20
+"""Bytes of all headers together: `tarfile` keeps what they say, and follows chains of them to their end."""
+
+MOST_ATTRIBUTES = 10_000
+"""Of all members together: `tarfile` gives each member a copy of those that a header states for all."""
+
+_DIGITS = re.compile(rb"\d{65}")
+"""More in a row than any header has: before 3.11.10, Python's `tarfile` takes time by the square of their number."""
+
+_DAMAGE: tuple[type[Exception], ...] = (
+    *(tarfile.TarError, gzip.BadGzipFile, cast("type[Exception]", igzip_lib.IsalError)),
+    *(EOFError, ValueError, OverflowError, RecursionError),
+)
+"""What `igzip` and `tarfile` say of damaged archives."""
+
+_PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE)
+
+_Take = Callable[[tarfile.TarFile, tarfile.TarInfo], bool | None]
+"""Takes a member of an archive; True where no more of it is wanted."""
+
+
+def most_unpacked(size: int) -> int:
+    """Return how many bytes an archive of `size` bytes may unpack to."""
+    return min(MOST_BYTES, max(SMALL, DENSEST * size), size + MOST_MORE)
+
+
+def extract_archive(path: Path, directory: Path) -> None:
+    """Unpack a `.tar.gz` into an existing, empty directory.
+
+    A member that is refused is never written. After an error, what came before it may lie in the directory, which is
+    the caller's to remove.
+
+    Raises:
+        MixerError: it cannot be read, is no such archive, is cut off or damaged, has more than `MOST_BYTES` or
+            `MOST_MEMBERS`, or a member that is neither a file nor a directory below the archive's root, or stands
+            twice. Says everything that was found up to where reading ended.
+    """
+
+    def extract(archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        archive.extract(member, directory, filter="data")
+
+    try:
+        _read(path, extract)
+    except OSError as error:
+        raise MixerError(
+            f"{path} cannot be unpacked ({error.strerror or error}): expected a readable .tar.gz, and room for "
+            f"its contents in {directory.parent}."
+        ) from error
+
+
+def read_file(path: Path, name: str, most: int) -> bytes | None:
+    """Return a file of a `.tar.gz`, by its path from the root; None where there is none of at most `most` bytes.
+
+    The archive is read no further than that file.
+
+    Raises:
+        MixerError: as `extract_archive`, of what comes before it.
+    """
+    content: list[bytes] = []
+
+    def read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bool:
+        file = cast("io.BufferedReader | None", archive.extractfile(member))
+        if file is None or PurePosixPath(member.name).as_posix() != name or member.size > most:
+            return False
+        content.append(b"".join(iter(lambda: file.read(CHUNK), b"")))
+        return True
+
+    try:
+        _read(path, read)
+    except OSError as error:
+        raise MixerError(f"{path} cannot be read ({error.strerror or error}): expected a readable .tar.gz.") from error
+    return content[0] if content else None
+
+
+@dataclass(frozen=True)
+class _MemberDigest:
+    """Size and sha256 of a file in an archive."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _ArchiveDigests:
+    """What a `.tar.gz` holds and is: the digests of its `files`, by their paths from its root, and of the `whole`."""
+
+    files: dict[str, _MemberDigest]
+    whole: Hashes
+
+
+def digest_archive(path: Path, most: int = MOST_BYTES) -> _ArchiveDigests:
+    """Return the digests of a `.tar.gz` and of every file in it, of one reading; nothing is written.
+
+    Raises:
+        MixerError: as `extract_archive`; or it unpacks to more than `most` bytes.
+    """
+    found = {}
+
+    def digest(archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        file = cast("io.BufferedReader | None", archive.extractfile(member))
+        if file is not None:  # else it is a directory
+            name = PurePosixPath(member.name).as_posix()
+            found[name] = _MemberDigest(member.size, hashlib.file_digest(file, "sha256").hexdigest())
+
+    try:
+        with Hashing() as hashing:
+            _read(path, digest, hashing.update, most)
+            return _ArchiveDigests(found, hashing.result())
+    except OSError as error:
+        raise MixerError(f"{path} cannot be read ({error.strerror or error}): expected a readable .tar.gz.") from error
+
+
+def _read(path: Path, take: _Take, watch: Callable[[bytes], None] | None = None, most: int = MOST_BYTES) -> None:
+    """Give each harmless member, up to the first problem, to `take`, and refuse the archive if there is a problem.
+
+    `watch` gets the bytes of an archive without a problem, from its beginning to its end.
+    """
+    with path.open("rb") as file:
+        watched = _Watched(file, watch)
+        most = min(most, most_unpacked(os.fstat(file.fileno()).st_size))
+        problems = list(_take_members(watched, take, most))
+        if watch and not problems:
+            while watched.read(CHUNK):
+                pass
+    if problems:
+        said = "".join(f"\n  {problem}" for problem in problems)
+        raise MixerError(
+            f"{path} is refused:{said}\nExpected a complete .tar.gz of files and directories only. Get it again from "
+            "its publisher, or give the unpacked directory."
+        )
+
+
+class _Watched(io.RawIOBase):
+    """A file that is read from its beginning to its end, and shows what is read."""
+
+    def __init__(self, file: BinaryIO, watch: Callable[[bytes], None] | None) -> None:
+        self._file, self._watch = file, watch
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True  # to go on in what is unpacked; here, nobody may go back
+
+    def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]
+        chunk = self._file.read(len(buffer))
+        if self._watch:
+            self._watch(chunk)
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
+
+
+class _Unpacked(igzip.IGzipFile):
+    """The tar inside the gzip, as far as it may be read; its `last` piece is kept."""
+
+    last = b""
+    headers = 0
+    """Bytes of headers so far."""
+    in_headers = True
+
+    def __init__(self, file: io.RawIOBase, most: int) -> None:
+        super().__init__(fileobj=file)  # type: ignore[no-untyped-call]
+        self.most = most
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= MOST_AT_ONCE:
+            if size is None or size < 0:
+                raise MixerError("a header claims no number of bytes that there can be")
+            raise MixerError(f"a header claims {size:,} bytes, more than {MOST_AT_ONCE:,}")
+        if self.in_headers:
+            self.headers += size
+            if self.headers > MOST_OF_HEADERS:
+                raise MixerError(f"its headers take more than {MOST_OF_HEADERS:,} bytes")
+        self.last = super().read(size)
+        self.refuse_bomb(self.tell())
+        if self.in_headers and _DIGITS.search(self.last):
+            raise MixerError("a header has more digits in a row than any number or name of a model")
+        return self.last
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self.refuse_bomb(offset)
+        position: int = super().seek(offset, whence)  # type: ignore[no-untyped-call]
+        return position
+
+    def refuse_bomb(self, position: int, who: str = "it unpacks") -> None:
+        if position > self.most:
+            raise MixerError(f"{who} to more than {self.most:,} bytes, which no model of its size has")
+
+
+def _take_members(file: io.RawIOBase, take: _Take, most: int) -> Iterator[str]:
+    """Take what is harmless, up to the first problem, and yield all problems."""
+    clean, member = True, None
+    try:
+        with _Unpacked(file, most) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as archive:
+            seen: set[PurePosixPath] = set()
+            attributes = 0
+            for count, member in enumerate(archive, 1):
+                attributes += len(member.pax_headers)
+                _refuse_flood(count, attributes, member)
+                for fault in _faults(member, seen):
+                    clean = False
+                    yield f"'{shown(member.name)}' {fault}"
+                if clean:  # before a byte of it is unpacked
+                    unpacked.refuse_bomb(member.offset_data + member.size, f"'{shown(member.name)}' makes it unpack")
+                    unpacked.in_headers = False
+                    if take(archive, member):
+                        return
+                    unpacked.in_headers = True
+            unpacked.in_headers = False
+            yield from _faults_of_the_end(unpacked, archive.offset, member)
+    except MixerError as error:
+        yield str(error)
+    except _DAMAGE as error:
+        where = f"cut off or damaged in or after '{shown(member.name)}'" if member else "no .tar.gz, or damaged"
+        yield f"it is {where}: {type(error).__name__}: {shown(error)}"
+
+
+def _refuse_flood(count: int, attributes: int, member: tarfile.TarInfo) -> None:
+    if count > MOST_MEMBERS:
+        raise MixerError(f"it has more than {MOST_MEMBERS:,} members, where a model has about ten")
+    if attributes > MOST_ATTRIBUTES:
+        raise MixerError(f"its members have more than {MOST_ATTRIBUTES:,} attributes, where a model's have a few")
+    if member.size < 0:  # tarfile would go backwards from here, and round in circles
+        raise MixerError(f"'{shown(member.name)}' claims a size of {member.size:,} bytes")
+
+
+def _faults(member: tarfile.TarInfo, seen: set[PurePosixPath]) -> Iterator[str]:
+    """Yield why a member must not be unpacked; add its path to those seen."""
+    path = PurePosixPath(member.name)
+    if not member.name.isprintable():
+        yield "has characters in its name that are not printable"
+    if path.is_absolute():
+        yield "is an absolute path"
+    if ".." in path.parts:
+        yield "leads out of the directory it is unpacked into"
+    if member.issym() or member.islnk():
+        yield f"is a link (to '{shown(member.linkname)}')"
+    elif not member.isdir() and (member.type not in _PLAIN or member.issparse()):
+        yield "is neither a plain file nor a directory, but a device, a pipe or a sparse file"
+    if not member.isdir():
+        if path in seen:
+            yield "stands in it twice"
+        seen.add(path)
+
+
+def _faults_of_the_end(unpacked: _Unpacked, offset: int, last: tarfile.TarInfo | None) -> Iterator[str]:
+    """Yield what is wrong with all that follows the last member, which `tarfile` takes for the end without a look.
+
+    Reading it all also lets gzip compare its checksum.
+    """
+    after = f"after '{shown(last.name)}'" if last else "at its start"
+    ahead = unpacked.tell() - offset  # of what it took for the end
+    rest, length = unpacked.last[-ahead:] if ahead else unpacked.read(MOST_AT_ONCE), 0
+    while rest:
+        if rest.count(0) != len(rest):
+            yield f"{after} comes what is neither a member nor the end of an archive"
+            return
+        length += len(rest)
+        rest = unpacked.read(MOST_AT_ONCE)
+    if length < tarfile.BLOCKSIZE:
+        yield f"{after} its end is missing: it was cut off there"

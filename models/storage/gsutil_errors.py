@@ -1,0 +1,86 @@
+"""What gsutil complains of, in words that a user can act on."""
+
+import re
+import signal
+from dataclasses import dataclass
+
+from models.errors import MixerError
+
+
+class StoreUnreachableError(MixerError):
+    """The store did not answer: the one failure in which what lies in the cache may still serve."""
+
+
+@dataclass(frozen=True)
+class GsutilResult:
+    """What gsutil said, and the status that it ended with."""
+
+    status: int
+    output: str
+    errors: str
+
+
+@dataclass(frozen=True)
+class KnownFailure:
+    """A failure that gsutil words in one of several ways, and what we say of it."""
+
+    pattern: str
+    words: str
+    kind: type[MixerError] = MixerError
+
+
+READING = (
+    KnownFailure(
+        "No space left on device|Disk quota exceeded",
+        "the disk is full. Make room, or name a cache on another disk with --cache or MIXER_JAX2TF_CACHE, and run the "
+        "same command again: it goes on where this one stopped.",
+    ),
+    KnownFailure(
+        "HashMismatch|cloud-supplied digest",
+        "what arrived differs from the hash that the store gives, so it was deleted. Run the same command again; if it "
+        "differs again, something on the way (a proxy?) changes the bytes.",
+    ),
+    KnownFailure(
+        "AccessDenied|Exception: 40[13]|'status': '40[13]'|Anonymous caller|protected data|authorized",
+        "the store does not let us read it (or it does not exist). Expected an object that anyone may read; for a "
+        "private bucket name a gsutil configuration with your credentials in BOTO_CONFIG.",
+    ),
+    KnownFailure(
+        "No URLs matched|NotFoundException|Exception: 404",
+        "the store has no such object. Expected a bucket of the layout <folder>/Mixer-<size>_<patch>.npz: look at "
+        "--source (`mixer-jax2tf list` names the objects).",
+    ),
+    KnownFailure(
+        "Connection (refused|reset|aborted)|Unable to find the server|[Uu]nreachable|timed out|gaierror|SSL"
+        "|EOF occurred|RemoteDisconnected|Broken pipe|ResumableDownload|IncompleteRead|[Pp]roxy"
+        "|OSError: None"  # a proxy that is not there, where PySocks is installed
+        "|(Exception: |'status': ')(429|50\\d)",
+        "the store cannot be reached. Look at the network (behind a proxy set https_proxy) and run the same command "
+        "again, or give --source a directory that holds the checkpoints.",
+        StoreUnreachableError,
+    ),
+)
+
+
+def failure(url: str, ran: GsutilResult, kept: int = 0, known: tuple[KnownFailure, ...] = READING) -> MixerError:
+    """Say in our words what gsutil met, and quote its last lines."""
+    said = _last_lines(ran.errors)
+    rest = f" {kept:,} bytes are kept." if kept else ""
+    quoted = f"\n  gsutil: {said[:400]}" if said else ""
+    if ran.status < 0:
+        return MixerError(
+            f"{url}: gsutil was ended from outside ({signal.Signals(-ran.status).name}).{rest} Run the same command "
+            f"again: it goes on where this one stopped.{quoted}"
+        )
+    for one in known:
+        if re.search(one.pattern, said):
+            return one.kind(f"{url}: {one.words}{rest}{quoted}")
+    return MixerError(f"{url}: gsutil failed with status {ran.status}, expected 0.{rest}{quoted}")
+
+
+def _last_lines(errors: str, count: int = 3) -> str:
+    """Return the last lines that are not about progress (of a traceback the last), without what may be secret."""
+    lines = [line.split("\r")[-1].strip() for line in errors.splitlines()]
+    told = [line for line in lines if line and not re.match(r"[-\\|/] \[|Copying |Authorization|Operation ", line)]
+    last = told[-1:] if "Traceback (most recent" in errors else told[-count:]
+    return re.sub(r"//[^/\s@]+@", "//***@", " / ".join(last))

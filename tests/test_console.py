@@ -1,0 +1,131 @@
+"""What a person sees."""
+
+import io
+import json
+import sys
+
+import pytest
+
+from convert.cli import console
+from convert.pipeline.progress import steps
+from models.markdown import markdown_bullets, markdown_table
+from models.storage.files import megabytes
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0.0 MB"), (49_999, "0.0 MB"), (239_567_448, "239.6 MB"), (5_390_000_000, "5,390.0 MB")]
+)
+def test_megabytes_are_decimal(size, text):
+    assert megabytes(size) == text
+
+
+def test_a_piped_table_is_not_cut(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    long = "mixer_" + "x" * 60 + "_classification"
+    console.print_table("title", ("handle", "#size"), [(long, "1.0 MB"), ("short", "2.0 MB")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].strip() == "title"
+    assert any(long in line and "1.0 MB" in line for line in lines)
+    assert "#" not in lines[2]
+
+
+def test_numbers_stand_to_the_right(capsys):
+    console.print_table("", ("name", "#size"), [("a", "1"), ("b", "1000")])
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert [row.split("│")[2] for row in rows] == ["    1 ", " 1000 "]
+    assert [row.split("│")[1] for row in rows] == [" a    ", " b    "]
+
+
+@pytest.mark.parametrize("name", ["[new]", "[/b]", "[red]x[/red]", ":heart:", "[link=https://example.com]"])
+def test_a_path_is_shown_letter_by_letter(name, capsys):
+    path = f"/data/{name}/x.npz"
+    console.print_table(path, (f"in {name}",), [(path,)])
+    console.tell(f"1 MB needed in {path}")
+    with steps(console.progress_bar(), 1) as on:
+        on.start(f"reading {path}")
+        on.note(f"found {path}")
+        on.finish(f"done: {path}")
+    printed = capsys.readouterr()
+    assert printed.out.count(path) == 2
+    assert f"in {name}" in printed.out
+    assert printed.err.splitlines() == [
+        f"1 MB needed in {path}",
+        f"reading {path} ...",
+        f"found {path}",
+        f"done: {path}",
+    ]
+
+
+def test_what_could_rewrite_the_screen_is_escaped(capsys):
+    name = "\x1b[31mred\u202e\udcff"
+    console.print_table(name, ("file",), [(name,)])
+    console.tell(name)
+    with steps(console.progress_bar(), 1) as on:
+        on.start(name)
+        on.finish(name)
+    printed = capsys.readouterr()
+    assert printed.out.count(r"\x1b[31mred\u202e\udcff") == 2
+    assert printed.err.count(r"\x1b[31mred\u202e\udcff") == 3
+    assert all(line.isprintable() for line in (printed.out + printed.err).split("\n"))
+
+
+def test_foreign_names_are_markdown_of_one_line(capsys):
+    name = "a|b\n<img src=x>[link](https://evil.example)\x1b[2J" + "n" * 60_000
+    for drawn in (markdown_table(("name",), [(name,)]), markdown_bullets([name])):
+        lines = drawn.splitlines()
+        assert len(lines) in (1, 3)
+        assert lines[-1].startswith(("| a&#124;b &lt;img", "- a&#124;b &lt;img"))
+        assert r"&#91;link](https://evil.example)\x1b&#91;2J" in lines[-1]
+        assert lines[-1].isprintable()
+        assert len(lines[-1]) < 5000
+
+
+def test_json_is_one_value(capsys):
+    console.print_json([{"a": 1.5, "b": None}])
+    assert json.loads(capsys.readouterr().out) == [{"a": 1.5, "b": None}]
+
+
+def test_markdown_is_appended_to_the_summary_of_a_job(tmp_path, monkeypatch):
+    summary = tmp_path / "summary.md"
+    summary.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    console.add_to_job_summary(markdown_table(("handle", "#size"), [("a", "1 MB"), ("b", "2 MB")]))
+    assert summary.read_text() == "before\n| handle | size |\n| :-- | --: |\n| a | 1 MB |\n| b | 2 MB |\n"
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_outside_a_job_no_summary_is_written(value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if value is None:
+        monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    else:
+        monkeypatch.setenv("GITHUB_STEP_SUMMARY", value)
+    console.add_to_job_summary("a\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_steps_leave_their_lines_on_standard_error(capsys):
+    with steps(console.progress_bar(), 2) as on:
+        advance = on.start("reading [a]")
+        advance(10, 20)
+        on.finish("[a] done")
+        on.start("reading b")
+        on.finish("b done")
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.splitlines() == ["reading [a] ...", "[a] done", "reading b ...", "b done"]
+
+
+def test_steps_draw_bars_on_a_terminal(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with steps(console.progress_bar(), 2) as on:
+        on.start("reading a")(10_000_000, 20_000_000)
+        on.finish("a done")
+    assert "a done" in terminal.getvalue()
+    assert "1/2" in terminal.getvalue()

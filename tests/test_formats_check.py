@@ -1,0 +1,290 @@
+"""The check of exported models: right ones pass with room, and each way to be wrong is noticed."""
+
+import shutil
+from contextlib import nullcontext
+from dataclasses import replace
+from unittest import mock
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from writing import graph_function, write_saved_model
+
+from convert.checkpoints.reader import load_checkpoint
+from export.formats.writer import write_format
+from models.catalog import TESTING_HANDLES
+from models.formats import FORMATS
+from models.params import flatten
+from models.records.tolerances import EXPORT_TOLERANCES, TOLERANCES
+from validation.formats.check import PLAN, Truth, check_export
+from validation.formats.runtimes import open_model
+from validation.parity.outputs import _Distances
+
+CLASSIFIER, EXTRACTOR = TESTING_HANDLES.values()
+CHECKPOINT = CLASSIFIER.checkpoint
+SIZE = CHECKPOINT.architecture.image_size
+FILES = [(name, file) for name, kind in FORMATS.items() for file in kind.models]
+FULL = [(name, file) for name, file in FILES if FORMATS[name].models[file] == "float32"]
+
+each_format = pytest.mark.parametrize("name", FORMATS)
+each_file = pytest.mark.parametrize(("name", "file"), FILES)
+
+
+def problems_of(checks):
+    return tuple(problem for check in checks for problem in check.problems)
+
+
+@pytest.fixture(scope="module")
+def truth(tiny_source):
+    return Truth.of(tiny_source / CHECKPOINT.object, SIZE)
+
+
+@pytest.fixture(scope="module")
+def written(tiny_build, tmp_path_factory):
+    """Both tiny models in each format, by handle and format; for reading only."""
+    folder = tmp_path_factory.mktemp("written")
+    for handle in (CLASSIFIER, EXTRACTOR):
+        for name in FORMATS:
+            (folder / handle.name / name).mkdir(parents=True)
+            write_format(name, tiny_build / f"{handle.name}-graph" / "2", folder / handle.name / name)
+    return folder
+
+
+def write_wrong(name, folder, params, *, during=nullcontext, function=None):
+    """Write a wrong graph SavedModel in a format; return the directory."""
+    with during():
+        (folder / "model").mkdir()
+        write_saved_model(function or graph_function(CLASSIFIER), params, folder / "model", image_size=SIZE)
+    (folder / name).mkdir()
+    write_format(name, folder / "model", folder / name)
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def params(tiny_source):
+    path = tiny_source / CHECKPOINT.object
+    return load_checkpoint(path, CHECKPOINT.architecture, num_classes=CHECKPOINT.num_classes).params
+
+
+@each_format
+@pytest.mark.parametrize("handle", [CLASSIFIER, EXTRACTOR], ids=lambda handle: handle.name)
+def test_right_models_pass_with_room(name, handle, written, truth):
+    checks = check_export(name, written / handle.name / name, handle, truth)
+    assert problems_of(checks) == ()
+    assert all(check.tells for check in checks)
+    assert sum(check.name.endswith(" max_relative") for check in checks) == len(FORMATS[name].models) * len(PLAN)
+    for check in checks:
+        if check.name.endswith((" max_relative", " cosine_distance")):
+            assert check.measured < check.limit / 2.5
+
+
+def test_float32_is_held_as_tight_as_tensorflow():
+    for name in ("max_relative", "max_ulp", "cosine_distance"):
+        assert EXPORT_TOLERANCES["float32"][name].limit == TOLERANCES[name].limit
+    assert EXPORT_TOLERANCES["float32"]["tie"].limit == 2 * TOLERANCES["max_relative"].limit
+
+
+@pytest.mark.parametrize("weights", EXPORT_TOLERANCES)
+def test_ties_say_more_than_the_largest_difference(weights):
+    """Two logits may each be off by the largest difference: a tie of twice that would make the first class moot."""
+    tolerances = EXPORT_TOLERANCES[weights]
+    assert tolerances["tie"].limit <= 2 * tolerances["max_relative"].limit
+    assert weights == "float32" or tolerances["tie"].limit < tolerances["max_relative"].limit
+
+
+@each_file
+def test_any_number_of_images_gives_the_same(name, file, written, truth):
+    model = open_model(name, written / CLASSIFIER.name / name / file)
+    together = model.run(truth.inputs.images)
+    for index in (2, 0):
+        alone = model.run(truth.inputs.images[index : index + 1])
+        np.testing.assert_allclose(alone[0], together[index], rtol=0, atol=1e-5 * together[index].std())
+
+
+@each_file
+@pytest.mark.parametrize("shape", [(1, SIZE, SIZE + 8, 3), (SIZE, SIZE, 3)], ids=["wide", "no batch"])
+def test_the_runtime_refuses_another_size(name, file, shape, written):
+    model = open_model(name, written / CLASSIFIER.name / name / file)
+    with pytest.raises((RuntimeError, ValueError, Exception), match=r"(?i)dimension|rank|shape|size|prepare"):
+        model.run(np.zeros(shape, np.float32))
+
+
+@pytest.fixture(scope="module")
+def zero_headed(params, tmp_path_factory):
+    """What comes out with a kernel of zeros and a bias that float16 does not hold, and the LiteRT files of that."""
+    folder = tmp_path_factory.mktemp("zero_headed")
+    head = {name: np.full_like(array, 0.1 * (name == "bias")) for name, array in params["head"].items()}
+    changed = {**params, "head": head}
+    np.savez(folder / "checkpoint.npz", **flatten(changed))
+    truth = Truth.of(folder / "checkpoint.npz", SIZE)
+    return truth, write_wrong("litert", folder, changed)
+
+
+def test_a_head_of_zeros_may_have_a_bias_that_is_rounded_where_weights_are(zero_headed):
+    truth, directory = zero_headed
+    checks = check_export("litert", directory, CLASSIFIER, truth)
+    assert problems_of(checks) == ()
+    worst = {}
+    for check in checks:
+        if check.name.endswith(" max_relative"):
+            assert check.power == 0
+            worst[check.name] = max(check.measured, worst.get(check.name, 0))
+    assert worst["float32 max_relative"] == 0
+    assert 0 < worst["float16 max_relative"] < EXPORT_TOLERANCES["float16"]["max_relative"].limit / 5
+
+
+@pytest.mark.parametrize(("weights", "by"), [("float32", 1e-6), ("float16", 1e-3)])
+def test_a_bias_beside_a_head_of_zeros_that_is_off_is_noticed(weights, by, zero_headed):
+    truth, directory = zero_headed
+    other = replace(truth, outputs=replace(truth.outputs, logits=truth.outputs.logits + by))
+    problems = problems_of(check_export("litert", directory, CLASSIFIER, other))
+    assert any(problem.startswith(f"model_{weights}.tflite on ") for problem in problems)
+
+
+# --- what must be noticed ---
+
+
+def with_erf():
+    """GELU as x/2 (1 + erf(x / sqrt(2))), of operations that every format has.
+
+    Abramowitz and Stegun, 7.1.26: erf to 1.5e-7.
+    """
+
+    def gelu(x, approximate):
+        z = jnp.abs(x) / np.float32(np.sqrt(2))
+        t = 1 / (1 + 0.3275911 * z)
+        series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+        return (x + jnp.abs(x) * (1 - series * jnp.exp(-z * z))) / 2
+
+    return mock.patch.object(nn, "gelu", gelu)
+
+
+@each_format
+def test_gelu_in_its_erf_form_is_noticed_in_float32(name, params, truth, tmp_path):
+    directory = write_wrong(name, tmp_path, params, during=with_erf)
+    problems = problems_of(check_export(name, directory, CLASSIFIER, truth))
+    (file,) = (file for file, weights in FORMATS[name].models.items() if weights == "float32")
+    assert any(problem.startswith(file) and "max_relative" in problem for problem in problems)
+
+
+@each_format
+def test_another_epsilon_is_noticed(name, params, truth, tmp_path):
+    from models import mixer
+
+    directory = write_wrong(name, tmp_path, params, during=lambda: mock.patch.object(mixer, "LAYER_NORM_EPSILON", 1e-5))
+    problems = problems_of(check_export(name, directory, CLASSIFIER, truth))
+    assert {problem.split()[0] for problem in problems} == set(FORMATS[name].models)
+
+
+@each_format
+def test_a_sign_of_the_input_is_noticed_in_every_file(name, params, truth, tmp_path):
+    right = graph_function(CLASSIFIER)
+    directory = write_wrong(name, tmp_path, params, function=lambda params, images: right(params, -images))
+    problems = problems_of(check_export(name, directory, CLASSIFIER, truth))
+    assert {problem.split()[0] for problem in problems} == set(FORMATS[name].models)
+
+
+def change_bytes(path, old, new):
+    content = path.read_bytes()
+    assert content.count(old) == 1
+    path.write_bytes(content.replace(old, new))
+
+
+def store_of(name, file):
+    """The file that holds the weights of a model's file."""
+    return FORMATS[name].companions[0] if FORMATS[name].companions else file
+
+
+@pytest.mark.parametrize(("name", "file"), FULL)
+def test_one_weight_changed_in_the_file_is_noticed(name, file, written, truth, params, tmp_path):
+    directory = shutil.copytree(written / CLASSIFIER.name / name, tmp_path / name)
+    bias = params["MixerBlock_0"]["channel_mixing"]["Dense_0"]["bias"]
+    changed = bias.copy()
+    changed[3] += 1e-3
+    change_bytes(directory / store_of(name, file), bias.tobytes(), changed.tobytes())
+    problems = problems_of(check_export(name, directory, CLASSIFIER, truth))
+    assert problems
+    assert all(problem.startswith(file) for problem in problems)
+
+
+@pytest.mark.parametrize("file", ["model_float16.tflite", "model_int8.tflite"])
+def test_one_weight_changed_by_much_is_noticed_in_smaller_weights(file, written, truth, params, tmp_path):
+    directory = shutil.copytree(written / CLASSIFIER.name / "litert", tmp_path / "litert")
+    dtype = np.float16 if "float16" in file else np.float32  # int8 is for kernels; biases stay float32
+    bias = params["head"]["bias"].astype(dtype)
+    changed = bias.copy()
+    changed[3] += 10
+    change_bytes(directory / file, bias.tobytes(), changed.tobytes())
+    problems = problems_of(check_export("litert", directory, CLASSIFIER, truth))
+    assert problems
+    assert all(problem.startswith(file) for problem in problems)
+
+
+@pytest.mark.parametrize(("name", "file"), FULL)
+def test_nan_is_noticed(name, file, written, truth, params, tmp_path):
+    directory = shutil.copytree(written / CLASSIFIER.name / name, tmp_path / name)
+    bias = params["head"]["bias"]
+    changed = bias.copy()
+    changed[3] = np.nan
+    change_bytes(directory / store_of(name, file), bias.tobytes(), changed.tobytes())
+    problems = problems_of(check_export(name, directory, CLASSIFIER, truth))
+    assert any("max_relative inf is over" in problem for problem in problems)
+
+
+@each_format
+def test_another_model_is_noticed(name, written, truth):
+    problems = problems_of(check_export(name, written / EXTRACTOR.name / name, CLASSIFIER, truth))
+    for file in FORMATS[name].models:
+        mine = [problem for problem in problems if problem.startswith(file)]
+        assert any("gives (('output_0', 'float32', (None, 32)),), expected" in problem for problem in mine)
+        assert any("does not run: ValueError: outputs of shape (4, 32), expected (4, 1000)" in one for one in mine)
+
+
+@each_file
+def test_a_file_cut_short_is_noticed(name, file, written, truth, tmp_path):
+    directory = shutil.copytree(written / CLASSIFIER.name / name, tmp_path / name)
+    path = directory / file
+    path.write_bytes(path.read_bytes()[:100])
+    problems = problems_of(check_export(name, directory, CLASSIFIER, truth))
+    assert any(problem.startswith(f"{file}: does not run: ") for problem in problems)
+
+
+@each_file
+def test_a_missing_file_is_noticed(name, file, written, truth, tmp_path):
+    directory = shutil.copytree(written / CLASSIFIER.name / name, tmp_path / name)
+    (directory / file).unlink()
+    problems = problems_of(check_export(name, directory, CLASSIFIER, truth))
+    assert any(problem.startswith(f"{file}: does not run: ") for problem in problems)
+
+
+@pytest.mark.parametrize("weights", EXPORT_TOLERANCES)
+@pytest.mark.parametrize("figure", ["max_relative", "max_ulp", "cosine_distance"])
+def test_each_limit_is_judged(weights, figure):
+    limits = EXPORT_TOLERANCES[weights]
+    good = _Distances(max_relative=0, max_ulp=0, cosine_distance=0, top1=1, top5=1, power=1)
+    assert problems_of(good.checks("file", limits)) == ()
+    if figure not in limits:
+        return
+    limit = limits[figure].limit
+    assert problems_of(replace(good, **{figure: limit}).checks("file", limits)) == ()
+    (problem,) = problems_of(replace(good, **{figure: np.nextafter(limit, np.inf)}).checks("file", limits))
+    assert f"{figure} {limit:.3g} is over" in problem
+    (problem,) = problems_of(replace(good, **{figure: float("nan")}).checks("file", limits))
+    assert f"{figure} nan is over" in problem
+
+
+@pytest.mark.parametrize("weights", EXPORT_TOLERANCES)
+def test_another_first_class_is_judged(weights):
+    found = _Distances(max_relative=0, max_ulp=0, cosine_distance=0, top1=0.75, top5=1, power=1)
+    (problem,) = problems_of(found.checks("file", EXPORT_TOLERANCES[weights], prefix=f"{weights} "))
+    assert problem == "file: top1 agrees on 75% of the images, expected all"
+
+
+def test_the_truth_is_of_the_handles_head(truth):
+    _, images, logits = truth.choose(CLASSIFIER, ("blank", "noise"))
+    assert images.shape == (2, SIZE, SIZE, 3)
+    assert not images[0].any()
+    assert logits.shape == (2, CLASSIFIER.outputs)
+    other = replace(EXTRACTOR, name="other")
+    assert truth.choose(other, ("blank",))[2].shape == (1, other.outputs)

@@ -1,0 +1,262 @@
+"""The full set through the command line: what the report then says, of right models and of wrong ones."""
+
+import json
+import logging
+import shutil
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from mutations import without_gradients
+from reporting import consumed
+from writing import native_function, write_saved_model
+
+from convert.checkpoints import open as open_module
+from convert.checkpoints.reader import load_checkpoint
+from convert.cli import main
+from models.catalog import TESTING_HANDLES
+from models.params import flatten, nest
+from models.records.report import Report
+from models.records.tolerances import TOLERANCES
+from validation import gate
+from validation.parity.images import full_inputs
+from validation.parity.saved_outputs import SavedOutputs
+
+CLASSIFIER, EXTRACTOR = TESTING_HANDLES
+CHECKPOINT = TESTING_HANDLES[CLASSIFIER].checkpoint
+SIZE = CHECKPOINT.architecture.image_size
+
+
+def validate(source, out, *more):
+    logging.getLogger("convert").handlers.clear()
+    with pytest.raises(SystemExit) as exit_:
+        main(["validate", *map(str, more), "--source", str(source), "--out", str(out)])
+    return exit_.value.code or 0
+
+
+@pytest.fixture
+def build(tiny_build, tmp_path):
+    return Path(shutil.copytree(tiny_build, tmp_path / "build"))
+
+
+@pytest.fixture(scope="module")
+def params(tiny_source):
+    path = tiny_source / CHECKPOINT.object
+    return load_checkpoint(path, CHECKPOINT.architecture, num_classes=CHECKPOINT.num_classes).params
+
+
+def report_of(out, handle):
+    return Report.read(out / handle / "2.report.json")
+
+
+each_handle = pytest.mark.parametrize("handle", TESTING_HANDLES)
+
+
+@each_handle
+def test_the_report_of_the_full_set_passes_and_says_so(handle, tiny_full):
+    report = report_of(tiny_full, handle)
+    assert (report.inputs_set, report.verdict, report.problems) == ("full", "passed", ())
+    assert "cuda, rocm, tpu: exported, not run" in report.not_checked
+    assert not any("gradients" in note for note in report.not_checked)
+
+
+@each_handle
+def test_gradients_are_compared_and_make_it_fine_tunable(handle, tiny_full):
+    report = report_of(tiny_full, handle)
+    assert report.fine_tunable is True
+    (missing,) = report.find("gradients_missing")
+    assert (missing.on, missing.measured) == (f"{len(TESTING_HANDLES[handle].arrays)} variables", 0)
+    worst, images = report.find("gradient_relative")
+    assert worst.on.endswith(f", the worst of {len(TESTING_HANDLES[handle].arrays)} variables")
+    assert images.on == "the images noise, chelsea.png"
+    assert 0 < report.figure("gradient_relative") < TOLERANCES["gradient_relative"].limit / 5
+    assert 0 < report.figure("step_relative") < TOLERANCES["step_relative"].limit / 5
+    assert all(check.tells for name in ("gradient_relative", "step_relative") for check in report.find(name))
+
+
+@each_handle
+def test_the_depth_is_told_step_by_step_in_order(handle, tiny_full):
+    depth = report_of(tiny_full, handle).depth
+    blocks = [f"MixerBlock_{index}" for index in range(CHECKPOINT.architecture.num_blocks)]
+    head = ["head"] if handle == CLASSIFIER else []
+    assert [step.name for step in depth] == ["stem", *blocks, "pre_head_layer_norm", "features", *head]
+    assert all(0 < step.jax < 1e-5 and 0 < step.saved_model < 1e-5 for step in depth)
+
+
+@each_handle
+def test_every_image_is_compared_with_all_three(handle, tiny_full):
+    report = report_of(tiny_full, handle)
+    names = (*full_inputs(SIZE).names, "near tie")
+    compared = [check.on for check in report.find("max_relative")]
+    assert {on[on.index("(") :] for on in compared} == {f"(batch {size})" for size in (1, 2, 7, 32)}
+    assert {entry for on in compared for entry in ("__call__", "serving_default") if on.startswith(entry)} == {
+        "__call__",
+        "serving_default",
+    }
+    assert report.images == names
+    assert [check.on for check in report.find("oracle_excess_ulp")] == compared
+    assert report.figure("oracle_excess_ulp") < TOLERANCES["oracle_excess_ulp"].limit / 2
+
+
+@each_handle
+def test_heads_and_stems_are_probed(handle, tiny_full):
+    checks = [check for check in report_of(tiny_full, handle).find("max_relative") if check.on.startswith("probing")]
+    hows = {check.on.partition(",")[0] for check in checks}
+    assert hows == ({"probing head", "probing stem"} if handle == CLASSIFIER else {"probing stem"})
+    assert all(check.power > 0.99 and 0 < check.measured < check.limit / 3 for check in checks)
+
+
+@each_handle
+def test_the_evidence_lies_beside(handle, tiny_full):
+    evidence = SavedOutputs.read(tiny_full / handle / "2.evidence.npz")
+    assert evidence.names == (*full_inputs(SIZE).names, "near tie")
+    assert evidence.saved_model.shape == (12, TESTING_HANDLES[handle].outputs)
+    assert evidence.oracle.dtype == np.float64
+    spread = evidence.oracle.std(axis=1)
+    for found in (evidence.saved_model, evidence.jax):
+        assert found.dtype == np.float32
+        assert (np.abs(found - evidence.oracle).max(axis=1) < 1e-5 * spread).all()
+    model = tf.saved_model.load(str(tiny_full / handle / "2"))
+    expected = model(tf.constant(full_inputs(SIZE).images)).numpy()
+    assert np.abs(evidence.saved_model[:-1] - expected).max() < 1e-5 * expected.std()
+
+
+def test_the_near_tie_is_one(tiny_full):
+    evidence = SavedOutputs.read(tiny_full / CLASSIFIER / "2.evidence.npz")
+    first, second = np.sort(evidence.oracle, axis=1)[:, :-3:-1].T
+    gaps = (first - second) / evidence.oracle.std(axis=1)
+    assert gaps[-1] < gaps[:-1].min() / 50
+
+
+def test_the_model_itself_is_left_as_it_was(tiny_full, tiny_build):
+    for path in (tiny_build / CLASSIFIER / "2").rglob("*"):
+        if path.is_file():
+            assert (tiny_full / path.relative_to(tiny_build)).read_bytes() == path.read_bytes()
+
+
+def test_the_same_model_gets_the_same_report_and_the_summary_is_markdown(
+    tiny_full, tiny_source, tmp_path, monkeypatch, capsys
+):
+    summary = tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    out = Path(shutil.copytree(tiny_full, tmp_path / "again"))
+    assert validate(tiny_source, out, CLASSIFIER, "--set", "full") == 0
+    assert capsys.readouterr().out == summary.read_text()
+    assert summary.read_text().startswith("### Parity: 1 of 1 passed\n\n| handle | origin | SavedModel to JAX |")
+    for name in ("2.report.json", "2.evidence.npz"):
+        assert (out / CLASSIFIER / name).read_bytes() == (tiny_full / CLASSIFIER / name).read_bytes()
+
+
+@each_handle
+def test_the_report_of_the_gate_set_says_what_it_did_not_look_at(handle, tiny_build):
+    report = report_of(tiny_build, handle)
+    assert report.inputs_set == "gate"
+    assert (report.fine_tunable, report.depth) == (None, ())
+    assert not {check.name for check in report.checks} & {"gradient_relative", "step_relative", "consumer"}
+    assert report.not_checked == (
+        "cuda, rocm, tpu: exported, not run",
+        "gradients, and what consumers do: see the full set",
+    )
+    assert not (tiny_build / handle / "2.evidence.npz").exists()
+
+
+def test_another_set_is_refused(tiny_source, build, capsys):
+    assert validate(tiny_source, build, CLASSIFIER, "--set", "half") == 2
+    assert "half" in capsys.readouterr().err
+
+
+def test_the_parameters_are_not_held_while_the_consumer_runs_and_are_read_again(build, tiny_source, monkeypatch):
+    """Both need so much memory that together they would not fit."""
+    arrays, held, read = [], [], open_module.load_checkpoint
+
+    def load(*arguments, **options):
+        loaded = read(*arguments, **options)
+        arrays.append([weakref.ref(array) for array in flatten(loaded.params).values()])
+        return loaded
+
+    def consume(*_):
+        held.append(sum(array() is not None for some in arrays for array in some))
+        return (consumed(),)
+
+    monkeypatch.setattr(open_module, "load_checkpoint", load)
+    monkeypatch.setattr(gate, "check_consumer", consume)
+    assert validate(tiny_source, build, *TESTING_HANDLES, "--set", "full") == 0
+    assert held == [0, 0]
+    assert [len(some) for some in arrays] == [len(CHECKPOINT.arrays)] * 2
+
+
+# --- wrong models ---
+
+
+@pytest.fixture
+def no_consumer(monkeypatch):
+    """Leave out what consumers do, which has tests of its own and takes most of the time."""
+    monkeypatch.setattr(gate, "check_consumer", lambda *_: (consumed(),))
+
+
+def replace_model(build, function, params):
+    """Put another SavedModel in the place of the classifier; the manifest stays."""
+    directory = build / CLASSIFIER / "2"
+    shutil.rmtree(directory)
+    directory.mkdir()
+    write_saved_model(function, params, directory, image_size=SIZE)
+
+
+def test_corrupted_variables_show_at_the_block_they_belong_to(build, tiny_source, params, no_consumer):
+    flat = {name: np.copy(value) for name, value in flatten(params).items()}
+    flat["MixerBlock_1/token_mixing/Dense_1/kernel"] *= np.float32(1.01)
+    replace_model(build, native_function(TESTING_HANDLES[CLASSIFIER]), nest(flat))
+    assert validate(tiny_source, build, CLASSIFIER, "--set", "full") == 1
+    report = report_of(build, CLASSIFIER)
+    assert report.verdict == "failed"
+    assert "1 variables differ: MixerBlock_1/token_mixing/Dense_1/kernel" in report.problems
+    assert all(step.jax < 1e-5 for step in report.depth)
+    assert [step.name for step in report.depth if step.saved_model > 1e-4] == [
+        "MixerBlock_1",
+        "pre_head_layer_norm",
+        "features",
+        "head",
+    ]
+    assert [step.name for step in report.depth if step.saved_model < 1e-5] == ["stem", "MixerBlock_0"]
+    assert any("saved_model.pb" in problem or "variables" in problem for problem in report.problems)
+
+
+def test_a_model_without_gradients_is_not_fine_tunable(build, tiny_source, params, no_consumer):
+    with without_gradients():
+        replace_model(build, native_function(TESTING_HANDLES[CLASSIFIER]), params)
+    assert validate(tiny_source, build, CLASSIFIER, "--set", "full") == 1
+    report = report_of(build, CLASSIFIER)
+    assert report.fine_tunable is False
+    assert [check.measured for check in report.find("gradient_relative")] == [None]
+    assert any(problem.startswith("gradients: LookupError: ") for problem in report.problems)
+    assert all("\n" not in problem for problem in report.problems)
+    assert report.figure("variables") == 0
+
+
+def test_a_model_with_wrong_gradients_is_not_fine_tunable(build, tiny_source, params, no_consumer):
+    right = native_function(TESTING_HANDLES[CLASSIFIER])
+
+    @tf.custom_gradient
+    def double(outputs):
+        return outputs, lambda upstream: 2 * upstream
+
+    replace_model(build, lambda values, images: double(right(values, images)), params)
+    assert validate(tiny_source, build, CLASSIFIER, "--set", "full") == 1
+    report = report_of(build, CLASSIFIER)
+    assert report.fine_tunable is False
+    assert report.figure("gradient_relative") == pytest.approx(1, rel=0.02)
+    assert any(problem.startswith("gradient by ") for problem in report.problems)
+    assert all(step.saved_model < 1e-5 for step in report.depth)
+
+
+def test_a_model_that_does_not_load_gets_a_report_without_extras(build, tiny_source):
+    (build / CLASSIFIER / "2" / "saved_model.pb").write_bytes(b"")
+    assert validate(tiny_source, build, CLASSIFIER, "--set", "full") == 1
+    report = report_of(build, CLASSIFIER)
+    assert (report.fine_tunable, report.depth) == (None, ())
+    assert [check.name for check in report.checks] == ["files", "interface"]
+    assert any(problem.startswith("does not load: ") for problem in report.problems)
+    assert not (build / CLASSIFIER / "2.evidence.npz").exists()
+    assert json.loads((build / CLASSIFIER / "2.report.json").read_bytes())["fine_tunable"] is None

@@ -1,0 +1,191 @@
+"""Several processes: the same bytes, the same outcomes, and an end in good order."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from convert.checkpoints.buffer import ReusableBuffer
+from convert.checkpoints.open import Source
+from convert.checkpoints.synthetic import write_seeded
+from convert.pipeline import processes
+from convert.pipeline.job import Batch
+from models.catalog import HANDLES, SQUARE_HANDLES, TESTING_HANDLES
+from models.digests import DigestTable
+
+ROOT = Path(__file__).parent.parent
+NAMES = (*TESTING_HANDLES, *SQUARE_HANDLES)
+
+HEEDING = """\
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Starts a program that heeds Ctrl-C: tests that run in the background ignore it, and would hand that on."""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """Two checkpoints, of two architectures."""
+    folder = tmp_path_factory.mktemp("two")
+    for checkpoint in {handle.checkpoint for handle in (*TESTING_HANDLES.values(), *SQUARE_HANDLES.values())}:
+        write_seeded(checkpoint, folder)
+    return folder
+
+
+def command(task, source, out, *options):
+    return [sys.executable, "-m", "convert", task, *NAMES, "--source", source, "--out", out, *options]
+
+
+def run(*arguments):
+    return subprocess.run(command(*arguments, "--json"), cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def digests(out):
+    found = sorted(path for path in out.rglob("*") if path.is_file() and path.suffix != ".json")
+    return {path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+
+
+def batch(jobs, handles, task="convert"):
+    source = Source("anywhere", None, DigestTable(()))
+    return Batch(task, tuple(handles), source, Path("build"), 2, jobs=jobs)
+
+
+def groups_of(work):
+    return [[item] for item in work.items if item.handle.head == "fe"]
+
+
+def test_two_processes_write_what_one_writes_and_tell_it_in_the_same_order(source, tmp_path):
+    one, two = (run("convert", source, tmp_path / str(jobs), "--jobs", str(jobs)) for jobs in (1, 2))
+    assert (one.returncode, two.returncode) == (0, 0), two.stderr
+    assert digests(tmp_path / "1") == digests(tmp_path / "2")
+    assert len(digests(tmp_path / "2")) > 4 * len(NAMES)
+    told = [
+        [{key: value for key, value in outcome.items() if key != "seconds"} for outcome in json.loads(done.stdout)]
+        for done in (one, two)
+    ]
+    assert told[0] == told[1]
+    assert [outcome["handle"] for outcome in told[1]] == list(NAMES)
+
+
+def test_what_fails_in_one_process_leaves_the_other_alone(source, tmp_path):
+    (source / "testing" / "Mixer-Sq_8.npz").rename(source / "elsewhere")
+    try:
+        done = run("convert-all", source, tmp_path, "--jobs", "2")
+    finally:
+        (source / "elsewhere").rename(source / "testing" / "Mixer-Sq_8.npz")
+    assert done.returncode == 1
+    verdicts = {outcome["handle"]: outcome["verdict"] for outcome in json.loads(done.stdout)}
+    assert verdicts == dict.fromkeys(TESTING_HANDLES, "passed") | dict.fromkeys(SQUARE_HANDLES, "failed")
+    assert "2 of 4 handles failed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"])
+def test_an_interruption_ends_all_processes_and_leaves_nothing_half_written(source, tmp_path, number, status):
+    begun = subprocess.Popen(
+        [sys.executable, "-c", HEEDING, *command("convert", source, tmp_path, "--jobs", "2")],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    while not (working := children(begun.pid)):
+        time.sleep(0.05)
+    begun.send_signal(number)
+    _, said = begun.communicate(timeout=60)
+    assert begun.returncode == status
+    assert b"interrupted" in said
+    assert b"Traceback" not in said
+    assert not any(alive(pid) for pid in working)
+    assert [path for path in tmp_path.rglob(".*") if path.is_dir()] == []
+
+
+def children(pid):
+    """Return the processes that work for a process."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(one) for one in found if b"convert.pipeline.processes" in Path(f"/proc/{one}/cmdline").read_bytes()]
+
+
+def test_processes_end_with_one_that_is_killed_and_the_next_run_leaves_nothing_of_it(source, tmp_path):
+    begun = subprocess.Popen(
+        command("convert", source, tmp_path / "out", "--jobs", "2"),
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stderr=subprocess.DEVNULL,
+    )
+    while len(found := children(begun.pid)) < 2:
+        time.sleep(0.05)
+    begun.kill()
+    begun.wait()
+    while any(alive(pid) for pid in found):
+        time.sleep(0.05)
+    assert [path.name[:13] for path in tmp_path.iterdir() if path.name != "out"] == ["mixer-jax2tf-"]
+    done = subprocess.run(
+        [sys.executable, "-m", "convert", "list"], cwd=ROOT, env=os.environ | {"TMPDIR": str(tmp_path)}, check=True
+    )
+    assert done.returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_process_that_is_killed_fails_its_handles_and_says_so_and_another_does_the_rest(source, tmp_path):
+    begun = subprocess.Popen(
+        [*command("convert", source, tmp_path, "--jobs", "2"), "--json"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    while not (found := children(begun.pid)):
+        time.sleep(0.05)
+    os.kill(found[0], signal.SIGKILL)
+    said, err = begun.communicate()
+    assert begun.returncode == 1
+    verdicts = {outcome["handle"]: outcome["verdict"] for outcome in json.loads(said)}
+    assert verdicts == dict.fromkeys(TESTING_HANDLES, "failed") | dict.fromkeys(SQUARE_HANDLES, "converted")
+    assert b"try again with a lower --jobs" in err
+
+
+def test_there_are_no_more_processes_than_checkpoints(monkeypatch):
+    monkeypatch.setattr(processes.os, "sysconf", lambda _: 1 << 30)
+    work = batch(99, HANDLES.values())
+    groups = groups_of(work)
+    assert processes.processes(work, groups, print) == len(groups) == 6
+    assert processes.processes(replace(work, jobs=2), groups, print) == 2
+
+
+def test_there_are_no_more_processes_than_memory_allows(monkeypatch):
+    sizes = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": (12 << 30) // 4096}
+    monkeypatch.setattr(processes.os, "sysconf", sizes.__getitem__)
+    checking, noted = batch(6, HANDLES.values(), "convert-all"), []
+    groups = groups_of(checking)
+    assert processes.processes(checking, groups, noted.append) == 2
+    assert "2 are used" in noted[0]
+    assert processes.processes(replace(checking, task="convert"), groups, noted.append) == 5
+    sizes["SC_PHYS_PAGES"] = 1
+    assert processes.processes(checking, groups, noted.append) == 1
+
+
+def test_a_process_reads_its_checkpoints_into_the_same_memory_where_nothing_is_checked(monkeypatch):
+    rooms = []
+    monkeypatch.setattr(processes, "import_frameworks", lambda: None)
+    monkeypatch.setattr(processes, "run_checkpoint", lambda work, items, steps, room: rooms.append(room) or [])
+    for task in ("convert", "convert", "convert-all"):
+        work = batch(2, TESTING_HANDLES.values(), task)
+        assert processes._run_group(work, list(work.items), print) == []
+    first, second, checked = rooms
+    assert isinstance(first, ReusableBuffer)
+    assert second is first
+    assert checked is None

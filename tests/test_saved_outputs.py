@@ -1,0 +1,102 @@
+"""The evidence beside a report: the outputs as they were."""
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from validation.parity.check import Findings
+from validation.parity.outputs import Expected
+from validation.parity.saved_outputs import SavedOutputs
+from validation.parity.scale import Scale
+
+RANDOM = np.random.default_rng(0)
+EVIDENCE = SavedOutputs(
+    names=("noise", "near tie ü"),
+    saved_model=RANDOM.standard_normal((2, 5)).astype(np.float32),
+    jax=RANDOM.standard_normal((2, 5)).astype(np.float32),
+    oracle=RANDOM.standard_normal((2, 5)),
+    scale=RANDOM.uniform(1, 2, 2),
+)
+
+
+def assert_same(found, expected):
+    assert found.names == expected.names
+    for field in fields(SavedOutputs)[1:]:
+        ours, theirs = getattr(found, field.name), getattr(expected, field.name)
+        np.testing.assert_array_equal(ours, theirs, strict=True)
+
+
+def test_what_is_written_is_what_is_read(tmp_path):
+    path = tmp_path / "2.evidence.npz"
+    EVIDENCE.write(path)
+    assert_same(SavedOutputs.read(path), EVIDENCE)
+    assert [file.name for file in tmp_path.iterdir()] == ["2.evidence.npz"]
+
+
+def test_equal_evidence_gives_equal_bytes(tmp_path):
+    for name in ("one", "two"):
+        EVIDENCE.write(tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_no_array_is_a_pickle(tmp_path):
+    EVIDENCE.write(tmp_path / "e.npz")
+    with np.load(tmp_path / "e.npz", allow_pickle=False) as arrays:
+        assert {name: arrays[name].dtype.kind for name in arrays.files} == {
+            "names": "U",
+            "saved_model": "f",
+            "jax": "f",
+            "oracle": "f",
+            "scale": "f",
+        }
+
+
+def test_a_pickle_is_never_read(tmp_path):
+    path = tmp_path / "e.npz"
+    np.savez(path, names=np.array([object()]), saved_model=[1.0], jax=[1.0], oracle=[1.0], scale=[1.0])
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        SavedOutputs.read(path)
+
+
+def test_it_replaces_what_was_there_at_once(tmp_path, monkeypatch):
+    """Whoever reads meanwhile sees the old one; a write that fails leaves the old one."""
+    path = tmp_path / "e.npz"
+    EVIDENCE.write(path)
+    before = path.read_bytes()
+
+    def fill_up(self, target):
+        assert (target.read_bytes(), self.read_bytes()) == (before, before)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(path), "replace", fill_up)
+        with pytest.raises(OSError, match="No space left"):
+            EVIDENCE.write(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+    EVIDENCE.write(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_it_holds_the_images_that_all_three_were_run_on():
+    expected = Expected(
+        names=("a", "b", "c"),
+        jax=np.arange(6, dtype=np.float32).reshape(3, 2),
+        oracle={"c": np.array([4.5, 5.5]), "a": np.array([0.5, 1.5])},
+        classes=True,
+        scale=Scale(of=np.array([1.0, 2.0, 3.0]), power=np.ones(3), unit=np.ones(3), turns=np.ones(3, bool)),
+    )
+    outputs = {name: np.full(2, index, np.float32) for index, name in enumerate("cba")}
+    findings = Findings(outputs=outputs)
+    found = SavedOutputs.collect(findings, expected)
+    assert_same(
+        found,
+        SavedOutputs(
+            names=("a", "c"),
+            saved_model=np.array([[2, 2], [0, 0]], np.float32),
+            jax=np.array([[0, 1], [4, 5]], np.float32),
+            oracle=np.array([[0.5, 1.5], [4.5, 5.5]]),
+            scale=np.array([1.0, 3.0]),
+        ),
+    )

@@ -1,0 +1,25 @@
+"""Models for tests, written as the product writes them: a function traced, and its graph written with params."""
+
+import numpy as np
+
+from convert.flavours.graph import to_graph
+from convert.flavours.native import mixer_apply, to_tensorflow
+from export.saved_model.writer import trace
+from models.params import flatten
+
+
+def native_function(handle):
+    """Return the handle's apply function in TensorFlow, as JAX lowers it."""
+    return to_tensorflow(mixer_apply(handle.checkpoint.architecture, handle.num_classes))
+
+
+def graph_function(handle):
+    """Return the handle's apply function as plain TensorFlow operations."""
+    return to_graph(mixer_apply(handle.checkpoint.architecture, handle.num_classes))
+
+
+def write_saved_model(function, params, directory, *, image_size, labels=None):
+    """Write a SavedModel of a function and nested params into an existing, empty directory."""
+    arrays = {name: np.asarray(value) for name, value in flatten(params).items()}
+    shapes = {name: array.shape for name, array in arrays.items()}
+    trace(function, shapes, image_size=image_size, labels=labels).write(arrays, directory, labels=labels)

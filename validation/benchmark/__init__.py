@@ -1,0 +1,1 @@
+"""Measurements: conversion, preparation, inference, start-up."""

@@ -1,0 +1,251 @@
+"""Loaded models call after call: JAX, both flavours and the peers, one process each, taking turns.
+
+A peer's outputs are held against JAX's before it is timed; one that is wrong is not.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.catalog import Architecture, Handle
+from models.errors import MixerError
+from models.records.provenance import ROOT
+from models.records.tolerances import TOLERANCES
+from validation.benchmark.engines import Engine
+from validation.benchmark.records import EngineSpeed, ModelSpeed, Tell
+
+SEED = 8
+PAUSE = 0.05
+"""Seconds between two engines' turns: threads of the last one may spin for a moment after their work."""
+TURNS_OF_ONE = 8
+"""A batch of one image is timed so many times as often as one of so many images."""
+PRODUCT_BATCH = 8
+"""Images whose matrix products are taken for the limit: from here on a larger batch is no faster."""
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+"""The CPU is what is measured."""
+
+
+class _EngineError(MixerError):
+    """An engine that did not open the model, run it, or give JAX's outputs."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An engine and what it opens."""
+
+    engine: Engine
+    path: Path
+
+
+@dataclass(frozen=True)
+class _Speeds:
+    """A model in all engines, and the FLOP/s of the fastest large matrix product of their libraries."""
+
+    model: ModelSpeed
+    product: float | None
+
+
+def _image_flops(handle: Handle) -> int:
+    """Return the floating-point operations of the matrix products of one image, two for each multiplication."""
+    sizes = handle.checkpoint.architecture
+    times = {"stem": sizes.tokens, "token_mixing": sizes.hidden_dim, "channel_mixing": sizes.tokens, "head": 1}
+    total = 0
+    for name, shape in handle.arrays.items():
+        if name.endswith("/kernel"):
+            (count,) = (count for part, count in times.items() if part in name.split("/"))
+            total += 2 * int(np.prod(shape)) * count
+    return total
+
+
+def _large_products(sizes: Architecture, batch: int) -> list[tuple[int, int, int]]:
+    """Return sizes `m, k, n` of matrix products: the two of channel mixing, and one of large squares."""
+    rows = batch * sizes.tokens
+    mixing = [(rows, sizes.hidden_dim, sizes.channels_mlp_dim), (rows, sizes.channels_mlp_dim, sizes.hidden_dim)]
+    return [*mixing, (2048, 2048, 2048)]
+
+
+def measure_model(
+    handle: Handle,
+    contenders: Sequence[Contender],
+    *,
+    batches: Sequence[int],
+    threads: int,
+    repeats: int,
+    started: Tell,
+    finished: Tell,
+) -> _Speeds:
+    """Run a model in all engines by turns; the first one's outputs are those that the others must give."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        race = _Race(handle, folder, batches, threads)
+        for contender in contenders:
+            started(f"{handle.name}: opening {contender.engine.title}")
+            race.enter(contender, stack)
+        for batch in batches:
+            started(f"{handle.name}: batch {batch}")
+            race.run(batch, repeats)
+            finished(f"{handle.name}, batch {batch}: {race.tell(batch)}")
+    model = ModelSpeed(
+        handle=handle.name,
+        architecture=handle.checkpoint.architecture.name,
+        flops=_image_flops(handle),
+        engines=tuple(race.results()),
+    )
+    return _Speeds(model, race.product or None)
+
+
+class _Race:
+    """The engines that are still in it, and what is known of all."""
+
+    def __init__(self, handle: Handle, folder: Path, batches: Sequence[int], threads: int) -> None:
+        self._handle, self._folder, self._batches, self._threads = handle, folder, batches, threads
+        self._entered: dict[str, Contender] = {}
+        self._asking: dict[str, Callable[[dict[str, Any]], float | None]] = {}
+        self._failures: dict[str, str] = {}
+        self._differences: dict[str, float] = {}
+        self._seconds: dict[str, dict[int, list[float]]] = {}
+        self.product = 0.0
+        """FLOP/s of the fastest matrix product so far."""
+        size = handle.checkpoint.architecture.image_size
+        for batch in batches:
+            noise = np.random.default_rng(SEED).uniform(-1, 1, (batch, size, size, 3)).astype(np.float32)
+            np.save(folder / f"{batch}.npy", noise)
+
+    def enter(self, contender: Contender, stack: ExitStack) -> None:
+        """Open the model in an engine, and hold its outputs for each batch against the first engine's."""
+        name = contender.engine.name
+        self._entered[name] = contender
+        try:
+            ask = stack.enter_context(_worker(contender, self._handle, self._threads))
+            for batch in self._batches:
+                ask({"run": str(self._folder / f"{batch}.npy"), "to": str(self._folder / f"{name}-{batch}.npy")})
+                self._compare(name, batch)
+        except _EngineError as error:
+            self._failures[name] = str(error)
+        else:
+            self._asking[name] = ask
+            self._seconds[name] = {batch: [] for batch in self._batches}
+
+    def _compare(self, name: str, batch: int) -> None:
+        reference = next(iter(self._entered))
+        if name == reference:
+            return
+        if reference in self._failures:
+            raise _EngineError(f"not run, since there is nothing to hold it against: {reference} failed")
+        wanted, found = (np.load(self._folder / f"{each}-{batch}.npy") for each in (reference, name))
+        limit = TOLERANCES["max_relative"].limit
+        worst = _largest_difference(wanted, found)
+        self._differences[name] = max(worst, self._differences.get(name, 0.0))
+        if not worst <= limit:
+            raise _EngineError(f"not timed, since its outputs are wrong: {worst:.1e} off JAX's, allowed {limit:g}")
+
+    def run(self, batch: int, repeats: int) -> None:
+        """Time the batch in each engine in turn; what was compiled for it was compiled when it was compared.
+
+        Matrix products take their turns too: whatever slows the machine down comes upon both.
+        """
+        for _ in range(repeats):
+            for _ in range(max(1, TURNS_OF_ONE // batch)):
+                for name, ask in list(self._asking.items()):
+                    seconds = self._ask(name, ask, {"run": str(self._folder / f"{batch}.npy")})
+                    if seconds is not None:
+                        self._seconds[name][batch].append(seconds)
+            self._multiply(batch)
+
+    def _multiply(self, batch: int) -> None:
+        """Time the matrix products of a batch."""
+        for m, k, n in _large_products(self._handle.checkpoint.architecture, min(PRODUCT_BATCH, batch)):
+            for name, ask in list(self._asking.items()):
+                seconds = self._ask(name, ask, {"multiply": [m, k, n]})
+                self.product = max(self.product, 2 * m * k * n / seconds if seconds else 0.0)
+
+    def _ask(self, name: str, ask: Callable[[dict[str, Any]], float | None], request: dict[str, Any]) -> float | None:
+        time.sleep(PAUSE)
+        try:
+            return ask(request)
+        except _EngineError as error:
+            self._failures[name] = str(error)
+            del self._asking[name]
+            return None
+
+    def tell(self, batch: int) -> str:
+        """Say in a line what the batch took."""
+        took = {name: seconds[batch] for name, seconds in self._seconds.items() if seconds[batch]}
+        said = [f"{name} {np.median(seconds):.3f} s" for name, seconds in took.items()]
+        return ", ".join([*said, *(f"{name} failed" for name in self._failures)])
+
+    def results(self) -> Iterator[EngineSpeed]:
+        """Yield what each engine took, or why it failed."""
+        for name, contender in self._entered.items():
+            yield EngineSpeed(
+                name=name,
+                title=contender.engine.title,
+                version=contender.engine.version,
+                difference=self._differences.get(name),
+                seconds={} if name in self._failures else {k: tuple(v) for k, v in self._seconds[name].items()},
+                failure=self._failures.get(name),
+            )
+
+
+def _largest_difference(wanted: Any, found: Any) -> float:  # noqa: ANN401 (arrays)
+    """Return the largest difference of an output over the spread of the image's outputs; infinity if not comparable.
+
+    The spread is the scale of parity for the catalog's heads of many outputs, and no others are timed.
+    """
+    if wanted.shape != found.shape or not np.isfinite(found).all():
+        return float("inf")
+    return float((np.abs(found - wanted).max(axis=1) / wanted.std(axis=1)).max())
+
+
+@contextmanager
+def _worker(contender: Contender, handle: Handle, threads: int) -> Iterator[Callable[[dict[str, Any]], float | None]]:
+    """Start an engine's process, and give what asks it for something; it ends with the block.
+
+    Raises:
+        EngineError: it does not start, then or later ends, or says nothing that can be read.
+    """
+    arguments = [contender.engine.name, handle.name, str(contender.path), str(threads)]
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "validation.benchmark.engine_worker", *arguments],
+            cwd=ROOT, env=os.environ | QUIET, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
+        )  # fmt: skip
+        stdin, stdout = process.stdin, process.stdout
+        if stdin is None or stdout is None:
+            raise _EngineError("no pipe to the engine's process")
+
+        def answer() -> dict[str, Any]:
+            line = stdout.readline()
+            if not line:
+                status = process.wait()
+                errors.seek(max(0, os.fstat(errors.fileno()).st_size - 2000))
+                said = errors.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"]
+                raise _EngineError(f"{contender.engine.title} ended with status {status}: {said[-1][:400]}")
+            return dict(json.loads(line))
+
+        def ask(request: dict[str, Any]) -> float | None:
+            with suppress(BrokenPipeError):  # it has ended: the answer tells
+                stdin.write(json.dumps(request) + "\n")
+                stdin.flush()
+            seconds: float | None = answer()["seconds"]
+            return seconds
+
+        try:
+            answer()
+            yield ask
+        finally:
+            process.kill()
+            process.wait()
+            with suppress(BrokenPipeError):
+                stdin.close()
+            stdout.close()

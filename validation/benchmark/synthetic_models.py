@@ -1,0 +1,26 @@
+"""Synthetic Mixers for the benchmark: deeper ones, and many of one architecture."""
+
+from dataclasses import replace
+
+from models.catalog import SEEDED, TINY, Architecture, Checkpoint
+
+SMALL = Architecture("Small/16", 16, 256, 8, 128, 1024)
+"""18 MB a checkpoint: a hundred fit on any disk, and what is paid a file does not hide what is paid a byte."""
+
+SIZES = {row.name: row for row in (TINY, SMALL)}
+
+
+def rows(architecture: str, blocks: int, count: int) -> list[Checkpoint]:
+    """Return `count` checkpoints of an architecture of `SIZES`, with so many blocks (0: its own)."""
+    template = SIZES[architecture]
+    sizes = replace(template, num_blocks=blocks) if blocks else template
+    stem = f"{sizes.name.replace('/', '-').lower()}-{sizes.num_blocks}"
+    return [
+        Checkpoint(f"{stem}-{number}", f"scale/{stem}-{number}.npz", sizes, SEEDED, testing=True)
+        for number in range(count)
+    ]
+
+
+def size_of(architecture: str, blocks: int, count: int) -> int:
+    """Return the bytes of these checkpoints' parameters."""
+    return sum(4 * checkpoint.parameters for checkpoint in rows(architecture, blocks, count))

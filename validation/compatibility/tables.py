@@ -1,0 +1,81 @@
+"""The compatibility matrix as tables, for a terminal and for a page of documentation."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from models.flavours import FLAVOURS
+from models.markdown import markdown_table
+from validation.compatibility.matrix import Cell, Matrix
+from validation.consumer import LIMIT
+
+
+def tabulate(matrix: Matrix) -> tuple[list[str], list[list[str]]]:
+    """Return the table for people: columns, and a row a release.
+
+    A figure is the largest difference of all models of that flavour and architecture, in brackets where nothing was
+    promised; `no` stands where nothing was promised and nothing runs.
+    """
+    kinds = list(dict.fromkeys((cell.flavour, cell.architecture) for row in matrix.rows for cell in row.cells))
+    columns = ["TensorFlow", "Python", "NumPy", "Keras", *(f"{flavour}, {size}" for flavour, size in kinds)]
+    rows = []
+    for row in matrix.rows:
+        versions = [row.tensorflow or row.release, row.python or "", row.numpy or "", row.keras or ""]
+        found = [[cell for cell in row.cells if (cell.flavour, cell.architecture) == kind] for kind in kinds]
+        rows.append([*versions, *("not run" if not row.cells else _summarise(cells) for cells in found)])
+    return columns, rows
+
+
+def _summarise(cells: Sequence[Cell]) -> str:
+    if not cells:
+        return ""
+    if any(cell.problem for cell in cells):
+        return "**failed**"
+    if any(cell.failure for cell in cells):
+        return "no"
+    worst = f"{max(cell.worst or 0.0 for cell in cells):.1e}"
+    return worst if all(cell.promised for cell in cells) else f"({worst})"
+
+
+def markdown_lines(found: Matrix) -> Iterator[str]:
+    """Yield the README's part about the matrix."""
+    columns, rows = tabulate(found)
+    yield "<!-- made by: mixer-jax2tf matrix --markdown -->"
+    yield ""
+    yield f"Measured on {found.date} ({found.platform}, CPU) with seeded checkpoints. A figure: every check passed, and"
+    yield "by that much the outputs differ from JAX's at most, over the scale of an image's outputs (allowed:"
+    yield f"{LIMIT:g}); in brackets where the flavour promises nothing. No: it promises nothing, and does not run."
+    yield ""
+    yield from markdown_table([*columns[:4], *(f"#{column}" for column in columns[4:])], rows).splitlines()
+    yield ""
+    for kind in FLAVOURS.values():
+        yield f"- `{kind.name}`: {kind.what}; TensorFlow {kind.lowest} to {kind.highest}, {kind.platforms}."
+    for day, releases in _earlier_days(found).items():
+        yield f"- {', '.join(releases)}: measured on {day}"
+    for reason, where in _reasons(found).items():
+        yield f"- {', '.join(where)}: {reason}"
+
+
+def _earlier_days(found: Matrix) -> dict[str, list[str]]:
+    """Return which releases were run before the last day, by the day."""
+    days: dict[str, list[str]] = {}
+    for row in found.rows:
+        if row.date not in (None, found.date):
+            days.setdefault(str(row.date), []).append(row.tensorflow or row.release)
+    return dict(sorted(days.items()))
+
+
+def _reasons(found: Matrix) -> dict[str, list[str]]:
+    """Return why something does not run or was not run, and where."""
+    reasons: dict[str, list[str]] = {}
+    for row in found.rows:
+        release = row.tensorflow or row.release
+        said = [(release, f"not run, {row.not_run or row.broken}")] if row.not_run or row.broken else []
+        said += [(f"{cell.flavour} in {release}", _gist(cell.failure)) for cell in row.cells if cell.failure]
+        for where, reason in said:
+            if where not in reasons.setdefault(reason, []):
+                reasons[reason].append(where)
+    return reasons
+
+
+def _gist(failure: str) -> str:
+    return f"`{re.split(' in binary running| from Op<', failure)[0][:100]}`"

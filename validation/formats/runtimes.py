@@ -1,0 +1,103 @@
+"""The runtimes of the formats beyond TensorFlow, each as one call: a file in, a model to run out.
+
+All compute on the CPU in float32, which OpenVINO has to be told: of itself it takes bfloat16 where the processor can.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.formats import OUTPUT_NAME, FormatName, import_openvino
+from validation.parity.images import Images
+from validation.parity.outputs import Outputs
+
+Tensor = tuple[str, str, tuple[int | None, ...]]
+"""Name, type and shape, None where any size will do."""
+
+
+@dataclass(frozen=True)
+class RunnableModel:
+    """A model that a runtime has loaded.
+
+    Attributes:
+        takes: its inputs.
+        gives: its outputs.
+        run: takes images `[n, size, size, 3]` for any n, gives outputs `[n, k]`.
+    """
+
+    takes: tuple[Tensor, ...]
+    gives: tuple[Tensor, ...]
+    run: Callable[[Images], Outputs]
+
+
+def open_model(name: FormatName, path: Path) -> RunnableModel:
+    """Load a model's file in the runtime of its format; what goes wrong is an error of the runtime's own types."""
+    return OPENERS[name](path)
+
+
+def _open_litert(path: Path) -> RunnableModel:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path))
+    runner = interpreter.get_signature_runner("serving_default")
+
+    def run(images: Images) -> Outputs:
+        return np.array(runner(inputs=images)[OUTPUT_NAME])  # a copy: the runtime goes on using its own
+
+    def tensors(details: dict[str, Any]) -> tuple[Tensor, ...]:
+        return tuple(
+            (name, np.dtype(one["dtype"]).name, _sizes(one["shape_signature"])) for name, one in details.items()
+        )
+
+    return RunnableModel(tensors(runner.get_input_details()), tensors(runner.get_output_details()), run)
+
+
+def _open_onnx(path: Path) -> RunnableModel:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def run(images: Images) -> Outputs:
+        (outputs,) = session.run([OUTPUT_NAME], {session.get_inputs()[0].name: images})
+        return np.asarray(outputs)
+
+    def tensors(nodes: Any) -> tuple[Tensor, ...]:  # noqa: ANN401 (of the runtime)
+        types = {"tensor(float)": "float32"}
+        return tuple((node.name, types.get(node.type, node.type), _sizes(node.shape)) for node in nodes)
+
+    return RunnableModel(tensors(session.get_inputs()), tensors(session.get_outputs()), run)
+
+
+def _open_openvino(path: Path) -> RunnableModel:
+    openvino = import_openvino()
+    model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def run(images: Images) -> Outputs:
+        return np.array(model(images)[OUTPUT_NAME])
+
+    def tensors(ports: Any) -> tuple[Tensor, ...]:  # noqa: ANN401 (of the runtime)
+        types = {"f32": "float32"}
+        return tuple(
+            (
+                port.any_name,
+                types.get(kind := port.element_type.get_type_name(), kind),
+                _sizes(-1 if size.is_dynamic else size.get_length() for size in port.partial_shape),
+            )
+            for port in ports
+        )
+
+    return RunnableModel(tensors(model.inputs), tensors(model.outputs), run)
+
+
+def _sizes(shape: Any) -> tuple[int | None, ...]:  # noqa: ANN401 (numbers, or names of what may vary)
+    return tuple(None if isinstance(size, str) or size is None or size < 0 else int(size) for size in shape)
+
+
+OPENERS: dict[FormatName, Callable[[Path], RunnableModel]] = {
+    "litert": _open_litert,
+    "onnx": _open_onnx,
+    "openvino": _open_openvino,
+}

@@ -1,0 +1,219 @@
+"""The last stage: hold what stands on disk against JAX and the oracle, and write the report."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import jax
+import numpy as np
+import tensorflow as tf
+
+from models.catalog import Checkpoint, Handle, Head
+from models.errors import MixerError
+from models.params import Params
+from models.records.contents import compare_files, digest_files
+from models.records.layout import ModelPaths
+from models.records.manifest import CheckpointRecord, Manifest
+from models.records.report import Check, DepthStep, PublishedComparison, Report
+from models.storage.files import write_atomically
+from validation.compatibility.run_consumer import check_consumer
+from validation.memory import keep_large_blocks_apart, release, trim
+from validation.parity.check import GATE_ORACLE, GATE_PLAN, check_parity, full_plan, one_line
+from validation.parity.depth import apply_steps, compare_depth
+from validation.parity.gradients import check_gradients
+from validation.parity.images import Inputs, full_inputs, gate_inputs
+from validation.parity.near_tie import find_near_tie
+from validation.parity.oracle import Values, trace_oracle
+from validation.parity.reference import Reference, apply_both, compute_reference
+from validation.parity.report import GATE, Extras, make_report
+from validation.parity.saved_outputs import SavedOutputs
+from validation.previous.compare import compare_versions
+from validation.previous.open import Published
+
+InputsSet = Literal["gate", "full"]
+
+SOME_INPUTS = ("noise", "chelsea.png")
+"""For gradients, and for the look along the depth."""
+
+
+class Original(Protocol):
+    """The checkpoint that models are compared with."""
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Its row of the catalog."""
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+
+    @property
+    def record(self) -> CheckpointRecord:
+        """What the file is."""
+
+    @property
+    def params(self) -> Params:
+        """Its params, with the head."""
+
+    def for_head(self, head: Head) -> Params:
+        """Return the params of a handle with that head."""
+
+    def release(self) -> None:
+        """Free the memory of the params; they are read again when next asked for."""
+
+
+class Gate:
+    """The checks on the handles of one checkpoint: JAX and the oracle run once, when first needed."""
+
+    def __init__(
+        self,
+        original: Original,
+        inputs_set: InputsSet,
+        *,
+        write_steps: Callable[[Handle, dict[str, np.ndarray], Path], None],
+        explain: bool = False,
+        published: Published | None = None,
+    ) -> None:
+        self._original = original
+        self._write_steps = write_steps
+        self._set = inputs_set
+        self._explains = explain
+        self._published = published
+        if inputs_set == "full":
+            keep_large_blocks_apart()
+
+    def check(self, handle: Handle, destination: ModelPaths) -> Report:
+        """Check what stands at the destination, and write its report.
+
+        Raises:
+            MixerError: nothing was converted there.
+        """
+        manifest_bytes = _read_manifest(destination)
+        manifest = Manifest.read(destination.manifest)
+        reference = self._reference
+        plan = GATE_PLAN if self._set == "gate" else full_plan(reference.inputs.names)
+        findings = check_parity(destination.directory, handle, self._params(handle), reference, plan)
+        problems = [
+            *self._identity_problems(manifest, handle, destination),
+            *compare_files(manifest.files, digest_files(destination.directory)),
+        ]
+        extras = GATE
+        if self._set == "full" and findings.comparisons:
+            SavedOutputs.collect(findings, reference.for_head(handle.head)).write(destination.outputs)
+        if findings.comparisons and (self._set == "full" or self._explains):
+            extras, more = self._check_extras(handle, destination)
+            problems += more
+        report = make_report(
+            manifest_bytes,
+            findings,
+            reference.inputs,
+            inputs_set=self._set,
+            extras=extras,
+            other_problems=problems,
+            zero_head=reference.zero_head and handle.head == "classification",
+            reference=self._compare_with_published(handle, destination),
+        )
+        write_atomically(destination.report, report.to_bytes())
+        return report
+
+    def _compare_with_published(self, handle: Handle, destination: ModelPaths) -> PublishedComparison | None:
+        if self._published is None:
+            return None
+        expected = self._reference.for_head(handle.head)
+        return compare_versions(destination.directory, self._published, self._reference.inputs, expected)
+
+    @cached_property
+    def _reference(self) -> Reference:
+        checkpoint, params = self._original.checkpoint, self._original.params
+        size = checkpoint.architecture.image_size
+        if self._set == "gate":
+            return compute_reference(checkpoint, self._original.path, params, gate_inputs(size), GATE_ORACLE)
+        inputs = full_inputs(size)
+        inputs += find_near_tie(lambda images: apply_both(checkpoint, params, images)[0], inputs)
+        return compute_reference(checkpoint, self._original.path, params, inputs, inputs.names, probe_stem=True)
+
+    def _identity_problems(self, manifest: Manifest, handle: Handle, destination: ModelPaths) -> list[str]:
+        problems = []
+        if manifest.handle != handle.name:
+            problems.append(f"the manifest is of {manifest.handle}, expected {handle.name}")
+        if manifest.flavour != handle.flavour:
+            problems.append(f"the manifest is of flavour {manifest.flavour}, expected {handle.flavour}")
+        if manifest.version != destination.version:
+            problems.append(f"the manifest is of version {manifest.version}, expected {destination.version}")
+        if manifest.checkpoint.sha256 != self._original.record.sha256:
+            problems.append(
+                f"made from a checkpoint of sha256 {manifest.checkpoint.sha256}, compared with one of "
+                f"{self._original.record.sha256}"
+            )
+        return problems
+
+    def _check_extras(self, handle: Handle, destination: ModelPaths) -> tuple[Extras, list[str]]:
+        extras, problems = GATE, []
+        model = tf.saved_model.load(str(destination.directory))
+        try:
+            extras = replace(extras, depth=self._explain(handle, model))
+        except Exception as error:  # what TensorFlow says is any of several types
+            problems.append(f"depth: {one_line(error, destination.directory)}")
+        if self._set == "full":
+            checks = self._check_gradients(handle, model, destination)
+            extras = replace(extras, checks=checks, fine_tunable=not any(check.problems for check in checks))
+        release(model)
+        if self._set == "full":
+            self._original.release()  # the consumer needs the memory
+            jax.clear_caches()  # type: ignore[no-untyped-call]
+            trim()
+            extras = replace(extras, checks=(*extras.checks, *self._consume(handle, destination)))
+        return extras, problems
+
+    def _check_gradients(self, handle: Handle, model: Any, destination: ModelPaths) -> tuple[Check, ...]:  # noqa: ANN401
+        inputs = self._some_inputs()
+        features = self._reference.features[[self._reference.inputs.names.index(name) for name in inputs.names]]
+        try:
+            return check_gradients(model, handle, self._params(handle), inputs, features).checks
+        except Exception as error:  # what TensorFlow says is any of several types
+            said = f"gradients: {one_line(error, destination.directory)}"
+            return (Check(name="gradient_relative", on=", ".join(inputs.names), power=0, problems=(said,)),)
+
+    def _consume(self, handle: Handle, destination: ModelPaths) -> tuple[Check, ...]:
+        expected = self._reference.for_head(handle.head)
+        return check_consumer(destination.directory, self._reference.inputs, expected)
+
+    def _explain(self, handle: Handle, model: Any) -> tuple[DepthStep, ...]:  # noqa: ANN401 (a restored user object)
+        """Compare step by step, with the apply function converted again so that it gives all steps, but no gradients.
+
+        It computes on the variables of `model` as restored, so that wrong ones show where they act.
+        """
+        architecture, images = handle.checkpoint.architecture, self._some_inputs().images
+        arrays = {variable.name.removesuffix(":0"): variable.numpy() for variable in model.variables}
+        with tempfile.TemporaryDirectory() as folder:
+            self._write_steps(handle, arrays, Path(folder))
+            del arrays
+            again = tf.saved_model.load(folder)
+            found = {name: value.numpy() for name, value in again(tf.constant(images)).items()}
+            release(again)
+        in_jax = jax.jit(apply_steps(architecture, handle.num_classes))(self._params(handle), images)
+        return compare_depth(self._oracle_steps, {name: np.asarray(value) for name, value in in_jax.items()}, found)
+
+    @cached_property
+    def _oracle_steps(self) -> tuple[tuple[str, Values], ...]:
+        return tuple(trace_oracle(self._original.path, self._some_inputs().images))
+
+    def _params(self, handle: Handle) -> Params:
+        return self._original.for_head(handle.head)
+
+    def _some_inputs(self) -> Inputs:
+        inputs = self._reference.inputs
+        return Inputs(SOME_INPUTS, inputs.images[[inputs.names.index(name) for name in SOME_INPUTS]])
+
+
+def _read_manifest(destination: ModelPaths) -> bytes:
+    try:
+        return destination.manifest.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MixerError(
+            f"{destination.manifest} is missing: nothing was converted there. Run `mixer-jax2tf convert "
+            f"{destination.handle}` first, or give the --out and --version it was converted with."
+        ) from error

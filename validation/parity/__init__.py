@@ -1,0 +1,1 @@
+"""A SavedModel compared with JAX and a float64 oracle."""

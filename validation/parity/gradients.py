@@ -1,0 +1,218 @@
+"""Gradients: TensorFlow's, through the SavedModel, against JAX's; then one SGD step in both."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from models.catalog import Handle
+from models.mixer import MlpMixer
+from models.records.report import Check, Probe
+from models.records.tolerances import TOLERANCES
+from validation.parity.images import Images, Inputs
+from validation.parity.outputs import Outputs, limited, relative_distance
+from validation.parity.probe import ProbingHead, assign
+from validation.parity.scale import Scale, measure_scale
+
+STEP = 0.05
+"""Share of the loss that a step would take away if the loss were linear."""
+
+ROUNDING = 1e-6
+"""Of the largest gradient of all: what is smaller is rounding, and is measured against that largest one.
+
+The second bias of token mixing shifts all channels of a token alike, which every later norm undoes: its true gradient
+is zero.
+"""
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _GradientCheck:
+    """Gradients of a fixed loss, TensorFlow against JAX, and one SGD step with them.
+
+    Attributes:
+        inputs: names of the images.
+        compared: number of variables.
+        expected: how many there should be.
+        missing: variables without a gradient.
+        worst_variable: the one whose gradient is furthest off.
+        worst_relative: largest difference of its gradient over the gradient's largest value (where that is rounding,
+            over the largest value of all gradients).
+        input_relative: the same for the gradient by the images.
+        step_change: how far one step moves the outputs, over their scale.
+        step_relative: SavedModel against JAX after the step, over the outputs' scale before it.
+        power: of the outputs that the gradients are of.
+        probe: whether these are of a probing head.
+    """
+
+    inputs: tuple[str, ...]
+    compared: int
+    expected: int
+    missing: tuple[str, ...]
+    worst_variable: str | None
+    worst_relative: float
+    input_relative: float
+    step_change: float
+    step_relative: float
+    power: float
+    probe: Probe | None = None
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """Every figure with its limit and what is wrong with it."""
+        limit, count = TOLERANCES["gradient_relative"].limit, len(self.missing)
+        step, images = TOLERANCES["step_relative"].limit, ", ".join(self.inputs)
+        gradients = tuple(
+            limited(
+                "gradient_relative",
+                on,
+                found,
+                limit,
+                power=self.power,
+                probe=self.probe,
+                problem=f"gradient by {what} is {found:.3g} off, allowed {limit:.3g}",
+            )
+            for on, what, found in (
+                (
+                    f"{self.worst_variable}, the worst of {self.compared} variables",
+                    self.worst_variable,
+                    self.worst_relative,
+                ),
+                (f"the images {images}", "the images", self.input_relative),
+            )
+        )
+        missing = (f"no gradient for {count} variables: {', '.join(self.missing[:5])}",) * bool(count)
+        if self.compared != self.expected:
+            missing += (f"{self.compared} gradients compared, expected {self.expected}",)
+        moved = self.step_change > step
+        still = () if moved else (f"an SGD step moves the outputs by {self.step_change:.3g} only: nothing was trained",)
+        after = limited(
+            "step_relative", f"outputs after an SGD step, {images}", self.step_relative, step,
+            power=self.power if moved else 0.0, probe=self.probe,
+            problem=f"outputs after an SGD step are {self.step_relative:.3g} off, allowed {step:.3g}",
+        )  # fmt: skip
+        detail = f"the step moves the outputs by {self.step_change:.3g} of their scale"
+        return (
+            Check(
+                name="gradients_missing", on=f"{self.expected} variables", measured=float(count),
+                limit=TOLERANCES["gradients_missing"].limit, problems=missing,
+                detail=f"missing: {', '.join(self.missing)}" if count else "",
+            ),
+            *gradients,
+            after.model_copy(update={"problems": (*after.problems, *still), "detail": detail}),
+        )  # fmt: skip
+
+
+def check_gradients(
+    model: Any,  # noqa: ANN401
+    handle: Handle,
+    params: Mapping[str, Any],
+    inputs: Inputs,
+    features: Outputs,
+) -> _GradientCheck:
+    """Compare the gradients of half the mean square of the outputs, by every variable and by the images.
+
+    A classifier's head gives way to a probing one, so that gradients reach every variable whatever the head. Changes
+    the variables of `model`, a restored SavedModel, by one SGD step: load it again for anything else.
+
+    Args:
+        model: as `tf.saved_model.load` gives it.
+        handle: what it is.
+        params: its parameters, nested.
+        inputs: the images; two are enough.
+        features: JAX's features of them, `[n, hidden_dim]`.
+    """
+    scale, params = _probe(model, handle, params, features)
+    found, found_by_images, before = _tensorflow_gradients(model, inputs.images)
+    differentiate, apply = _compiled(handle)
+    loss, (tree, expected_by_images) = differentiate(params, inputs.images)
+    tree = jax.tree.map(np.asarray, tree)  # JAX would compile each operation below for each shape
+    expected = {"/".join(key.key for key in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    distances = _distances(found, expected)
+    worst = max(distances, key=distances.__getitem__, default=None)
+    missing = tuple(name for name, gradient in found.items() if gradient is None)
+    rate = np.float32(STEP * float(loss) / sum(float(np.vdot(leaf, leaf)) for leaf in expected.values()))
+    for variable in model.trainable_variables:
+        gradient = found.pop(_name(variable))  # not held any longer: all of them are as large as the model
+        if gradient is not None:
+            variable.assign_sub(rate * gradient)
+    stepped = jax.tree.map(lambda value, gradient: value - rate * gradient, params, tree)
+    del tree, expected
+    after = np.asarray(apply(stepped, inputs.images))
+    return _GradientCheck(
+        inputs=inputs.names,
+        compared=len(distances),
+        expected=len(handle.arrays),
+        missing=missing,
+        worst_variable=worst,
+        worst_relative=distances[worst] if worst else float("inf"),
+        input_relative=_distance(found_by_images.numpy(), np.asarray(expected_by_images), 0.0),
+        step_change=relative_distance(after, before, scale.of),
+        step_relative=relative_distance(model(tf.constant(inputs.images)).numpy(), after, scale.of),
+        power=float(scale.power.min()),
+        probe=None if handle.num_classes is None else "head",
+    )
+
+
+def _probe(
+    model: Any,  # noqa: ANN401
+    handle: Handle,
+    params: Mapping[str, Any],
+    features: Outputs,
+) -> tuple[Scale, Mapping[str, Any]]:
+    """Put a probing head in the place of a classifier's; return the scale of its outputs, and its parameters."""
+    if handle.num_classes is None:
+        return measure_scale(features, features, None), params
+    head = ProbingHead.of(features.shape[1], handle.num_classes).heads[0]
+    assign(model, head, group="head")
+    return measure_scale(ProbingHead((head,)).outputs(features), features, head), {**params, "head": head}
+
+
+def _tensorflow_gradients(model: Any, images: Images) -> tuple[dict[str, Any], tf.Tensor, Outputs]:  # noqa: ANN401
+    with tf.GradientTape() as tape:
+        tensor = tf.constant(images)
+        tape.watch(tensor)
+        outputs = model(tensor)
+        loss = tf.reduce_mean(tf.square(outputs)) / 2
+    variables = list(model.trainable_variables)
+    by_variables, by_images = tape.gradient(loss, [variables, tensor])
+    return dict(zip(map(_name, variables), by_variables, strict=True)), by_images, outputs.numpy()
+
+
+def _name(variable: tf.Variable) -> str:
+    return str(variable.name.removesuffix(":0"))
+
+
+def _distances(found: Mapping[str, Any], expected: Mapping[str, Array]) -> dict[str, float]:
+    largest = max(float(np.abs(gradient).max()) for gradient in expected.values())
+    return {
+        name: _distance(gradient.numpy(), expected[name], largest)
+        for name, gradient in found.items()
+        if gradient is not None and name in expected
+    }
+
+
+def _distance(found: Array, expected: Array, largest: float) -> float:
+    size = float(np.abs(expected).max())
+    worst = np.abs(found.astype(np.float64) - expected).max() / (size if size > ROUNDING * largest else largest)
+    return float(worst) if np.isfinite(worst) else float("inf")
+
+
+@cache
+def _compiled(handle: Handle) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    model = MlpMixer(handle.checkpoint.architecture, handle.num_classes)
+
+    def apply(params: Mapping[str, Any], images: jax.Array) -> Any:  # noqa: ANN401 (what Flax says)
+        return model.apply({"params": params}, images)
+
+    def loss(params: Mapping[str, Any], images: jax.Array) -> jax.Array:
+        return jnp.mean(jnp.square(apply(params, images))) / 2
+
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1))), jax.jit(apply)

@@ -1,0 +1,72 @@
+"""An image whose first two classes are as close as can be: where the smallest error changes the answer."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from validation.parity.images import Images, Inputs
+
+POINTS = 8
+"""Images tried at once."""
+
+ROUNDS = 4
+"""Looks at one line, each closer than the one before."""
+
+Logits = NDArray[np.float32]
+Shares = NDArray[np.float64]
+
+
+def find_near_tie(logits_of: Callable[[Images], Logits], inputs: Inputs) -> Inputs:
+    """Search on straight lines between images for the smallest gap between the two largest logits.
+
+    Where the first class changes along a line, there is a tie. The lines go from the first image to each other, the
+    last first, until the first class changed on one.
+
+    Args:
+        logits_of: gives logits `[n, num_classes]` of images; is called with `POINTS` images at a time.
+        inputs: two images or more.
+
+    Returns:
+        The image found, named `near tie`.
+    """
+    start, best, smallest = inputs.images[0], inputs.images[0], np.inf
+    for end in inputs.images[:0:-1]:
+        shares: Shares | None = np.linspace(0, 1, POINTS)
+        for _ in range(ROUNDS):
+            if shares is None:
+                break
+            images = np.stack([np.float32(1 - share) * start + np.float32(share) * end for share in shares])
+            logits = logits_of(images)
+            gaps = _gaps(logits)
+            if gaps.min() < smallest:
+                best, smallest = images[gaps.argmin()], float(gaps.min())
+            shares = _closer(shares, logits)
+        if shares is not None:
+            break
+    return Inputs(("near tie",), np.clip(best, -1, 1)[np.newaxis])
+
+
+def _gaps(logits: Logits) -> Logits:
+    largest = np.sort(logits, axis=1)[:, -2:]
+    return largest[:, 1] - largest[:, 0]
+
+
+def _closer(shares: Shares, logits: Logits) -> Shares | None:
+    """Return points about where the first class changes; None where it does not.
+
+    They divide the gap between two points evenly, and crowd about where the two largest logits would meet if they were
+    linear.
+    """
+    first = logits.argmax(axis=1)
+    changes = np.flatnonzero(first[1:] != first[:-1])
+    if not changes.size:
+        return None
+    gaps = _gaps(logits)
+    left = min(changes, key=lambda index: float(min(gaps[index], gaps[index + 1])))
+    low, high, pair = shares[left], shares[left + 1], first[[left, left + 1]]
+    before, after = (float(logits[index, pair[0]]) - float(logits[index, pair[1]]) for index in (left, left + 1))
+    width = high - low
+    middle = low + width * before / max(before - after, np.finfo(np.float64).tiny)
+    crowd = np.clip(middle + width * np.array([-0.03, -0.001, 0.001, 0.03]), low, high)
+    return np.sort(np.concatenate([np.linspace(low, high, POINTS - len(crowd)), crowd]))

@@ -1,0 +1,267 @@
+"""Measures of how far outputs are from what they should be, and the judgement on them."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.records.report import Check, Probe, Tolerance
+from models.records.tolerances import TOLERANCES
+from validation.parity.scale import Scale, Values
+
+Outputs = NDArray[np.float32]
+Entry = Literal["__call__", "serving_default"]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the outputs `[n, k]` of named images should be.
+
+    Attributes:
+        names: of the images.
+        jax: JAX's outputs.
+        oracle: outputs `[k]` of the float64 oracle, for the names that it was run on.
+        classes: whether the outputs are logits, of which the largest matter.
+        scale: what differences are measured by, an entry an image.
+    """
+
+    names: tuple[str, ...]
+    jax: Outputs | Values
+    oracle: Mapping[str, Values]
+    classes: bool
+    scale: Scale
+
+
+@dataclass(frozen=True)
+class _Distances:
+    """How far outputs are from those expected, each figure that of the worst image.
+
+    Attributes:
+        max_relative: largest difference over the scale of the image's outputs.
+        max_ulp: the same in units of the last place (float32).
+        cosine_distance: 1 - cosine similarity; None where the direction of no image's outputs says anything.
+        top1: share of images whose first class agrees; None for features.
+        top5: share of images whose set of first five agrees; None for features.
+        power: that of the image which has least.
+    """
+
+    max_relative: float
+    max_ulp: float
+    cosine_distance: float | None
+    top1: float | None
+    top5: float | None
+    power: float
+
+    def checks(
+        self, on: str, tolerances: Mapping[str, Tolerance], *, prefix: str = "", probe: Probe | None = None
+    ) -> Iterator[Check]:
+        """Yield a check for each figure that `tolerances` have a limit of, under its name after `prefix`."""
+        figures = {
+            "max_relative": self.max_relative,
+            "max_ulp": self.max_ulp,
+            "cosine_distance": self.cosine_distance,
+            "top1_disagreement": None if self.top1 is None else 1 - self.top1,
+            "top5_disagreement": None if self.top5 is None else 1 - self.top5,
+        }
+        for name, found in figures.items():
+            if found is not None and name in tolerances:
+                yield limited(f"{prefix}{name}", on, found, tolerances[name].limit, power=self.power, probe=probe)
+
+
+@dataclass(frozen=True)
+class _OracleDistances:
+    """How far SavedModel and JAX are from the float64 oracle, each figure that of the worst image.
+
+    Attributes:
+        saved_model: largest difference over the scale of the image's outputs.
+        jax: the same of JAX.
+        excess_ulp: by how much the SavedModel's error exceeds twice JAX's own, in units of the last place. Negative
+            where it does not.
+        power: that of the image which has least.
+    """
+
+    saved_model: float
+    jax: float
+    excess_ulp: float
+    power: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """SavedModel against JAX, and both against the oracle, on one batch through one entry.
+
+    Attributes:
+        entry: of the SavedModel.
+        batch: number of images.
+        names: of the images, each once.
+        distances: from JAX.
+        oracle: None where it was run on none of the images.
+        probe: what of the model had given way to a probing one.
+    """
+
+    entry: Entry
+    batch: int
+    names: tuple[str, ...]
+    distances: _Distances
+    oracle: _OracleDistances | None
+    probe: Probe | None = None
+
+    def __str__(self) -> str:
+        """Return what was compared, in words."""
+        how = f"probing {self.probe}, " if self.probe else ""
+        return f"{how}{self.entry} on {', '.join(self.names)} (batch {self.batch})"
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """Every figure with its limit and what is wrong with it."""
+        return (*self.distances.checks(str(self), TOLERANCES, probe=self.probe), *self._oracle_checks())
+
+    def _oracle_checks(self) -> Iterator[Check]:
+        found = self.oracle
+        if found is None:
+            return
+        on, power, probe = str(self), found.power, self.probe
+        yield Check(name="saved_model_oracle_relative", on=on, measured=found.saved_model, power=power, probe=probe)
+        limit = TOLERANCES["oracle_excess_ulp"].limit
+        said = (
+            f"{on}: {found.saved_model:.3g} off the oracle, JAX {found.jax:.3g}; that is "
+            f"{found.excess_ulp:.3g} ULP over twice JAX's error, allowed {limit:.3g}"
+        )
+        yield limited("oracle_excess_ulp", on, found.excess_ulp, limit, power=power, probe=probe, problem=said)
+        limit = TOLERANCES["jax_oracle_relative"].limit
+        said = (
+            f"{on}: JAX is off the oracle by {found.jax:.3g}, allowed {limit:.3g}: what it is compared with is wrong "
+            "itself"
+        )
+        yield limited("jax_oracle_relative", on, found.jax, limit, power=power, probe=probe, problem=said)
+
+
+def limited(
+    name: str,
+    on: str,
+    found: float,
+    limit: float,
+    *,
+    power: float | None,
+    probe: Probe | None = None,
+    problem: str = "",
+) -> Check:
+    """Return the check of a figure: without `problem` it is said in words of its own that it is over the limit."""
+    check = Check(name=name, on=on, measured=found, limit=limit, power=power, probe=probe)
+    said = problem or _over(name, on, found, limit)
+    return check.model_copy(update={"problems": (said,)}) if check.is_over else check
+
+
+def _over(name: str, on: str, found: float, limit: float) -> str:
+    if name.endswith("_disagreement"):
+        which = "top1" if "top1" in name else "top5"
+        return f"{on}: {which} agrees on {1 - found:.0%} of the images, expected all"
+    return f"{on}: {name} {found:.3g} is over {limit:.3g}"
+
+
+def compare_outputs(
+    entry: Entry, found: Outputs, expected: Expected, indices: NDArray[np.intp], *, probe: Probe | None = None
+) -> Comparison:
+    """Measure how far outputs `[m, k]` are from those expected of the images `indices` `[m]`.
+
+    NaN and infinity count as infinitely far.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    jax = expected.jax[indices]
+    names = tuple(expected.names[index] for index in indices)
+    if found.shape != jax.shape:
+        raise ValueError(f"{entry} gives outputs of shape {found.shape}, expected {jax.shape}")
+    tie = 2 * TOLERANCES["max_relative"].limit
+    return Comparison(
+        entry,
+        len(found),
+        tuple(dict.fromkeys(names)),
+        measure(found, jax, expected.scale[indices], classes=expected.classes, tie=tie),
+        _compare_with_oracle(found, jax, expected, indices),
+        probe,
+    )
+
+
+def measure(found: Outputs, expected: Outputs | Values, scale: Scale, *, classes: bool, tie: float) -> _Distances:
+    """Measure how far outputs `[m, k]` are from those expected.
+
+    NaN and infinity count as infinitely far.
+
+    Args:
+        found: the outputs.
+        expected: what they should be.
+        scale: what differences are measured by, an entry an image.
+        classes: whether they are logits, of which the largest matter.
+        tie: expected logits that differ by no more than this, over the image's scale, count as equal.
+    """
+    ours, theirs = _finite_or_far(found), expected.astype(np.float64)
+    distance = np.abs(ours - theirs).max(axis=1)
+    slack = tie * scale.of
+    return _Distances(
+        max_relative=float((distance / scale.of).max()),
+        max_ulp=float((distance / scale.unit).max()),
+        cosine_distance=_cosine_distance(ours[scale.turns], theirs[scale.turns]),
+        top1=_agreement(ours, theirs, 1, slack) if classes else None,
+        top5=_agreement(ours, theirs, 5, slack) if classes else None,
+        power=float(scale.power.min()),
+    )
+
+
+def _finite_or_far(found: Outputs) -> Values:
+    values = found.astype(np.float64)
+    return np.where(np.isfinite(values), values, np.inf)
+
+
+def relative_distance(found: Outputs, expected: Outputs | Values, scale: Values) -> float:
+    """Return the largest difference over the scale `[n]` of the expected outputs `[n, k]`; the worst row."""
+    difference = np.abs(found.astype(np.float64) - expected.astype(np.float64)).max(axis=1)
+    worst = float((difference / scale).max())
+    return worst if np.isfinite(worst) else float("inf")
+
+
+def _compare_with_oracle(
+    found: Outputs, jax: Outputs | Values, expected: Expected, indices: NDArray[np.intp]
+) -> _OracleDistances | None:
+    names = [expected.names[index] for index in indices]
+    known = [row for row, name in enumerate(names) if name in expected.oracle]
+    if not known:
+        return None
+    truth = np.stack([expected.oracle[names[row]] for row in known])
+    scale = expected.scale[indices[known]]
+    ours_off = np.abs(_finite_or_far(found[known]) - truth).max(axis=1)
+    jax_off = np.abs(jax[known] - truth).max(axis=1)
+    return _OracleDistances(
+        saved_model=float((ours_off / scale.of).max()),
+        jax=float((jax_off / scale.of).max()),
+        excess_ulp=float(((ours_off - 2 * jax_off) / scale.unit).max()),
+        power=float(scale.power.min()),
+    )
+
+
+def _cosine_distance(left: Values, right: Values) -> float | None:
+    """Return the largest of 1 - cosine similarity; None of no rows.
+
+    It is half the squared distance of the unit vectors: 1 - cos loses all its digits where the vectors nearly agree.
+    """
+    if not len(left):
+        return None
+    if not np.isfinite(left).all():
+        return 2.0
+    units = [side / np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-300) for side in (left, right)]
+    return float((np.square(units[0] - units[1]).sum(axis=1) / 2).max())
+
+
+def _agreement(ours: Values, theirs: Values, k: int, slack: Values) -> float:
+    """Return the share of images whose k first classes are the expected ones, but for ties within `slack`.
+
+    An image with an output that is not finite has none. Of fewer than k classes, all are the first.
+    """
+    k = min(k, ours.shape[1])
+    chosen = np.argpartition(-ours, k - 1, axis=1)[:, :k]
+    lowest_expected = np.sort(theirs, axis=1)[:, -k]
+    lowest_chosen = np.take_along_axis(theirs, chosen, axis=1).min(axis=1)
+    return float(np.mean((lowest_chosen >= lowest_expected - slack) & np.isfinite(ours).all(axis=1)))

@@ -1,0 +1,152 @@
+"""What a SavedModel is compared with: JAX's outputs for a checkpoint, and the float64 oracle's."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from models.catalog import Architecture, Checkpoint, Head
+from models.mixer import MlpMixer
+from validation.parity.images import Images, Inputs
+from validation.parity.oracle import OracleOutputs, run_oracle
+from validation.parity.outputs import Expected, Outputs
+from validation.parity.probe import ProbingHead, probing_stem_bias
+from validation.parity.scale import Scale, Values, measure_scale
+
+
+@dataclass(frozen=True)
+class _StemReference:
+    """The features `[1, hidden_dim]` of the blank image under a stem's bias that shows the layer norms' epsilon."""
+
+    bias: NDArray[np.float32]
+    jax: Outputs
+    oracle: Values
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The outputs of both heads of a checkpoint for `inputs`.
+
+    Attributes:
+        inputs: the images.
+        logits: JAX's, `[n, num_classes]`.
+        features: JAX's, `[n, hidden_dim]`.
+        oracle_names: the images that the oracle was run on.
+        oracle: its outputs for these.
+        scales: what differences of logits, and of features, are measured by.
+        zero_head: whether the head's kernel is zero throughout.
+        stem: None where the stem is not probed.
+    """
+
+    inputs: Inputs
+    logits: Outputs
+    features: Outputs
+    oracle_names: tuple[str, ...]
+    oracle: OracleOutputs
+    scales: Mapping[Head, Scale]
+    zero_head: bool
+    stem: _StemReference | None = None
+
+    def for_head(self, head: Head) -> Expected:
+        """Return what a model with that head should give."""
+        classes = head == "classification"
+        truth = self.oracle.logits if classes else self.oracle.features
+        return Expected(
+            names=self.inputs.names,
+            jax=self.logits if classes else self.features,
+            oracle=dict(zip(self.oracle_names, truth, strict=True)),
+            classes=classes,
+            scale=self.scales[head],
+        )
+
+    def for_probe(self, probe: ProbingHead) -> Expected:
+        """Return what a classifier with a probing head should give, all its columns together."""
+        jax = probe.outputs(self.features)
+        return Expected(
+            names=self.inputs.names,
+            jax=jax,
+            oracle=dict(zip(self.oracle_names, probe.outputs(self.oracle.features), strict=True)),
+            classes=False,
+            scale=measure_scale(jax, self.features, probe.whole),
+        )
+
+    def for_stem(self, probe: ProbingHead | None) -> Expected | None:
+        """Return what a model with the probing stem gives for the blank image: features, or what a probe makes of them.
+
+        None where the stem is not probed.
+        """
+        if self.stem is None:
+            return None
+        jax: Outputs | Values = self.stem.jax
+        oracle = self.stem.oracle
+        if probe is not None:
+            jax, oracle = probe.outputs(jax), probe.outputs(oracle)
+        scale = measure_scale(jax, self.stem.jax, None if probe is None else probe.whole)
+        return Expected(("blank",), jax, {"blank": oracle[0]}, classes=False, scale=scale)
+
+
+def compute_reference(
+    checkpoint: Checkpoint,
+    path: Path,
+    params: Mapping[str, Any],
+    inputs: Inputs,
+    oracle_names: tuple[str, ...],
+    *,
+    probe_stem: bool = False,
+) -> Reference:
+    """Run the Flax model once over the images for both heads, and the oracle on some of them.
+
+    Args:
+        checkpoint: says the architecture and the number of classes.
+        path: the checkpoint's file, which the oracle reads itself.
+        params: all its parameters, the head included.
+        inputs: the images.
+        oracle_names: which of them the oracle is run on.
+        probe_stem: whether to run both once more, on the blank image with a stem's bias that shows the epsilon.
+    """
+    logits, features = apply_both(checkpoint, params, inputs.images)
+    chosen = [inputs.names.index(name) for name in oracle_names]
+    return Reference(
+        inputs,
+        logits,
+        features,
+        oracle_names,
+        run_oracle(path, inputs.images[chosen]),
+        {
+            "classification": measure_scale(logits, features, params["head"]),
+            "fe": measure_scale(features, features, None),
+        },
+        zero_head=not np.any(params["head"]["kernel"]),
+        stem=_probe_stem(checkpoint, path, params, inputs) if probe_stem else None,
+    )
+
+
+def _probe_stem(checkpoint: Checkpoint, path: Path, params: Mapping[str, Any], inputs: Inputs) -> _StemReference:
+    bias = probing_stem_bias(np.asarray(params["stem"]["bias"]))
+    blank = inputs.images[[inputs.names.index("blank")]]
+    _, features = apply_both(checkpoint, {**params, "stem": {**params["stem"], "bias": bias}}, blank)
+    return _StemReference(bias, features, run_oracle(path, blank, stem_bias=bias).features)
+
+
+def apply_both(checkpoint: Checkpoint, params: Mapping[str, Any], images: Images) -> tuple[Outputs, Outputs]:
+    """Return JAX's logits and features of images `[n, size, size, 3]`; one compilation an architecture and batch."""
+    logits, features = _compiled(checkpoint.architecture, checkpoint.num_classes)(params, images)
+    return np.asarray(logits), np.asarray(features)
+
+
+@cache
+def _compiled(
+    architecture: Architecture, num_classes: int
+) -> Callable[[Mapping[str, Any], Images], tuple[jax.Array, jax.Array]]:
+    model = MlpMixer(architecture, num_classes)
+
+    def apply(params: Mapping[str, Any], images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits, state = model.apply({"params": params}, images, mutable=["intermediates"])
+        return logits, state["intermediates"]["features"][0]
+
+    return jax.jit(apply)

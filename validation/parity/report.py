@@ -1,0 +1,99 @@
+"""The report: the verdict on one SavedModel, bound to its manifest."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from models.records.manifest import Manifest
+from models.records.provenance import VALIDATOR_SOURCES, library_versions, sources_sha256
+from models.records.report import Check, DepthStep, PublishedComparison, Report
+from models.records.tolerances import TOLERANCES
+from validation.parity.check import Findings
+from validation.parity.images import Inputs
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What the full set adds to the gate set."""
+
+    checks: tuple[Check, ...] = ()
+    fine_tunable: bool | None = None
+    depth: tuple[DepthStep, ...] = ()
+
+
+GATE = Extras()
+
+
+def make_report(
+    manifest_bytes: bytes,
+    findings: Findings,
+    inputs: Inputs,
+    *,
+    inputs_set: Literal["gate", "full"] = "gate",
+    extras: Extras = GATE,
+    other_problems: Sequence[str] = (),
+    zero_head: bool = False,
+    reference: PublishedComparison | None = None,
+) -> Report:
+    """Return the report of these findings on the model that the manifest (its bytes on disk) describes.
+
+    Args:
+        manifest_bytes: the manifest as it is on disk.
+        findings: what the parity check measured.
+        inputs: what it was measured on.
+        inputs_set: which set they are.
+        extras: what else was measured.
+        other_problems: what else is wrong with the model, for instance files that differ from the manifest.
+        zero_head: whether the head's kernel is zero throughout.
+        reference: how it compares with an earlier published version; does not touch the verdict.
+    """
+    manifest = Manifest.model_validate_json(manifest_bytes)
+    files = Check(name="files", on="against the manifest", problems=tuple(other_problems))
+    checks = (files, *findings.checks, *extras.checks)
+    report = Report(
+        handle=manifest.handle,
+        version=manifest.version,
+        flavour=manifest.flavour,
+        head=manifest.head,
+        origin=manifest.checkpoint.origin,
+        manifest_sha256=hashlib.sha256(manifest_bytes).hexdigest(),
+        inputs_set=inputs_set,
+        inputs_sha256=inputs.sha256,
+        images=tuple(name for name in inputs.names if name in findings.outputs),
+        checks=checks,
+        zero_head=zero_head,
+        fine_tunable=extras.fine_tunable,
+        depth=extras.depth,
+        reference=reference,
+        not_checked=_not_checked(manifest, inputs_set),
+        tolerances=TOLERANCES,
+        verdict="failed" if any(check.problems for check in checks) else "passed",
+        libraries=_libraries(),
+        validator_sha256=sources_sha256(*VALIDATOR_SOURCES),
+    )
+    return report.concluded()
+
+
+def _not_checked(manifest: Manifest, inputs_set: Literal["gate", "full"]) -> tuple[str, ...]:
+    others = [platform for platform in manifest.platforms if platform != "cpu"]
+    said = [f"{', '.join(others)}: exported, not run"] if others else []
+    said += ["gradients, and what consumers do: see the full set"] if inputs_set == "gate" else []
+    return tuple(said)
+
+
+def _libraries() -> dict[str, str]:
+    """Return what a check computes with: the libraries' versions, and what JAX computes on."""
+    import jax  # by those who read reports it is not needed
+
+    device = jax.devices()[0]
+    return library_versions() | {"platform": device.platform if device.platform == "cpu" else device.device_kind}
+
+
+def is_current(report: Report, manifest_bytes: bytes) -> bool:
+    """Tell whether a report is about this manifest and by today's check, in these library versions."""
+    return (
+        report.manifest_sha256 == hashlib.sha256(manifest_bytes).hexdigest()
+        and report.validator_sha256 == sources_sha256(*VALIDATOR_SOURCES)
+        and report.libraries == _libraries()
+    )

@@ -1,0 +1,1 @@
+"""A SavedModel compared with an earlier version of it."""

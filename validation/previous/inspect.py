@@ -1,0 +1,131 @@
+"""A SavedModel as it looks from outside, whoever made it and when: its signatures, variables and outputs."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import tensorflow as tf
+
+from validation.memory import free
+from validation.parity.check import one_line
+from validation.parity.images import Images
+from validation.parity.outputs import Outputs
+
+ENTRY: Final = "serving_default"
+MOST_OF_A_LINE = 300
+"""Characters of what TensorFlow says: it quotes whole tensors and modules."""
+
+Tensors = Mapping[str, tuple[str, str]]
+"""Type and shape by name, as text."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class _SignatureSpec:
+    """What a signature takes and returns."""
+
+    takes: Tensors
+    returns: Tensors
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """A variable: its name, which others may share, and what tells its contents: type, shape, sha256 of the bits."""
+
+    name: str
+    contents: tuple[str, str, str]
+
+    def __str__(self) -> str:
+        """Return name, type and shape."""
+        return f"{self.name} {self.contents[0]}{self.contents[1]}"
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What could be seen of a SavedModel.
+
+    Attributes:
+        signatures: by name; None where they could not be read.
+        variables: None where they could not be read.
+        outputs: of `serving_default`, `[n, ...]`, float32; None where it did not run.
+        problems: why something is None.
+    """
+
+    signatures: Mapping[str, _SignatureSpec] | None
+    variables: tuple[Fingerprint, ...] | None
+    outputs: Outputs | None
+    problems: tuple[str, ...]
+
+
+def inspect_saved_model(directory: Path, images: Images) -> Inspection:
+    """Load a SavedModel, look at it, run images `[n, size, size, 3]` through it, and free it again.
+
+    Whatever it does or lacks becomes a problem of the portrait, without the path to it; nothing is raised.
+    """
+    problems: list[str] = []
+
+    def attempt(what: str, look: Callable[[], _T]) -> _T | None:
+        try:
+            return look()
+        except Exception as error:  # what TensorFlow says of a model from elsewhere is any of a dozen types
+            said = one_line(error, directory).split(" Received args:")[0]
+            problems.append(f"{what}: {said[:MOST_OF_A_LINE]}")
+            return None
+
+    model = attempt("does not load", lambda: tf.saved_model.load(str(directory)))
+    if model is None:
+        return Inspection(None, None, None, tuple(problems))
+    held = [part for part in tf.train.TrackableView(model).descendants() if isinstance(part, tf.Variable)]
+    try:
+        signatures = attempt("has signatures that cannot be read", lambda: _signatures(model))
+        variables = attempt("has variables that cannot be read", lambda: _fingerprints(model, held))
+        outputs = attempt("does not run", lambda: _run(model, images))
+    finally:
+        free(held)
+    return Inspection(signatures, variables, outputs, tuple(problems))
+
+
+def _fingerprints(model: Any, held: Sequence[Any]) -> tuple[Fingerprint, ...]:  # noqa: ANN401 (a restored user object)
+    """Return the variables that the model lists, as Reusable SavedModels do, and of one that lists none all it holds.
+
+    What is held and not listed is no parameter, for instance `tf.train.Checkpoint`'s counter of saves.
+    """
+    return tuple(map(_fingerprint, getattr(model, "variables", ()) or held))
+
+
+def _fingerprint(variable: Any) -> Fingerprint:  # noqa: ANN401
+    value = variable.numpy()
+    bits = repr(value.tolist()).encode() if value.dtype.hasobject else np.ascontiguousarray(value).tobytes()
+    contents = (variable.dtype.name, str(list(value.shape)), hashlib.sha256(bits).hexdigest())
+    return Fingerprint(variable.name.removesuffix(":0"), contents)
+
+
+def _signatures(model: Any) -> dict[str, _SignatureSpec]:  # noqa: ANN401
+    return {
+        name: _SignatureSpec(_tensors(function.structured_input_signature[1]), _tensors(function.structured_outputs))
+        for name, function in model.signatures.items()
+    }
+
+
+def _tensors(specs: Mapping[str, Any]) -> Tensors:
+    return {name: (spec.dtype.name, str(spec.shape)) for name, spec in specs.items()}
+
+
+def _run(model: Any, images: Images) -> Outputs:  # noqa: ANN401
+    """Run all images at once, or one after the other where the model takes only one."""
+    if ENTRY not in model.signatures:
+        raise LookupError(f"no signature {ENTRY}, only {', '.join(sorted(model.signatures)) or 'none'}")
+    function = model.signatures[ENTRY]
+    takes, returns = function.structured_input_signature[1], function.structured_outputs
+    if len(takes) != 1 or len(returns) != 1:
+        names = [", ".join(sorted(tensors)) or "nothing" for tensors in (takes, returns)]
+        raise LookupError(f"{ENTRY} takes {names[0]} and returns {names[1]}; expected one of each")
+    ((name, spec),) = takes.items()
+    singly = spec.shape.rank is not None and spec.shape.rank > 0 and spec.shape[0] == 1
+    batches = np.split(images, len(images)) if singly else [images]
+    found = [next(iter(function(**{name: tf.constant(batch)}).values())) for batch in batches]
+    return np.concatenate([tf.cast(one, tf.float32).numpy() for one in found])
