@@ -19,7 +19,7 @@ from models.records.layout import ModelPaths
 from models.records.manifest import CheckpointRecord, FileDigest, Manifest
 from models.records.report import DepthStep, PublishedComparison, PublishedVariables, Report
 from models.records.tolerances import TOLERANCES
-from validation.views.html import NOTHING
+from validation.views.cells import NOTHING
 from validation.views.page import TEMPLATE, write_page
 
 VERSION = 2
@@ -244,7 +244,7 @@ def test_full_report_shows_figures_limits_and_provenance(page):
     for expected in ("hub.load", "tpu: exported, not run", "c" * 64, "f" * 64, "d" * 40, "in no commit", "2.21.0"):
         assert expected in section
     for tolerance in TOLERANCES.values():
-        assert tolerance.reason.split(".")[0].replace("'", "&#x27;") in section
+        assert tolerance.reason.split(".")[0].replace("'", "&#39;") in section
 
 
 def test_page_is_well_formed(page):

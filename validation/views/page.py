@@ -1,21 +1,24 @@
-"""The page that a person looks at: `<out>/index.html`, made of the records that stand beside the models."""
+"""The page that a person looks at: `<out>/index.html`, made of the records beside the models, by Jinja2 templates."""
 
 import base64
 import hashlib
 import re
-import string
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
+
+import jinja2
+from markupsafe import Markup
 
 from models.catalog import Handle
-from models.records.report import Report
+from models.errors import printable
+from models.records.report import ZERO_HEAD, Report
 from models.storage.files import write_atomically
-from validation.views.handle import ORIGINS, badge, section
-from validation.views.html import NOTHING, Cell, Column, Markup, element, escape, figure_of, join, link, share, table
+from validation.views.cells import NOTHING, Cell, Table, figure_of, share
+from validation.views.handle import ORIGINS, HandleView, badge
 from validation.views.model_records import ModelRecords, Status
-from validation.views.plots import Margin, draw_margins
+from validation.views.plots import Margin, Picture, draw_margins
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 
@@ -26,17 +29,23 @@ def write_page(out: Path, version: int, handles: Sequence[Handle]) -> Path:
     Whatever is missing or damaged is named on the page; the same records give the same bytes.
     """
     models = [ModelRecords.read(out, version, handle) for handle in handles]
-    anchors = _anchors(handles)
-    template = TEMPLATE.read_text(encoding="utf-8")
-    page = string.Template(template).substitute(
-        policy=escape(_policy(template)),
-        title=escape(f"Mixers in TensorFlow, version {version}"),
-        account=_account(models),
-        origins=_origins(models),
-        table=_table(models, anchors),
-        margins=_margins(models),
-        sections=join(*(section(model, anchor) for model, anchor in zip(models, anchors, strict=True))),
-        count=escape(_handles(len(models))),
+    views = [HandleView(model, anchor) for model, anchor in zip(models, _anchors(handles), strict=True)]
+    statuses = Counter(model.status for model in models)
+    origins = Counter(model.manifest.checkpoint.origin for model in models if model.manifest)
+    page = (
+        _environment()
+        .get_template(TEMPLATE.name)
+        .render(
+            policy=_policy(TEMPLATE.read_text(encoding="utf-8")),
+            title=f"Mixers in TensorFlow, version {version}",
+            views=views,
+            account=", ".join(f"{statuses[status]} {status}" for status in get_args(Status) if statuses[status]),
+            full=sum(model.report is not None and model.report.inputs_set == "full" for model in models),
+            void=statuses["void"],
+            origins=origins.most_common(),
+            overview=_overview(views),
+            margins=_margins(models),
+        )
     )
     out.mkdir(parents=True, exist_ok=True)
     path = out / "index.html"
@@ -44,11 +53,35 @@ def write_page(out: Path, version: int, handles: Sequence[Handle]) -> Path:
     return path
 
 
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=_shown,
+    )
+    environment.globals.update(badge=badge, meanings=ORIGINS, zero_head=ZERO_HEAD, counted=_counted)
+    return environment
+
+
+def _shown(value: Any) -> Any:  # noqa: ANN401 (whatever a template holds)
+    """Return foreign text with what is not printable escaped; markup and numbers as they are."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _counted(handles: int | Sequence[Any]) -> str:
+    count = handles if isinstance(handles, int) else len(handles)
+    return f"{count} handle{'s' * (count != 1)}"
+
+
 def _policy(template: str) -> str:
     """Return a policy under which the page loads nothing and runs only its own style and script, known by digest."""
     allowed = ["default-src 'none'", "base-uri 'none'", "form-action 'none'"]
     for name in ("style", "script"):
-        found = re.search(rf"<{name}>(.*?)</{name}>", template, re.DOTALL)
+        found = re.search(rf"<{name}>{{% raw %}}(.*?){{% endraw %}}</{name}>", template, re.DOTALL)
         digest = hashlib.sha256(found[1].encode()).digest() if found else b""
         allowed.append(f"{name}-src 'sha256-{base64.b64encode(digest).decode()}'")
     return "; ".join(allowed)
@@ -61,71 +94,24 @@ def _anchors(handles: Sequence[Handle]) -> list[str]:
     return [name if name in good else f"handle-{index}" for index, name in enumerate(names)]
 
 
-def _handles(count: int) -> str:
-    return f"{count} handle{'s' * (count != 1)}"
-
-
-def _account(models: Sequence[ModelRecords]) -> Markup:
-    """Say how many handles passed, and what was held against what."""
-    counts = Counter(model.status for model in models)
-    said = ", ".join(f"{counts[status]} {status}" for status in get_args(Status) if counts[status])
-    full = sum(model.report is not None and model.report.inputs_set == "full" for model in models)
-    void = "Void: the records cannot be read or do not belong together, so no verdict counts. "
-    return join(
-        element("p", element("strong", f"{_handles(len(models))}: {said or 'nothing to show'}."), class_="lead"),
-        element(
-            "p",
-            "What was checked was read back from disk and run in TensorFlow on the CPU. Its outputs were compared with "
-            "the Flax model in JAX on the same parameters and with a float64 oracle in NumPy, its variables with "
-            f"the checkpoint, bit for bit. {full} of {len(models)} went through the full set: more inputs, "
-            "gradients, the error along the depth, what consumers do. ",
-            void if counts["void"] else "",
-            "This page repeats what the reports say; nothing was run to make it.",
-        ),
-    )
-
-
-def _origins(models: Sequence[ModelRecords]) -> Markup:
-    counts = Counter(model.manifest.checkpoint.origin for model in models if model.manifest)
-    if not counts:
-        return Markup("")
-    rows = (
-        element("li", element("strong", f"{origin} ({_handles(count)})"), f": {ORIGINS[origin]}.")
-        for origin, count in counts.most_common()
-    )
-    return join(element("p", "Where the weights came from:"), element("ul", *rows))
-
-
 _COLUMNS = (
-    Column("Handle"),
-    Column("Verdict"),
-    Column("Set"),
-    Column("Origin"),
-    Column("Mixer"),
-    Column("Trained on"),
-    Column("Made from"),
-    Column("Outputs", numeric=True),
-    Column("Parameters", numeric=True),
-    Column("MB", numeric=True),
-    Column("Worst difference", numeric=True),
-    Column("Of the limit", numeric=True),
-    Column("Fine-tunable"),
-)
+    "Handle", "Verdict", "Set", "Origin", "Mixer", "Trained on", "Made from", "#Outputs", "#Parameters", "#MB",
+    "#Worst difference", "#Of the limit", "Fine-tunable",
+)  # fmt: skip
 
 
-def _table(models: Sequence[ModelRecords], anchors: Sequence[str]) -> Markup:
-    rows = (tuple(_row(model, anchor)) for model, anchor in zip(models, anchors, strict=True))
+def _overview(views: Sequence[HandleView]) -> Table:
     caption = "The handles: worst difference of SavedModel and JAX, over the scale of the image's outputs"
-    return table(caption, _COLUMNS, rows, id_="handles")
+    return Table(caption, _COLUMNS, tuple(tuple(_row(view)) for view in views))
 
 
-def _row(model: ModelRecords, anchor: str) -> Iterator[Cell | str]:
-    handle, manifest, report = model.handle, model.manifest, model.report
+def _row(view: HandleView) -> Iterator[Cell | str]:
+    handle, manifest, report = view.model.handle, view.model.manifest, view.model.report
     training = handle.checkpoint.training
     worst, limit = (report.figure("max_relative"), _limit(report)) if report else (None, None)
     part = None if worst is None or limit is None else 100 * worst / limit
-    yield link(f"#{anchor}", handle.name)
-    yield badge(model.status)
+    yield Markup('<a href="#{}">{}</a>').format(view.anchor, printable(view.name))
+    yield badge(view.model.status)
     yield report.inputs_set if report else NOTHING
     yield manifest.checkpoint.origin if manifest else NOTHING
     yield handle.checkpoint.architecture.name
@@ -144,7 +130,7 @@ def _limit(report: Report) -> float | None:
     return tolerance.limit if tolerance and tolerance.limit > 0 else None
 
 
-def _margins(models: Sequence[ModelRecords]) -> Markup:
+def _margins(models: Sequence[ModelRecords]) -> Picture | None:
     margins = [
         Margin(model.handle.name, worst, *_oracle_distances(model.report), limit)
         for model in models
@@ -152,7 +138,7 @@ def _margins(models: Sequence[ModelRecords]) -> Markup:
         and (worst := model.report.figure("max_relative")) is not None
         and (limit := _limit(model.report)) is not None
     ]
-    return draw_margins(margins, "margins").to_figure("All at a glance.", "glance") if margins else Markup("")
+    return draw_margins(margins, "margins") if margins else None
 
 
 def _oracle_distances(report: Report) -> tuple[float | None, float | None]:

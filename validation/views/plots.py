@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from models.records.report import DepthStep
-from validation.views.html import Markup, element, figure_of
+from validation.views.cells import figure_of
 from validation.views.svg import PENS, drawing, to_markup
 
 if TYPE_CHECKING:
@@ -28,11 +29,6 @@ class Picture:
 
     svg: Markup
     caption: str
-
-    def to_figure(self, heading: str, class_: str | None = None) -> Markup:
-        """Return both as one figure."""
-        caption = element("figcaption", element("strong", heading), " ", self.caption)
-        return element("figure", self.svg, caption, class_=class_)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,66 @@
+"""What the tables of the page hold, and numbers in words."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from models.errors import printable
+
+NOTHING = "\N{EN DASH}"
+"""Shown where there is no figure."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell, with the number that it is sorted by where that is not its text."""
+
+    content: str
+    order: float | None = None
+
+    @property
+    def data_order(self) -> str:
+        """The number as JavaScript reads it; what is not a number counts as the worst of all."""
+        value = math.nan if self.order is None else self.order
+        return repr(value) if math.isfinite(value) else "Infinity" if not value < 0 else "-Infinity"
+
+
+Row = Sequence[Cell | str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose rows begin with their heading; columns whose name begins with '#' hold numbers."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+def code(text: str) -> Markup:
+    """Return text as it is in a file or a program."""
+    return Markup("<code>{}</code>").format(printable(text))
+
+
+def link(target: str, text: str) -> str:
+    """Return a link to a page of the web; to anything else only the text."""
+    return Markup('<a href="{}">{}</a>').format(target, printable(text)) if target.startswith("https://") else text
+
+
+def figure_of(value: float | None) -> str:
+    """Return a measured number with three digits, NaN and infinity in words, a dash for None."""
+    if value is None:
+        return NOTHING
+    if math.isnan(value):
+        return "not a number"
+    if math.isinf(value):
+        return "infinite" if value > 0 else "-infinite"
+    return f"{value:.3g}"
+
+
+def share(value: float | None) -> str:
+    """Return a share in percent, a dash for None."""
+    if value is None or not math.isfinite(value):
+        return figure_of(value)
+    return f"{value:.3g} %" if value < 1000 else "> 1000 %"
