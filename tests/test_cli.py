@@ -62,10 +62,8 @@ class Result:
 def run(capsys, monkeypatch):
     """Run the command line in this process; whatever goes wrong, no traceback is shown."""
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
-    logger = logging.getLogger("convert")
 
     def call(*arguments):
-        logger.handlers.clear()  # its handler keeps the standard error of whoever called first
         capsys.readouterr()
         with pytest.raises(SystemExit) as exit_:
             main([str(argument) for argument in arguments])
@@ -75,8 +73,16 @@ def run(capsys, monkeypatch):
         return Result(exit_.value.code or 0, printed.out, printed.err)
 
     yield call
-    logger.handlers.clear()
-    logger.setLevel(logging.WARNING)
+    for package in ("convert", "export", "models", "validation"):
+        logging.getLogger(package).handlers.clear()
+        logging.getLogger(package).setLevel(logging.NOTSET)
+
+
+@pytest.mark.parametrize("package", ["convert", "export", "models", "validation"])
+def test_warnings_of_each_package_are_the_programs_and_escaped(run, package, capsys):
+    assert run("list").status == 0
+    logging.getLogger(f"{package}.module").warning("waiting for \x1b[2J")
+    assert capsys.readouterr().err == "mixer-jax2tf: waiting for \\x1b[2J\n"
 
 
 @pytest.fixture

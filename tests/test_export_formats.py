@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import re
 import shutil
 from dataclasses import replace
@@ -48,7 +47,6 @@ def export(tiny_source, build, capsys):
     """Run `export`; return its exit status, standard output and standard error."""
 
     def run(*words, source=tiny_source, out=build):
-        logging.getLogger("convert").handlers.clear()
         with pytest.raises(SystemExit) as exit_:
             main(["export", *map(str, words), "--source", str(source), "--out", str(out)])
         said = capsys.readouterr()

@@ -1,7 +1,6 @@
 """The full set through the command line: what the report then says, of right models and of wrong ones."""
 
 import json
-import logging
 import shutil
 import weakref
 from pathlib import Path
@@ -30,7 +29,6 @@ SIZE = CHECKPOINT.architecture.image_size
 
 
 def validate(source, out, *more):
-    logging.getLogger("convert").handlers.clear()
     with pytest.raises(SystemExit) as exit_:
         main(["validate", *map(str, more), "--source", str(source), "--out", str(out)])
     return exit_.value.code or 0

@@ -1,7 +1,6 @@
 """Two versions of a handle: the same, of other weights, of an older make, damaged; and `validate --reference`."""
 
 import json
-import logging
 import shutil
 import tarfile
 from dataclasses import replace
@@ -368,7 +367,6 @@ def run(tiny_source, build, capsys, monkeypatch):
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
 
     def call(command, *more):
-        logging.getLogger("convert").handlers.clear()
         capsys.readouterr()
         with pytest.raises(SystemExit) as exit_:
             main([command, *map(str, more), "--source", str(tiny_source), "--out", str(build)])

@@ -4,7 +4,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 from rich.markup import escape
@@ -57,12 +57,23 @@ def _fail(message: str, status: int) -> None:
 
 
 def _log_to_stderr(*, debug: bool) -> None:
-    logger = logging.getLogger("convert")
-    logger.setLevel(logging.DEBUG if debug else logging.WARNING)
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(_Formatter(f"{PROGRAM}: %(message)s"))
-        logger.addHandler(handler)
+    for package in ("convert", "export", "models", "validation"):
+        logger = logging.getLogger(package)
+        logger.setLevel(logging.DEBUG if debug else logging.WARNING)
+        if not any(isinstance(handler, _StandardError) for handler in logger.handlers):
+            logger.addHandler(_StandardError())
+
+
+class _StandardError(logging.StreamHandler):  # type: ignore[type-arg]  # of whatever standard error is
+    """Writes to what is standard error at the time."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+        self.setFormatter(_Formatter(f"{PROGRAM}: %(message)s"))
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
 
 
 class _Formatter(logging.Formatter):
