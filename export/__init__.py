@@ -1,1 +1,1 @@
-"""From a TensorFlow function to what is published."""
+"""Write, package, describe and publish SavedModels made from TensorFlow functions."""

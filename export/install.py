@@ -1,4 +1,4 @@
-"""Where a model goes: `<out>/<handle>/<version>` and its siblings, complete or not at all."""
+"""Install a model as `<out>/<handle>/<version>` with the files beside it, completely or not at all."""
 
 import logging
 import os
@@ -18,28 +18,28 @@ _LOG = logging.getLogger(__name__)
 
 _CARD = b"# Module "
 _ASIDE = "old"
-"""Where the old version is while it is replaced, beside the stage."""
+"""The folder of the old version while it is replaced, beside the stage."""
 
 
 def refuse_existing(paths: ModelPaths) -> None:
-    """Refuse to go on where something stands already.
+    """Refuse to go on if the model exists.
 
     Raises:
-        UsageError: the directory, or something else of its name, exists.
+        UsageError: the directory, or something else of that name, exists.
     """
     if os.path.lexists(paths.directory):
         raise UsageError(f"{paths.directory} exists already: give another --version, or --overwrite to replace it.")
 
 
 def refuse_foreign(paths: ModelPaths, record: type[Manifest] = Manifest) -> None:
-    """Refuse to replace what is not ours alone: no model, or one with files in it that nobody wrote here.
+    """Refuse to replace anything but a model with only files that were written here.
 
     Args:
-        paths: where it would be replaced.
-        record: what the manifest beside it must be; only a SavedModel needs none.
+        paths: what would be replaced.
+        record: the type that its manifest must have; only a SavedModel may lack a manifest.
 
     Raises:
-        UsageError: such a thing stands there.
+        UsageError: something else exists there, or a model with other files in it.
     """
     if not os.path.lexists(paths.directory):
         return
@@ -63,9 +63,9 @@ def refuse_foreign(paths: ModelPaths, record: type[Manifest] = Manifest) -> None
 
 
 def _of_this_make(paths: ModelPaths) -> tuple[Path, ...]:
-    """Return what stands beside a model that was written of it and is of no use to another, each before what it is of.
+    """Return the files beside a model that belong to it alone, each before the files that it was made from.
 
-    What only has the name of one is not among them: an archive that no provenance tells of, a page that is no card.
+    Files that only have such a name are left out: an archive without provenance, or a page that is not a card.
     """
     archive = (paths.archive,) if paths.provenance.is_file() else ()
     card = (paths.card,) if paths.card.is_file() and _starts_as_a_card(paths.card) else ()
@@ -83,7 +83,7 @@ def _of_nothing(_: Path) -> bool:
 
 
 def _of_a_model(path: Path) -> bool:
-    """Tell whether TensorFlow itself would put a file of this relative path into a SavedModel."""
+    """Return whether a SavedModel may contain a file of this relative path."""
     folders = ("variables", "assets", "assets.extra")
     return path.as_posix() in {"saved_model.pb", "fingerprint.pb"} or (
         len(path.parts) == 2 and path.parts[0] in folders
@@ -91,10 +91,10 @@ def _of_a_model(path: Path) -> bool:
 
 
 def prepare_out(out: Path) -> None:
-    """Make the output directory, and make sure that it can be written.
+    """Make the output directory, and make sure that it is writable.
 
     Raises:
-        UsageError: it cannot.
+        UsageError: it cannot be made or written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -107,10 +107,10 @@ def prepare_out(out: Path) -> None:
 
 
 def tidy(destination: ModelPaths) -> None:
-    """Remove what ended processes left of their work here; an old version that lost its successor comes back.
+    """Remove temporary files of processes that have ended, and restore an old version that was not yet replaced.
 
-    What another process is making, it tidies itself. What earlier releases left is named: only the number of a process
-    tells whose it is, and it may hold the only copy of a model.
+    Files of a running process are left alone. Files from earlier releases are only reported: their names contain just a
+    process id, so their owner may still run, and they may be the only copy of a model.
 
     Raises:
         MixerError: something cannot be read or moved.
@@ -137,10 +137,10 @@ def _name_left_by_earlier_releases(folder: Path, stem: str) -> None:
 
 
 def refuse_aside(paths: ModelPaths) -> None:
-    """Refuse to judge a version of which a process that replaces it has moved something aside.
+    """Refuse to check a version that a process is replacing, or was ended while replacing.
 
     Raises:
-        UsageError: something is aside.
+        UsageError: files of the version are moved aside.
     """
     for folder in left_folders(paths.folder, _prefix(paths)):
         if any((folder / _ASIDE).glob("*")):
@@ -153,14 +153,14 @@ def refuse_aside(paths: ModelPaths) -> None:
 
 @contextmanager
 def held(destination: ModelPaths, *, to_make: bool = False) -> Iterator[None]:
-    """Keep others out of a version for a block, tidied before; another process that is at work on it is waited for.
+    """Lock a version during the block, after tidying it; wait for another process that has locked it.
 
     Args:
         destination: the version.
-        to_make: whether to make its folder; without one there is nothing to keep others out of.
+        to_make: whether to make its folder; a missing folder is not locked.
 
     Raises:
-        MixerError: it cannot be made, read or locked.
+        MixerError: the folder cannot be made, read or locked.
     """
 
     def awaited() -> None:
@@ -178,9 +178,9 @@ def held(destination: ModelPaths, *, to_make: bool = False) -> Iterator[None]:
 
 @contextmanager
 def staged(destination: ModelPaths) -> Iterator[Path]:
-    """Give a fresh directory to write into, on the destination's disk; whatever is left of it at the end is removed.
+    """Yield an empty directory to write into, on the destination's disk, and remove what is left of it at the end.
 
-    Meanwhile others are kept out of this version.
+    The version is locked meanwhile.
 
     Raises:
         MixerError: writing failed, here or in the block.
@@ -216,13 +216,13 @@ def _lock_of(destination: ModelPaths) -> Path:
 
 
 def install(stage: Path, destination: ModelPaths, manifest: Manifest, *, overwrite: bool) -> None:
-    """Put a finished stage in its place, its manifest first, so that a directory without manifest is not ours.
+    """Move a finished stage to its destination, after its manifest, so that a directory without manifest is not ours.
 
-    An old version goes aside before, with all that was written of it (manifest, report, archive, card, ...), and is
-    deleted after; if anything fails between, all come back.
+    An old version is moved aside first, with the files that belong to it (manifest, report, archive, card, ...), and is
+    deleted afterwards; if anything fails in between, everything is moved back.
 
     Raises:
-        UsageError: something stands there and `overwrite` is not given, or it is not a SavedModel.
+        UsageError: the destination exists, and `overwrite` is not given or it must not be replaced.
     """
     aside, replaces = stage.with_name(_ASIDE), os.path.lexists(destination.directory)
     if replaces:
@@ -233,7 +233,7 @@ def install(stage: Path, destination: ModelPaths, manifest: Manifest, *, overwri
         try:
             if replaces:
                 aside.mkdir()
-                # The directory last: where it is aside, what stands in place is its successor's.
+                # The directory last: once it is aside, any files in its place are those of the new version.
                 for path in (*_of_this_make(destination), destination.directory):
                     path.rename(aside / path.name)
             _place(stage, destination, manifest)
@@ -254,14 +254,14 @@ def _place(stage: Path, destination: ModelPaths, manifest: Manifest) -> None:
 
 
 def _rescue(folder: Path) -> None:
-    """Put back the old version that is aside in a temporary folder, unless its successor is in place."""
+    """Move the old version back from a temporary folder, unless the new version is in place."""
     aside = folder / _ASIDE
     if not aside.is_dir():
         return
     destination = ModelPaths(folder.parent, folder.name[1:].rpartition(PARTIAL)[0])
     if os.path.lexists(aside / destination.stem):
         if os.path.lexists(destination.directory):
-            aside.rename(folder / "replaced")  # in one step: killed while it is deleted, it must not come back in part
+            aside.rename(folder / "replaced")  # atomic: if killed during deletion, no part of it is restored
             return
         destination.manifest.unlink(missing_ok=True)
     for path in sorted(aside.iterdir()):  # the directory first

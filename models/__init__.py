@@ -1,1 +1,1 @@
-"""What a Mixer is: the catalog of checkpoints and handles, the records on disk, the Flax model."""
+"""The catalog of checkpoints and handles, the Flax model, and the records on disk."""

@@ -1,7 +1,7 @@
-"""The catalog: six checkpoints, twice a head, make the twelve handles of the collection.
+"""The catalog: six checkpoints with two heads each give the twelve handles of the collection.
 
-The table is the only place where a handle, an object of the bucket or a shape is written down; the command line, the
-tests, the manifests and the README derive theirs from it. It needs the standard library alone.
+This is the only place that lists handles, objects of the bucket and shapes; the command line, the tests, the manifests
+and the README are derived from it. It needs only the standard library.
 
 Sources: the architectures are those of table 1 of "MLP-Mixer: An all-MLP Architecture for Vision"
 (https://arxiv.org/abs/2105.01601) and of `vit_jax/configs/models.py` in
@@ -18,7 +18,7 @@ BUCKET = "gs://mixer_models"
 """The public bucket of the original checkpoints (anonymous reads)."""
 
 DEFAULT_VERSION = 2
-"""Version of what this project makes; version 1 is what the collection published in 2021."""
+"""Version of the models that this project makes; version 1 was published in 2021."""
 
 REPOSITORY = "https://github.com/google-research/vision_transformer"
 LICENSE = "Apache-2.0"
@@ -31,10 +31,10 @@ Head = Literal["classification", "fe"]
 HEADS: tuple[Head, ...] = ("classification", "fe")
 
 Flavour = Literal["native", "graph"]
-"""How a model is written in TensorFlow: with JAX's own lowering as one operation, or in plain operations."""
+"""How a model is written in TensorFlow: JAX's own lowering as one operation, or plain operations."""
 
 GRAPH_SUFFIX = "-graph"
-"""Of the name that a model of the graph flavour gets."""
+"""Suffix of the names of models of the graph flavour."""
 
 Shape = tuple[int, ...]
 
@@ -105,7 +105,7 @@ class _Training:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An original checkpoint: where it lies and what is in it."""
+    """An original checkpoint: its object in the bucket and its contents."""
 
     name: str
     object: str
@@ -117,7 +117,7 @@ class Checkpoint:
 
     @property
     def url(self) -> str:
-        """Where the original lies."""
+        """Address of the original."""
         return f"{BUCKET}/{self.object}"
 
     @property
@@ -138,7 +138,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Handle:
-    """One published model: a checkpoint with its head, or its pooled features."""
+    """One published model: the classifier of a checkpoint, or its feature extractor."""
 
     name: str
     checkpoint: Checkpoint
@@ -146,7 +146,7 @@ class Handle:
     flavour: Flavour = "native"
 
     def in_flavour(self, flavour: Flavour) -> "Handle":
-        """Return this model in a flavour; the plain TensorFlow one is a module of its own, with a name of its own."""
+        """Return this model in a flavour; the graph flavour is a separate model with its own name."""
         name = self.name.removesuffix(GRAPH_SUFFIX)
         return replace(self, name=name + GRAPH_SUFFIX if flavour == "graph" else name, flavour=flavour)
 
@@ -157,7 +157,7 @@ class Handle:
 
     @property
     def arrays(self) -> dict[str, Shape]:
-        """Name -> shape of every parameter of this model: all of the checkpoint, for `fe` without `head`."""
+        """Name -> shape of every parameter of this model: all of the checkpoint's, for `fe` all but `head`."""
         return self.checkpoint.architecture.arrays(self.num_classes)
 
     @property
@@ -172,7 +172,7 @@ class Handle:
 
     @property
     def labels(self) -> Labels | None:
-        """The class list, where this model has a head whose classes are known."""
+        """The class list; None for a feature extractor, and where the classes are not known."""
         return self.checkpoint.training.labels if self.head == "classification" else None
 
 
@@ -181,7 +181,7 @@ B32 = Architecture("B/32", 32, 768, 12, 384, 3072)
 L16 = Architecture("L/16", 16, 1024, 24, 512, 4096)
 TINY = Architecture("Ti/8", 8, 32, 2, 24, 48, image_size=32)
 SQUARE = Architecture("Sq/8", 8, 16, 4, 16, 16, image_size=32)
-"""Tokens, channels and both hidden layers are 16 wide: shapes alone tell no kernel from another, nor its transpose."""
+"""Tokens, channels and both hidden layers are 16 wide: kernels of blocks and their transposes have one shape."""
 
 _PLAIN = "supervised, from scratch"
 SAM = _Training(
@@ -193,7 +193,7 @@ SAM = _Training(
     1000,
     LABELS_1K,
 )
-# On ImageNet-1k alone (https://github.com/huggingface/pytorch-image-models/pull/651), not as version 1 said.
+# Trained on ImageNet-1k alone (https://github.com/huggingface/pytorch-image-models/pull/651); version 1 said otherwise.
 I1K = _Training("i1k", "imagenet1k", "ImageNet-1k", _PLAIN, (MIXER_PAPER,), 1000, LABELS_1K)
 I21K = _Training("i21k", "imagenet21k", "ImageNet-21k", _PLAIN, (MIXER_PAPER,), 21843, LABELS_21K)
 SEEDED = _Training("seeded", "testing", "nothing", "seeded, never trained", (MIXER_PAPER,), 1000, LABELS_1K)
@@ -224,7 +224,7 @@ CHECKPOINTS: dict[str, Checkpoint] = {row.name: row for row in _ROWS if not row.
 ALL_HANDLES: dict[str, Handle] = {
     handle.name: handle for handle in (Handle(f"mixer_{row.name}_{head}", row, head) for row in _ROWS for head in HEADS)
 }
-"""Those of the collection and of the tests, by name."""
+"""The handles of the collection and of the tests, by name."""
 
 HANDLES: dict[str, Handle] = {name: handle for name, handle in ALL_HANDLES.items() if not handle.checkpoint.testing}
 """The twelve handles of the collection, by name."""
@@ -232,9 +232,9 @@ HANDLES: dict[str, Handle] = {name: handle for name, handle in ALL_HANDLES.items
 TESTING_HANDLES: dict[str, Handle] = {
     name: handle for name, handle in ALL_HANDLES.items() if handle.checkpoint.architecture is TINY
 }
-"""Tiny models for the tests: found when named, never listed nor part of "all twelve"."""
+"""Tiny models for the tests: found when named, never listed or part of "all twelve"."""
 
 SQUARE_HANDLES: dict[str, Handle] = {
     name: handle for name, handle in ALL_HANDLES.items() if handle.checkpoint.architecture is SQUARE
 }
-"""The same, for what goes unnoticed where all shapes are alike."""
+"""The same, for errors that go unnoticed where all shapes are equal."""

@@ -1,4 +1,4 @@
-"""How to cite what the weights come from, and what others measured of them, each figure with its source."""
+"""Citations of the papers behind the weights, and accuracies that others measured, each with its source."""
 
 from dataclasses import dataclass
 
@@ -32,12 +32,12 @@ CITATIONS: dict[str, str] = {
 }
 """,
 }
-"""One BibTeX entry a paper, by its address on arXiv."""
+"""One BibTeX entry per paper, keyed by its arXiv address."""
 
 
 @dataclass(frozen=True)
 class _CitedAccuracy:
-    """Somebody's figure: `top1` in per cent on the validation set of ImageNet-1k, not measured here."""
+    """A published figure, not measured here: `top1` in per cent on the validation set of ImageNet-1k."""
 
     top1: float
     source: str
@@ -46,7 +46,7 @@ class _CitedAccuracy:
 
 _KECAM = "https://github.com/leondgarse/keras_cv_attention_models/tree/main/keras_cv_attention_models/mlp_family"
 VERSION_1_PAGE = "https://github.com/tensorflow/tfhub.dev/blob/master/assets/docs/sayakpaul/collections/mlp-mixer/1.md"
-"""The collection as it was published in 2021, by TensorFlow Hub's own repository."""
+"""The collection's page as published in 2021, in TensorFlow Hub's own repository."""
 
 
 def _paper(top1: float) -> _CitedAccuracy:
@@ -67,4 +67,4 @@ ACCURACIES: dict[str, tuple[_CitedAccuracy, ...]] = {
     "b16_i1k": (_paper(76.44), _version_1(75.31)),
     "l16_i1k": (_paper(71.76),),
 }
-"""By checkpoint, its head included; of the others none is known."""
+"""By checkpoint, with its head; none is known for the others."""

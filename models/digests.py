@@ -1,7 +1,7 @@
-"""The digests of known checkpoint files: what tells an original from a seeded one, and a changed one from both.
+"""The digests of known checkpoint files: they tell an original from a seeded file, and a changed file from both.
 
-`models/digests.json` holds an entry for each file that was seen and recorded: `original` from the public bucket,
-`seeded` from `mixer-jax2tf seed`. A file that has no entry is `unknown`.
+`models/digests.json` has an entry for each recorded file: `original` from the public bucket, `seeded` from
+`mixer-jax2tf seed`. A file without an entry is `unknown`.
 """
 
 import json
@@ -17,12 +17,12 @@ Origin = Literal["original", "seeded", "unknown", "own"]
 DIGESTS_FILE = Path(__file__).parent / "digests.json"
 
 _MOST_BYTES = 1 << 20
-"""Of the file, which has some hundred for each checkpoint."""
+"""Largest accepted size of the file, which has a few hundred bytes per entry."""
 
 
 @dataclass(frozen=True)
 class Digest:
-    """What is recorded of one file: `md5` and `crc32c` in base64, as the store gives them, `sha256` in hexadecimal."""
+    """The recorded digests of a file: `md5` and `crc32c` in base64, as in the store, `sha256` in hexadecimal."""
 
     object: str
     origin: Literal["original", "seeded"]
@@ -43,7 +43,7 @@ class DigestTable:
         """Read the table from its JSON file.
 
         Raises:
-            MixerError: it cannot be read, or is no such table.
+            MixerError: it cannot be read, or is not such a table.
         """
         from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -68,12 +68,12 @@ class DigestTable:
         return next((entry for entry in self.entries if (entry.object, entry.origin) == (name, origin)), None)
 
     def with_entry(self, new: Digest) -> "DigestTable":
-        """Return a table in which `new` stands for its object and origin."""
+        """Return a table with `new` as the only entry of its object and origin."""
         kept = (entry for entry in self.entries if (entry.object, entry.origin) != (new.object, new.origin))
         return DigestTable((*kept, new))
 
     def origin_of(self, name: str, sha256: str) -> Origin:
-        """Return where a file of this content comes from, read for object `name`; `unknown` without an entry."""
+        """Return the origin of a file with this sha256, read for object `name`; `unknown` without an entry."""
         for entry in self.entries:
             if (entry.object, entry.sha256) == (name, sha256):
                 return entry.origin

@@ -1,12 +1,13 @@
-"""What goes wrong in words that a user can act on.
+"""Errors that a user can act on, and how foreign text is shown in messages.
 
 Every error meant for a user is a `MixerError`; its text says what was found, what was expected and what to do next.
-The command line prints it without a traceback and turns it into an exit status. What comes from a file or the network
-(a name, a server's answer) stands in such a text as `shown` gives it; a terminal gets it as `printable` does.
+The command line prints it without a traceback and turns it into an exit status. Text from a file or the network (a
+name, a server's answer) passes through `shown` before it enters a message, and a message through `printable` before it
+reaches a terminal.
 """
 
 MOST_SHOWN = 100
-"""Characters of a foreign name in a message."""
+"""Most characters of a foreign name in a message."""
 
 _MOST_OF_A_LINE, _MOST_LINES = 4000, 2000
 
@@ -18,22 +19,22 @@ class MixerError(Exception):
 
 
 class UsageError(MixerError):
-    """A command, option or input that cannot be worked with as given (exit status 2)."""
+    """A command, option or input that cannot be used as given (exit status 2)."""
 
     exit_status = 2
 
 
 class DifferentError(MixerError):
-    """Nothing failed, but what was compared is not the same (exit status 3)."""
+    """Nothing failed, but the things compared differ (exit status 3)."""
 
     exit_status = 3
 
 
 def shown(text: object, most: int = MOST_SHOWN) -> str:
-    """Return foreign text on one line: escaped as in a Python literal where it is not printable, and cut.
+    """Return foreign text on one line: non-printable characters are escaped as in a Python literal, long text is cut.
 
-    Not printable are control characters, with which a name could rewrite the screen, marks that turn the direction of
-    writing, and what no encoding has.
+    Non-printable are control characters, with which a name could rewrite the screen, marks that change the direction
+    of writing, and surrogates, which cannot be encoded.
     """
     whole = str(text)
     cut = whole[:most]
@@ -43,7 +44,7 @@ def shown(text: object, most: int = MOST_SHOWN) -> str:
 
 
 def printable(text: str, most: int = _MOST_OF_A_LINE) -> str:
-    """Return a message as a terminal may have it: line by line as `shown`, cut only where nobody would read it."""
+    """Return a message that is safe to print on a terminal: each line as by `shown`, cut only at generous limits."""
     lines = text.split("\n")
     more = [f"... ({len(lines):,} lines)"] if len(lines) > _MOST_LINES else []
     return "\n".join([shown(line, most) for line in lines[:_MOST_LINES]] + more)

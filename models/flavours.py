@@ -1,4 +1,4 @@
-"""The two flavours that a model is written in, and where each runs: the only place where that is written down."""
+"""The two flavours of a SavedModel and where each of them runs: the only table of both."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from models.catalog import Flavour
 
 @dataclass(frozen=True)
 class _FlavourSupport:
-    """What a flavour is, and the TensorFlow releases that it was proven in (`major.minor`, both included)."""
+    """A flavour, and the range of TensorFlow releases it was proven in (`major.minor`, both ends included)."""
 
     name: Flavour
     what: str
@@ -16,7 +16,7 @@ class _FlavourSupport:
     platforms: str
 
     def runs_in(self, release: str) -> bool:
-        """Say whether a TensorFlow release, such as `2.14.1`, is within the range."""
+        """Return whether a TensorFlow release, such as `2.14.1`, is within the range."""
         return _numbers(self.lowest) <= _numbers(release) <= _numbers(self.highest)
 
 

@@ -1,4 +1,4 @@
-"""The formats beyond TensorFlow that a model is exported to: what is in them and what they need."""
+"""The formats beyond TensorFlow that a model is exported to: their files and the libraries they need."""
 
 import importlib
 import sys
@@ -12,7 +12,7 @@ from models.errors import UsageError
 FormatName = Literal["litert", "onnx", "openvino"]
 
 Weights = Literal["float32", "float16", "int8"]
-"""How the weights are stored; inputs and outputs are float32 always."""
+"""How the weights are stored; inputs and outputs are always float32."""
 
 INPUT_NAME, OUTPUT_NAME = "inputs", "output_0"
 """As in the SavedModel's `serving_default`."""
@@ -20,25 +20,25 @@ INPUT_NAME, OUTPUT_NAME = "inputs", "output_0"
 
 @dataclass(frozen=True)
 class Format:
-    """A format, the files that a model is in it, and the libraries that write and run it.
+    """A format: the files of a model in it, and the libraries that write and run them.
 
-    The libraries are in the extra of the format's name in `pyproject.toml`.
+    The libraries are in the extra with the format's name in `pyproject.toml`.
     """
 
     name: FormatName
     title: str
     models: dict[str, Weights]
-    """By file name; each is the whole model."""
+    """File name -> how its weights are stored; each file is the whole model."""
     companions: tuple[str, ...]
-    """Files that belong to these."""
+    """Further files that belong to the model files."""
     libraries: dict[str, str]
-    """Name of the distribution, by the name that it is imported under."""
+    """Import name -> name of the distribution."""
 
     def require(self) -> None:
-        """Refuse to go on where a library is missing.
+        """Check that the libraries are installed.
 
         Raises:
-            UsageError: names the libraries, and the extra that brings them.
+            UsageError: libraries are missing; the message names them, and the extra that installs them.
         """
         missing = [name for module, name in self.libraries.items() if find_spec(module) is None]
         if missing:
@@ -52,7 +52,7 @@ class Format:
         return {name: metadata.version(name) for name in self.libraries.values()}
 
     def named(self, handle: str) -> str:
-        """Return the name that a handle's export goes by: it has a folder and a page of its own."""
+        """Return the name of a handle's export, which has its own folder and page."""
         return f"{handle}-{self.name}"
 
 
@@ -76,10 +76,10 @@ FORMATS: dict[FormatName, Format] = {
 
 
 def import_openvino() -> Any:  # noqa: ANN401 (a module)
-    """Return OpenVINO, imported without its telemetry; everybody here imports it through this.
+    """Import OpenVINO without its telemetry and return it; the only way to import it here.
 
-    Its import alone reports to Google Analytics that it was used, unasked, and does so from a forked copy of this
-    process, which the threads of JAX do not stand. Without the package openvino-telemetry it takes a stub of its own.
+    Importing it reports its use to Google Analytics without asking, from a fork of this process, which is unsafe with
+    JAX's threads. Without the package openvino-telemetry it uses a stub of its own.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: cannot be imported
     return importlib.import_module("openvino")

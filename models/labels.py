@@ -9,7 +9,7 @@ from models.storage.files import sha256_of
 
 @dataclass(frozen=True)
 class Labels:
-    """A class list: one line a class, in the order of the head's outputs."""
+    """A class list: one line per class, in the order of the head's outputs."""
 
     file: str
     sha256: str
@@ -17,11 +17,11 @@ class Labels:
 
     @property
     def path(self) -> Path:
-        """Where the class list lies in the repository."""
+        """Path of the class list in the repository."""
         return Path(__file__).parent / self.file
 
     def checked_path(self) -> Path:
-        """Return the path after a look at the file's digest.
+        """Return the path after checking the file's digest.
 
         Raises:
             MixerError: the file is not the recorded one.

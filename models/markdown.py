@@ -10,16 +10,16 @@ from urllib.parse import quote
 from models.errors import printable, shown
 
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"})
-"""As entities rather than backslashes, which not every reader of tables takes alike."""
+"""Entities instead of backslashes, which not every renderer of tables treats alike."""
 
 _STRUCTURE = str.maketrans({"<": "&lt;", "|": "&#124;", "[": "&#91;"})
 
 _INLINE = re.compile(r"([\\`*_\[\]~$])")
 _AT_THE_START = re.compile(r"^(\d+(?=[.)](?:\s|$))|(?=[#+\-=]))")
-"""Before marks of headings, lists and rules, which mean something only where a line begins."""
+"""Where to escape marks of headings, lists and rules, which have a meaning only at the start of a line."""
 
 _LONGEST = 4000
-"""Characters of a line: more is no text that anybody wrote."""
+"""Most characters of a line."""
 
 
 class Markdown(str):
@@ -29,7 +29,7 @@ class Markdown(str):
 
 
 def escape(text: str) -> Markdown:
-    """Return text that shows as it is, on one line; Markdown stays as it is."""
+    """Escape text so that it renders literally, on one line; return Markdown unchanged."""
     if isinstance(text, Markdown):
         return text
     line = _on_one_line(text).translate(_ENTITIES)
@@ -42,12 +42,12 @@ def _on_one_line(text: str) -> str:
 
 
 def fill(template: str, **values: str) -> Markdown:
-    """Return a template of Markdown with its fields filled, each escaped unless it is Markdown."""
+    """Fill the fields of a Markdown template, escaping each value unless it is Markdown."""
     return Markdown(template.format(**{name: escape(value) for name, value in values.items()}))
 
 
 def code(text: str) -> Markdown:
-    """Return text as it stands in a file or a program; as plain text where a table would break the span."""
+    """Return text as a code span, or as plain text where a table would break the span."""
     line = _on_one_line(text)
     if not line or "|" in line:
         return escape(line)
@@ -57,14 +57,14 @@ def code(text: str) -> Markdown:
 
 
 def link(text: str, url: str) -> Markdown:
-    """Return a link to a page of the web; to anything else none, only the text."""
+    """Return a link to an `https://` address; for any other address only the text."""
     if not url.startswith("https://"):
         return escape(text)
     return Markdown(f"[{escape(text)}]({quote(url, safe=':/?&=%#~+@,;.-_')})")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Markdown:
-    """Return a table; a column whose name starts with '#' holds numbers and stands to the right."""
+    """Return a table; a column whose name starts with '#' contains numbers and is right-aligned."""
     rule = ["--:" if column.startswith("#") else ":--" for column in columns]
     lines: list[list[str]] = [[escape(column.removeprefix("#")) for column in columns], rule]
     lines += [[escape(cell) for cell in row] for row in rows]
@@ -72,38 +72,38 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Markdown:
 
 
 def bullets(*items: str) -> Markdown:
-    """Return a list, one line an item."""
+    """Return a list with one line per item."""
     return Markdown("\n".join(f"- {escape(item)}" for item in items))
 
 
 def block(content: str, language: str = "") -> Markdown:
-    """Return lines of a program or file, as they are."""
+    """Return lines of a program or file as a code block."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", content)), default=0))
     return Markdown(f"{fence}{language}\n{printable(content.rstrip())}\n{fence}")
 
 
 def warning(text: str) -> Markdown:
-    """Return a paragraph that nobody overlooks."""
+    """Return a bold paragraph in a block quote."""
     return Markdown(f"> **{escape(text)}**")
 
 
 def section(heading: str, *parts: str) -> Markdown:
-    """Return a heading of the second level and what stands below it, apart from each other by empty lines."""
+    """Return a heading of the second level and the parts below it, separated by empty lines."""
     return Markdown("\n\n".join((f"## {escape(heading)}", *(escape(part) for part in parts if part))))
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table of cells that may hold Markdown's emphasis; columns as in `table`."""
+    """Return a table whose cells may contain Markdown's emphasis; columns as in `table`."""
     rule = ["--:" if column.startswith("#") else ":--" for column in columns]
     lines = [[column.removeprefix("#") for column in columns], rule, *([_cell(one) for one in row] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def markdown_bullets(lines: Iterable[str]) -> str:
-    """Return a list, a line each, that may hold Markdown's emphasis."""
+    """Return a list with one line per item, which may contain Markdown's emphasis."""
     return "".join(f"- {_cell(line)}\n" for line in lines)
 
 
 def _cell(text: str) -> str:
-    """Return foreign text on one line, in which nothing begins a tag, a link, an image or another cell."""
+    """Return foreign text on one line that cannot begin a tag, a link, an image or another cell."""
     return shown(" ".join(text.split()), _LONGEST).translate(_STRUCTURE)

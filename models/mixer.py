@@ -1,7 +1,7 @@
 """MLP-Mixer in Flax, as in section 2 and figure 1 of the paper (https://arxiv.org/abs/2105.01601).
 
 Module names equal those of the original checkpoints (`vit_jax/models_mixer.py` of
-https://github.com/google-research/vision_transformer), so that their arrays are the parameters as they stand. Epsilon
+https://github.com/google-research/vision_transformer), so that their arrays are used as params unchanged. Epsilon
 (1e-6) and GELU (its tanh form) are Flax's defaults, as in the original; both are written out because a checkpoint means
 nothing without them.
 """
@@ -52,7 +52,7 @@ class MlpMixer(nn.Module):
     Attributes:
         architecture: sizes of the model.
         num_classes: number of logits, or None for the feature extractor.
-        layer: what makes a mixer layer; one that JAX traces once for all of them computes the same.
+        layer: the module of a mixer layer; `nn.jit` of it, which JAX traces once for all layers, computes the same.
     """
 
     architecture: Architecture

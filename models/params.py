@@ -1,4 +1,4 @@
-"""Parameters: arrays nested as Flax has them, or flat by their names in a checkpoint, `a/b/c`."""
+"""Parameters: nested as in Flax, or flat and keyed by their names in a checkpoint, `a/b/c`."""
 
 import functools
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ Params = dict[str, Any]
 
 
 def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of nested parameters by their paths."""
+    """Return the leaves of nested parameters, keyed by their paths."""
     flat: dict[str, Any] = {}
     for name, value in params.items():
         flat |= flatten(value, f"{prefix}{name}/") if isinstance(value, Mapping) else {prefix + name: value}
@@ -17,7 +17,7 @@ def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def nest(flat: Mapping[str, Any]) -> Params:
-    """Return leaves by their paths as nested parameters: the inverse of `flatten`."""
+    """Return leaves keyed by their paths as nested parameters: the inverse of `flatten`."""
     params: Params = {}
     for name, value in flat.items():
         *groups, leaf = name.split("/")

@@ -1,4 +1,4 @@
-"""How images become what a Mixer takes: the range of the pixels, and the evaluation of the paper.
+"""The preprocessing of images for a Mixer: the range of the pixels, and the evaluation of the paper.
 
 Range: `vit_jax` and `big_vision` both scale RGB to [-1, 1]. Evaluation: `big_vision/configs/mlp_mixer_i1k.py`
 (https://github.com/google-research/big_vision) resizes the smaller side to 256, crops 224 from the middle.
@@ -20,7 +20,7 @@ class Evaluation:
 
     @property
     def smaller_side(self) -> int:
-        """Pixels of the smaller side before the crop: 256 for 224, as much in proportion for others."""
+        """Pixels of the smaller side before the crop: 256 for 224, in proportion for others."""
         return round(self.image_size * 256 / 224)
 
     @property

@@ -1,6 +1,6 @@
-"""How long work reports how far it is."""
+"""The callback by which long-running work reports its progress."""
 
 from collections.abc import Callable
 
 Progress = Callable[[int, int], None]
-"""Called again and again with what is done so far and what there is in all: bytes, where nothing else is said."""
+"""Called repeatedly with the amount done so far and the total: in bytes, unless documented otherwise."""

@@ -10,14 +10,14 @@ from models.errors import UsageError
 from models.formats import FORMATS
 
 _RESERVED_SUFFIXES = (GRAPH_SUFFIX, *(f"-{name}" for name in FORMATS))
-"""Of names that a model's other flavour and its exports get, and no custom model."""
+"""Endings of the names of graph models and exports, which no custom model may have."""
 
 
 def select_handles(names: Sequence[str] = ()) -> list[Handle]:
-    """Return the handles of these names, each once, in the given order; no name means all twelve.
+    """Return the handles with these names, each once, in the given order; no name means all twelve.
 
     Raises:
-        UsageError: names all that are unknown, each with its nearest neighbours.
+        UsageError: names are unknown; the message lists all of them, each with the closest known names.
     """
     if not names:
         return list(HANDLES.values())
@@ -34,10 +34,10 @@ def _unknown_handle(name: str) -> str:
 
 
 def custom_handle(template: Handle, name: str, num_classes: int) -> Handle:
-    """Return the handle of one's own Mixer: the architecture and head of `template`, another name and class count.
+    """Return the handle of a custom checkpoint: the architecture and head of `template`, another name and class count.
 
     Raises:
-        UsageError: the name belongs to the catalog or cannot be a directory's.
+        UsageError: the name is in the catalog, has a reserved ending, or cannot name a model.
     """
     if name.removesuffix(GRAPH_SUFFIX) in ALL_HANDLES:
         raise UsageError(f"--name {name!r} belongs to the catalog: give your own model a name of its own.")
@@ -66,5 +66,5 @@ def custom_handle(template: Handle, name: str, num_classes: int) -> Handle:
 
 
 def is_catalogued(name: str) -> bool:
-    """Say whether a name, of whichever flavour, is one of the catalog's."""
+    """Return whether a name, in either flavour, is in the catalog."""
     return name.removesuffix(GRAPH_SUFFIX) in ALL_HANDLES

@@ -1,7 +1,7 @@
-"""The signatures of a SavedModel: what each takes and gives, as one table.
+"""The signatures of a SavedModel: the input and the output of each, as one table.
 
-`serving_default` is that of version 1. The others save a server's client the preprocessing, or give the features of
-each token. All compute with the same weights, and their only output is `output_0`, float32.
+`serving_default` is that of version 1. The others save a client the preprocessing, or return the features of each
+token. All compute with the same weights, and their only output is `output_0`, float32.
 """
 
 from collections.abc import Iterable
@@ -16,12 +16,12 @@ OUTPUT = "output_0"
 TOKEN_FEATURES = "token_features"  # noqa: S105 (no password)
 
 Dtype = str
-"""A name that NumPy and TensorFlow share: `float32`, `uint8`; `string` is TensorFlow's alone."""
+"""The name of a dtype in NumPy and TensorFlow (`float32`, `uint8`), or TensorFlow's `string`."""
 
 
 @dataclass(frozen=True)
 class Signature:
-    """One way into a SavedModel; `input_name` is the name of its only input."""
+    """One signature of a SavedModel; `input_name` is the name of its only input."""
 
     name: str
     input_name: str
@@ -29,30 +29,30 @@ class Signature:
     heads: tuple[Head, ...] = HEADS
 
     def input_shape(self, image_size: int) -> tuple[int | None, ...]:
-        """Return the shape of the input; None is the batch."""
+        """Return the shape of the input, with None for the batch."""
         return (None,) if self.dtype == "string" else (None, image_size, image_size, 3)
 
     def output_shape(self, handle: Handle) -> tuple[int | None, ...]:
-        """Return the shape of the output; None is the batch."""
+        """Return the shape of the output, with None for the batch."""
         architecture = handle.checkpoint.architecture
         if self.name == TOKEN_FEATURES:
             return None, architecture.tokens, architecture.hidden_dim
         return None, handle.outputs
 
     def preprocessing(self, image_size: int) -> str:
-        """Return what the input has to be, or what is done with it."""
+        """Describe the input that is expected, or the preprocessing that the signature applies to it."""
         if self.dtype == "string":
             return f"encoded JPEG or PNG; {Evaluation(image_size).what}"
         return "RGB, 0 to 255" if self.dtype == "uint8" else SCALING
 
     def meaning(self, handle: Handle) -> str:
-        """Return what comes out."""
+        """Describe the output."""
         if self.name == TOKEN_FEATURES:
             return "features of each token: after the last norm, before the mean"
         return "logits" if handle.head == "classification" else "features: the mean of the tokens after the last norm"
 
     def facts(self, handle: Handle) -> dict[str, Any]:
-        """Return all of it for one handle, as it stands in `model.json`."""
+        """Return the signature's facts for one handle, as written to `model.json`."""
         size = handle.checkpoint.architecture.image_size
         return {
             "input": {
@@ -83,5 +83,5 @@ SIGNATURES = {
 
 
 def signatures_of(handle: Handle) -> Iterable[Signature]:
-    """Return the signatures that a handle's SavedModel has."""
+    """Return the signatures of a handle's SavedModel."""
     return (signature for signature in SIGNATURES.values() if handle.head in signature.heads)

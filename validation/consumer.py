@@ -2,10 +2,11 @@
 
     python consumer.py DIRECTORY [--inputs IN.npy] [--expected OUT.npy] [--scale S.npy] [--limit 5e-5] [--json FILE]
 
-A single file for any TensorFlow environment: standard library, NumPy, Python 3.8. Every way in is compared with
-`serving_default` image by image and, with `--expected`, with those outputs. Differences are measured by the scale of
-an image's outputs: `--scale`, else the largest output of all images. A check has `passed`, has `failed`, or is `absent`
-(not installed); a bad input is `refused` or `accepted`, as it should be. Exit status: 1 if any failed.
+A single file for any TensorFlow environment: it needs the standard library, NumPy and Python 3.8 or later. The outputs
+of every way are compared with `serving_default` image by image and, with `--expected`, with those outputs. Differences
+are divided by the scale of an image's outputs: `--scale`, or else the largest output of all images. A check has
+`passed`, has `failed`, or is `absent` (a package or signature is missing); a bad input is `refused` or `accepted`, as
+it should be. Exit status: 1 if any check failed.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ LIMIT = 5e-5  # of the largest difference over the scale of the image's outputs,
 
 
 class Outcome(NamedTuple):
-    """What a check found; `worst` is the largest difference over the scale of the image's outputs."""
+    """The result of a check; `worst` is the largest difference over the scale of the image's outputs."""
 
     detail: str
     worst: float | None = None
@@ -41,7 +42,7 @@ class Outcome(NamedTuple):
 
 
 class Blocker:
-    """An import hook (`sys.meta_path`) that refuses what the model has to run without."""
+    """An import hook (`sys.meta_path`) that blocks the packages that the model must run without."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         """Raise `ImportError` for JAX and Flax."""
@@ -65,7 +66,7 @@ def _digests(layer: Any) -> list[bytes]:  # noqa: ANN401
 
 
 BAD_INPUTS: dict[str, tuple[Callable[[Any], Any], str, bool]] = {
-    # How to make it of good images; what a readable refusal holds; whether right outputs will do as well.
+    # How to make it from good images; a pattern that a readable error contains; whether correct outputs pass too.
     "batch 0": (lambda x: x[:0], "at least one", False),
     "wrong height": (lambda x: np.pad(x, [(0, 0), (0, 1), (0, 0), (0, 0)], "edge"), r"(?<![f\d])SIZE(?!\d)", False),
     "wrong width": (lambda x: np.pad(x, [(0, 0), (0, 0), (0, 1), (0, 0)], "edge"), r"(?<![f\d])SIZE(?!\d)", False),
@@ -79,13 +80,13 @@ BAD_WAYS = ("__call__", "__call__ of an array", "signature")
 
 
 class Subject(argparse.Namespace):
-    """The options, the model on trial and what it is shown: images `[n, height, width, 3]`, float32."""
+    """The options, the model under test, and its input images `[n, height, width, 3]`, float32."""
 
-    spent: list[Any] = []  # noqa: RUF012 (of the only subject of the process)
+    spent: list[Any] = []  # noqa: RUF012 (a process has only one subject)
     scale: Any = None
 
     def open(self) -> Outcome:
-        """Load the model, see from its signature what it takes, make noise unless there are images, and serve them."""
+        """Load the model, read its signature, make noise unless there are images, and run them one by one."""
         self.model = self.tf.saved_model.load(self.directory)
         self.entry = min(self.model.signatures, key=lambda name: (name != "serving_default", name))
         ((self.input, self.spec),) = self.model.signatures[self.entry].structured_input_signature[1].items()
@@ -107,13 +108,13 @@ class Subject(argparse.Namespace):
         return np.asarray(outputs)
 
     def worst(self, call: Callable[[Any], object]) -> float:
-        """Return how far outputs for batches of 1, 2 and 3 or more are from the reference and the expected ones."""
+        """Return the largest difference from the reference and expected outputs, for batches of 1, 2 and 3 or more."""
         batches = [np.arange(count) % len(self.images) for count in (1, 2, max(3, len(self.images)))]
         found = [(rows, call(self.tf.constant(self.images[rows]))) for rows in batches]
         return max(_distance(outputs, side[rows], self.scale[rows]) for rows, outputs in found for side in self.sides)
 
     def given(self, dtype: Any) -> tuple[Any, Any]:  # noqa: ANN401
-        """Return two inputs of that type, and the same as images."""
+        """Return two inputs of that dtype, and the same as float32 images."""
         tf, random = self.tf, np.random.RandomState(2)
         pixels = [random.randint(256, size=sides).astype("u1") for sides in ((300, 400, 3), (500, 333, 3))]
         given = tf.stack([tf.io.encode_jpeg(pixels[0]), tf.io.encode_png(pixels[1])])
@@ -122,7 +123,7 @@ class Subject(argparse.Namespace):
         return {"string": given, "uint8": tf.stack(pixels)}.get(dtype.name, images), images
 
     def evaluated(self, pixels: Any) -> Any:  # noqa: ANN401
-        """Return pixels as in the paper's evaluation: the smaller side resized (to 256 for 224), then the middle."""
+        """Return pixels as in the paper's evaluation: the smaller side resized (to 256 for 224), the centre cropped."""
         size = self.spec.shape[1]
         sides = [round(side * round(size * 256 / 224) / min(pixels.shape[:2])) for side in pixels.shape[:2]]
         top, left = ((side - size) // 2 for side in sides)
@@ -136,7 +137,7 @@ class Subject(argparse.Namespace):
             given, images = self.given(spec.dtype)
             found = self.serve(given, name)  # of each token, or of each image
             found = found.mean(axis=1) if found.ndim == 3 else found
-            worst[name] = _distance(found, self.serve(images), self.scale.max())  # of images with no scale of their own
+            worst[name] = _distance(found, self.serve(images), self.scale.max())  # the images have no own scale
         furthest, names = max(worst, key=lambda name: worst[name]), ", ".join(sorted(worst))
         far = worst[furthest] > self.limit
         return Outcome(f"{furthest} is the furthest off of {names}" if far else names, worst[furthest])
@@ -153,15 +154,15 @@ class Subject(argparse.Namespace):
         return _judged(0 < count == trainable and not losses, f"{trainable} of {count} trainable, {losses} losses")
 
     def brief(self, owner: Any) -> Any:  # noqa: ANN401
-        """Return a model or an optimizer that is of no use after this check: `free` will empty its variables."""
+        """Return a model or an optimizer that is not used after this check: `free` will empty its variables."""
         self.spent.append(owner)
         return owner
 
     def free(self) -> None:
-        """Free the memory of those: TensorFlow keeps what a custom gradient leads to until the very end."""
+        """Free the memory of `spent`: TensorFlow keeps what a custom gradient refers to until the process ends."""
         for variables in (owner.variables for owner in self.spent):
             for variable in variables() if callable(variables) else variables:
-                resource = variable.handle if hasattr(variable, "handle") else variable.value.handle  # of Keras 3
+                resource = variable.handle if hasattr(variable, "handle") else variable.value.handle  # Keras 3
                 self.tf.raw_ops.AssignVariableOp(resource=resource, value=self.tf.zeros([0], variable.dtype))
         if self.spent:
             self.spent.clear()
@@ -211,7 +212,7 @@ class Subject(argparse.Namespace):
         model, before = keras.Model(inputs, head(outputs)), _digests(layer)
         model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         model.fit(self.images[:2], np.arange(len(self.images[:2])), epochs=1, verbose=0)
-        self.brief(model.optimizer)  # tf_keras keeps as many numbers again as there are weights
+        self.brief(model.optimizer)  # in tf_keras it is as large as the weights
         changed = sum(digest != before[index] for index, digest in enumerate(_digests(layer)))
         detail = f"Keras {keras.__version__}, a fit step changed {changed} of {len(before)} weights"
         return _judged(changed > 0 and all(np.isfinite(weight).all() for weight in layer.weights), detail, worst)
@@ -267,7 +268,7 @@ CHECKS: dict[str, Callable[[Subject], Outcome | float]] = {
         for way in BAD_WAYS
     },
     "broken file, serving_bytes": partial(Subject._bad_input, bad=BROKEN_FILE, way="serving_bytes"),
-    "gradients": Subject._gradients,  # spends the model: those that follow load it themselves
+    "gradients": Subject._gradients,  # frees the model: the checks after it load it again
     "hub.load": lambda on: on.worst(on.brief(importlib.import_module("tensorflow_hub").load(on.directory))),
     "hub.KerasLayer, frozen": partial(Subject._keras, trainable=False),
     "hub.KerasLayer, trainable": partial(Subject._keras, trainable=True),
@@ -283,7 +284,7 @@ def _attempt(name: str, on: Subject) -> dict[str, Any]:
         outcome = found if isinstance(found, Outcome) else Outcome("batches of 1, 2 and more", found)
     except ModuleNotFoundError as error:
         outcome = Outcome(str(error), status="absent")
-    except Exception as error:  # what TensorFlow and Keras raise is any of a dozen types
+    except Exception as error:  # TensorFlow and Keras raise any of a dozen types
         outcome = Outcome(_gist(error).replace(on.directory, "."), status="failed")
     on.free()
     if outcome.worst is not None and not outcome.worst <= on.limit:
@@ -292,13 +293,13 @@ def _attempt(name: str, on: Subject) -> dict[str, Any]:
 
 
 def _gist(error: Exception) -> str:
-    # TensorFlow tells first where it was, and only then what it met; and it shows the values of arrays.
+    # TensorFlow puts the location first, then the error itself; and it shows the values of arrays.
     text = str(error).split("<stack traces unavailable>")[-1].split(" Received args:")[0]
     return ("" if isinstance(error, AssertionError) else f"{type(error).__name__}: ") + " ".join(text.split())[:240]
 
 
 def _shown(text: str) -> str:
-    """Return foreign text as a terminal may have it: cut, and escaped where it is not printable."""
+    """Return foreign text made safe for a terminal: cut short, with unprintable characters escaped."""
     cut = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text[:1000])
     return cut if len(text) <= 1000 else f"{cut}... ({len(text):,} characters)"
 
@@ -307,13 +308,13 @@ def _tensorflow() -> Any:  # noqa: ANN401
     sys.meta_path.insert(0, Blocker())
     sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != Path(__file__).resolve().parent]
     os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", KERAS_BACKEND="tensorflow")
-    os.environ.update(TF_ONEDNN_USE_SYSTEM_ALLOCATOR="1")  # that of oneDNN keeps what was freed: gigabytes
+    os.environ.update(TF_ONEDNN_USE_SYSTEM_ALLOCATOR="1")  # oneDNN's own keeps gigabytes of freed memory
     warnings.simplefilter("ignore")
     kept = os.dup(2)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what is logged at the start whatever the level
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # hide what is logged at start whatever the level
     try:
         tf = importlib.import_module("tensorflow")
-        with contextlib.suppress(Exception):  # where there is no XLA
+        with contextlib.suppress(Exception):  # XLA may be missing
             tf.function(tf.abs, jit_compile=True)(tf.constant(0.0))
     finally:
         os.dup2(kept, 2)

@@ -2,9 +2,9 @@
 
     python doctor.py DIRECTORY [--json]
 
-A single file, of the standard library alone (Python 3.8): where TensorFlow is missing or broken it says so. It looks at
-the model's files and at what is installed, then loads the model and calls it once, in a process of its own that may
-crash. That trial decides; everything else is there to explain it. Exit status: 0 the model runs, 1 it does not.
+A single file that needs only the standard library (Python 3.8): if TensorFlow is missing or broken, it says so. It
+examines the model's files and the installed packages, then loads the model and calls it once, in a separate process
+that may crash. That trial decides; everything else explains it. Exit status: 0 if the model runs, 1 if it does not.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Iterator, NamedTuple, Sequence  # noqa: UP035 (Python 3.8)
 
 RANGES = {"native": ("2.13", "2.21"), "graph": ("2.6", "2.21")}
-"""The lowest and the highest TensorFlow that each flavour is proven in: here too, as the file stands alone."""
+"""The lowest and highest TensorFlow that each flavour is proven in; repeated here, as the file is used alone."""
 
 WHAT = {"native": "JAX's own lowering, the operation XlaCallModule", "graph": "plain TensorFlow operations"}
 PACKAGES = ("tensorflow", "tensorflow_cpu", "tensorflow_intel", "tensorflow_macos", "tensorflow_rocm", "tf_nightly")
@@ -36,7 +36,7 @@ OPERATIONS = ((2, 2, 1, 2), (2, 2, 2, 1, 3, 2))
 
 
 class Finding(NamedTuple):
-    """What was found `about` something: `ok`, a `warning` (explains, or hinders other uses), or a `problem`."""
+    """What was found `about` something: `ok`, a `warning` (explains, or affects other uses), or a `problem`."""
 
     about: str
     status: str
@@ -54,7 +54,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield number and contents of the fields of a protobuf message that hold bytes."""
+    """Yield number and contents of the length-delimited fields of a protobuf message."""
     at = 0
     while at < len(data):
         key, at = _varint(data, at)
@@ -87,7 +87,7 @@ def operations(saved_model: bytes) -> set[str]:
     """Return the names of all operations in the contents of `saved_model.pb`, read without TensorFlow.
 
     Raises:
-        ValueError: it is no such file, or damaged.
+        ValueError: the contents are not those of such a file, or are damaged.
     """
     try:
         return {op.decode() for path in OPERATIONS for op in _at(saved_model, path)}
@@ -96,7 +96,7 @@ def operations(saved_model: bytes) -> set[str]:
 
 
 def look_at_files(directory: Path) -> Finding:
-    """Say whether the files of a SavedModel are all there."""
+    """Report whether the files of a SavedModel are complete."""
     if not directory.is_dir():
         unpack = "unpack the archive into a directory first: mkdir model && tar -xzf ARCHIVE -C model"
         advice = unpack if directory.is_file() else "look at the path"
@@ -118,7 +118,7 @@ def look_at_files(directory: Path) -> Finding:
 
 
 def look_at_flavour(directory: Path) -> tuple[Finding, str | None]:
-    """Say which flavour a SavedModel is of, by its operations."""
+    """Report the flavour of a SavedModel, found from its operations."""
     try:
         found = operations((directory / "saved_model.pb").read_bytes())
         if not found:
@@ -142,7 +142,7 @@ def _wanted(flavour: str) -> str:
 
 
 def look_at_tensorflow(installed: dict[str, str], flavour: str) -> Finding:
-    """Hold the installed TensorFlow against the range of a flavour."""
+    """Compare the installed TensorFlow with the range of a flavour."""
     names = [name for name in PACKAGES if name in installed]
     lowest, highest = RANGES[flavour]
     if not names:
@@ -158,7 +158,7 @@ def look_at_tensorflow(installed: dict[str, str], flavour: str) -> Finding:
 
 
 def look_beside(installed: dict[str, str], *, has_pkg_resources: bool) -> Iterator[Finding]:
-    """Say what is known not to go together, of the packages beside TensorFlow."""
+    """Yield findings about the packages beside TensorFlow, with the conflicts that are known."""
     release = next((installed[name] for name in PACKAGES if name in installed), None)
     numpy, keras, hub = (installed.get(name) for name in ("numpy", "keras", "tensorflow_hub"))
     if numpy and release:
@@ -213,21 +213,21 @@ def look_at_trial(directory: Path, otherwise: str, timeout: float = 600.0) -> Fi
 
 
 class Trial:
-    """Loads a model and calls it; `result` is a file that tells, at any time, how far that got."""
+    """Loads a model and calls it; the file `result` always says how far that got."""
 
     def __init__(self, directory: Path, result: Path) -> None:
         self._directory, self._result = directory, result
         self._told: dict[str, Any] = {}
 
     def run(self) -> None:
-        """Do it, and leave what came of it in the file."""
-        # What lies beside this file is none of TensorFlow's business.
+        """Load the model, call it, and write the outcome to the file."""
+        # TensorFlow must not import files beside this one.
         sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != Path(__file__).resolve().parent]
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
         try:
             self._tell(stage="importing TensorFlow")
             self._call(importlib.import_module("tensorflow"))
-        except Exception as error:  # what TensorFlow raises is any of a dozen types
+        except Exception as error:  # TensorFlow raises any of a dozen types
             text = str(error).split("<stack traces unavailable>")[-1]
             self._tell(error=f"{type(error).__name__}: {' '.join(text.split())[:300]}")
 
@@ -254,7 +254,7 @@ class Trial:
 
 
 def examine(directory: Path) -> Iterator[Finding]:
-    """Yield the findings about a model in this environment, one by one; with a `problem` it does not run."""
+    """Yield the findings about a model in this environment, one by one; if any is a `problem`, it does not run."""
     files = look_at_files(directory)
     yield files
     if files.status == "problem":
@@ -271,7 +271,7 @@ def examine(directory: Path) -> Iterator[Finding]:
 
 
 def _shown(text: str) -> str:
-    """Return foreign text as a terminal may have it: cut, and escaped where it is not printable."""
+    """Return foreign text made safe for a terminal: cut short, with unprintable characters escaped."""
     cut = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text[:1000])
     return cut if len(text) <= 1000 else f"{cut}... ({len(text):,} characters)"
 

@@ -1,4 +1,4 @@
-"""The last stage: hold what stands on disk against JAX and the oracle, and write the report."""
+"""The last stage: compare the SavedModel on disk with JAX and the oracle, and write the report."""
 
 import tempfile
 from collections.abc import Callable
@@ -36,7 +36,7 @@ from validation.previous.open import Published
 InputsSet = Literal["gate", "full"]
 
 SOME_INPUTS = ("noise", "chelsea.png")
-"""For gradients, and for the look along the depth."""
+"""Inputs of the gradient check and of the comparison along the depth."""
 
 
 class Original(Protocol):
@@ -44,7 +44,7 @@ class Original(Protocol):
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """Its row of the catalog."""
+        """Its row in the catalog."""
 
     @property
     def path(self) -> Path:
@@ -52,11 +52,11 @@ class Original(Protocol):
 
     @property
     def record(self) -> CheckpointRecord:
-        """What the file is."""
+        """Source, size and sha256 of the file."""
 
     @property
     def params(self) -> Params:
-        """Its params, with the head."""
+        """Its params, including the head."""
 
     def for_head(self, head: Head) -> Params:
         """Return the params of a handle with that head."""
@@ -86,7 +86,7 @@ class Gate:
             keep_large_blocks_apart()
 
     def check(self, handle: Handle, destination: ModelPaths) -> Report:
-        """Check what stands at the destination, and write its report.
+        """Check the model at the destination, and write its report.
 
         Raises:
             MixerError: nothing was converted there.
@@ -155,7 +155,7 @@ class Gate:
         model = tf.saved_model.load(str(destination.directory))
         try:
             extras = replace(extras, depth=self._explain(handle, model))
-        except Exception as error:  # what TensorFlow says is any of several types
+        except Exception as error:  # TensorFlow raises several types
             problems.append(f"depth: {one_line(error, destination.directory)}")
         if self._set == "full":
             checks = self._check_gradients(handle, model, destination)
@@ -173,7 +173,7 @@ class Gate:
         features = self._reference.features[[self._reference.inputs.names.index(name) for name in inputs.names]]
         try:
             return check_gradients(model, handle, self._params(handle), inputs, features).checks
-        except Exception as error:  # what TensorFlow says is any of several types
+        except Exception as error:  # TensorFlow raises several types
             said = f"gradients: {one_line(error, destination.directory)}"
             return (Check(name="gradient_relative", on=", ".join(inputs.names), power=0, problems=(said,)),)
 
@@ -182,9 +182,9 @@ class Gate:
         return check_consumer(destination.directory, self._reference.inputs, expected)
 
     def _explain(self, handle: Handle, model: Any) -> tuple[DepthStep, ...]:  # noqa: ANN401 (a restored user object)
-        """Compare step by step, with the apply function converted again so that it gives all steps, but no gradients.
+        """Compare the activations step by step, with the apply function converted again to return all of them.
 
-        It computes on the variables of `model` as restored, so that wrong ones show where they act.
+        That function has no gradients, and uses the restored variables of `model`, so a wrong one shows at its step.
         """
         architecture, images = handle.checkpoint.architecture, self._some_inputs().images
         arrays = {variable.name.removesuffix(":0"): variable.numpy() for variable in model.variables}

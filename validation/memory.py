@@ -1,4 +1,4 @@
-"""Memory given back: a whole-size model is a gigabyte, and TensorFlow and the C library keep what nobody needs."""
+"""Release memory: a full-size model takes a gigabyte, which TensorFlow and the C library would keep after use."""
 
 import contextlib
 import ctypes
@@ -7,22 +7,22 @@ from collections.abc import Iterable
 from typing import Any
 
 LARGE = 8 << 20
-"""Bytes of a block that glibc gives back as soon as it is freed; by itself it keeps up to 32 MiB, in each thread."""
+"""Bytes from which glibc returns a freed block to the system at once; by default it keeps up to 32 MiB per thread."""
 
 _M_MMAP_THRESHOLD = -3
-"""Of `mallopt`, in glibc's malloc.h."""
+"""Parameter of `mallopt`, from glibc's malloc.h."""
 
 
 def release(model: Any) -> None:  # noqa: ANN401 (a restored user object)
-    """Free the memory of a restored model's variables: the model is of no use after.
+    """Free the memory of a restored model's variables; the model cannot be used afterwards.
 
-    TensorFlow's registry of gradients would keep them as long as the process.
+    TensorFlow's gradient registry would keep them until the process ends.
     """
     free(getattr(model, "variables", ()))
 
 
 def free(variables: Iterable[Any]) -> None:
-    """Free the memory of variables, of any type, whoever still holds them."""
+    """Free the memory of variables of any type, even if something still refers to them."""
     import tensorflow as tf
 
     for variable in variables:
@@ -31,16 +31,16 @@ def free(variables: Iterable[Any]) -> None:
 
 
 def keep_large_blocks_apart() -> None:
-    """Let glibc take each block from `LARGE` on from the system, and give it back as soon as it is freed.
+    """Make glibc request each block of `LARGE` bytes or more from the system, and return it as soon as it is freed.
 
-    By itself it raises that limit to 32 MiB, and what is freed below it stays with the process in pieces.
+    By default glibc raises that threshold to 32 MiB, and smaller freed blocks stay with the process in pieces.
     """
-    with contextlib.suppress(Exception):  # as below
+    with contextlib.suppress(Exception):  # the C library may not be glibc
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE)
 
 
 def trim() -> None:
-    """Give back to the system what has been freed: glibc keeps it for later, a part for each thread."""
+    """Return freed memory to the system: glibc keeps it for later, a part for each thread."""
     gc.collect()
-    with contextlib.suppress(Exception):  # where the C library is another
+    with contextlib.suppress(Exception):  # as above
         ctypes.CDLL(None).malloc_trim(0)

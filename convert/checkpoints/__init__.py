@@ -1,1 +1,1 @@
-"""Original checkpoints: fetched, kept, read strictly, and made up for tests."""
+"""Original checkpoints: fetched, cached and read strictly; and synthetic ones for tests."""

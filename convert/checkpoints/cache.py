@@ -1,9 +1,9 @@
-"""Where downloads lie, and what is known of them.
+"""The cache of downloaded checkpoints.
 
-<cache>/<bucket>/<object>             a file that was checked, moved here whole
-<cache>/<bucket>/<object>.json        what was checked: size, hashes, and the file's time of modification
-<cache>/.partial/<bucket>/<object>... what is on its way, kept for the next run; a lock so that one fetches at a time
-<cache>/.partial/.gsutil              gsutil's own notes, by which it resumes
+<cache>/<bucket>/<object>             a checked file, moved here when complete
+<cache>/<bucket>/<object>.json        what was checked: size, hashes, and the file's modification time
+<cache>/.partial/<bucket>/<object>... an unfinished download, kept for the next run; a lock: one process fetches it
+<cache>/.partial/.gsutil              gsutil's own state, from which it resumes
 """
 
 import json
@@ -29,7 +29,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def default_cache() -> Path:
-    """Return the cache's folder: MIXER_JAX2TF_CACHE, else the platform's place for caches."""
+    """Return the cache directory: MIXER_JAX2TF_CACHE, else the platform's directory for caches."""
     named = os.environ.get(VARIABLE)
     return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("mixer-jax2tf"))
 
@@ -52,17 +52,17 @@ class Slot:
 
     @property
     def file(self) -> Path:
-        """Where the whole and checked file lies."""
+        """Path of the complete, checked file."""
         return self.cache / self.name
 
     @property
     def partial(self) -> Path:
-        """Where the file is gathered."""
+        """Path that the file is downloaded to."""
         return self.cache / ".partial" / self.name
 
     @property
     def state(self) -> Path:
-        """Where gsutil keeps its notes."""
+        """Gsutil's state directory."""
         return self.cache / ".partial" / ".gsutil"
 
     @property
@@ -82,7 +82,7 @@ class Slot:
             raise self.not_writable(error) from error
 
     def not_writable(self, error: OSError) -> MixerError:
-        """Say that the cache cannot be worked with."""
+        """Return the error for a cache that cannot be written."""
         return MixerError(
             f"cannot write the cache {self.cache}: {error.strerror} ({error.filename}). Expected a folder that may be "
             f"written: name another with --cache or {VARIABLE}."
@@ -90,7 +90,7 @@ class Slot:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold this place alone: another process that fetches the same object is waited for."""
+        """Hold the lock of this object, after waiting for any other process that is fetching it."""
         lock = FileLock(self.partial.with_name(f"{self.partial.name}.lock"))
         try:
             lock.acquire(blocking=False)
@@ -103,14 +103,14 @@ class Slot:
             lock.release()
 
     def holds(self, stored: StoredObject) -> bool:
-        """Tell whether the file here is this object; hashed only if it changed since it was last checked."""
+        """Return whether the cached file is this object; hash it only if it changed since it was last checked."""
         notes = self._verified()
         if notes is not None:
             return (notes.size, notes.md5, notes.crc32c) == (stored.size, stored.md5, stored.crc32c)
         return is_object(self.file, stored.size, stored.md5) and self._keep(stored)
 
     def holds_entry(self, entry: Digest | None) -> bool:
-        """Tell, without asking the store, whether the file here was checked and (if there is an entry) is its."""
+        """Return, without asking the store, whether the cached file was checked and matches the entry, if given."""
         notes = self._verified()
         if entry is None:
             return notes is not None
@@ -119,7 +119,7 @@ class Slot:
         return notes.size == entry.size and notes.md5 in {None, entry.md5} and notes.crc32c in {None, entry.crc32c}
 
     def accept(self, stored: StoredObject) -> None:
-        """Move the gathered file to its place and note what was checked of it."""
+        """Move the downloaded file into place and note what was checked."""
         self.partial.replace(self.file)
         self._keep(stored)
 
@@ -129,7 +129,7 @@ class Slot:
         return True
 
     def _verified(self) -> _Verified | None:
-        """Return what was checked of the file that lies here now; None if nothing was, or it changed since."""
+        """Return what was checked of the current file; None if nothing was, or it changed since."""
         try:
             notes = _Verified(**json.loads(self._notes.read_text(encoding="utf-8")))
             now = self.file.stat()
@@ -139,5 +139,5 @@ class Slot:
 
 
 def is_object(path: Path, size: int, md5: str | None) -> bool:
-    """Tell whether a file has this size and MD5 (base64); False without an MD5 to compare."""
+    """Return whether a file has this size and MD5 (base64); False without an MD5 to compare."""
     return path.is_file() and path.stat().st_size == size and md5 is not None and hash_file(path).md5 == md5

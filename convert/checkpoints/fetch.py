@@ -1,10 +1,10 @@
 """A checkpoint of the catalog as a local file: from the public bucket, another bucket, or a directory.
 
-A bucket is read through gsutil into the cache, and each time the store is asked first what the object is now, so that
-a checkpoint that was updated is noticed, and one that was not costs no transfer. A directory is used in place.
+A bucket is read into the cache through gsutil. The store is asked for the object's metadata each time, so an updated
+checkpoint is noticed, and an unchanged one costs no transfer. A directory is used in place.
 
-Where the store cannot be reached, a file of the cache that was checked before is used, with a warning; of the public
-bucket only if it also agrees with the recorded entry.
+If the store cannot be reached, a cached file that was checked before is used, with a warning; for the public bucket
+only if it also matches the recorded entry, if there is one.
 """
 
 import difflib
@@ -25,7 +25,7 @@ from models.storage.gsutil_errors import StoreUnreachableError
 
 _LOG = logging.getLogger(__name__)
 
-_SPARE = 1 << 20  # bytes that a disk must have beyond the object: notes, logs
+_SPARE = 1 << 20  # free bytes needed beyond the object: notes, logs
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class FetchedFile:
     object: str
     """Its name in a bucket of the catalog's layout."""
     url: str
-    """What it came from: gs://bucket/object, or the file's absolute path in a source directory."""
+    """Where it came from: `gs://bucket/object`, or `file:<object>` for a source directory."""
     size: int
     """Bytes."""
     transferred: int
-    """Bytes that came over the net now: 0 where the cache or a directory had the file."""
+    """Bytes downloaded now: 0 if the file was in the cache or in a directory."""
 
 
 def fetch(
@@ -51,14 +51,14 @@ def fetch(
     digests: DigestTable,
     progress: Progress | None = None,
 ) -> FetchedFile:
-    """Return the checkpoint as a local file, downloading it if the cache has it not.
+    """Return the checkpoint as a local file, downloading it if it is not in the cache.
 
     Args:
         checkpoint: Which one.
         source: `gs://bucket`, `gs://bucket/prefix`, or a directory of the bucket's layout.
-        cache: Where downloads lie; None is `default_cache()`.
-        digests: What is recorded; an object of the public bucket must agree with its `original` entry, if it has one.
-        progress: Told of a transfer, several times a second: bytes so far, bytes in all.
+        cache: Where downloads are kept; None is `default_cache()`.
+        digests: The recorded digests; an object of the public bucket must match its `original` entry, if it has one.
+        progress: Called several times a second during a transfer with bytes so far and in all.
 
     Raises:
         UsageError: the source is neither a bucket nor a directory.
@@ -96,7 +96,7 @@ def record(
     The caller writes the table.
 
     Raises:
-        MixerError: as `fetch`; but a difference from the entry is what this accepts, and the store must answer.
+        MixerError: as `fetch`; but a difference from the entry is accepted, and the store must answer.
     """
     slot = Slot((cache or default_cache()).absolute(), checkpoint.url.removeprefix("gs://"))
     slot.prepare()
@@ -117,7 +117,7 @@ def record(
 
 
 def probe(checkpoint: Checkpoint, *, source: str = BUCKET, cache: Path | None = None) -> SourceObject:
-    """Return what the source has now; of a bucket nothing is downloaded.
+    """Return the checkpoint's metadata at the source now; nothing is downloaded from a bucket.
 
     Raises:
         UsageError: the source is neither a bucket nor a directory.
@@ -136,7 +136,7 @@ def probe(checkpoint: Checkpoint, *, source: str = BUCKET, cache: Path | None = 
 
 
 def file_url(name: str) -> str:
-    """Return what a record says of a file of this disk: its name, but not where it lies, which is nobody's business."""
+    """Return the URL of a local file for records: its name without its directory, which stays private."""
     return f"file:{name}"
 
 
@@ -180,7 +180,7 @@ def _from_directory(checkpoint: Checkpoint, folder: Path) -> FetchedFile:
 
 
 def _refuse_difference(stored: StoredObject, entry: Digest | None) -> None:
-    """Compare, before anything is downloaded, the store's object with the recorded one."""
+    """Raise, before anything is downloaded, if the store's object differs from the recorded one."""
     if entry is None:
         return
     pairs = (
@@ -198,13 +198,13 @@ def _refuse_difference(stored: StoredObject, entry: Digest | None) -> None:
 
 
 def _bring(slot: Slot, stored: StoredObject, progress: Progress | None) -> int:
-    """Have the object in its slot; return the bytes transferred."""
+    """Download the object into its slot unless it is there; return the bytes transferred."""
     try:
         with slot.locked():
             if slot.holds(stored):
                 return 0
             transferred = 0
-            if not is_object(slot.partial, stored.size, stored.md5):  # else we were killed before it was moved
+            if not is_object(slot.partial, stored.size, stored.md5):  # else an earlier run was killed before moving it
                 transferred = _download(slot, stored, progress)
             slot.accept(stored)
             return transferred

@@ -1,4 +1,4 @@
-"""The archive around a checkpoint: what a file is, and its bytes front to back, each read and hashed once."""
+"""Read the archive of a checkpoint front to back, each byte read and hashed once."""
 
 import io
 import os
@@ -17,9 +17,9 @@ from models.errors import MixerError, shown
 from models.progress import Progress
 
 CHUNK = 1 << 22
-"""Bytes read at once: so many that little is lost where another thread keeps Python busy between two of them."""
+"""Bytes read at once: many, so that little time is lost if another thread keeps Python busy between reads."""
 MOST_OF_CONTENTS = 1 << 20
-"""Bytes of an archive's table of contents: some hundred for each of 294 arrays, where a hostile one has millions."""
+"""Most bytes of a table of contents: usually about a hundred for each of 294 arrays, millions in a hostile one."""
 _PICKLE = "it is a pickle, which is never loaded: that would run the code inside it. Save the arrays by np.savez."
 _FOREIGN = {bytes((0x80, protocol)): _PICKLE for protocol in range(2, 6)}
 _FOREIGN[b"\x93NUMPY"] = "it is a single array (.npy), not an archive of named ones."
@@ -53,7 +53,7 @@ def read_contents(file: io.FileIO, size: int) -> ZipFile:
     """Read the table of contents of a file of `size` bytes.
 
     Raises:
-        CheckpointError: it is no archive; says what it is instead.
+        CheckpointError: it is not an archive; the message says what it is instead.
     """
     start = file.read(512)
     if not start.startswith(b"PK"):
@@ -73,7 +73,7 @@ def read_contents(file: io.FileIO, size: int) -> ZipFile:
 
 
 class _Contents:
-    """A file of which `zipfile` reads the table of contents, all of it at once."""
+    """A file from which `zipfile` reads the table of contents at once; raises if that is too large."""
 
     def __init__(self, file: io.FileIO) -> None:
         self.seek, self.tell, self._read = file.seek, file.tell, file.read
@@ -87,7 +87,7 @@ class _Contents:
 
 
 def _foreign(start: bytes) -> str:
-    """Say what a file is that does not start as an archive does."""
+    """Describe a file that does not start like an archive."""
     if not start:
         return "it is empty."
     for sign, what in _FOREIGN.items():
@@ -102,17 +102,17 @@ def _foreign(start: bytes) -> str:
 
 
 class Reader:
-    """What `zipfile` reads members from: the file front to back, every byte once, each hashed as it comes."""
+    """A file for `zipfile` to read members from: front to back, each byte read and hashed once."""
 
     def __init__(self, file: io.FileIO, size: int, progress: Progress | None) -> None:
         file.seek(0)
         self.sha256, self.position = sha256(), 0
         self._file, self._size, self._progress = file, size, progress
         self.refused = False
-        """Whether the file is refused already, so that nothing is read any more only for its hash."""
+        """Whether the file is already refused, so that nothing more is read only for its hash."""
 
     def seekable(self) -> bool:
-        """Say yes: forwards, at least."""
+        """Return True: the file can be sought forwards."""
         return True
 
     def tell(self) -> int:
@@ -120,7 +120,7 @@ class Reader:
         return self.position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Read on to an offset; there is no way back."""
+        """Read on to an offset; going back raises BadZipFile."""
         offset += self.position if whence == os.SEEK_CUR else 0
         if offset < self.position:
             raise BadZipFile("it overlaps the member before it")
@@ -134,7 +134,7 @@ class Reader:
         return data
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fill a piece of memory with the next bytes, hash them, and return how many there were."""
+        """Fill a buffer with the next bytes, hash them, and return how many there were."""
         count = self._file.readinto(buffer[: self._size - self.position])
         self._note(buffer[:count], wanted=len(buffer))
         return count
@@ -148,7 +148,7 @@ class Reader:
             self._progress(self.position, self._size)
 
     def skip_to(self, offset: int) -> None:
-        """Read and hash what lies before an offset; where the file is refused, pass over it."""
+        """Read and hash up to an offset; if the file is refused, skip to it without reading."""
         if self.refused and self.position < offset <= self._size:
             self.position = self._file.seek(offset)
         while self.position < min(offset, self._size):  # a damaged table of contents may name an offset beyond the end
@@ -156,9 +156,9 @@ class Reader:
 
 
 class StoredMember:
-    """A member that is not compressed, of which the first byte is the reader's next: read straight to where it stays.
+    """An uncompressed member that starts at the reader's position, and is read directly into its array.
 
-    `zipfile` would copy it three times, and sum it by slower code.
+    `zipfile` would copy it three times, and compute its CRC-32 with slower code.
     """
 
     def __init__(self, reader: Reader, info: ZipInfo) -> None:
@@ -173,15 +173,15 @@ class StoredMember:
         """Return the next bytes, at most `size`.
 
         Raises:
-            BadZipFile: the member ends here, and is not what the table of contents says.
+            BadZipFile: the member ends here, and its CRC-32 is not that of the table of contents.
         """
         data = self._reader.read(min(size, self._info.file_size - self._position))
         self._sum(data)
         return data
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fill a piece of memory, as far as the member goes, and return how many bytes it took; raises as `read`."""
-        count = 0  # some file systems give fewer bytes at once than were asked for
+        """Fill a buffer up to the end of the member, and return the number of bytes; raises as `read`."""
+        count = 0  # some file systems return fewer bytes than requested
         while left := min(len(buffer) - count, self._info.file_size - self._position):
             got = self._reader.readinto(buffer[count : count + left])
             if not got:

@@ -1,4 +1,4 @@
-"""A checkpoint, of the catalog or a custom one, opened: its params in memory, and the record of what it is."""
+"""Open a checkpoint of the catalog or a custom one: its params in memory, and its record."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,12 @@ from models.records.manifest import CheckpointRecord
 from models.selection import custom_handle
 from models.storage.files import read_small
 
-_LONGEST_LABEL, _MOST_LABELS = 1000, 1 << 25  # bytes of a line, on average, and of all: ImageNet-21k's have 30, 0.6 MB
+_LONGEST_LABEL, _MOST_LABELS = 1000, 1 << 25  # bytes per line on average, and in all: ImageNet-21k has 30, 0.6 MB
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where checkpoints come from, and what is known of them."""
+    """Where checkpoints come from, and their recorded digests."""
 
     source: str
     cache: Path | None
@@ -28,7 +28,7 @@ class Source:
 
 
 class OpenCheckpoint:
-    """A checkpoint and the record of what it is; its parameters are in memory, or read again when next asked for."""
+    """A checkpoint and its record; its params are in memory, or read again when next used."""
 
     def __init__(self, checkpoint: Checkpoint, path: Path, loaded: LoadedCheckpoint, record: CheckpointRecord) -> None:
         self.checkpoint = checkpoint
@@ -38,10 +38,10 @@ class OpenCheckpoint:
 
     @property
     def loaded(self) -> LoadedCheckpoint:
-        """The parameters.
+        """The loaded checkpoint; read again if it was released.
 
         Raises:
-            MixerError: they were released, and the file is not what it was any more.
+            MixerError: it was released, and the file has changed since.
         """
         if self._loaded is None:
             loaded = load_checkpoint(self.path, self.checkpoint.architecture, num_classes=self.checkpoint.num_classes)
@@ -63,7 +63,7 @@ class OpenCheckpoint:
         return self.loaded.for_head(head)
 
     def release(self) -> None:
-        """Free the memory of the parameters, for work that needs it more, where nobody else holds them."""
+        """Drop the params, so that their memory is free for other work unless something else references them."""
         self._loaded = None
 
 
@@ -75,10 +75,10 @@ def open_catalog(
     reading: Progress | None = None,
     room: ReusableBuffer | None = None,
 ) -> OpenCheckpoint:
-    """Fetch and load a checkpoint of the catalog; into `room`, where that is given.
+    """Fetch and load a checkpoint of the catalog, into `room` if it is given.
 
     Raises:
-        MixerError: it cannot be had, is not what it should be, or differs from its recorded original.
+        MixerError: it cannot be fetched, is not what it should be, or differs from its recorded original.
     """
     file = fetch(checkpoint, source=source.source, cache=source.cache, digests=source.digests, progress=fetching)
     classes = checkpoint.num_classes
@@ -104,7 +104,7 @@ def open_catalog(
 
 @dataclass(frozen=True)
 class CustomCheckpoint:
-    """A custom checkpoint, the name its model gets, and its class list."""
+    """A custom checkpoint, the name of its model, and its class list."""
 
     path: Path
     name: str
@@ -114,7 +114,7 @@ class CustomCheckpoint:
 def open_custom(
     custom: CustomCheckpoint, template: Handle, digests: DigestTable, *, reading: Progress | None = None
 ) -> tuple[Handle, OpenCheckpoint]:
-    """Load a custom checkpoint: the architecture and head of `template`, the classes of the file's head.
+    """Load a custom checkpoint with the architecture and head of `template`, and the classes of its own head.
 
     Raises:
         MixerError: the file is not such a Mixer, or the class list has another length.

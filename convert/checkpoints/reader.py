@@ -1,8 +1,8 @@
-"""Strict reading of a Mixer checkpoint: `.npz` -> nested float32 arrays, or one error that lists all that is wrong.
+"""Read a Mixer checkpoint strictly: `.npz` -> nested float32 arrays, or one error that lists all problems.
 
-The file is read once, front to back, and hashed on the way: stored members come straight to where they stay, deflated
-ones through `zipfile`; each is summed (CRC-32), and searched for NaN and infinity chunk by chunk. What does not fit the
-architecture takes no memory, and after the first problem nothing is kept.
+The file is read once, front to back, and hashed on the way. Stored members are read directly into their arrays,
+deflated ones through `zipfile`; each is checked by its CRC-32, and for NaN and infinity chunk by chunk. Arrays that do
+not fit the architecture take no memory, and after the first problem none is kept.
 """
 
 import io
@@ -26,16 +26,16 @@ from models.progress import Progress
 
 _LISTED = 8  # problems of one kind that are spelled out
 _KINDS = ("missing", "unexpected", "misshapen", "mistyped", "non-finite", "damaged")
-_STREAMED, _DESCRIPTORS = 0x8, (12, 16, 20, 24)  # flag of a member that a descriptor of so many bytes follows
-_RATIOS = {ZIP_STORED: 1, ZIP_DEFLATED: 1032}  # the most that a byte of the file can hold
+_STREAMED, _DESCRIPTORS = 0x8, (12, 16, 20, 24)  # flag of a member with a descriptor after it, and its sizes in bytes
+_RATIOS = {ZIP_STORED: 1, ZIP_DEFLATED: 1032}  # most bytes that one byte of the file can unpack to
 _HEADERS = {
     (1, 0): (2, np.lib.format.read_array_header_1_0),
     (2, 0): (4, np.lib.format.read_array_header_2_0),
 }
-"""By version: the bytes that state the header's length, and what reads them and the header."""
-_LONGEST_HEADER = 10_000  # what NumPy would evaluate; it would first read whatever length is stated
+"""By version: the bytes of the header's length, and the function that reads the length and the header."""
+_LONGEST_HEADER = 10_000  # NumPy's own limit, which it checks only after reading the stated length
 _MOST_CLASSES = 1 << 20
-_DENSE, _MOST_FROM_LITTLE = 100, 1 << 27  # what inflates further is of this size at most: a zero head of 30,000 classes
+_DENSE, _MOST_FROM_LITTLE = 100, 1 << 27  # most inflation by factor, or to this size: a zero head of 30,000 classes
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class LoadedCheckpoint:
     size: int
 
     def for_head(self, head: Head) -> Params:
-        """Return the parameters of this head, sharing the arrays: all, or for `fe` all but `head`."""
+        """Return the params for this head, without copying arrays: all, or for `fe` all but `head`."""
         return {name: value for name, value in self.params.items() if head == "classification" or name != "head"}
 
 
@@ -60,18 +60,18 @@ def load_checkpoint(
     progress: Progress | None = None,
     room: ReusableBuffer | None = None,
 ) -> LoadedCheckpoint:
-    """Read a checkpoint of `architecture`; where `num_classes` is None (one's own Mixer) its head tells the classes.
+    """Read a checkpoint of `architecture`; if `num_classes` is None (a custom checkpoint), its head decides it.
 
     Args:
         path: the file.
-        architecture: what it must be a checkpoint of.
-        num_classes: what its head must have.
-        progress: told of each piece that was read.
+        architecture: the expected architecture.
+        num_classes: the expected number of classes.
+        progress: called after each piece that was read.
         room: memory to read it into; without, each array gets its own.
 
     Raises:
-        CheckpointError: the file cannot be read, is no archive, or holds other than finite float32 arrays of exactly
-            the expected names and shapes; one error lists everything found.
+        CheckpointError: the file cannot be read, is not an archive, or has other contents than finite float32 arrays of
+            exactly the expected names and shapes; one error lists all problems.
     """
     with opened(path) as file:
         before = os.fstat(file.fileno())
@@ -102,7 +102,7 @@ def load_checkpoint(
 
 
 class _Content:
-    """What was found so far: arrays, or from the first problem on only problems."""
+    """The arrays read so far or, after the first problem, only the problems."""
 
     def __init__(self, architecture: Architecture, num_classes: int | None, room: ReusableBuffer) -> None:
         self._room = room
@@ -144,7 +144,7 @@ class _Content:
             return False
         shape, fortran, dtype = _header(stream)
         if not self._fits(name, shape, dtype):
-            return False  # its data are not read: nobody wants them
+            return False  # its data are not needed
         left, size = info.file_size - stream.tell(), 4 * math.prod(shape)
         if left != size or size > info.compress_size * _RATIOS[info.compress_type]:
             raise BadZipFile(f"{info.compress_size:,} bytes ({left:,} inflated) cannot be the {size:,} of its shape")
@@ -156,7 +156,7 @@ class _Content:
         return True
 
     def _fits(self, name: str, shape: Shape, dtype: np.dtype[Any]) -> bool:
-        """Note what is wrong with the array that a header describes."""
+        """Note what is wrong with the array that a header describes, and return whether it fits."""
         self._shapes[name] = shape
         head = {"head/kernel": (self._architecture.hidden_dim,), "head/bias": ()}.get(name)
         if self._classes is None and shape and shape[-1] > 0 and shape[:-1] == head:
@@ -177,7 +177,7 @@ class _Content:
         return dtype == np.float32 and shape == wanted
 
     def _load(self, name: str, shape: Shape, stream: StoredMember | io.BufferedIOBase) -> None:
-        """Fill an array chunk by chunk, or after the first problem only look through the chunks."""
+        """Fill an array chunk by chunk or, after the first problem, only check the chunks."""
         count, step, nans, infinities = math.prod(shape), CHUNK // 4, 0, 0
         keep = not any(self._problems.values())
         array = self._room.array(count) if keep else np.empty(min(count, step), np.float32)
@@ -198,7 +198,7 @@ class _Content:
         self._arrays.clear()
 
     def finish(self, path: Path) -> tuple[Params, int]:
-        """Return the nested arrays and the number of classes, or raise the one error that tells everything."""
+        """Return the nested arrays and the number of classes, or raise one error that lists all problems."""
         for name in self._wanted.keys() - self._names:
             self._note("missing", name, f"expected float32 {self._wanted[name]}".replace("'", ""))
         if self._classes is not None and not any(self._problems.values()):
@@ -224,7 +224,7 @@ class _Content:
 
 
 def _header(stream: StoredMember | io.BufferedIOBase) -> tuple[Shape, bool, np.dtype[Any]]:
-    """Return the shape, the Fortran order and the dtype that an array header states; nothing is unpickled."""
+    """Return the shape, the Fortran order and the dtype in an array header; nothing is unpickled."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
@@ -239,7 +239,7 @@ def _header(stream: StoredMember | io.BufferedIOBase) -> tuple[Shape, bool, np.d
             return read(io.BytesIO(stated + stream.read(length)))
         except (MixerError, OSError, BadZipFile):
             raise
-        except Exception as error:  # the header is evaluated as a Python literal: anything may come of a damaged one
+        except Exception as error:  # the header is evaluated as a Python literal: a damaged one may raise anything
             said = str(error).partition("\n")[0] or type(error).__name__
             raise BadZipFile(f"its array header cannot be read ({said})") from error
 
@@ -250,7 +250,7 @@ def _wanted(architecture: Architecture, num_classes: int | None) -> dict[str, tu
 
 
 def _most(architecture: Architecture, num_classes: int | None) -> int:
-    """Return the bytes that the arrays take at most, with what lies between them."""
+    """Return the most bytes that the arrays take, with the gaps between them."""
     return 4 * architecture.parameters(num_classes) + ALIGNMENT * (len(architecture.arrays(num_classes)) + 1)
 
 

@@ -1,9 +1,9 @@
-"""Seeded checkpoints: files of the originals' exact form, filled from a counter instead of a training run.
+"""Synthetic checkpoints (`seeded` in records): the originals' exact format, with generated weights.
 
-They stand in for the originals wherever these cannot be had, and are harder on a converter than those: heavy tails,
-LayerNorm scales far from 1, and a stem bias so small that a blank image gives tokens of about epsilon's variance.
-Every value comes from raw generator bits by single, correctly rounded operations, so that the bytes are the same on
-every machine, NumPy and Python; `models/digests.json` records them.
+They replace the originals where these are not available, and test a converter harder: heavy tails, LayerNorm scales
+far from 1, and a stem bias so small that the tokens of a blank image have about epsilon's variance. Every value is
+computed from raw bits of a counter-based generator by single, correctly rounded operations, so that the bytes are the
+same on every machine, NumPy and Python; `models/digests.json` records their digests.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ from models.errors import MixerError
 from models.progress import Progress
 from models.storage.files import placed_whole, sha256_of
 
-_CHUNK = 1 << 18  # values made at a time: with their raw bits and tails they fit a level-2 cache
-_THREADS = 4  # at most; drawing and arithmetic let go of the interpreter lock
+_CHUNK = 1 << 18  # values made at a time: with their raw bits and tails they fit into a level-2 cache
+_THREADS = 4  # at most; drawing and arithmetic release the interpreter lock
 
 # A value is an odd 24-bit integer times an entry of this table, chosen by 8 further bits: of 256 equally likely
 # multipliers the k-th is 1/sqrt((k + 1/2) / 256), which gives a density that falls with the third power, cut off at
@@ -35,32 +35,32 @@ _SPREAD = math.sqrt(math.fsum(tail * tail for tail in _TAILS) / 256 / 3) * 2.0**
 
 _GAINS = {
     "stem/kernel": 2.0,
-    "stem/bias": 1e-3,  # variance 1e-6, as LayerNorm's epsilon
+    "stem/bias": 1e-3,  # variance 1e-6, like LayerNorm's epsilon
     "LayerNorm/bias": 0.1,
-    "Dense_0/kernel": 1.0,  # GELU then works where its two forms differ most
+    "Dense_0/kernel": 1.0,  # puts GELU's inputs where its two forms differ most
     "Dense_0/bias": 0.1,
     "Dense_1/kernel": 1.5,
-    "Dense_1/bias": 0.05,  # shifts all channels of a token alike, which LayerNorm's fast variance suffers from
+    "Dense_1/bias": 0.05,  # shifts all channels of a token alike, which makes LayerNorm's fast variance less accurate
     "head/kernel": 2.5,
     "head/bias": 0.1,
 }
 """Standard deviation of a bias, and of a kernel times the square root of its fan-in."""
 
 _ZIP64_TRAININGS = ("sam",)
-"""Whose originals reserve 20 bytes a member for 64-bit sizes, as NumPy does since 1.12 (their sizes tell)."""
+"""Those whose originals reserve 20 bytes per member for 64-bit sizes, as NumPy does since 1.12 (by their sizes)."""
 
 
 class _SeedError(MixerError):
-    """A seeded checkpoint that cannot be written."""
+    """A synthetic checkpoint that cannot be written."""
 
 
 def write_seeded(checkpoint: Checkpoint, directory: Path, *, progress: Progress | None = None) -> Path:
-    """Write the seeded file of `checkpoint` to its place under `directory` (the bucket's layout) and return its path.
+    """Write the synthetic `checkpoint` to its place under `directory` (the bucket's layout) and return its path.
 
-    A file that is already there is kept if it is the recorded one.
+    An existing file is kept if it is the recorded one.
 
     Raises:
-        SeedError: another file is there, writing failed, or this machine makes other bytes than recorded.
+        MixerError: another file exists, writing failed, or this machine makes other bytes than recorded.
     """
     path = directory / checkpoint.object
     recorded = _recorded(checkpoint)
@@ -83,7 +83,7 @@ def write_seeded(checkpoint: Checkpoint, directory: Path, *, progress: Progress 
 
 
 def _seeded_arrays(checkpoint: Checkpoint) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Yield name and values of every array of the seeded checkpoint, one array at a time."""
+    """Yield name and values of every array of the synthetic checkpoint, one array at a time."""
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
         for name, shape in checkpoint.arrays.items():
             key = int.from_bytes(hashlib.sha256(f"{checkpoint.name}/{name}".encode()).digest()[:16], "little")
@@ -101,7 +101,7 @@ def _seeded_arrays(checkpoint: Checkpoint) -> Iterator[tuple[str, NDArray[np.flo
 
 
 def _bits(key: int, start: int, count: int) -> NDArray[np.uint32]:
-    """Return `count` words of the stream of `key` from the `start`-th, a multiple of 8 (a Philox block gives 8)."""
+    """Return `count` words of the stream of `key` from index `start`, a multiple of 8 (the words of a Philox block)."""
     raw = np.random.Philox(key=key, counter=start // 8).random_raw((count + 1) // 2)
     return raw.astype("<u8", copy=False).view("<u4")[:count].astype(np.uint32, copy=False)
 
@@ -125,7 +125,7 @@ def _table(name: str, shape: Shape) -> NDArray[np.float32]:
 
 
 def _norm_scale(key: int, count: int) -> NDArray[np.float32]:
-    """Return scales between 0.2 and 4.2 (half of them below 0.4), every eighth or so negative."""
+    """Return scales between 0.2 and 4.2 (half of them below 0.4), about one in eight negative."""
     words = _bits(key, 0, count)
     uniform = (words >> 8).astype(np.float64) * 2.0**-24
     sign = np.where(words & 7, 1.0, -1.0)
@@ -133,7 +133,7 @@ def _norm_scale(key: int, count: int) -> NDArray[np.float32]:
 
 
 def _write(checkpoint: Checkpoint, file: BinaryIO, progress: Progress | None) -> None:
-    """Write the archive as `np.savez` lays it out, with nothing in it that depends on a version or the time."""
+    """Write the archive in the layout of `np.savez`, without anything that depends on a version or the time."""
     done, total = 0, 4 * checkpoint.parameters
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in _seeded_arrays(checkpoint):
@@ -155,7 +155,7 @@ def _npy_header(shape: Shape) -> bytes:
 
 
 def _recorded(checkpoint: Checkpoint) -> Digest | None:
-    """Return the recorded digest of a checkpoint of the catalog; any other has none."""
+    """Return the recorded digest of a checkpoint of the catalog; None for any other."""
     known = {handle.checkpoint for table in (HANDLES, TESTING_HANDLES, SQUARE_HANDLES) for handle in table.values()}
     return DigestTable.read().find(checkpoint.object, "seeded") if checkpoint in known else None
 

@@ -1,4 +1,4 @@
-"""The command line `mixer-jax2tf`: the only place that knows all four packages, each imported when needed."""
+"""The command line `mixer-jax2tf`; packages are imported only when needed."""
 
 import os
 import signal
@@ -10,12 +10,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit: 0 done, 1 a handle failed, 2 bad usage or input, 3 differs, 130 and 143 on signals.
 
     Args:
-        arguments: of the command, for a caller who goes on afterwards, and minds signals himself; without them, those
-            of this process, which ends with it.
+        arguments: of the command, for a caller that goes on afterwards and handles signals itself; None takes those of
+            this process, which ends with the command.
     """
     if arguments is None:
         _open_closed_streams()
-        _end_at_once_on_signals()  # what follows imports for a while
+        _end_at_once_on_signals()  # the imports below take a while
         from convert.pipeline.process import run_and_leave
 
         run_and_leave(_run, sys.argv[1:])
@@ -30,12 +30,12 @@ def _run(arguments: Sequence[str]) -> None:
 
 def _end_at_once_on_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as for commands in a shell's background
+        if signal.getsignal(number) != signal.SIG_IGN:  # ignored by a shell's background commands
             signal.signal(number, lambda number, _: os._exit(128 + number))
 
 
 def _open_closed_streams() -> None:
-    """Let no file take the number of a standard stream that is closed: what is said would be written into it."""
+    """Open closed standard streams, so that no other file gets their number and their output."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)

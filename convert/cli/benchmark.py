@@ -121,7 +121,7 @@ def _print(parts: "Sequence[Part]", done: "Sequence[Benchmark]", *, json: bool) 
     """Print what was measured.
 
     Raises:
-        MixerError: some of it failed; says what.
+        MixerError: some of it failed; the message says what.
     """
     from validation.benchmark import tables
 

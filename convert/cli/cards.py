@@ -1,4 +1,4 @@
-"""The command about what people read of the models: card."""
+"""The command that writes model cards: card."""
 
 from dataclasses import asdict
 from pathlib import Path

@@ -45,7 +45,7 @@ def list_handles(
 
 
 def describe(handle: Handle) -> dict[str, object]:
-    """Return all that the catalog says of a handle, as JSON values."""
+    """Return the catalog's facts about a handle, as JSON values."""
     checkpoint, training = handle.checkpoint, handle.checkpoint.training
     return {
         "handle": handle.name,

@@ -1,4 +1,4 @@
-"""What a person sees: tables, and progress of long work."""
+"""Console output: tables, and the progress of long work."""
 
 import json
 import os
@@ -16,11 +16,11 @@ from models.errors import printable
 from models.storage.files import megabytes
 
 WIDE = 160
-"""Columns of a table that goes to a file or pipe, where nobody's window cuts it."""
+"""Width in columns of a table that goes to a file or pipe, where no terminal cuts it."""
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table to standard output; columns whose name starts with '#' hold numbers and stand to the right."""
+    """Print a table to standard output; columns whose name starts with '#' contain numbers and are right-aligned."""
     table = Table(title=printable(title), title_justify="left", header_style="bold")
     for column in columns:
         numeric = column.startswith("#")
@@ -34,7 +34,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
 
 
 def print_json(value: object) -> None:
-    """Print one JSON value to standard output; what JSON has no number for (infinity) becomes text."""
+    """Print one JSON value to standard output; infinity and NaN, which JSON lacks, become text."""
     strict = json.loads(json.dumps(value), parse_constant=str)
     sys.stdout.write(json.dumps(strict, indent=1) + "\n")
 
@@ -45,7 +45,7 @@ def tell(message: str) -> None:
 
 
 def add_to_job_summary(markdown: str) -> None:
-    """Append Markdown to the summary of a GitHub job, where this runs in one."""
+    """Append Markdown to the summary of a GitHub job, if this runs in one."""
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if path:
         with Path(path).open("a", encoding="utf-8") as summary:
@@ -53,7 +53,7 @@ def add_to_job_summary(markdown: str) -> None:
 
 
 class _ProgressBar:
-    """Progress on standard error: how many pieces are done, and how far the one in hand is."""
+    """Progress on standard error: how many pieces are done, and how far the current one is."""
 
     def __init__(self) -> None:
         self._progress: Bars | None = None
@@ -91,7 +91,7 @@ class _ProgressBar:
             TimeElapsedColumn(),
         )
         console = _console(stderr=True)
-        # On a pipe the bars would only be noise: there, each piece leaves its line.
+        # On a pipe the bars would only be noise, so each piece prints a line instead.
         self._progress = Bars(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._all = self._progress.add_task("all", total=total, amount=f"0/{total}")
         self._now = self._progress.add_task("", total=None, visible=False, amount="")
@@ -103,10 +103,10 @@ class _ProgressBar:
 
 
 def progress_bar() -> Watch:
-    """Return what shows the events of long work on standard error."""
+    """Return a function that shows the events of long work on standard error."""
     return _ProgressBar()
 
 
 def _console(*, stderr: bool = False, width: int | None = None) -> Console:
-    """Return a console that shows text letter by letter: `[b]` and `:heart:` in a path are no markup."""
+    """Return a console that prints text literally: `[b]` and `:heart:` in a path are not markup."""
     return Console(stderr=stderr, width=width, markup=False, emoji=False)

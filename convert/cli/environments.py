@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from validation.compatibility.matrix import Matrix
 
 WHOLE = [name for name, handle in HANDLES.items() if handle.checkpoint.name == "b32_sam"]
-"""The smallest of the whole-size models."""
+"""The smallest of the full-size models."""
 
 Handles = Annotated[
     list[str] | None,
@@ -83,10 +83,10 @@ def matrix(
 
 
 def _earlier(path: Path, chosen: Sequence[Handle], flavours: Sequence[Flavour]) -> "Matrix | None":
-    """Return the matrix that stands there, whose other releases are to be kept; None if there is none.
+    """Return the existing matrix, whose other releases are kept; None if there is none.
 
     Raises:
-        UsageError: it is of other models or of another platform: one table could not hold both.
+        UsageError: it is of other models or another platform, which one table cannot contain.
     """
     from validation.compatibility.matrix import Matrix, describe_platform
 

@@ -73,7 +73,7 @@ def export(
 
 
 def _print(outcomes: list["ExportOutcome"], *, json: bool) -> None:
-    """Print what became of the handles, a line for each file.
+    """Print the results for the handles, one line per file.
 
     Raises:
         MixerError: one or more failed; names them with their reasons.

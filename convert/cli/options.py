@@ -70,7 +70,7 @@ Labels = Annotated[
 
 
 class Flavour(StrEnum):
-    """How the model is written down in TensorFlow."""
+    """How the model is written in TensorFlow."""
 
     native = "native"
     graph = "graph"
@@ -78,7 +78,7 @@ class Flavour(StrEnum):
 
     @property
     def each(self) -> tuple[catalog.Flavour, ...]:
-        """The flavours that are meant."""
+        """The chosen flavours."""
         meant: dict[Flavour, tuple[catalog.Flavour, ...]]
         meant = {Flavour.native: ("native",), Flavour.graph: ("graph",), Flavour.both: ("native", "graph")}
         return meant[self]

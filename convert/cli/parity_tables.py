@@ -1,4 +1,4 @@
-"""What became of the handles: the table, and what is written for people and for CI."""
+"""The results for the handles: the table, and the reports for people and for CI."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,11 +16,11 @@ from models.storage.files import megabytes, write_atomically
 
 
 def print_outcomes(outcomes: list[Outcome], *, json: bool, markdown: str | None = None) -> None:
-    """Print what became of the handles: in a table, or where that is given in the words of `markdown`.
+    """Print the results for the handles as JSON, as `markdown` if that is given, or as a table.
 
     Raises:
         MixerError: one or more failed; names them with their reasons.
-        DifferentError: none failed, but one differs from the earlier version that it was compared with; says in what.
+        DifferentError: none failed, but one differs from an earlier version; the message says in what.
     """
     columns = ("handle", "origin", "#parameters", "#size", "#seconds", "#worst difference", "#agreement", "verdict")
     rows = [_cells(outcome) for outcome in outcomes]
@@ -44,13 +44,13 @@ def print_outcomes(outcomes: list[Outcome], *, json: bool, markdown: str | None 
 
 
 def _print_references(outcomes: Sequence[Outcome], *, json: bool) -> list[str]:
-    """Print how models compare with an earlier version, where one was given, and return in what they differ."""
+    """Print the comparisons with earlier versions, if there are any, and return the differences."""
     from validation.previous.open import summarise
 
     differences = []
     for outcome in outcomes:
         found = outcome.report.reference if outcome.report else None
-        if found is None or outcome.verdict == "kept":  # then it was compared by an earlier command
+        if found is None or outcome.verdict == "kept":  # a kept model was compared by an earlier command
             continue
         if not json:
             console.print_table(f"{outcome.handle} against {found.name}", ("what", "outcome"), summarise(found))
@@ -79,14 +79,14 @@ def _as_json(outcome: Outcome) -> dict[str, object]:
         "not_checked": said,
         "reference": None if reference is None else reference.model_dump(),
     }
-    del values["report"]  # it stands beside the model
+    del values["report"]  # it is stored beside the model
     return values
 
 
 def print_depth(outcomes: Sequence[Outcome]) -> None:
-    """Show step by step how far JAX and each SavedModel are from the oracle, and where a SavedModel first is too far.
+    """Show step by step how far JAX and each SavedModel are from the oracle, and where a SavedModel is first too far.
 
-    Too far is over the tolerance of outputs and over four times JAX's own distance there.
+    Too far means over the tolerance of outputs and over four times JAX's own distance there.
     """
     limit = TOLERANCES["max_relative"].limit
     for outcome in outcomes:

@@ -1,4 +1,4 @@
-"""The commands, and what becomes of their errors."""
+"""The commands, and the handling of their errors."""
 
 import logging
 import sys
@@ -41,12 +41,12 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def commands() -> typer.core.TyperGroup:
-    """Return the program with its commands; their help texts are shown letter by letter, without markup."""
+    """Return the program with its commands; their help texts are shown literally, without markup."""
     program = typer.main.get_group(app)
     every = [program, *program.commands.values()]
     described: list[Any] = [*every, *(parameter for command in every for parameter in command.params)]
     for one in described:
-        if one.help:  # typer takes it for rich's markup, where `[/prefix]` ends a style that never began
+        if one.help:  # typer reads it as rich markup, where `[/prefix]` closes a style that was never opened
             one.help = escape(one.help)
     return program
 

@@ -1,4 +1,4 @@
-"""Commands about what leaves this machine: package, verify, publish, outdated."""
+"""Commands about publishing: package, verify, publish, outdated."""
 
 import functools
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""The command republish: new versions of what is out of date, made, proven, packed and published in one go."""
+"""The command republish: make, prove, pack and publish new versions of outdated models in one run."""
 
 from dataclasses import asdict
 from pathlib import Path

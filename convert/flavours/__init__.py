@@ -1,1 +1,1 @@
-"""An apply function of JAX as a TensorFlow function, in one of two flavours."""
+"""Convert a JAX apply function to a TensorFlow function, in one of two flavours."""

@@ -1,13 +1,13 @@
-"""Arithmetic where JAX and TensorFlow differ: integers divided, or cast from floats, and products in other dtypes.
+"""Arithmetic where JAX and TensorFlow differ: integer division, casts of floats to integers, dtypes of products.
 
-What XLA does at the ends of a range is said at https://openxla.org/stablehlo/spec (`divide`, `convert`).
+XLA's results at the ends of a range are specified at https://openxla.org/stablehlo/spec (`divide`, `convert`).
 """
 
 import tensorflow as tf
 
 
 def divide(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
-    """Divide; integers towards zero, with -1 (all bits set) for x / 0, and without an end for the smallest by -1."""
+    """Divide; integers towards zero, with all bits set (-1) for x / 0, and wrapping for the smallest by -1."""
     if left.dtype.is_floating:
         return tf.divide(left, right)
     one, none = tf.ones_like(right), tf.zeros_like(right)
@@ -20,7 +20,7 @@ def divide(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
 
 
 def cast(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """Cast; floats to integers towards zero, to the nearest end where they are out of range, and NaN to 0."""
+    """Cast; floats to integers towards zero, clamped to the range, and NaN to 0."""
     if not (x.dtype.is_floating and dtype.is_integer):
         return tf.cast(x, dtype)
     wide = x if x.dtype in (tf.float32, tf.float64) else tf.cast(x, tf.float32)
@@ -33,7 +33,7 @@ def cast(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
 
 
 def multiplied_in(left: tf.DType, right: tf.DType, result: tf.DType) -> tf.DType:
-    """Return the dtype to multiply matrices in, which holds what both hold, and what the result does."""
+    """Return the dtype to multiply matrices in, wide enough for both operands and the result."""
     floats = [one for one in (left, right, result) if one.is_floating]
     if not floats:
         sizes = max(one.size for one in (left, right, result))

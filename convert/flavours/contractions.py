@@ -10,9 +10,9 @@ from convert.flavours.operand import GraphError, Operand, Params, Shape, reshape
 
 
 def dot_general(params: Params, shape: Shape, batch: tf.Tensor, left: Operand, right: Operand) -> Operand:
-    """Contract as one product of matrices, or of a batch of them, after axes are brought in order where they are not.
+    """Contract as one matrix product, batched if needed, after transposing axes that are out of order.
 
-    The result has the batch axes, those left of `left`, those left of `right`.
+    The result has the batch axes, then the remaining axes of `left`, then those of `right`.
     """
     _require_full_precision(params)
     preferred = params["preferred_element_type"]

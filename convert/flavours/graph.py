@@ -1,10 +1,9 @@
 """The graph flavour: the Mixer as plain TensorFlow operations, which need no XLA and run in TensorFlow from 2.6 on.
 
 The same apply function that the native flavour exports is traced to a jaxpr, JAX's own list of primitive operations
-(https://docs.jax.dev/en/latest/jaxpr.html), and written down one primitive after the other by the rules of
-`convert.flavours.primitives`. Gradients are TensorFlow's own, of what is written. At a point where JAX defines a
-gradient by convention (a tie of two arguments of `max`, a function with a rule of its own for its derivative) they may
-differ from JAX's; the check of gradients tells.
+(https://docs.jax.dev/en/latest/jaxpr.html), and each primitive is written by a rule of `convert.flavours.primitives`.
+Gradients are TensorFlow's own. They may differ from JAX's where JAX defines a gradient by convention (a tie of two
+arguments of `max`, a function with a custom derivative rule); the check of gradients reports that.
 """
 
 from collections.abc import Mapping
@@ -23,19 +22,19 @@ BATCH = "batch"
 """Name of the only size that may be unknown."""
 
 NESTED = {"pjit": "jaxpr", "jit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr"}
-"""Primitives that hold equations of their own, which are written down in their place, and where they hold them."""
+"""Primitives that contain a jaxpr, which is written inline, and the parameter that contains it."""
 
 JITTED = ("pjit", "jit")
-"""Those of them that JAX traces once for all their uses: what is large enough becomes a function."""
+"""Those that JAX traces once for all their uses: a large enough one becomes a function."""
 
 
 def to_graph(apply: Apply) -> TensorFlowFunction:
     """Return an apply function as plain TensorFlow operations.
 
-    It is traced when it is called, on the shapes of the arguments; the first axis of the images may be unknown.
+    It is traced when called, on the shapes of the arguments; the first axis of the images may be unknown.
 
     Raises:
-        GraphError: when called: the function uses a primitive, or a size, that there is no rule for.
+        GraphError: when called, if the function uses a primitive or a size without a rule.
     """
 
     def function(params: Mapping[str, Any], images: tf.Tensor) -> Any:  # noqa: ANN401 (any tree of tensors)
@@ -95,12 +94,12 @@ class _Writer:
             )
         try:
             found = rule(equation.params, shapes[0], self._batch, *operands)
-        except GraphError as error:  # says what of it has no rule
+        except GraphError as error:  # its text says what has no rule
             raise GraphError(f"{name} {error}") from error
         except (TypeError, ValueError, tf.errors.OpError) as error:
             raise GraphError(f"the rule for {name} does not cover {equation}: {str(error).splitlines()[0]}") from error
         expected = equation.outvars[0].aval.dtype
-        if found.unscaled.dtype != expected:  # what is put off stays so
+        if found.unscaled.dtype != expected:  # `unscaled`, so that a deferred factor stays deferred
             raise GraphError(f"the rule for {name} does not cover {equation}: it gives {found.unscaled.dtype.name}.")
         return [found]
 
@@ -113,7 +112,7 @@ def _known_shape(shape: tuple[Any, ...], name: str) -> Shape:
     """Return a shape with None for the batch.
 
     Raises:
-        GraphError: it has another size that is not known, or the batch twice.
+        GraphError: it has another unknown size, or the batch twice.
     """
     unknown = [str(size) for size in shape if not isinstance(size, int)]
     if unknown not in ([], [BATCH]):

@@ -17,19 +17,19 @@ from models.mixer import MixerBlock, MlpMixer
 from models.signatures import OUTPUT, TOKEN_FEATURES
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-"""Where the artifact may run; without the list, only on the platform that made it."""
+"""Platforms that the artifact may run on; by default it would be only the one that made it."""
 
 Apply = Callable[[Mapping[str, Any], jax.Array], Any]
-"""An apply function in JAX, of nested parameters and images; gives an array, or any tree of arrays."""
+"""A JAX apply function of nested params and images; returns an array or a tree of arrays."""
 
 TensorFlowFunction = Callable[[Mapping[str, Any], tf.Tensor], Any]
-"""Takes nested parameters and images `[batch, height, width, 3]`, gives what the apply function does."""
+"""Takes nested params and images `[batch, height, width, 3]`, and returns what the apply function does."""
 
 
 def mixer_apply(architecture: Architecture, num_classes: int | None) -> Apply:
     """Return the apply function of a Mixer with a head of `num_classes`, or (None) of a feature extractor.
 
-    Its layers are one function, which JAX traces, differentiates and lowers once for all of them.
+    Its layers share one function, which JAX traces, differentiates and lowers only once.
     """
     model = MlpMixer(architecture, num_classes, nn.jit(MixerBlock))
     if num_classes is not None:
@@ -48,9 +48,9 @@ def mixer_apply(architecture: Architecture, num_classes: int | None) -> Apply:
 
 
 def to_tensorflow(apply: Apply, *, gradient: bool = True) -> TensorFlowFunction:
-    """Return an apply function for TensorFlow, with JAX's gradient where that is wanted.
+    """Return an apply function for TensorFlow, with JAX's gradient if `gradient`.
 
-    jax2tf traces it when it is called, and its gradient when it is saved.
+    jax2tf traces it when called, and its gradient when saved.
     """
     function: TensorFlowFunction = jax2tf.convert(
         apply,

@@ -1,8 +1,8 @@
-"""What a primitive works on: a tensor whose leading axes may be folded into one, and whose scaling may be put off.
+"""The operands of primitives: tensors whose leading axes may be folded into one, and whose scaling may be deferred.
 
-Both are for TensorFlow's optimiser and for the converters, which know a dense layer as a product of two matrices, a
-bias and an activation right after each other, and look past no reshape between them: so values stay matrices from the
-product on, as long as they are only worked on element by element.
+TensorFlow's optimiser and the converters recognise a dense layer only as a matrix product, a bias and an activation
+right after each other, with no reshape between them. So values stay matrices after a product, as long as only
+elementwise operations follow.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ import tensorflow as tf
 from models.errors import MixerError
 
 Params = Mapping[str, Any]
-"""Those of a primitive."""
+"""The parameters of a primitive."""
 
 Shape = tuple[int | None, ...]
 """Sizes of the axes; None for the batch."""
@@ -27,28 +27,28 @@ class GraphError(MixerError):
 class Operand:
     """A value of shape `shape`, held in `tensor` in that shape or folded.
 
-    Folded is `[rows, n]` for `[..., n]`, and `[n]` for `[1, ..., 1, n]`, a row that is the same for all.
+    Folded means `[rows, n]` for `[..., n]`, and `[n]` for `[1, ..., 1, n]`, a row that is the same for all.
     """
 
     def __init__(self, tensor: tf.Tensor, shape: Shape, factor: tf.Tensor | None = None) -> None:
         self._unscaled = tensor
         self.factor = factor
-        """A power of two that `tensor` has still to be multiplied with, or None."""
+        """A power of two that `unscaled` is still to be multiplied by, or None."""
         self.shape = shape
 
     @classmethod
     def of(cls, tensor: tf.Tensor) -> "Operand":
-        """Return a tensor as it is, of known rank."""
+        """Wrap a tensor of known rank as it is."""
         return cls(tensor, tuple(tensor.shape.as_list()))
 
     @property
     def unscaled(self) -> tf.Tensor:
-        """The value without `factor`, as it is held."""
+        """The stored tensor, without `factor`."""
         return self._unscaled
 
     @cached_property
     def tensor(self) -> tf.Tensor:
-        """The value as it is held."""
+        """The stored tensor, multiplied by `factor`."""
         return self._unscaled if self.factor is None else tf.multiply(self.factor, self._unscaled)
 
     @cached_property
@@ -63,17 +63,17 @@ class Operand:
 
     @property
     def is_row(self) -> bool:
-        """Whether it is held as one row, or as a single number, that is the same for all."""
+        """Whether it is stored as one row, or as a single number, that is the same for all."""
         return self.unscaled.shape.rank < 2 and all(size == 1 for size in self.shape[:-1])
 
     @property
     def is_folded(self) -> bool:
-        """Whether it is held as a matrix of all its rows."""
+        """Whether it is stored as a matrix of all its rows."""
         return self.unscaled.shape.rank == 2 and len(self.shape) > 2
 
 
 def reshape(tensor: tf.Tensor, shape: Shape) -> tf.Tensor:
-    """Return a tensor in a shape with at most one size that is not known, as it is if it has that shape already."""
+    """Reshape a tensor to a shape with at most one unknown size; return it unchanged if it has that shape."""
     if tuple(tensor.shape.as_list()) == shape:
         return tensor
     return tf.reshape(tensor, [-1 if size is None else size for size in shape])

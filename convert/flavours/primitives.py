@@ -1,8 +1,8 @@
-"""How each primitive of JAX is written in TensorFlow operations: one short rule each.
+"""The rules that write JAX's primitives as TensorFlow operations, one for each primitive.
 
-The primitives are those of `jax.lax` (https://docs.jax.dev/en/latest/jax.lax.html), where each is documented under its
-name in `RULES` but for what is said at the rule. A rule takes the primitive's parameters, the shape of the result, the
-size of the batch (a scalar tensor) and the operands.
+The primitives are those of `jax.lax` (https://docs.jax.dev/en/latest/jax.lax.html), documented there under their names
+in `RULES`; exceptions are noted at the rule. A rule takes the primitive's parameters, the shape of the result, the size
+of the batch (a scalar tensor) and the operands.
 """
 
 import math
@@ -20,7 +20,7 @@ Elementwise = Callable[..., tf.Tensor]
 
 
 def _elementwise(operation: Elementwise) -> Rule:
-    """Return the rule of an operation on equal shapes (scalars may be anywhere); it keeps folded what is folded."""
+    """Return the rule of an elementwise operation on equal shapes or scalars; folded operands stay folded."""
 
     def rule(params: Params, shape: Shape, batch: tf.Tensor, *operands: Operand) -> Operand:
         _require_default_accuracy(params)
@@ -40,7 +40,7 @@ def _require_default_accuracy(params: Params) -> None:
 
 
 def _add(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
-    """Add; a row to the result of a matrix product or of a convolution as the bias that it is."""
+    """Add; a row is added to the result of a matrix product or a convolution as a bias."""
     for values, row in ((left, right), (right, left)):
         if values.shape.rank in (2, 4) and row.shape == values.shape[-1:] and values.dtype.is_floating:
             return tf.nn.bias_add(values, row)
@@ -48,9 +48,9 @@ def _add(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
 
 
 def _mul(params: Params, shape: Shape, batch: tf.Tensor, left: Operand, right: Operand) -> Operand:
-    """Multiply, as `(c * a) * b` rather than `a * (c * b)` where c is a power of two up to 1, which changes no bit.
+    """Multiply, as `(c * a) * b` instead of `a * (c * b)` if c is a power of two up to 1, which changes no bit.
 
-    So GELU ends as TensorFlow's own does, `(0.5 x) (1 + tanh(...))`, which the optimiser fuses with the matrix product
+    GELU then ends like TensorFlow's own, `(0.5 x) (1 + tanh(...))`, which the optimiser fuses with the matrix product
     before it.
     """
     if _is_power_of_two(left.tensor) and right.factor is None:
@@ -61,7 +61,7 @@ def _mul(params: Params, shape: Shape, batch: tf.Tensor, left: Operand, right: O
 
 
 def _is_power_of_two(tensor: tf.Tensor) -> bool:
-    """Return whether it is one up to 1: by a larger one, a product could leave the range where JAX's does not."""
+    """Return whether it is a power of two up to 1; a larger one could overflow a product that JAX's order does not."""
     if tensor.shape.rank != 0 or tensor.dtype not in (tf.float32, tf.float64):
         return False
     value = tf.get_static_value(tensor)
@@ -69,12 +69,12 @@ def _is_power_of_two(tensor: tf.Tensor) -> bool:
 
 
 def _erf(x: tf.Tensor) -> tf.Tensor:
-    """Return the error function; TensorFlow's own gives NaN at the infinities of float64."""
+    """Return the error function; clipped in float64, where TensorFlow's own gives NaN at infinity."""
     return tf.math.erf(tf.clip_by_value(x, -6, 6) if x.dtype == tf.float64 else x)
 
 
 def _integer_pow(params: Params, shape: Shape, batch: tf.Tensor, base: Operand) -> Operand:
-    """Multiply repeatedly, as XLA does: TensorFlow's `pow` is slower and rounds otherwise."""
+    """Multiply repeatedly, as XLA does: TensorFlow's `pow` is slower and rounds differently."""
 
     def power(x: tf.Tensor) -> tf.Tensor:
         result, factor, exponent = None, x, abs(params["y"])
@@ -111,7 +111,7 @@ def _in_shape(x: Operand, shape: Shape) -> Operand:
 
 
 def _broadcast_in_dim(params: Params, shape: Shape, batch: tf.Tensor, x: Operand) -> Operand:
-    """Insert axes of size 1; repeat along them only where that is not all."""
+    """Insert axes of size 1, and broadcast only if the shape still differs."""
     spread: list[int | None] = [1] * len(shape)
     for axis, size in zip(params["broadcast_dimensions"], x.shape, strict=True):
         spread[axis] = size
@@ -138,7 +138,7 @@ def _convert_element_type(params: Params, shape: Shape, batch: tf.Tensor, x: Ope
 
 
 def _tile(params: Params, shape: Shape, batch: tf.Tensor, x: Operand) -> Operand:
-    """Repeat along axes; as often as the batch is large only what has a size of 1 there."""
+    """Repeat along axes; by the size of the batch only where the operand's axis has size 1."""
     if x.tensor.dtype == tf.uint16:
         raise GraphError("has no rule for uint16, which TensorFlow does not repeat.")
     multiples = [
@@ -156,7 +156,7 @@ def _concatenate(params: Params, shape: Shape, batch: tf.Tensor, *parts: Operand
 
 
 def _slice(params: Params, shape: Shape, batch: tf.Tensor, x: Operand) -> Operand:
-    """Slice axes, from and to a place that is known, or the whole batch."""
+    """Slice axes between known indices; the batch only as a whole."""
     steps = params["strides"] or [1] * len(shape)
     places = zip(params["start_indices"], params["limit_indices"], steps, strict=True)
     slices = []
@@ -169,7 +169,7 @@ def _slice(params: Params, shape: Shape, batch: tf.Tensor, x: Operand) -> Operan
 
 
 def _gather(params: Params, shape: Shape, batch: tf.Tensor, x: Operand, indices: Operand) -> Operand:
-    """Pick one index of one axis, which is what `x[:, 0]` comes to."""
+    """Pick one index of one axis, as `x[:, 0]` does."""
     numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
     axes = tuple(numbers.start_index_map)
     others = [axis for axis in range(len(x.shape)) if axis not in axes]

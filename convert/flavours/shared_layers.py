@@ -1,13 +1,13 @@
-"""What a network does many times, written down once: a function in the graph, called for each layer.
+"""Functions for repeated layers: each is written into the graph once, and called for each layer.
 
-TensorFlow loads and optimises a function once, however often it is called, but takes each layer again where the
-operations of all of them stand in one graph. That is most of what the first call of a model does; so the first call,
-loading and the first gradient take about half as long, and the file is smaller.
+TensorFlow loads and optimises a function once, however often it is called, but processes each layer again if all their
+operations are in one graph. That is most of the work of a model's first call; so the first call, loading and the first
+gradient take about half as long, and the file is smaller.
 
-A function is kept as one, rather than written into its caller again before anything runs, by the mark that Keras has
-for its recurrent layers: the name of what it implements, of which there might be several implementations to choose
-from (`api_implements`, in TensorFlow's `implementation_selector.h`). Converters to other formats drop that mark, or
-look past it, and take the layers one by one. They would refuse a function that is marked as never to be inlined.
+To keep it from being inlined before anything runs, a function has the attribute that Keras uses for its recurrent
+layers: the name of what it implements, of which there might be several implementations to choose from
+(`api_implements`, in TensorFlow's `implementation_selector.h`). Converters to other formats drop or ignore it, and
+convert the layers one by one. They would refuse a function that is marked as never to be inlined.
 """
 
 from collections.abc import Callable
@@ -18,25 +18,25 @@ import tensorflow as tf
 from convert.flavours.operand import Operand
 
 IMPLEMENTS = "api_implements"
-"""The attribute of a function that names what it implements; equal names mean that one may stand for the other."""
+"""The attribute of a function that names what it implements; functions with equal names may replace each other."""
 
 WORTH_A_FUNCTION = 16
-"""Equations that a nested jaxpr has at least, to become a function; JAX's own little helpers have fewer."""
+"""Fewest equations of a nested jaxpr that becomes a function; JAX's own small helpers have fewer."""
 
 Write = Callable[[Any, list[Operand], tf.Tensor], list[Operand]]
-"""Writes the equations of a closed jaxpr for these operands and this size of the batch; gives its results."""
+"""Writes the equations of a closed jaxpr for these operands and this size of the batch; returns its results."""
 
 
 class SharedLayers:
-    """The functions of one graph, by the jaxpr that each has been written from."""
+    """The functions of one graph, keyed by their jaxprs and the shapes of their operands."""
 
     def __init__(self, write: Write) -> None:
         self._write = write
         self._functions: dict[tuple[int, tuple[Any, ...]], Callable[..., list[tf.Tensor]]] = {}
-        self._alive: list[Any] = []  # as `id` tells apart only what is
+        self._alive: list[Any] = []  # as an `id` is unique only among live objects
 
     def call(self, closed: Any, operands: list[Operand], batch: tf.Tensor) -> list[Operand]:  # noqa: ANN401
-        """Call the function of a closed jaxpr with operands, written now if it is the first call for such shapes."""
+        """Call the function of a closed jaxpr with operands; write it first if it is new for these shapes."""
         key = (id(closed), tuple(operand.shape for operand in operands))
         if key not in self._functions:
             self._functions[key] = self._function(closed, operands, batch)
@@ -50,7 +50,7 @@ class SharedLayers:
             return [result.full for result in self._write(closed, given, sizes[0] if sizes else batch)]
 
         specs = [tf.TensorSpec(operand.shape, operand.tensor.dtype) for operand in operands]
-        # Where models run in one graph, a B/16's layer stands for none of an L/16's: so the shapes are in the name.
+        # The name contains the shapes: with two models in one graph, a B/16's layer must not replace an L/16's.
         name = "layer of " + ", ".join(str(spec.shape) for spec in specs)
         marked = tf.function(layer, autograph=False, experimental_attributes={IMPLEMENTS: name})
         return marked.get_concrete_function(*specs)

@@ -1,1 +1,1 @@
-"""What is done with which handle, in which order; what Python callers use."""
+"""The order of the work on handles, and the Python interface."""

@@ -1,4 +1,4 @@
-"""Many handles in one process: what cannot end well is refused first, then each is finished or fails by itself."""
+"""Run a batch of handles: what cannot succeed is refused first, then each handle succeeds or fails on its own."""
 
 import os
 from collections.abc import Iterable
@@ -17,13 +17,13 @@ from models.storage.files import require_room
 
 BYTES_PER_PARAMETER = 4
 BYTES_OF_GRAPH = 8 << 20
-"""Allowed for what a model's directory holds beside its variables."""
+"""Allowance for a model's files other than its variables."""
 BYTES_OF_GAPS = 1 << 20
-"""Allowed for what a checkpoint's file holds beside its arrays, or memory between them."""
+"""Allowance for the contents of a checkpoint's file other than arrays, or for gaps between arrays in memory."""
 
 
 def check_batch(batch: Batch, watch: Watch | None = None) -> None:
-    """Refuse, before any work, what cannot end well.
+    """Refuse, before any work, what cannot succeed.
 
     Raises:
         UsageError: the output cannot be written, exists already, or would not fit on the disk.
@@ -54,7 +54,7 @@ def check_batch(batch: Batch, watch: Watch | None = None) -> None:
 
 
 def _disk_need(batch: Batch, items: Iterable[Item]) -> int:
-    """Return the bytes of the new models, and of the largest that are for a while beside what they replace."""
+    """Return the bytes of the new models, and of the largest that temporarily exist beside those they replace."""
     new, replacing = [0], [0]
     for item in items:
         size = BYTES_PER_PARAMETER * item.handle.parameters + BYTES_OF_GRAPH
@@ -82,7 +82,7 @@ def run_batch(batch: Batch, watch: Watch | None = None) -> list[Outcome]:
 
         outcomes: list[Outcome] = []
         converts = batch.task == "convert"
-        room = ReusableBuffer(_largest(items)) if converts else None  # what checks hold is let go bit by bit
+        room = ReusableBuffer(_largest(items)) if converts else None  # checks release theirs bit by bit
         with imports_passed_over(), tracing_ahead(graphs_needed(batch, items) if converts else []):
             for group in groups.values():
                 for outcome in run_checkpoint(batch, group, on, room):

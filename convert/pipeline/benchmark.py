@@ -1,4 +1,4 @@
-"""The benchmark's parts, one after the other: what each needs is made first, each is written as soon as it is done."""
+"""Run the parts of the benchmark in order: prepare what each needs, measure it, and write its record at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -37,12 +37,12 @@ PARTS: dict[Part, type[Benchmark]] = {
 }
 FLAVOURS = ("native", "graph")
 SPARE = 1 << 28
-"""Bytes allowed for graphs, class lists and what the file system adds."""
+"""Allowance in bytes for graphs, class lists and the file system's overhead."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What is to be measured."""
+    """What to measure."""
 
     parts: tuple[Part, ...]
     handles: tuple[Handle, ...]
@@ -57,11 +57,11 @@ class Bench:
     scale: Scale
 
     def wants(self, side: str) -> bool:
-        """Say whether a side is to be measured."""
+        """Return whether a side is to be measured."""
         return not self.sides or side in self.sides
 
     def handles_of(self, part: Part) -> list[Handle]:
-        """Return the handles of a part: the given ones that it can take, else all, or one or two classifiers."""
+        """Return the handles of a part: the given ones that it supports or, by default, all or a few classifiers."""
         if part == "conversion":
             return list(self.handles or HANDLES.values())
         defaults = {"inference": ("b16_i1k",), "start": ("b16_i1k", "l16_i1k")}[part]
@@ -76,17 +76,17 @@ def _side_names(bench: Bench) -> dict[Part, list[str]]:
 
 
 def narrowed(bench: Bench) -> Bench:
-    """Return the benchmark with those parts alone that the chosen sides belong to."""
+    """Return the benchmark with only those parts that the chosen sides belong to."""
     names = _side_names(bench)
     parts = tuple(part for part in bench.parts if any(map(bench.wants, names[part])))
     return replace(bench, parts=parts or bench.parts)
 
 
 def check_bench(bench: Bench, watch: Watch) -> None:
-    """Refuse, before any work, what cannot end well.
+    """Refuse, before any work, what cannot succeed.
 
     Raises:
-        UsageError: a side is unknown or its library missing, a checkpoint is not there, the disk is too small.
+        UsageError: a side is unknown or its library missing, a checkpoint is missing, the disk is too small.
     """
     if find_spec("psutil") is None:
         raise UsageError("the benchmark needs psutil: install the extra bench, `pip install --editable '.[bench]'`.")
@@ -126,16 +126,17 @@ def _check_files(bench: Bench, watch: Watch) -> None:
 
 
 def _disk_need(bench: Bench) -> int:
-    """Return the bytes that stand on the disk at one time, at most."""
+    """Return the most bytes on the disk at one time."""
     handles = {handle.name: handle for part in bench.parts for handle in bench.handles_of(part)}
     need = SPARE
     if bench.source is None:
         need += sum(4 * row.parameters for row in {handle.checkpoint for handle in handles.values()})
     if "conversion" in bench.parts:
         models = sum(4 * handle.parameters for handle in bench.handles_of("conversion"))
-        need += models * (2 if bench.wants("floor") or bench.wants("cp") else 1)  # what is copied, and of one side
+        need += models * (2 if bench.wants("floor") or bench.wants("cp") else 1)  # those to copy, and those of one side
         many = size_of(bench.scale.architecture, 0, bench.scale.count)
-        need += 5 * many if bench.wants("many") or bench.wants("many-cp") else 0  # as read, kept twice, of one side
+        # The checkpoints, and both heads of each, twice: to copy, and of one side.
+        need += 5 * many if bench.wants("many") or bench.wants("many-cp") else 0
     for part, copies in (("start", len(FLAVOURS)), ("inference", len(ENGINES))):
         if part in bench.parts:
             need += sum(copies * 4 * handle.parameters for handle in bench.handles_of(part))
@@ -161,7 +162,7 @@ def run_bench(bench: Bench, watch: Watch | None = None) -> list[Benchmark]:
 
 
 def _count(bench: Bench) -> int:
-    """Return how many steps there are, preparations aside."""
+    """Return the number of steps, without preparations."""
     counts = {
         "conversion": bench.repeats * len([name for name in _side_names(bench)["conversion"] if bench.wants(name)]),
         "inference": len(bench.batches) * len(bench.handles_of("inference")),
@@ -245,10 +246,10 @@ def _circumstances(bench: Bench) -> dict[str, Any]:
 
 
 def read_parts(out: Path, parts: Sequence[Part]) -> list[Benchmark]:
-    """Return the records of the parts that stand in the output directory.
+    """Return the records of the parts that are in the output directory.
 
     Raises:
-        UsageError: none does.
+        UsageError: there is none.
         MixerError: one cannot be read.
     """
     there = [part for part in parts if (out / f"{part}.json").is_file()]

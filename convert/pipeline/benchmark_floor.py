@@ -1,8 +1,8 @@
-"""The floor that the benchmark holds `convert` against: import what it imports, and copy the bytes that it writes.
+"""The floor that the benchmark compares `convert` with: the same imports, and a copy of the bytes that it writes.
 
     python -m convert.pipeline.benchmark_floor [TO FROM ...]
 
-copies the directories FROM into the directory TO; without any it only imports.
+copies the directories FROM into the directory TO; without arguments it only imports.
 """
 
 import shutil

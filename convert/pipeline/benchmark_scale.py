@@ -1,10 +1,10 @@
-"""Made-up Mixers for the benchmark: deeper ones, and many of one architecture, converted in one run.
+"""Synthetic Mixers for the benchmark: deeper ones, and many of one architecture, converted in one run.
 
     python -m convert.pipeline.benchmark_scale seed|convert ARCHITECTURE BLOCKS COUNT SOURCE OUT
 
-ARCHITECTURE is a name of `validation.benchmark.synthetic_models.SIZES`, whose number of blocks BLOCKS replaces (0: its
-own). `seed` writes COUNT synthetic checkpoints into SOURCE where they are not yet, `convert` writes both heads of each
-into OUT.
+ARCHITECTURE is a name of `validation.benchmark.synthetic_models.SIZES`; BLOCKS replaces its number of blocks (0 keeps
+it). `seed` writes COUNT synthetic checkpoints into SOURCE unless they exist, `convert` writes both heads of each into
+OUT.
 """
 
 import sys

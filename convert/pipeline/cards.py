@@ -1,4 +1,4 @@
-"""Cards of many models, and of the collection."""
+"""Write the cards of many models, and of the collection."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from models.records.layout import ModelPaths
 def write_cards(
     names: list[str], out: Path, version: int, where: Publisher, watch: Watch | None = None
 ) -> tuple[list[Written], list[str]]:
-    """Write the cards of the models of these names, then of the collection; return them, and what failed and why."""
+    """Write the cards of these models, then of the collection; return them, and what failed and why."""
 
     def work(name: str, on: Steps) -> Written:
         on.start(f"writing the cards of {name}")

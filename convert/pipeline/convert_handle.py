@@ -1,4 +1,4 @@
-"""The way of one handle: its SavedModel written from an open checkpoint, or found as it would be written."""
+"""Convert one handle: write its SavedModel from an open checkpoint, or find that it is current."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,21 +17,21 @@ from models.records.tolerances import TOLERANCES
 
 @dataclass(frozen=True)
 class Item:
-    """A handle on its way through the pipeline, with all that the way needs of it; made once and passed on."""
+    """A handle in the pipeline, with its paths and its class list; made once and passed on."""
 
     handle: Handle
     paths: ModelPaths
     labels: Path | None
-    """Its class list; checked."""
+    """Path of its class list; None if it has none."""
 
     @property
     def graph_key(self) -> GraphKey:
-        """What its graph depends on."""
+        """The key of its graph."""
         return GraphKey.of(self.handle, self.labels)
 
 
 def describe(item: Item, checkpoint: OpenCheckpoint, directory: Path | None) -> Manifest:
-    """Return the manifest of the item as made here and now from this checkpoint."""
+    """Return the manifest of the item as made now from this checkpoint."""
     from convert.flavours.native import PLATFORMS
     from export.saved_model import manifest
 
@@ -55,7 +55,7 @@ def write(item: Item, checkpoint: OpenCheckpoint, *, overwrite: bool) -> Manifes
 
 
 def find_current(item: Item, checkpoint: OpenCheckpoint) -> Report | None:
-    """Return the passing report of the item's SavedModel, if all of it is what would be made now."""
+    """Return the passing report of the item's SavedModel if it is what would be made now; else None."""
     from export.saved_model.manifest import is_current
     from validation.parity import report as reports
 

@@ -1,4 +1,4 @@
-"""Many handles to one format in one process: each is finished or fails by itself, and the summary tells."""
+"""Export many handles to one format in one process; each succeeds or fails on its own."""
 
 import gc
 import tempfile
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Exports:
-    """Which handles are to be written in which format."""
+    """Which handles to export, and to which format."""
 
     format: Format
     handles: tuple[Handle, ...]
@@ -40,20 +40,20 @@ class Exports:
     out: Path
     version: int
     custom: CustomCheckpoint | None = None
-    """A custom checkpoint, of the architecture and head of the only handle."""
+    """A custom checkpoint, with the architecture and head of the only handle."""
     overwrite: bool = False
 
     def name(self, handle: Handle) -> str:
-        """Return the name that a handle's models have."""
+        """Return the name of a handle's models."""
         return self.custom.name if self.custom else handle.name
 
     def saved_model(self, handle: Handle) -> ModelPaths:
-        """Return where the SavedModel that a handle is written from stands."""
+        """Return the paths of the SavedModel that a handle is exported from."""
         named = replace(handle, name=self.name(handle))
         return ModelPaths.of(self.out, named.in_flavour("graph").name, self.version)
 
     def destination(self, handle: Handle) -> ModelPaths:
-        """Return where a handle goes."""
+        """Return the paths of a handle's export."""
         return ModelPaths.of(self.out, self.format.named(self.name(handle)), self.version)
 
     def how_to_convert(self, handle: Handle) -> str:
@@ -64,7 +64,7 @@ class Exports:
 
 @dataclass(frozen=True)
 class ExportOutcome:
-    """What became of one handle."""
+    """The result of exporting one handle."""
 
     name: str
     seconds: float
@@ -73,15 +73,15 @@ class ExportOutcome:
 
     @property
     def verdict(self) -> str:
-        """That of the report; without one the export failed."""
+        """The report's verdict; `failed` without a report."""
         return self.report.verdict if self.report else "failed"
 
 
 def check_exports(work: Exports) -> None:
-    """Refuse, before any work, to replace what is not to be replaced.
+    """Refuse, before any work, what cannot succeed.
 
     Raises:
-        UsageError: a library of the format is missing, or something is in the way.
+        UsageError: a library of the format is missing, or something exists that must not be replaced.
     """
     work.format.require()
     for handle in work.handles:
@@ -164,7 +164,7 @@ def _export(work: Exports, handle: Handle, truth: "Truth", sha256: str, classes:
     checks = check_export(work.format.name, destination.directory, made, truth)
     if made.head == "classification" and not all(check.tells for check in checks):
         probed = attempt(lambda: _check_probing_export(work, handle, made, truth))
-        if isinstance(probed, Failure):  # the export is in place already: its report says what is not known of it
+        if isinstance(probed, Failure):  # the export is already in place: its report says what is not known
             said = f"cannot be exported with a probing head: {probed.reason}"
             probed = (Check(name="running", on="probing head", problems=(said,)),)
         checks += probed
@@ -175,9 +175,9 @@ def _export(work: Exports, handle: Handle, truth: "Truth", sha256: str, classes:
 
 
 def _check_probing_export(work: Exports, handle: Handle, made: Handle, truth: "Truth") -> tuple[Check, ...]:
-    """Export the same graph with a probing head in place of the model's own, which hides errors, and check that.
+    """Export the same graph with a probing head instead of the model's own, which hides errors, and check it.
 
-    An export holds its weights as constants, so the head cannot be exchanged in it.
+    An export contains its weights as constants, so the head cannot be replaced in it.
     """
     from export.formats.writer import write_format
     from export.saved_model.variables import copy_with_variables
@@ -194,7 +194,7 @@ def _check_probing_export(work: Exports, handle: Handle, made: Handle, truth: "T
 
 
 def _read_source(work: Exports, handle: Handle, sha256: str | None = None) -> bytes:
-    """Return the manifest of a SavedModel that is whole; with `sha256`, one made from the checkpoint of that digest."""
+    """Return the manifest of a SavedModel; with `sha256`, check its files and that checkpoint's digest first."""
     saved_model, convert = work.saved_model(handle), work.how_to_convert(handle)
     if not saved_model.manifest.is_file() or not saved_model.directory.is_dir():
         raise MixerError(

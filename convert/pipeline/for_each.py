@@ -1,4 +1,4 @@
-"""Many pieces of work of which one may fail: the others go on."""
+"""Do many pieces of work; if one fails, the others go on."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ def attempt(work: Callable[[], Done]) -> Done | Failure:
 def for_each(
     names: Sequence[str], work: Callable[[str, Steps], Done], watch: Watch | None = None
 ) -> tuple[list[Done], list[str]]:
-    """Do the work for each name. Return what was done, and for each that failed its name and why."""
+    """Do the work for each name; return the results, and the name and reason of each failure."""
     done, problems = [], []
     with steps(watch, len(names)) as on:
         for name in names:
@@ -47,10 +47,10 @@ def for_each(
 
 
 def raise_problems(problems: Sequence[str], total: int) -> None:
-    """Say what failed.
+    """Raise an error that lists what failed, if anything did.
 
     Raises:
-        MixerError: something did.
+        MixerError: something failed.
     """
     if problems:
         raise MixerError("\n".join((f"{len(problems)} of {total} handles failed.", *problems)))

@@ -1,4 +1,4 @@
-"""Import TensorFlow and JAX: slow, talkative on standard error, and open to settings from the environment."""
+"""Import TensorFlow and JAX quietly, and under fixed settings instead of those in the environment."""
 
 import gc
 import logging
@@ -13,36 +13,35 @@ from models.errors import UsageError
 LOG = logging.getLogger(__name__)
 
 FAMILIES = ("AUTOGRAPH_", "FLAX_", "JAX2TF_", "JAX_", "KERAS_", "PJRT_", "PROTOCOL_BUFFERS_", "TF2_", "TF_", "XLA_")
-"""How the environment variables begin by which the libraries take settings."""
+"""Prefixes of the environment variables that configure the libraries."""
 
 OTHERS = ("CHECK_VMA", "EAGER_CONSTANT_FOLDING", "MATPLOTLIBRC", "MOCK_NUM_GPU_PROCESSES", "MPLBACKEND")
-"""Those that begin otherwise."""
+"""Such variables with other names."""
 
 KEPT = ("TF_CPP_", "XLA_PYTHON_CLIENT_")
-"""Those of the families that decide only what is logged, and how much memory is taken."""
+"""Prefixes of those that are kept: they decide only what is logged, and how much memory is used."""
 
 PLATFORMS = "JAX_PLATFORMS"
-"""Where JAX computes: the only setting that may be chosen, where nothing is converted."""
+"""The variable that says where JAX computes: the only setting that users may choose, where nothing is converted."""
 
 
 def import_frameworks(*, any_platform: bool = False) -> None:
-    """Import TensorFlow and JAX under fixed settings, and keep their chatter from the user.
+    """Import TensorFlow and JAX under fixed settings, and suppress their messages.
 
-    What the environment sets for them is dropped, for this process and those that it starts. TensorFlow works on the
-    CPU, and so does JAX: an accelerator may multiply in less than float32. What was said on standard error is shown
-    after all if the import fails.
+    Their environment variables are removed, for this process and those that it starts. TensorFlow and JAX compute on
+    the CPU: an accelerator may multiply in less than float32. Standard error is shown only if the import fails.
 
     Args:
         any_platform: let JAX compute where `JAX_PLATFORMS` says, in full float32.
 
     Raises:
-        UsageError: JAX cannot compute there, or Protocol Buffers are in use in another implementation.
+        UsageError: JAX cannot compute there, or Protocol Buffers use their pure Python implementation.
     """
     chosen = os.environ.get(PLATFORMS) if any_platform else None
     _drop_settings()
     os.environ[PLATFORMS] = chosen or "cpu"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ["TF_ONEDNN_USE_SYSTEM_ALLOCATOR"] = "1"  # that of oneDNN keeps what was freed: gigabytes
+    os.environ["TF_ONEDNN_USE_SYSTEM_ALLOCATOR"] = "1"  # oneDNN's own keeps gigabytes of freed memory
     with quiet_stderr():
         import jax  # noqa: F401
         import tensorflow as tf
@@ -64,7 +63,7 @@ def _drop_settings() -> None:
 
 
 def _require_usual_protobuf() -> None:
-    from google.protobuf.internal import api_implementation  # nothing public tells
+    from google.protobuf.internal import api_implementation  # there is no public API
 
     if api_implementation.Type() == "python":
         raise UsageError(
@@ -75,13 +74,13 @@ def _require_usual_protobuf() -> None:
 
 
 def _compute_on(platforms: str) -> None:
-    """Let JAX begin on these platforms, and multiply in full float32 there."""
+    """Start JAX on these platforms, and multiply in full float32 there."""
     import jax
 
     with quiet_stderr():
         try:
             platform, reason = jax.default_backend(), ""
-        except (AssertionError, RuntimeError) as error:  # the first, without a word, where a plugin is not installed
+        except (AssertionError, RuntimeError) as error:  # AssertionError, without text, if a plugin is not installed
             platform, reason = None, str(error)
     if platform is None:
         raise UsageError(
@@ -94,8 +93,8 @@ def _compute_on(platforms: str) -> None:
 
 @contextmanager
 def imports_passed_over() -> Iterator[None]:
-    """Let Python's collector pass over what is there already, and stays: the imports take it a quarter of a second."""
-    if gc.get_freeze_count():  # whoever called this has seen to it
+    """Exclude existing objects from garbage collection: traversing the imports takes a quarter of a second."""
+    if gc.get_freeze_count():  # a caller has already done so
         yield
         return
     gc.freeze()
@@ -107,8 +106,8 @@ def imports_passed_over() -> Iterator[None]:
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Keep from the user what is said on standard error while the block runs; shown after all if it fails."""
-    # The C++ side writes to the file descriptor itself, before it reads its log level.
+    """Suppress standard error during the block; show it if the block fails."""
+    # C++ code writes to the file descriptor directly, before it reads its log level.
     sys.stderr.flush()
     with tempfile.TemporaryFile() as kept:
         saved = os.dup(2)

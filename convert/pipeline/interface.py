@@ -6,18 +6,18 @@
         print(outcome.handle, outcome.verdict, outcome.worst)
     package(["mixer_b16_i1k"], out="build")
 
-Results are returned, and problems are raised; nothing is printed. What needs JAX and TensorFlow runs in a process of
-its own, so that the caller's imports, environment, streams and signal handlers stay as they are.
+Results are returned, problems are raised, and nothing is printed. Work that needs JAX and TensorFlow runs in a separate
+process, so that the caller's imports, environment, streams and signal handlers are unchanged.
 
 Every function takes handles of the catalog (none means all twelve) and, by name:
 
 - `source`: `gs://bucket` or a directory of the bucket's layout, to read checkpoints from; `cache`: where downloads are
   kept, by default the user's cache directory.
 - `out`, `version`: models are in `out/<handle>/<version>`. `flavours`: "native", "graph" or both.
-- `custom`: a custom checkpoint, of the architecture and head of the one handle that is given with it.
-- `progress`: called with an `Event` (`convert.pipeline.progress`) for each step; an exception of its own ends the work.
+- `custom`: a custom checkpoint, with the architecture and head of the one handle that is given with it.
+- `progress`: called with an `Event` (`convert.pipeline.progress`) for each step; if it raises, the work ends.
 
-Each raises `UsageError` before any work for what cannot end well, and `HandlesFailedError` at the end if handles
+Each raises `UsageError` before any work for what cannot succeed, and `HandlesFailedError` at the end if handles
 failed; both are `MixerError`.
 """
 
@@ -55,7 +55,7 @@ class HandlesFailedError(MixerError):
     def __init__(self, problems: Sequence[str], outcomes: Sequence[Outcome | ExportOutcome | Package]) -> None:
         super().__init__("\n".join(problems))
         self.outcomes = tuple(outcomes)
-        """What became of all handles; of `package`, of those that were packed."""
+        """The results for all handles; for `package`, only those that were packed."""
 
 
 def convert_all(
@@ -71,7 +71,7 @@ def convert_all(
     custom: CustomCheckpoint | None = None,
     progress: Watch | None = None,
 ) -> list[Outcome]:
-    """Fetch, convert and check; what is complete and proven already is kept.
+    """Fetch, convert and check; skip models that are already complete and proven.
 
     - `overwrite`: replace models of other checkpoints, and make the others again.
     - `jobs`: processes at a time, each on a checkpoint.
@@ -174,7 +174,7 @@ def package(
 ) -> list[Package]:
     """Pack proven models as `.tar.gz`, each with its provenance; in this process, as it needs neither framework.
 
-    - `handles`: of the catalog, or names of custom models in `out`; see above for what is not named here.
+    - `handles`: of the catalog, or names of custom models in `out`; the other parameters are described above.
     - `overwrite`: replace archives that exist.
     - `sign_key`: a private key (elliptic curve, PEM) to sign the provenance with; needs the extra `sign`.
     """
@@ -205,7 +205,7 @@ def _path(path: AnyPath | None) -> Path | None:
 
 
 class _Notes(logging.Handler):
-    """Reports what is logged as events."""
+    """Reports log messages as events."""
 
     def __init__(self, watch: Watch) -> None:
         super().__init__(logging.WARNING)
@@ -216,6 +216,6 @@ class _Notes(logging.Handler):
 
 
 def _logging(call: Callable[[Watch], Result], watch: Watch) -> Result:
-    """Return what a call returns, in the other process; its warnings become events."""
+    """Run a call in the other process, with its warnings reported as events."""
     logging.getLogger().addHandler(_Notes(watch))
     return call(watch)

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from validation.previous.open import Published
 
 WRITERS = 2
-"""Models that are written and hashed at a time: neither is Python's own work."""
+"""Models that are written and hashed at a time: both release the interpreter lock."""
 
 Task = Literal["convert", "validate", "convert-all"]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What is to be done with which handles."""
+    """A task, and the handles to do it for."""
 
     task: Task
     handles: tuple[Handle, ...]
@@ -43,13 +43,13 @@ class Batch:
     version: int
     overwrite: bool = False
     custom: CustomCheckpoint | None = None
-    """Converted in place of the handles' own, which give the architecture and the head."""
+    """Used instead of the handles' own checkpoint; the handles give the architecture and the head."""
     inputs_set: Literal["gate", "full"] = "gate"
     explain: bool = False
     jobs: int = 1
     """How many processes may work at a time, each on a checkpoint."""
     published: "Published | None" = None
-    """An earlier version to compare with, of the only handle."""
+    """An earlier version of the only handle, to compare with."""
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -66,7 +66,7 @@ class Batch:
 
 
 def graphs_needed(batch: Batch, items: Iterable[Item]) -> list[GraphKey]:
-    """Return the graphs that are needed for sure: of handles of the catalog with nothing in their place."""
+    """Return the graphs that are certainly needed: those of catalog handles without an existing model."""
     if batch.custom is not None:
         return []
     return list(dict.fromkeys(item.graph_key for item in items if not item.paths.manifest.is_file()))
@@ -76,7 +76,7 @@ def run_checkpoint(
     batch: Batch, items: list[Item], steps: Steps, room: ReusableBuffer | None = None
 ) -> Iterator[Outcome]:
     """Do the batch's task for items of one checkpoint; yield each outcome as it comes."""
-    # Beside checks nothing can be traced: see `tracing_ahead`.
+    # Nothing can be traced while checks run: see `tracing_ahead`.
     with tracing_ahead(graphs_needed(batch, items) if batch.task == "convert-all" else []):
         opened = attempt(lambda: _open(batch, items, steps, room))
     if isinstance(opened, Failure):
@@ -102,7 +102,7 @@ def run_checkpoint(
 def _open(
     batch: Batch, items: list[Item], steps: Steps, room: ReusableBuffer | None
 ) -> tuple[list[Item], OpenCheckpoint]:
-    """Open the checkpoint; of a custom one, its items get the number of classes that its head has."""
+    """Open the checkpoint; items of a custom one get the number of classes of its head."""
     if batch.custom is not None:
         reading = steps.start(f"reading {batch.custom.path}")
         handle, checkpoint = open_custom(batch.custom, items[0].handle, batch.source.digests, reading=reading)
@@ -132,7 +132,7 @@ def _convert_all(batch: Batch, items: list[Item], checkpoint: OpenCheckpoint, st
         try:
             yield from pool.map(lambda item: _run(item, checkpoint, convert), items)
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # those in hand are waited for
+            pool.shutdown(wait=False, cancel_futures=True)  # running ones are waited for
             raise
 
 
@@ -155,14 +155,14 @@ def _convert_and_check(batch: Batch, item: Item, checkpoint: OpenCheckpoint, gat
 
 
 def _is_earlier(batch: Batch, paths: ModelPaths, checkpoint: OpenCheckpoint) -> bool:
-    """Tell whether what is there was made earlier from this handle, or from this very custom checkpoint."""
+    """Return whether the existing model was made earlier from this handle, or from this very custom checkpoint."""
     if not paths.manifest.is_file() or batch.custom is None:
         return paths.manifest.is_file()
     return Manifest.read(paths.manifest).checkpoint.sha256 == checkpoint.record.sha256
 
 
 def made_handles(batch: Batch) -> list[Handle]:
-    """Return the handles under the names that they are written by, a custom checkpoint's with its number of classes."""
+    """Return the handles under their models' names, that of a custom checkpoint with its number of classes."""
     if batch.custom is None:
         return list(batch.handles)
     made = []

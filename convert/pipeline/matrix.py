@@ -1,4 +1,4 @@
-"""Models for the compatibility matrix: written in each flavour, with what JAX makes of the same images, and run."""
+"""Make models for the compatibility matrix in each flavour, with JAX's outputs for the same images, and run them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -33,11 +33,11 @@ def make_and_run(
 
     Args:
         chosen: the models.
-        flavours: in which each is written.
+        flavours: those that each is written in.
         releases: none means all.
-        place: where checkpoints are read from; None seeds them.
+        place: where checkpoints are read from; None makes synthetic ones.
         cache: where downloads are kept.
-        keep: called with what was found so far, after each release.
+        keep: called with the results so far, after each release.
         watch: called with each event.
     """
     rows = select_releases(releases)
@@ -60,7 +60,7 @@ def _make(
     digests = DigestTable.read()
     for checkpoint in dict.fromkeys(handle.checkpoint for handle in chosen):
         source = Source(place or "", cache, digests)
-        if place is None or checkpoint.testing:  # no bucket has the tests' own
+        if place is None or checkpoint.testing:  # those of the tests are in no bucket
             source = Source(str(folder), cache, digests)
             write_seeded(checkpoint, folder)
         yield from _make_of(source, [one for one in chosen if one.checkpoint == checkpoint], flavours, folder)

@@ -1,4 +1,4 @@
-"""What became of a handle that was converted or checked."""
+"""The result of converting or checking a handle."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +9,7 @@ from models.records.report import Report
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one handle."""
+    """The result for one handle."""
 
     handle: str
     origin: str = ""
@@ -20,11 +20,11 @@ class Outcome:
     worst: float | None = None
     """Largest difference of an output from JAX's, over the scale of the image's outputs."""
     agreement: float | None = None
-    """Share of images with the same first class and the same first five, the lower; None for features."""
+    """The lower of the shares of images with the same first class and the same first five; None for features."""
     verdict: Literal["passed", "kept", "converted", "failed"] = "failed"
     problems: tuple[str, ...] = ()
     report: Report | None = None
-    """The report of the check; None where it was not reached."""
+    """The report of the check; None if it was not reached."""
 
 
 def judged(paths: ModelPaths, report: Report, *, kept: bool) -> Outcome:

@@ -1,4 +1,4 @@
-"""Published models compared with what would be made now."""
+"""Compare published models with what would be made now."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,9 +19,9 @@ def compare_all_with_published(
     digests: DigestTable,
     watch: Watch | None = None,
 ) -> tuple[list[PublishedState], list[str]]:
-    """Return in what published models differ from what would be made now, and where that could not be told and why.
+    """Return how published models differ from what would be made now, and which comparisons failed and why.
 
-    `looked` says what the source has of a checkpoint.
+    `looked` returns a checkpoint's metadata at the source.
     """
     checkpoints = {made.name: made.checkpoint for made in models}
     now = Now(library_versions(), pipeline_version(), digests)

@@ -1,4 +1,4 @@
-"""Archives of many proven models."""
+"""Pack many proven models."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ def package_models(
     sign_key: Path | None = None,
     watch: Watch | None = None,
 ) -> tuple[list[Package], list[str]]:
-    """Pack models, each with its provenance. Return them, and for each that failed its name and why.
+    """Pack models, each with its provenance; return them, and the name and reason of each failure.
 
     Raises:
         UsageError: archives exist, and are not to be replaced; or the key cannot be used.

@@ -1,9 +1,9 @@
-"""What concerns the process as a whole: it ends on signals at any moment, and leaves nothing behind.
+"""End the process on signals at any moment, and leave nothing behind.
 
-No exception tells of a signal: raised wherever the program happens to be, it is lost in callbacks and in what catches
-everything, and what calls back from C++ aborts. A thread is told instead. It ends the processes that were started,
-removes what is temporary, and ends this one; the main thread stands still meanwhile. What is put in place in several
-steps is put there whole before (`models.storage.temporary.uninterrupted`), however many signals arrive.
+Signals raise no exception: raised wherever the program happens to be, it would be lost in callbacks and in code that
+catches everything, and C++ code that calls back would abort. A thread handles them instead. It ends the processes that
+were started, removes temporary files, and ends this process; the main thread waits meanwhile. Files that are put in
+place in several steps are finished first (`models.storage.temporary.uninterrupted`), however many signals arrive.
 """
 
 import os
@@ -23,10 +23,10 @@ from models.storage import temporary
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
 TEMPORARY = "mixer-jax2tf-"
-"""How the folder begins that holds all temporary files of a process, and of those that it starts."""
+"""Prefix of the folder of all temporary files of a process, and of those that it starts."""
 
 _AGAIN = 0.5
-"""Seconds after a signal from which on another one ends the process without tidying up."""
+"""Seconds after a signal; from then on another signal ends the process without tidying up."""
 _PATIENCE = 5.0
 """Seconds that processes of the same program have to tidy up before they are killed."""
 
@@ -36,7 +36,7 @@ _tidy: set[int] = set()
 
 
 def run_and_leave(run: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> NoReturn:
-    """Run a command as all that this process does, and end the process with its exit status."""
+    """Run a command, and end the process with its exit status."""
     end_on_signals("mixer-jax2tf: interrupted: what was finished stays; run the same command again to go on.\n")
     with own_temporary_folder():
         status = 0
@@ -48,26 +48,26 @@ def run_and_leave(run: Callable[[Sequence[str]], None], arguments: Sequence[str]
 
 
 def end_on_signals(message: str = "") -> None:
-    """From now on, end this process on SIGINT with status 130, and on SIGTERM with 143, saying this."""
+    """From now on, end this process on SIGINT with status 130, and on SIGTERM with 143, after printing `message`."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    errors = os.dup(2)  # it may lead elsewhere while libraries are kept quiet
+    errors = os.dup(2)  # it may be redirected while libraries are kept quiet
 
     def wait() -> None:
         while (number := os.read(reader, 1)[0]) not in ENDING:
             pass
         _end(128 + number, errors, message)
 
-    # The thread first: a handler stops the main thread, and something must be there to end the process then.
+    # The thread first: a handler stops the main thread, and the thread must then end the process.
     threading.Thread(target=wait, name="signals", daemon=True).start()
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in ENDING:
-        if signal.getsignal(number) != signal.SIG_IGN:  # as for commands in a shell's background
+        if signal.getsignal(number) != signal.SIG_IGN:  # ignored by a shell's background commands
             signal.signal(number, _stand_still)
 
 
 def end_with_parent(lifeline: int) -> None:
-    """From now on, end this process when the other end of a pipe is closed, as it is when the parent is killed."""
+    """From now on, end this process when the other end of a pipe closes, for instance when the parent is killed."""
 
     def wait() -> None:
         while os.read(lifeline, 1):
@@ -78,28 +78,28 @@ def end_with_parent(lifeline: int) -> None:
 
 
 def leave(status: int) -> NoReturn:
-    """End this process, without the end of the interpreter, in which signals are lost and threads of C++ may abort."""
-    for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed from the start
+    """End this process without the interpreter's shutdown, which loses signals and may abort C++ threads."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None if closed from the start
         try:
             stream.flush()
-        except (OSError, ValueError):  # nobody reads it any more
+        except (OSError, ValueError):  # its reader has gone
             status = status or 1
     for number in ENDING:
         if signal.getsignal(number) is _stand_still:
-            signal.signal(number, signal.SIG_DFL)  # this first does what one that arrived before asks for
+            signal.signal(number, signal.SIG_DFL)  # pending signals are handled first
     if _arrived:
         _stop()
     os._exit(status)
 
 
 def tidies_up(pid: int) -> None:
-    """Remember that a child ends by itself, in good order, when it is told to."""
+    """Remember that a child tidies up by itself when it is terminated."""
     _tidy.add(pid)
 
 
 @contextmanager
 def own_temporary_folder() -> Iterator[None]:
-    """Let all temporary files of this process, and of those that it starts, go into one folder, removed at the end."""
+    """Put all temporary files of this process, and of those that it starts, into one folder; remove it at the end."""
     places = [os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")]
     failures = []
     with ExitStack() as stack:
@@ -148,7 +148,7 @@ def _end(status: int, errors: int, message: str) -> None:
 
 
 def _end_children() -> None:
-    """End all processes that come from this one; those that tidy up first, so that they do not see the others fail."""
+    """End all descendants of this process; first those that tidy up, so that they do not see the others fail."""
     for pid in _tidy & _descendants():
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
@@ -161,7 +161,7 @@ def _end_children() -> None:
 
 
 def _descendants() -> set[int]:
-    """Return the processes that come from this one and have not ended, where the system lists them (/proc)."""
+    """Return the running descendants of this process, where the system lists them (/proc)."""
     children: dict[int, list[int]] = {}
     for place in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):

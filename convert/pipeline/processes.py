@@ -1,4 +1,4 @@
-"""Work in other processes: the checkpoints of a batch side by side, or one call apart from the caller's own process."""
+"""Run work in other processes: the checkpoints of a batch in parallel, or one call isolated from the caller."""
 
 import os
 import pickle
@@ -34,14 +34,14 @@ PER_BYTE = {"convert": 1.3, "convert-all": 4.5}
 """Bytes of memory that a process takes for each byte of its checkpoint; measured on whole-size checkpoints."""
 
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from convert.pipeline.processes import work; work({descriptor})"
-_MOST_LAST_WORDS = 2000  # bytes of a process that ended early
+_MOST_LAST_WORDS = 2000  # bytes of the output of a process that ended early
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """What a call returned."""
+    """The return value of a call."""
 
     value: object
 
@@ -49,15 +49,15 @@ class _Answer:
 def run_in_processes(
     batch: Batch, groups: Sequence[Group], finish: Callable[[Outcome], None], note: Callable[[str], None]
 ) -> dict[str, list[Outcome]]:
-    """Do the batch's task for each group, several at a time, and return the outcomes by the name of the checkpoint.
+    """Do the batch's task for each group, several at a time, and return the outcomes, keyed by the checkpoint's name.
 
-    What is written is byte for byte what one process writes. A process that is killed fails the group that it was at.
+    The files are byte for byte those that one process writes. If a process is killed, its current group fails.
 
     Args:
-        batch: what is to be done; its `jobs` says how many processes there may be.
+        batch: the work; its `jobs` is the most processes to use.
         groups: the items.
         finish: called with each outcome as it comes.
-        note: called with what is worth a line.
+        note: called with messages for the user.
     """
     left, found = list(groups), dict[str, list[Outcome]]()
     busy = dict[Connection, Group]()
@@ -65,7 +65,7 @@ def run_in_processes(
 
         def begin(connection: Connection) -> None:
             busy[connection] = left.pop(0)
-            with suppress(OSError):  # it has ended, as is found where its answer is awaited
+            with suppress(OSError):  # it has ended, which is noticed when its answer is awaited
                 connection.send(partial(_run_group, replace(batch, jobs=1), busy[connection]))
 
         for _ in range(processes(batch, groups, note)):
@@ -84,7 +84,7 @@ def run_in_processes(
 
 
 def processes(batch: Batch, groups: Sequence[Group], note: Callable[[str], None]) -> int:
-    """Return how many processes to use: no more than asked for, than there are groups, and than memory allows."""
+    """Return how many processes to use: no more than `jobs`, the number of groups, and what memory allows."""
     wanted = min(batch.jobs, len(groups))
     largest = max(4 * group[0].handle.checkpoint.parameters for group in groups)
     need = IMPORTS + round(PER_BYTE[batch.task] * largest)
@@ -99,14 +99,14 @@ def processes(batch: Batch, groups: Sequence[Group], note: Callable[[str], None]
 
 
 def run_apart(call: Callable[[Watch], Result], watch: Watch | None) -> Result:
-    """Return what a call returns in a new process, which leaves this one as it is: no import, setting or signal.
+    """Run a call in a new process, so that imports, settings and signals of this one are unchanged.
 
     Args:
-        call: picklable; it is given what takes its events.
-        watch: called with them here.
+        call: picklable; called with a function that takes its events.
+        watch: called with these events in this process.
 
     Raises:
-        MixerError: the call did, or the process ended before its time.
+        MixerError: the call raised it, or the process ended early.
     """
     with tempfile.TemporaryFile() as said, _worker(said) as connection:
         connection.send(call)
@@ -123,9 +123,9 @@ def run_apart(call: Callable[[Watch], Result], watch: Watch | None) -> Result:
 
 @contextmanager
 def _worker(errors: IO[bytes] | None = None) -> Iterator[Connection]:
-    """Give the connection to a new process that runs `work`; it ends with the block, and with this process.
+    """Yield a connection to a new process that runs `work`; it ends with the block, and with this process.
 
-    With `errors`, what it says goes there, and what it prints goes nowhere.
+    With `errors`, its standard error goes there, and its standard output is discarded.
     """
     ours, theirs = socket.socketpair()
     with lifeline() as line:
@@ -136,7 +136,7 @@ def _worker(errors: IO[bytes] | None = None) -> Iterator[Connection]:
             stdout=None if errors is None else subprocess.DEVNULL,
             stderr=errors,
             pass_fds=[theirs.fileno()],
-            start_new_session=True,  # Ctrl-C is for the one that started it, who then ends it
+            start_new_session=True,  # Ctrl-C reaches only the parent, which then ends it
         )
         theirs.close()
         process.tidies_up(child.pid)
@@ -149,7 +149,7 @@ def _worker(errors: IO[bytes] | None = None) -> Iterator[Connection]:
 
 
 def _receive(connection: Connection, watch: Watch | None = None) -> _Answer | None:
-    """Return what a process answers, after the events that it reports; None if it has ended."""
+    """Return the answer of a process, after passing on its events; None if it has ended."""
     while True:
         try:
             message: _Answer | Event | Exception = connection.recv()
@@ -169,7 +169,7 @@ def _ended_early(group: Group) -> list[Outcome]:
 
 
 def work(descriptor: int) -> None:
-    """Do what comes over a connection until it is closed: all that such a process does."""
+    """Run the calls that come over a connection until it closes: the main function of a worker process."""
     process.end_on_signals()
     process.end_with_parent(0)
     with process.own_temporary_folder(), Connection(descriptor) as connection, suppress(EOFError):
@@ -177,7 +177,7 @@ def work(descriptor: int) -> None:
             call: Callable[[Watch], object] = connection.recv()
             try:
                 answer: object = _Answer(call(connection.send))
-            except Exception as error:  # for the one that asked
+            except Exception as error:  # for the caller
                 answer = error if _can_be_sent(error) else MixerError(f"unexpected {type(error).__name__}: {error}")
             connection.send(answer)
     process.leave(0)
@@ -186,17 +186,17 @@ def work(descriptor: int) -> None:
 def _can_be_sent(error: Exception) -> bool:
     try:
         return isinstance(pickle.loads(pickle.dumps(error)), type(error))  # noqa: S301 (made here)
-    except Exception:  # what pickling calls may raise anything
+    except Exception:  # pickling may raise anything
         return False
 
 
 def _run_group(batch: Batch, group: Group, _: Watch) -> list[Outcome]:
-    """Do the batch's task for a group; several processes at once have no one step in hand to report."""
+    """Do the batch's task for a group; its steps are not reported, as several processes work at once."""
     import_frameworks()
     return list(run_checkpoint(batch, group, Steps(None, len(group)), _room() if batch.task == "convert" else None))
 
 
 @cache
 def _room() -> ReusableBuffer:
-    """Return the memory that this process reads its checkpoints into, one after the other."""
+    """Return the buffer that this process reads its checkpoints into, one after the other."""
     return ReusableBuffer()

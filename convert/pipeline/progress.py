@@ -1,4 +1,4 @@
-"""What the pipeline reports while it works: events, for a terminal, a log or a caller's function to show."""
+"""The events by which the pipeline reports its progress, for a terminal, a log or a caller's function."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,22 +10,22 @@ from models.progress import Progress
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened in long work.
+    """An event of long-running work.
 
-    Work is made of pieces. It begins with their number, has one piece in hand at a time, and finishes piece by piece.
+    Work consists of pieces. It begins with their number, works on one piece at a time, and finishes them one by one.
     """
 
     kind: Literal["began", "started", "advanced", "finished", "noted", "ended"]
-    """Work began; a step of a piece started, or advanced; a piece finished; something worth a line; work ended."""
+    """Work began; a step of a piece started, or advanced; a piece finished; a message; work ended."""
     text: str = ""
     done: int = 0
     """Pieces of the work, or bytes of the step."""
     total: int = 0
-    """Of the same."""
+    """Number of all pieces, or all bytes of the step."""
 
 
 Watch = Callable[[Event], None]
-"""Called with each event, in the process that the work was asked for in."""
+"""Called with each event, in the process that asked for the work."""
 
 
 class Steps:
@@ -36,23 +36,23 @@ class Steps:
         self._done, self._total = 0, total
 
     def start(self, text: str) -> Progress:
-        """Say which step is in hand now; the returned function takes its bytes done and in all."""
+        """Report that a step starts; the returned function takes its bytes done and in all."""
         self._watch(Event("started", text))
         return lambda done, total: self._watch(Event("advanced", text, done, total))
 
     def finish(self, text: str) -> None:
-        """Count one piece as done, and say what became of it."""
+        """Count one piece as done, and report its result."""
         self._done += 1
         self._watch(Event("finished", text, self._done, self._total))
 
     def note(self, text: str) -> None:
-        """Say something worth a line, and count nothing."""
+        """Report a message, without counting a piece."""
         self._watch(Event("noted", text))
 
 
 @contextmanager
 def steps(watch: Watch | None, total: int) -> Iterator[Steps]:
-    """Report work of `total` pieces for as long as the block runs."""
+    """Report work of `total` pieces for the duration of the block."""
     on = Steps(watch, total)
     if watch is None:
         yield on

@@ -1,4 +1,4 @@
-"""New versions of what is out of date: made, proven, packed, described and published in one go."""
+"""Make, prove, pack, describe and publish new versions of outdated models in one run."""
 
 import functools
 import os
@@ -35,7 +35,7 @@ from models.storage.gsutil import SourceObject
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be republished, from what, and what is asked of it."""
+    """What to republish, from which source, and under which policy."""
 
     models: tuple[Handle, ...]
     """In their flavours."""
@@ -44,21 +44,21 @@ class Work:
     out: Path
     rules: PublishPolicy
     where: Publisher | None
-    """Who publishes and where models are to be had, for the cards; tests and measurements write none."""
+    """The publisher and the address of the models, for the cards; tests and measurements write none."""
     sign: Signer | None = None
     inputs_set: Literal["gate", "full"] = "full"
-    """What they are checked with: cards say what only the full set finds out."""
+    """The set that they are checked with; cards contain results that only the full set gives."""
 
 
 @dataclass(frozen=True)
 class Republished:
-    """What becomes of one model."""
+    """The result for one model."""
 
     handle: str
     published: int | None
-    """The highest version before; None where there was none."""
+    """The highest version before; None if there was none."""
     version: int | None
-    """The new one; None where none is needed."""
+    """The new version; None if none is needed."""
     reasons: tuple[str, ...]
     verdict: Literal["up to date", "to be republished", "republished", "failed"]
     sent: int = 0
@@ -69,11 +69,11 @@ class Republished:
 def bring_up_to_date(
     work: Work, store: Store, *, dry_run: bool = False, watch: Watch | None = None
 ) -> list[Republished]:
-    """Republish what is out of date, or say what would be; a model that fails ends only itself.
+    """Republish outdated models or, with `dry_run`, only report them; a failure ends only that model.
 
     Raises:
-        MixerError: before any work: it cannot be told what is out of date, a checkpoint at the source is not the
-            recorded one, or the sources are not those of a commit.
+        MixerError: before any work, if the comparison with published models fails, a checkpoint at the source is not
+            the recorded one, or the sources are not those of a commit.
     """
     watch = watch or (lambda event: None)
     looked = functools.cache(functools.partial(probe, source=work.source, cache=work.cache))
@@ -111,7 +111,7 @@ def _result(
     return Republished(standing.handle, standing.published, number, standing.reasons, said, sent, problem)
 
 
-# --- what is refused before any work ---
+# --- checks before any work ---
 
 
 def _refuse(work: Work, looked: Callable[[Checkpoint], SourceObject]) -> None:
@@ -127,7 +127,7 @@ def _refuse(work: Work, looked: Callable[[Checkpoint], SourceObject]) -> None:
 
 
 def _changes(checkpoint: Checkpoint, work: Work, looked: Callable[[Checkpoint], SourceObject]) -> Iterator[str]:
-    """Say in what the source's file differs from what is recorded, or that nothing is."""
+    """Yield how the source's file differs from the recorded one, or that none is recorded."""
     digests, origins = work.rules.digests, sorted(work.rules.origins)
     accept = "accept it with `mixer-jax2tf fetch --record`, look at the change of models/digests.json, and commit it"
     entries = [entry for origin in origins if (entry := digests.find(checkpoint.object, origin)) is not None]
@@ -154,10 +154,10 @@ def _changes(checkpoint: Checkpoint, work: Work, looked: Callable[[Checkpoint], 
 
 
 def _free_number(standing: PublishedState, store: Store, out: Path) -> int:
-    """Return the number of a new version: the next one, above what an unfinished publication left, unless of these.
+    """Return the number of a new version: above any unfinished publication, unless that can be finished.
 
-    Files of a version that the index does not list are in the way of any other that bears its number. Where they equal
-    what stands in `out`, that publication is finished instead.
+    Files of a version that the index does not list block its number for any other. If they equal those in `out`, that
+    publication is finished instead.
     """
     files = store.files(standing.handle)
     left = {name: int(found[1]) for name in files if (found := re.match(r"(\d+)\.", name))}
@@ -178,10 +178,10 @@ def _same(stored: Mapping[str, StoredFile], folder: Path) -> bool:
 
 
 def _batches(work: Work, numbers: dict[str, int], watch: Watch) -> Iterator[Batch]:
-    """Return what is to be made, number by number.
+    """Yield the batches to make, one for each version number.
 
     Raises:
-        UsageError: something of the user's is in the way, or the models would not fit on the disk.
+        UsageError: a directory without a manifest is in the way, or the models would not fit on the disk.
     """
     places = [ModelPaths.of(work.out, name, number) for name, number in numbers.items()]
     for one in places:
@@ -200,7 +200,7 @@ def _batches(work: Work, numbers: dict[str, int], watch: Watch) -> Iterator[Batc
 
 
 def _make(batches: Iterable[Batch], watch: Watch) -> dict[str, str]:
-    """Convert and check; return what failed and why. What stands proven already by the same set is kept."""
+    """Convert and check; return what failed and why. Models already proven by the same set are skipped."""
     failed: dict[str, str] = {}
     for batch in batches:
         made = run_batch(batch, watch)
@@ -225,7 +225,7 @@ def _publish(work: Work, store: Store, name: str, number: int, on: Steps) -> Pub
 
 
 def _describe_collection(work: Work, published: Sequence[Publication], watch: Watch) -> None:
-    """Write the cards of the collection, which name the new versions; what was published stays published."""
+    """Write the cards of the collection, which name the new versions; a failure does not undo what was published."""
     if work.where is None or not published:
         return
     try:

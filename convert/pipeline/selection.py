@@ -1,4 +1,4 @@
-"""Which handles and models are meant by the names that a caller gives."""
+"""Find the handles and models that belong to the names given by a caller."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +15,10 @@ from models.selection import custom_handle, select_handles
 
 
 def choose(handles: Sequence[str], source: str, custom: CustomCheckpoint | None) -> tuple[Handle, ...]:
-    """Return the handles that are meant, or the one whose architecture and head a custom checkpoint has.
+    """Return the named handles, or the one that gives the architecture and head of a custom checkpoint.
 
     Raises:
-        UsageError: a handle, the source, the name or the class list will not do.
+        UsageError: a handle, the source, the name or the class list cannot be used.
     """
     chosen = tuple(select_handles(handles))
     if custom is None:
@@ -28,7 +28,7 @@ def choose(handles: Sequence[str], source: str, custom: CustomCheckpoint | None)
     else:
         if custom.labels is not None and not custom.labels.is_file():
             raise UsageError(f"--labels {custom.labels} is not a file: expected a text file, one line a class.")
-        custom_handle(chosen[0], custom.name, 1)  # refuses a name that will not do before any work
+        custom_handle(chosen[0], custom.name, 1)  # refuses an unusable name before any work
         if custom.labels is not None and chosen[0].head == "fe":
             raise UsageError(f"--labels is for classifiers: {chosen[0].name} gives features, which have no classes.")
     return chosen
@@ -40,7 +40,7 @@ def in_flavours(handles: Sequence[Handle], flavours: Sequence[Flavour]) -> tuple
 
 
 def custom_checkpoint(checkpoint: Path | None, name: str | None, labels: Path | None = None) -> CustomCheckpoint | None:
-    """Return the custom checkpoint that is meant; None where handles of the catalog are.
+    """Return the custom checkpoint that these options give; None if they give none.
 
     Raises:
         UsageError: the name or the checkpoint is missing.
@@ -66,17 +66,17 @@ def select_batch(
     """Return the batch of a task on these handles in these flavours.
 
     Raises:
-        UsageError: a handle, the source or the name will not do.
+        UsageError: a handle, the source or the name cannot be used.
     """
     chosen = in_flavours(choose(handles, source, custom), flavours)
     return Batch(task, chosen, Source(source, cache, DigestTable.read()), out, version, custom=custom)
 
 
 def chosen_names(handles: Sequence[str], flavours: Sequence[Flavour], out: Path, version: int) -> list[str]:
-    """Return the names of the models that are meant: of the catalog in these flavours, or custom ones as they are.
+    """Return the names of the chosen models of the catalog, and of custom ones, in these flavours.
 
     Raises:
-        UsageError: a name is neither of the catalog nor that of a model in `out`.
+        UsageError: a name is neither in the catalog nor that of a model in `out`.
     """
     custom = [name for name in handles if _is_custom(name, flavours, out, version)]
     known = {handle.name: handle for handle in select_handles([name for name in handles if name not in custom])}
@@ -89,7 +89,7 @@ def chosen_names(handles: Sequence[str], flavours: Sequence[Flavour], out: Path,
             else:
                 names.append(name.removesuffix(GRAPH_SUFFIX) + GRAPH_SUFFIX if flavour == "graph" else name)
     for name in names:
-        tidy(ModelPaths.of(out, name, version))  # what an ended process left aside comes back
+        tidy(ModelPaths.of(out, name, version))  # restores what an ended process left aside
     return list(dict.fromkeys(names))
 
 

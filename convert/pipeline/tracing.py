@@ -1,6 +1,6 @@
-"""The graphs of a process: each is traced once, and ahead of its use where checkpoints are read and written meanwhile.
+"""Trace each graph once per process, and ahead of its use while checkpoints are read and written.
 
-Tracing is work of Python's, reading, hashing and writing is the system's: side by side they take two cores.
+Tracing runs in Python; reading, hashing and writing release the interpreter lock: together they use two cores.
 """
 
 import contextlib
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from export.saved_model.writer import Graph
 
 SWITCH = 0.0002
-"""Seconds for which a thread keeps Python to itself where another one waits: reading asks for it often, and briefly."""
+"""Python's switch interval in seconds while tracing ahead: reading needs the interpreter often, and briefly."""
 
 
 @dataclass(frozen=True)
 class GraphKey:
-    """All that a graph depends on, which is everything but the weights."""
+    """Everything that a graph depends on: all but the weights."""
 
     architecture: Architecture
     num_classes: int | None
     flavour: Flavour
     labels: Path | None = None
     steps: bool = False
-    """Whether it gives the activations after each step, and no gradients: to see where along the depth errors arise."""
+    """Whether it returns the activations after each step, without gradients, to show where errors arise."""
 
     @classmethod
     def of(cls, handle: Handle, labels: Path | None) -> "GraphKey":
@@ -45,11 +45,11 @@ class GraphKey:
 _TRACED: dict[GraphKey, "Graph"] = {}
 _IN_WORK: set[GraphKey] = set()
 _CHANGED = threading.Condition()
-"""That one of the two has."""
+"""Notified when one of the two has changed."""
 
 
 def graph_of(key: GraphKey) -> "Graph":
-    """Return the graph of a key, which serves every checkpoint of it; traced once a process, one at a time.
+    """Return the graph of a key, for any checkpoint; traced once per process, one graph at a time.
 
     Raises:
         MixerError: the Mixer cannot be written in that flavour.
@@ -72,10 +72,10 @@ def graph_of(key: GraphKey) -> "Graph":
 
 @contextmanager
 def tracing_ahead(keys: Sequence[GraphKey]) -> Iterator[None]:
-    """Trace graphs, in this order, beside the block; they are all traced when it ends, unless it fails.
+    """Trace graphs, in this order, in a thread during the block; all are traced when it ends, unless it fails.
 
-    What cannot be traced is left for `graph_of` to complain about. While a graph is traced, tensors are equal only to
-    themselves, in all threads (`export.saved_model.writer`): let the block do nothing with them but write them.
+    Errors are left for `graph_of` to raise. While a graph is traced, tensors are equal only to themselves, in all
+    threads (`export.saved_model.writer`), so the block must do nothing with them but write them.
     """
     failed = threading.Event()
 
@@ -100,12 +100,12 @@ def tracing_ahead(keys: Sequence[GraphKey]) -> Iterator[None]:
 
 
 def write_steps(handle: Handle, arrays: "Mapping[str, np.ndarray]", directory: Path) -> None:
-    """Write a SavedModel of the handle's graph that gives the activations after each step."""
+    """Write a SavedModel of the handle's graph that returns the activations after each step."""
     graph_of(replace(GraphKey.of(handle, None), steps=True)).write(arrays, directory)
 
 
 def _to_flavour(flavour: Flavour, *, gradient: bool = True) -> "Callable[[Apply], TensorFlowFunction]":
-    """Return what turns an apply function into a TensorFlow function of that flavour (`graph` always has gradients)."""
+    """Return the converter of apply functions to that flavour (`graph` always has gradients)."""
     if flavour == "graph":
         from convert.flavours.graph import to_graph
 

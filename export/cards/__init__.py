@@ -1,1 +1,1 @@
-"""Model cards, the collection's page, and the headers that each hub asks for."""
+"""Write model cards, the collection's page, and the headers that each hub requires."""

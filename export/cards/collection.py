@@ -1,4 +1,4 @@
-"""What is told of the collection as a whole, whatever the format of the card: made of the models that have cards."""
+"""Render the sections about the collection, which all card formats share, from the models that have cards."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -21,7 +21,7 @@ _COLUMNS = ("model", "#version", "architecture", "trained on", "output", "fine-t
 
 
 def collection_sections(members: Sequence[CardFacts]) -> Iterator[Markdown]:
-    """Yield all sections of the collection's card, in their order."""
+    """Yield all sections of the collection's card, in order."""
     origins = dict.fromkeys(member.manifest.checkpoint.origin for member in members)
     yield section(
         "Overview",
@@ -79,7 +79,7 @@ def _row(member: CardFacts) -> tuple[str, ...]:
 
 
 def _accuracy(members: Iterable[CardFacts]) -> Markdown:
-    """Cite what others say of the checkpoints with a head whose weights were trained; the flavours share them."""
+    """Cite accuracies that others published for classifiers with trained weights; the flavours share them."""
     heads = {
         member.handle.checkpoint.name: code(member.manifest.handle.removesuffix(GRAPH_SUFFIX))
         for member in members

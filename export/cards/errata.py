@@ -1,4 +1,4 @@
-"""What the pages of version 1 had wrong, and what is right: one row an error, with the models that it is about."""
+"""List the errors in the pages of version 1, each with its correction and the models concerned."""
 
 from dataclasses import dataclass
 
@@ -9,17 +9,17 @@ TIMM_PULL_REQUEST = "https://github.com/huggingface/pytorch-image-models/pull/65
 
 @dataclass(frozen=True)
 class Erratum:
-    """An error of version 1's pages: what they said, what is right, and of which models."""
+    """An error in version 1's pages: what they said, what is right, and for which models."""
 
     was: str
     now: str
     source: str | None = None
-    """Where it can be looked up, where that is elsewhere than on the new page."""
+    """The URL of the source, if it is not the new page itself."""
     checkpoints: tuple[str, ...] = tuple(CHECKPOINTS)
     heads: tuple[Head, ...] = ("classification", "fe")
 
     def is_about(self, handle: Handle) -> bool:
-        """Say whether the page of this model had the error."""
+        """Return whether the page of this model had the error."""
         return handle.head in self.heads and handle.checkpoint.name in self.checkpoints
 
 
@@ -53,14 +53,14 @@ CORRECTIONS = (
         "every accuracy with its source, and none called measured that this project did not measure",
     ),
 )
-"""In the order of their weight."""
+"""The most important first."""
 
 
 def corrections_of(handle: Handle) -> tuple[Erratum, ...]:
-    """Return what the page of this model in version 1 had wrong."""
+    """Return the errors in version 1's page of this model."""
     return tuple(correction for correction in CORRECTIONS if correction.is_about(handle))
 
 
 def was_in_version_1(name: str) -> bool:
-    """Say whether version 1 had a module of this name: each handle of the catalog, in one flavour."""
+    """Return whether version 1 had a module of this name: it had each handle of the catalog, in one flavour."""
     return name in HANDLES

@@ -1,4 +1,4 @@
-"""What a card is about: a proven model, as its manifest, its report and its own files tell it."""
+"""Read the facts for a card: of a validated model, from its manifest, its report and its own files."""
 
 import re
 from collections.abc import Iterator
@@ -18,21 +18,21 @@ from models.signatures import SERVING_DEFAULT, SIGNATURES
 from models.storage.files import hash_file
 
 PUBLISHER = re.compile(r"[a-z\d-]+")
-"""What TensorFlow Hub takes for a publisher's name."""
+"""Matches a publisher's name that TensorFlow Hub accepts."""
 
 ASSETS = re.compile(r"https://[A-Za-z0-9.-]+(:\d+)?(/[A-Za-z0-9._~-]+)*")
-"""Where published models are to be had; nothing in it that could end a line or comment of a card."""
+"""Matches the URL of published models, without characters that could end a line or comment of a card."""
 
 WARMUP = "assets.extra/tf_serving_warmup_requests"
-"""As `export.saved_model.warmup` writes it, which brings TensorFlow with it."""
+"""Written by `export.saved_model.warmup`, which is not imported here because it imports TensorFlow."""
 
 
 @dataclass(frozen=True)
 class Publisher:
-    """Who publishes, and below which address: the archive is `<assets>/<handle>/<version>.tar.gz`.
+    """Who publishes, and below which URL: archives are at `<assets>/<handle>/<version>.tar.gz`.
 
     Raises:
-        UsageError: one of the two cannot stand on a card.
+        UsageError: the name or the URL cannot be used on a card.
     """
 
     publisher: str
@@ -54,13 +54,13 @@ class Publisher:
             raise UsageError("\n".join(problems))
 
     def address(self, handle: str, version: int, suffix: str) -> str:
-        """Return where a file of a published model is."""
+        """Return the URL of a file of a published model."""
         return f"{self.assets}/{handle}/{version}{suffix}"
 
 
 @dataclass(frozen=True)
 class CardFacts:
-    """All that a card may speak of."""
+    """Everything that a card may mention."""
 
     where: Publisher
     handle: Handle
@@ -70,26 +70,26 @@ class CardFacts:
     report_sha256: str
     signatures: dict[str, SignatureFacts]
     classes: tuple[str, ...] | None
-    """The names of the classes, in the order of the logits; None where the model has no class list."""
+    """The names of the classes, in the order of the logits; None if the model has no class list."""
 
     @property
     def archive(self) -> str:
-        """Where the model is to be had."""
+        """The URL of the model's archive."""
         return self.where.address(self.manifest.handle, self.manifest.version, ".tar.gz")
 
     @property
     def page(self) -> str:
-        """Where its page is."""
+        """The URL of its page."""
         return self.where.address(self.manifest.handle, self.manifest.version, ".md")
 
     @property
     def is_catalogued(self) -> bool:
-        """Whether it is a model of the collection, and nobody's own."""
+        """Whether it is a model of the catalog, not of a custom checkpoint."""
         return is_catalogued(self.manifest.handle)
 
     @property
     def trained(self) -> bool:
-        """Whether its weights may be those of the catalog's checkpoint; seeded ones were never trained."""
+        """Whether its weights may be those of the catalog's checkpoint; synthetic ones were never trained."""
         return self.manifest.checkpoint.origin in {"original", "unknown"} and not self.handle.checkpoint.testing
 
     @property
@@ -104,18 +104,18 @@ class CardFacts:
 
     @property
     def platforms_run(self) -> tuple[str, ...]:
-        """The platforms that the report is from, of those that the model was exported for."""
+        """The platforms that the model was exported for and was run on for the report."""
         notes = [note.partition(": exported, not run") for note in self.report.not_checked]
         idle = {name for names, found, _ in notes if found for name in names.split(", ")}
         return tuple(platform for platform in self.manifest.platforms if platform not in idle)
 
 
 def read_card_facts(destination: ModelPaths, where: Publisher) -> CardFacts:
-    """Read what a card of a model may say.
+    """Read the facts for a model's card.
 
     Raises:
-        MixerError: it was not converted, not proven (by the full set: without gradients nothing tells whether it can
-            be fine-tuned), or its files are not those of its records. Says everything that is in the way.
+        MixerError: the model was not converted, not validated with the full set (only that checks gradients, which
+            decide whether it can be fine-tuned), or its files differ from its records. Lists all reasons.
     """
     records = _read_records(destination)
     manifest, report = records.manifest, records.report
@@ -180,7 +180,7 @@ def _problems(records: Records) -> Iterator[str]:
 
 
 def _handle(manifest: Manifest) -> Handle:
-    """Return the model of a manifest: of the catalog, or one's own by the architecture that it names."""
+    """Return the handle of a manifest: the catalog's, or a custom one by the architecture in the manifest."""
     if is_catalogued(manifest.handle):
         name = manifest.handle.removesuffix(GRAPH_SUFFIX)
         return select_handles([name])[0].in_flavour(manifest.flavour)
@@ -197,11 +197,11 @@ def _handle(manifest: Manifest) -> Handle:
 
 
 def _names(content: bytes) -> tuple[str, ...]:
-    # Only "\n" ends a name, as for TensorFlow; what is no UTF-8 shows as such.
+    # Only "\n" ends a name, as in TensorFlow; invalid UTF-8 is shown as replacement characters.
     return tuple(content.decode(errors="replace").removesuffix("\n").split("\n"))
 
 
 def _signatures(facts: ModelFacts | None, handle: Handle) -> dict[str, SignatureFacts]:
-    """Return what the model's own `model.json` says; of one that says nothing, what every model has."""
+    """Return the signatures in the model's own `model.json`; if it has none, only `serving_default`."""
     plain = SignatureFacts.model_validate(SIGNATURES[SERVING_DEFAULT].facts(handle))
     return (None if facts is None else facts.signatures) or {SERVING_DEFAULT: plain}

@@ -1,4 +1,4 @@
-"""The sections of a card that give figures: each from the report or the manifest, or cited with its source."""
+"""Render the sections of a card with figures: from the report or the manifest, or cited with their source."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ def _limit(report: Report, name: str) -> str:
 
 
 def fine_tuning(subject: CardFacts) -> Markdown:
-    """Return whether the model can be fine-tuned, as the report found."""
+    """Return the section on whether the model can be fine-tuned, according to the report."""
     report = subject.report
     verdict = (
         "Yes: every variable has the gradient that it has in JAX."
@@ -47,7 +47,7 @@ def fine_tuning(subject: CardFacts) -> Markdown:
 
 
 def parity(subject: CardFacts) -> Markdown:
-    """Return how far the model is from the original in JAX, with the limits and the report that says so."""
+    """Return the section on parity: the differences from the original in JAX, with the limits and the report's name."""
     report = subject.report
     said = fill(
         "The SavedModel was read back from disk and compared with the Flax model on the same parameters, and both "
@@ -87,7 +87,7 @@ def _parity_rows(report: Report) -> Iterator[tuple[str, str, str]]:
 
 
 def accuracy(subject: CardFacts) -> Markdown:
-    """Return what is known of the accuracy: nothing measured here; what others say, with its source."""
+    """Return the section on accuracy: none is measured here; published figures are cited with their source."""
     here = "Not measured by this project."
     if not subject.trained:
         return section("Accuracy", here, "No figure of others is about these weights.")
@@ -101,9 +101,9 @@ def accuracy(subject: CardFacts) -> Markdown:
 
 
 def provenance(subject: CardFacts) -> Markdown:
-    """Return what the model was made from and with."""
+    """Return the section on provenance: what the model was made from and with."""
     manifest, checkpoint = subject.manifest, subject.manifest.checkpoint
-    # Where a checkpoint was read from may be a path of somebody's disk; an original is the bucket's all the same.
+    # A checkpoint may have been read from a local path, but originals come from the bucket.
     address = f"{BUCKET}/" if checkpoint.origin == "original" else ""
     dirty = {True: ", with changes that no commit has", False: "", None: ""}[manifest.git_dirty]
     libraries = ", ".join(f"{name} {version}" for name, version in manifest.libraries.items())

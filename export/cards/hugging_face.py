@@ -1,7 +1,7 @@
-"""Hugging Face's cards: a `README.md` with a header in YAML, for a model's folder and for the whole repository.
+"""Render Hugging Face's cards: `README.md` with a YAML header, for a model's folder and for the whole repository.
 
-The header's fields are those of https://github.com/huggingface/huggingface_hub (`modelcard.md`) that say something of
-these models. There is no `model-index`: it holds results, and no accuracy was measured here.
+The header has the fields of https://github.com/huggingface/huggingface_hub (`modelcard.md`) that apply to these models.
+There is no `model-index`: it contains results, and no accuracy was measured here.
 """
 
 import re
@@ -32,7 +32,7 @@ Word = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._/-]*$")]
 
 
 class _Header(BaseModel):
-    """The fields that are used here; any other would be a slip of the pen."""
+    """The fields that are used here; any other is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -42,7 +42,7 @@ class _Header(BaseModel):
     datasets: list[Word] = Field(default=[], min_length=1)
 
     def to_text(self) -> str:
-        """Return the header as YAML; what is empty is left out."""
+        """Return the header as YAML, without empty fields."""
         return str(yaml.safe_dump({name: value for name, value in self.model_dump().items() if value}, sort_keys=False))
 
 
@@ -58,7 +58,7 @@ def render_model(subject: CardFacts) -> str:
 
 
 def render_collection(members: Sequence[CardFacts]) -> str:
-    """Return the card of the repository that holds these models, each in a folder of its own."""
+    """Return the card of the repository that contains these models, each in its own folder."""
     heads = {member.handle.head for member in members}
     pipeline = PIPELINES["classification" if "classification" in heads else "fe"]
     header = _header(members, license_="apache-2.0", pipeline=pipeline)
@@ -79,7 +79,7 @@ def _card(header: _Header, title: str, description: str, parts: Iterable[Markdow
 
 
 def problems_of(text: str) -> list[str]:
-    """Say what is wrong with a card; empty where nothing is."""
+    """Return the errors in a card; empty if there are none."""
     found = _PARTS.fullmatch(text)
     if found is None:
         return ["it does not begin with a header in YAML between two lines of ---"]
@@ -88,7 +88,7 @@ def problems_of(text: str) -> list[str]:
 
 def _header_problems(text: str) -> list[str]:
     keys = _KEY.findall(text)
-    twice = sorted({key for key in keys if keys.count(key) > 1})  # YAML takes the last of them without a word
+    twice = sorted({key for key in keys if keys.count(key) > 1})  # YAML silently takes the last one
     said = [f"{', '.join(twice)} stands twice in the header"] if twice else []
     try:
         _Header.model_validate(yaml.safe_load(text))

@@ -1,4 +1,4 @@
-"""Kaggle's metadata: of the model, which is our collection, and of its variations, each of which is one of our models.
+"""Render Kaggle's metadata: a Kaggle model is our collection, and each of its variations is one of our models.
 
 The fields are those of https://github.com/Kaggle/kaggle-cli/blob/main/docs/models_metadata.md. `kaggle models create`
 and `kaggle models variations create` read the files; `kagglehub` does not.
@@ -19,13 +19,13 @@ from models.citations import VERSION_1_PAGE
 from models.markdown import Markdown, warning
 
 LICENSES = {LICENSE: "Apache 2.0"}
-"""Kaggle's names of licences."""
+"""Kaggle's names for licences."""
 
 MODEL_FILE = "model-metadata.json"
 VARIATION_FILE = "model-instance-metadata.json"
 
 PATH = "${PATH}"
-"""What Kaggle replaces by the folder of the files when it shows how a variation is used."""
+"""Placeholder that Kaggle replaces by the folder of the files when it shows how to use a variation."""
 
 
 def _filled(text: str) -> str:
@@ -46,12 +46,12 @@ class _Metadata(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def to_text(self) -> str:
-        """Return the metadata as it stands on disk: indented JSON."""
+        """Return the contents of the metadata's file: indented JSON."""
         return json.dumps(self.model_dump(), indent=1, ensure_ascii=False) + "\n"
 
 
 class _ModelMetadata(_Metadata):
-    """`model-metadata.json`; an empty `publishTime` is the time of the upload."""
+    """`model-metadata.json`; an empty `publishTime` means the time of the upload."""
 
     ownerSlug: Slug  # noqa: N815 (Kaggle's names, here and below)
     title: Text
@@ -92,7 +92,7 @@ class _VariationMetadata(_Metadata):
 
 
 def render_variation(subject: CardFacts) -> str | None:
-    """Return the metadata of a model; None where Kaggle would not take it: it names a licence, and none is known."""
+    """Return the metadata of a model; None if its licence is unknown, because Kaggle requires one."""
     training, origin = subject.handle.checkpoint.training, subject.manifest.checkpoint.origin
     if training.license not in LICENSES:
         return None
@@ -114,7 +114,7 @@ def render_variation(subject: CardFacts) -> str | None:
 
 
 def render_model(where: Publisher, members: Sequence[CardFacts]) -> str:
-    """Return the metadata of the collection, of these models; private until its owner makes it public."""
+    """Return the metadata of the collection with these models; it is private until its owner makes it public."""
     return _ModelMetadata(
         ownerSlug=where.publisher,
         title=COLLECTION_TITLE,
@@ -132,12 +132,12 @@ def _lines(parts: Iterable[str]) -> str:
 
 
 def model_problems(text: str) -> list[str]:
-    """Say what is wrong with a `model-metadata.json`; empty where nothing is."""
+    """Return the errors in a `model-metadata.json`; empty if there are none."""
     return _problems(_ModelMetadata, text)
 
 
 def variation_problems(text: str) -> list[str]:
-    """Say what is wrong with a `model-instance-metadata.json`; empty where nothing is."""
+    """Return the errors in a `model-instance-metadata.json`; empty if there are none."""
     return _problems(_VariationMetadata, text)
 
 

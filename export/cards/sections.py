@@ -1,4 +1,4 @@
-"""The sections that every card of a model has, whatever its format: what it is, takes, gives, and how it is used."""
+"""Render the sections of a model's card, which all card formats share: the model, its inputs and outputs, its use."""
 
 from collections.abc import Iterator
 
@@ -19,14 +19,14 @@ ORIGINS = {
     "its weights.",
     "own": "Somebody's own weights, not of the collection: what they were trained on is not known here.",
 }
-"""What a card has to say first, of a checkpoint that is no recorded original."""
+"""The warning at the top of a card, by the origin of a checkpoint that is not a recorded original."""
 
 SHOWN_CLASSES = 3
-"""Of the class list, at either end."""
+"""Number of classes shown from each end of the class list."""
 
 
 def summarise(subject: CardFacts) -> str:
-    """Return what the model is, in one sentence of plain text without a line break."""
+    """Describe the model in one line of plain text."""
     handle, manifest = subject.handle, subject.manifest
     kind = "classifier" if handle.head == "classification" else "feature extractor"
     outputs = f"{handle.outputs:,} {'logits' if handle.head == 'classification' else 'features'}"
@@ -40,7 +40,7 @@ def summarise(subject: CardFacts) -> str:
 
 
 def sections(subject: CardFacts) -> Iterator[Markdown]:
-    """Yield all sections of a model's card, in their order."""
+    """Yield all sections of a model's card, in order."""
     yield _overview(subject)
     yield _interface(subject)
     if subject.handle.head == "classification":
@@ -158,11 +158,11 @@ def _classes(subject: CardFacts) -> Markdown:
 
 
 def usage(subject: CardFacts, address: str | None = None) -> Markdown:
-    """Return how the model is used: a program that runs as it stands, given a photograph.
+    """Return the section on use: a complete program, which needs only a photograph.
 
     Args:
         subject: the model.
-        address: where the program loads it from; None is its archive.
+        address: where the program loads the model from; None for its published archive.
     """
     size = subject.manifest.image_size
     lines = [

@@ -1,4 +1,4 @@
-"""TensorFlow Hub's pages: of a model, of the collection, of the publisher."""
+"""Render TensorFlow Hub's pages: of a model, of the collection, of the publisher."""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,11 +11,11 @@ from models.errors import UsageError
 from models.markdown import Markdown, fill, section
 
 COLLECTION_VERSION = 1
-"""A collection has one page, which is written again: TensorFlow Hub takes no other number."""
+"""The only number that TensorFlow Hub accepts: a collection has one page, which is overwritten."""
 
 TASKS: dict[Head, str] = {"classification": "image-classification", "fe": "image-feature-vector"}
 DATASETS = {"ImageNet-1k": "imagenet-ilsvrc-2012-cls", "ImageNet-21k": "imagenet-21k"}
-"""TensorFlow Hub's names of what the catalog's checkpoints were trained on."""
+"""TensorFlow Hub's names for the datasets that the catalog's checkpoints were trained on."""
 
 
 def render_module(subject: CardFacts) -> str:
@@ -50,7 +50,7 @@ def _metadata(subject: CardFacts) -> list[tuple[str, str]]:
 
 
 def where_of(text: str) -> Publisher | None:
-    """Return who publishes a model and where, as its page tells; None where it cannot be one of ours."""
+    """Return who publishes a model and where, according to its page; None if the page cannot be one of ours."""
     page = read_page(text)
     publisher, _, rest = page.name.partition("/")
     path = (page.metadata.get("asset-path") or [""])[0]
@@ -63,7 +63,7 @@ def where_of(text: str) -> Publisher | None:
 
 
 def render_collection(where: Publisher, members: Sequence[CardFacts]) -> str:
-    """Return the page of the collection, of these models."""
+    """Return the page of the collection with these models."""
     handles = [member.handle for member in members]
     data = [member.handle.checkpoint.training.data for member in members if member.trained]
     metadata = [
@@ -76,7 +76,7 @@ def render_collection(where: Publisher, members: Sequence[CardFacts]) -> str:
 
 
 def render_publisher(where: Publisher) -> str:
-    """Return the page of the publisher, of which nothing is known here but the name."""
+    """Return the page of the publisher, of whom only the name is known here."""
     said = fill(
         "{publisher} publishes the models of the collection {collection}: MLP-Mixers in TensorFlow, converted by "
         "mixer-jax2tf, with a report of what was checked beside each.",

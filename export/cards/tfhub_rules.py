@@ -1,7 +1,7 @@
-"""The rules of TensorFlow Hub's pages, and what of them a page breaks.
+"""Check pages by the rules of TensorFlow Hub.
 
-They are those that the validator in https://github.com/tensorflow/tfhub.dev (tools/validator.py, tags/) held pages
-against; of the values that its tables know, only those that pages of this collection may use are known here.
+The rules are those of the validator in https://github.com/tensorflow/tfhub.dev (tools/validator.py, tags/); of the
+values in its tables, this module has only those that pages of this collection may use.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 REPEATED = frozenset({"dataset", "language", "network-architecture", "task"})
-"""Keys that may stand more than once."""
+"""Keys that may occur more than once."""
 
 KNOWN: Mapping[str, frozenset[str]] = {
     "task": frozenset({"image-classification", "image-feature-vector"}),
@@ -34,7 +34,7 @@ _NOT_FETCHED = re.compile(r"https://github\.com/.*/releases/download/.*")
 
 @dataclass(frozen=True)
 class _PageKind:
-    """A kind of page: which keys it must have, and which it may have too."""
+    """A kind of page: its required and its optional keys."""
 
     required: frozenset[str] = frozenset()
     optional: frozenset[str] = frozenset()
@@ -52,20 +52,20 @@ KINDS: Mapping[str, _PageKind] = {
 
 @dataclass
 class _Page:
-    """A page as its rules see it."""
+    """The parts of a page that the rules apply to."""
 
     kind: str | None = None
-    """None where the title is none of the three."""
+    """`Module`, `Collection` or `Publisher`; None if the title has another form."""
     name: str = ""
     """What follows the kind in the title."""
     description: str = ""
     metadata: dict[str, list[str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    """What broke the format itself."""
+    """Errors in the format itself."""
 
 
 def read_page(text: str) -> _Page:
-    """Read title, description and metadata of a page; what cannot be read is among its problems."""
+    """Read title, description and metadata of a page; parts that cannot be read are listed in its problems."""
     page, lines = _Page(), text.split("\n")
     title = _TITLE.fullmatch(lines[0])
     if title is None:
@@ -110,7 +110,7 @@ def _read_metadata(page: _Page, lines: list[str], start: int) -> None:
 
 
 def problems_of(text: str) -> list[str]:
-    """Say which rules a page breaks, one sentence each; empty where it breaks none."""
+    """Return which rules a page breaks, one sentence each; empty if it breaks none."""
     page = read_page(text)
     if page.kind is None:
         return page.problems

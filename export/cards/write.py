@@ -1,7 +1,7 @@
-"""The cards of what is published: written from the records that stand beside the models, and checked before they leave.
+"""Write the cards of models from the records beside them, and check them before they are published.
 
-The page of TensorFlow Hub stands beside its model as `<version>.md` and is published with it. What other sites want
-stands under `<out>/cards/`, laid out as each wants it.
+TensorFlow Hub's page is beside its model as `<version>.md` and is published with it. The files for other sites are
+below `<out>/cards/`, in the layout that each requires.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +22,7 @@ from models.storage.files import write_atomically
 
 @dataclass(frozen=True)
 class CardFiles:
-    """Where the cards of a directory of models stand, but for TensorFlow Hub's pages of the models themselves."""
+    """The paths of the cards for a directory of models, except TensorFlow Hub's pages of the models themselves."""
 
     out: Path
 
@@ -59,12 +59,12 @@ class CardFiles:
 
 @dataclass(frozen=True)
 class Written:
-    """The cards that were written of one model, or of the collection."""
+    """The cards that were written for one model, or for the collection."""
 
     name: str
     files: tuple[Path, ...]
     notes: tuple[str, ...] = ()
-    """What was left out, and why."""
+    """Cards or models that were left out, and why."""
 
 
 _Check = Callable[[str], list[str]]
@@ -74,8 +74,8 @@ def write_model_cards(destination: ModelPaths, where: Publisher) -> Written:
     """Write all cards of a model.
 
     Raises:
-        MixerError: it was not converted or not proven by the full set, its files are not those of its records, or a
-            card would break the rules of its site: then none was written. Or they cannot be written.
+        MixerError: the model was not converted or not validated with the full set, its files differ from its records,
+            or a card would break the rules of its site: then no card is written. Or a card cannot be written.
     """
     subject, files = read_card_facts(destination, where), CardFiles(destination.out)
     name = destination.handle
@@ -93,13 +93,13 @@ def write_model_cards(destination: ModelPaths, where: Publisher) -> Written:
 
 
 def write_collection_cards(out: Path, where: Publisher) -> Written | None:
-    """Write the cards of the collection: of the catalog's models in `out` that have a page by this publisher.
+    """Write the cards of the collection: the catalog's models in `out` that have a page by this publisher.
 
-    Each is listed with its highest version that has a page; None where there is none, so that nothing was written.
+    Each model is listed with its highest version that has a page. Return None, and write nothing, if there are none.
 
     Raises:
-        MixerError: a model has lost its records, or a card would break the rules of its site: then none was written. Or
-            they cannot be written.
+        MixerError: the records of a model are missing, or a card would break the rules of its site: then no card is
+            written. Or a card cannot be written.
     """
     members, notes = _members(out, where)
     if not members:
@@ -151,7 +151,7 @@ def _write(cards: Mapping[Path, tuple[str, _Check]]) -> tuple[Path, ...]:
 
 
 def card_problems(destination: ModelPaths) -> Iterator[str]:
-    """Say why a model's page cannot be published: it is not there, cannot be read, or breaks TensorFlow Hub's rules."""
+    """Yield why a model's page cannot be published: it is missing, cannot be read, or breaks TensorFlow Hub's rules."""
     card = destination.card
     if not card.is_file():
         yield f"there is no {card.name}: {_command(destination.handle)} writes it"
@@ -166,10 +166,10 @@ def card_problems(destination: ModelPaths) -> Iterator[str]:
 
 
 def card_differences(destination: ModelPaths) -> Iterator[str]:
-    """Say where a model's page, which has no faults, is not the one that its manifest and report give.
+    """Yield where a model's page, which must be valid, differs from the one rendered from its manifest and report.
 
     Raises:
-        MixerError: nothing can be given, for want of a manifest or of a report of the full set.
+        MixerError: no page can be rendered, for example because there is no manifest or no report of the full set.
     """
     card = destination.card
     found = card.read_text(encoding="utf-8")
@@ -190,7 +190,7 @@ def card_differences(destination: ModelPaths) -> Iterator[str]:
 
 
 def _shown(line: str | None, same: int) -> str:
-    """Return what of a line is worth showing, whose first `same` characters are as expected."""
+    """Return the part of a line to show, around the end of its first `same` characters, which are as expected."""
     if line is None:
         return "missing"
     start, end = max(0, same - 30), same + 70

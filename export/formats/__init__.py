@@ -1,1 +1,1 @@
-"""LiteRT, ONNX and OpenVINO files made from a SavedModel."""
+"""Write a SavedModel as LiteRT, ONNX and OpenVINO files."""

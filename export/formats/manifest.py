@@ -1,4 +1,4 @@
-"""The manifest of a model in a format beyond TensorFlow."""
+"""Make the manifest of a model in LiteRT, ONNX or OpenVINO."""
 
 import hashlib
 from pathlib import Path
@@ -14,15 +14,15 @@ def describe_export(name: FormatName, handle: str, source: bytes, directory: Pat
     """Return the manifest of an export made here and now.
 
     Args:
-        name: of the format.
+        name: the format.
         handle: the export's own name.
-        source: the manifest of the SavedModel that it was written from, as it stands on disk.
+        source: the bytes of the manifest file of the SavedModel that it was written from.
         directory: where its files are.
     """
     commit, dirty = git_state()
     fields = Manifest.model_validate_json(source).model_dump() | {
         "handle": handle,
-        "platforms": (),  # those of its runtime
+        "platforms": (),  # its runtime decides
         "files": digest_files(directory),
         "libraries": library_versions() | FORMATS[name].versions(),
         "pipeline": pipeline_version(),

@@ -1,8 +1,8 @@
-"""Write a graph SavedModel as one ONNX file, with the weights under the names of the checkpoint's arrays.
+"""Write a SavedModel of the graph flavour as one ONNX file, with the weights named after the checkpoint's arrays.
 
-tf2onnx folds constants in Python, which takes 11 GB of memory for weights of 240 MB; so it is given the graph with the
-weights as inputs, and they become initializers after. It also numbers names by a counter of the process; they are named
-again, so that the same model gives the same bytes.
+tf2onnx folds constants in Python, which takes 11 GB of memory for weights of 240 MB; so it converts a graph that has
+the weights as inputs, and they are added as initializers afterwards. It also numbers names with a counter of the
+process; nodes and tensors are renamed, so that equal models give equal bytes.
 """
 
 import copy
@@ -16,28 +16,28 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from models.formats import INPUT_NAME, OUTPUT_NAME
 
 OPSET = 15
-"""That of tf2onnx's own choice; ONNX Runtime reads it from 1.10 on."""
+"""tf2onnx's own default; ONNX Runtime reads it since 1.10."""
 
 BATCH = "batch"
-"""Name of the axis of any size."""
+"""Name of the batch axis, which may have any size."""
 
 
 def write_onnx(saved_model: Path, path: Path) -> None:
-    """Write the signature `serving_default` of the graph SavedModel in a directory as an ONNX file.
+    """Write the signature `serving_default` of a SavedModel of the graph flavour as an ONNX file.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     import onnx
     import tf2onnx
 
-    model_in_tensorflow = tf.saved_model.load(str(saved_model))  # lives as long as its variables are needed
+    model_in_tensorflow = tf.saved_model.load(str(saved_model))  # kept alive while its variables are needed
     signature = model_in_tensorflow.signatures["serving_default"]
     frozen = convert_variables_to_constants_v2(signature)
     definition = frozen.graph.as_graph_def()
     captures = {placeholder: variable for variable, placeholder in _captures(signature)}
     taken = dict(_take_weights(definition, captures.keys()))
-    weights = {name: taken[name] for name in sorted(taken, key=captures.__getitem__)}  # as the optimiser has no order
+    weights = {name: taken[name] for name in sorted(taken, key=captures.__getitem__)}  # the optimiser's order varies
     (output,) = (tensor.name for tensor in frozen.outputs)
     inputs = [f"{name}:0" for name in (INPUT_NAME, *weights)]
     model, _ = tf2onnx.convert.from_graph_def(
@@ -54,14 +54,14 @@ def write_onnx(saved_model: Path, path: Path) -> None:
 
 
 def _captures(signature: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 (a concrete function)
-    """Yield the name of each variable, and that of the node which stands for it in the graph."""
+    """Yield the name of each variable and of its placeholder in the graph."""
     names = {id(variable.handle): variable.name.removesuffix(":0") for variable in signature.variables}
     for handle, placeholder in signature.graph.captures:
         yield names[id(handle)], placeholder.op.name
 
 
 def _take_weights(definition: Any, names: Container[str]) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 (a GraphDef)
-    """Turn the constants of these names into inputs, and yield their values."""
+    """Replace the constants of these names by inputs, and yield their values."""
     for node in definition.node:
         if node.name in names:
             tensor = node.attr["value"].tensor
@@ -74,7 +74,7 @@ def _take_weights(definition: Any, names: Container[str]) -> Iterator[tuple[str,
 
 
 def _name_anew(graph: Any, fixed: dict[str, str]) -> None:  # noqa: ANN401 (onnx's GraphProto)
-    """Bring the nodes in one order, and name nodes and tensors by their place in it, but for the tensors in `fixed`."""
+    """Sort the nodes, and name nodes and tensors by their position; tensors in `fixed` get the names given there."""
     nodes = _in_order(graph)
     constants = {initializer.name: copy.deepcopy(initializer) for initializer in graph.initializer}
     used = [name for name in dict.fromkeys(name for node in nodes for name in node.input) if name in constants]
@@ -99,7 +99,7 @@ def _name_anew(graph: Any, fixed: dict[str, str]) -> None:  # noqa: ANN401 (onnx
 
 
 def _in_order(graph: Any) -> list[Any]:  # noqa: ANN401 (as above)
-    """Return copies of the nodes, each after those that it reads from: an order that the graph alone decides."""
+    """Return copies of the nodes, each after those that it reads from, in an order that depends only on the graph."""
     makers = {output: node for node in graph.node for output in node.output}
     found: dict[str, Any] = {}
     waiting = [output.name for output in graph.output]

@@ -1,7 +1,7 @@
-"""Write a graph SavedModel, as it stands on disk, in a format beyond TensorFlow.
+"""Write a SavedModel of the graph flavour, read from disk, in another format.
 
-The SavedModel's check on the shape of its input is an `Assert`, which every converter leaves out: the runtimes refuse
-another size themselves.
+The SavedModel checks the shape of its input with an `Assert`, which every converter drops: the runtimes reject other
+sizes themselves.
 """
 
 import shutil
@@ -20,19 +20,19 @@ def write_format(name: FormatName, saved_model: Path, directory: Path) -> None:
     """Write a model, with its class list and its weights' licence, into an existing, empty directory.
 
     Args:
-        name: of the format, whose libraries are there.
+        name: the format; its libraries must be installed.
         saved_model: the directory of a SavedModel of the graph flavour.
-        directory: where to; not written atomically, see `export.install.staged`.
+        directory: where to write; this is not atomic, see `export.install.staged`.
 
     Raises:
-        MixerError: the converter does not take the model.
-        OSError: the directory cannot be written, the disk is full.
+        MixerError: the converter does not accept the model.
+        OSError: the directory cannot be written, for example because the disk is full.
     """
     try:
         WRITERS[name](saved_model, directory)
     except OSError:
         raise
-    except Exception as error:  # each converter has its own
+    except Exception as error:  # each converter raises its own types
         raise MixerError(
             f"{saved_model} cannot be written as {FORMATS[name].title}: {type(error).__name__}: {error}"
         ) from error
@@ -40,11 +40,11 @@ def write_format(name: FormatName, saved_model: Path, directory: Path) -> None:
 
 
 def _write_litert(saved_model: Path, directory: Path) -> None:
-    """Write it with TensorFlow's own converter.
+    """Write a LiteRT file for each type of weights, with TensorFlow's own converter.
 
-    float16: weights stored so, computed in float32. int8: kernels of dense layers stored so, a scale for each output;
-    the runtime rounds their inputs to int8 as well, image by image (dynamic-range quantisation,
-    https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/post_training_quantization).
+    float16: weights are stored as float16, and computation is in float32. int8: kernels of dense layers are stored as
+    int8, with a scale for each output; the runtime also rounds their inputs to int8, for each image (dynamic-range
+    quantisation, https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/post_training_quantization).
     """
     for file, weights in FORMATS["litert"].models.items():
         (directory / file).write_bytes(_convert_to_litert(saved_model, weights))
@@ -67,9 +67,9 @@ def _write_onnx(saved_model: Path, directory: Path) -> None:
 
 
 def _write_openvino(saved_model: Path, directory: Path) -> None:
-    """Write it in float32, by the reader of the runtime: `convert_model` puts the path of the model into the file.
+    """Write it in float32, with the runtime's own reader: `convert_model` would write the model's path into the file.
 
-    Operations are numbered in their order, where OpenVINO counts them in the process.
+    Operations are numbered in their order, because OpenVINO numbers them with a counter of the process.
     """
     openvino = import_openvino()
     (file,) = FORMATS["openvino"].models

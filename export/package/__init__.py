@@ -1,1 +1,1 @@
-"""Archives, their provenance and signatures, and how they are verified."""
+"""Pack models as archives with provenance and signatures, and verify them."""

@@ -1,8 +1,8 @@
-"""A proven model as the archive that TensorFlow Hub reads, with the provenance that binds it to manifest and report.
+"""Pack a validated model as an archive for TensorFlow Hub, with provenance that binds it to manifest and report.
 
-The archive is deterministic: sorted names, `saved_model.pb` at its root, and nothing of the machine: no times, owners
-or modes. (Another release of ISA-L, or its code for another kind of processor, may pack the same bytes another way;
-the files inside stay the same.)
+The archive is deterministic: sorted names, `saved_model.pb` at its root, and no times, owners or modes of the machine.
+(Another release of ISA-L, or its code for another kind of processor, may compress the same bytes differently; the files
+inside stay the same.)
 """
 
 import hashlib
@@ -31,15 +31,15 @@ from models.storage.archives import MOST_OF_HEADERS, most_unpacked
 from models.storage.files import hash_file, write_atomically, written_whole
 
 COMPRESSION = 1
-"""Of ISA-L's levels, as fast as hashing and no worse than zlib's first: trained weights hardly shrink at any."""
+"""ISA-L's level: as fast as hashing, and no worse than zlib's level 1; trained weights hardly shrink at any level."""
 
 BLOCK = 1 << 18
-"""Bytes that are read and packed at once; another number would give other bytes."""
+"""Bytes that are read and compressed at once; another number would give a different archive."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """A packed model; `size` in bytes and `sha256` in hexadecimal are the archive's."""
+    """A packed model; `size` (bytes) and `sha256` (hexadecimal) are those of the archive."""
 
     handle: str
     version: int
@@ -51,10 +51,10 @@ class Package:
 
 
 def refuse_packaged(*destinations: ModelPaths) -> None:
-    """Refuse to go on where something was packed already.
+    """Refuse to go on if a model is already packed.
 
     Raises:
-        UsageError: archive or provenance of one or more stands there; names them all.
+        UsageError: an archive or provenance exists; names all of them.
     """
     taken = [str(path) for one in destinations for path in (one.archive, one.provenance) if os.path.lexists(path)]
     if taken:
@@ -70,12 +70,13 @@ def package_model(
 ) -> Package:
     """Pack a model that passed its check, and write its provenance beside the archive.
 
-    An old archive is replaced in one step; provenance is written after it, so that there is never one of another.
+    An old archive is replaced atomically. Its provenance is removed before and written after, so that provenance never
+    belongs to another archive.
 
     Raises:
         UsageError: archive or provenance exists, and `overwrite` is not given.
-        MixerError: the model has no manifest or no passing report of it, a file differs from the manifest, or
-            something cannot be read or written; what stood there before still stands.
+        MixerError: the model has no manifest or no passing report for it, a file differs from the manifest, or
+            something cannot be read or written. A failed check leaves the old files as they were.
     """
     if not overwrite:
         refuse_packaged(destination)
@@ -111,7 +112,7 @@ def package_model(
 
 
 def _proven(destination: ModelPaths) -> tuple[Manifest, dict[str, str]]:
-    """Return the manifest, and the sha256 of manifest and report by file name, of a model that passed its check."""
+    """Return a model's manifest, and the sha256 of manifest and report by file name, if the model passed its check."""
     again = f"Run `mixer-jax2tf validate {destination.handle}`"
     if not destination.manifest.is_file():
         raise MixerError(
@@ -163,10 +164,10 @@ def _translate_os_errors(path: Path) -> Iterator[None]:
 
 
 class _Gzip:
-    """Packs what is written to it, in blocks of one size: how it comes in must not decide what comes out."""
+    """Compresses what is written to it in blocks of one size, so that the sizes of writes do not affect the result."""
 
     def __init__(self, file: "_Hashing") -> None:
-        # 15 is deflate's window; 16 more makes it gzip, with a header of neither name nor time.
+        # 15 is deflate's window; adding 16 selects gzip, with no name or time in the header.
         self._file, self._packer = file, isal_zlib.compressobj(COMPRESSION, wbits=15 + 16)
         self._waiting, self._position = bytearray(), 0
 
@@ -190,7 +191,7 @@ class _Gzip:
 
 
 class _Hashing:
-    """A file that is written, or read, from its beginning to its end, and hashed on the way."""
+    """A file that is written or read sequentially, and hashed meanwhile."""
 
     def __init__(self, file: BinaryIO, advance: Callable[[int], None] | None = None) -> None:
         self._file, self._advance, self._hash, self.size = file, advance, hashlib.sha256(), 0
@@ -218,7 +219,7 @@ class _Hashing:
 def _write_archive(
     directory: Path, manifest: Manifest, file: "_Hashing", progress: Progress | None
 ) -> dict[str, FileDigest]:
-    """Pack all files below a directory; return the digests of what was packed."""
+    """Pack all files below a directory, and return the digests of the packed files."""
     done, found = 0, {}
 
     def advance(count: int) -> None:
@@ -232,14 +233,14 @@ def _write_archive(
     with (
         _Gzip(file) as packed,
         tarfile.TarFile(
-            fileobj=packed,  # type: ignore[arg-type] # it has what writing needs
+            fileobj=packed,  # type: ignore[arg-type] # it has the methods for writing
             mode="w",
             format=tarfile.PAX_FORMAT,
             copybufsize=BLOCK,
         ) as archive,
     ):
         for name in sorted(map(str, {*names, *folders})):
-            if PurePosixPath(name) in folders:  # TensorFlow Hub makes none that the archive does not name
+            if PurePosixPath(name) in folders:  # TensorFlow Hub makes only the folders that it lists
                 archive.addfile(_member(name, tarfile.DIRTYPE, 0o755))
                 continue
             with (directory / name).open("rb") as source:

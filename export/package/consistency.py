@@ -1,6 +1,6 @@
-"""What the records of one model say of the same things, compared in every field that two of them hold.
+"""Compare the records of one model in every field that two of them have in common.
 
-Here stands which field of which record is which of another; `verify`, `package`, `card` and `publish` ask here.
+This module defines which fields correspond; `verify`, `package`, `card` and `publish` use it.
 """
 
 from collections import Counter
@@ -21,7 +21,7 @@ from models.storage.files import Hashes
 Name = Literal["asked", "report", "facts", "provenance", "index"]
 
 _PAIRS: tuple[tuple[Name, str, str, str], ...] = (
-    # record, what, its field, the same in the manifest
+    # record, what, its field, the corresponding field of the manifest
     ("asked", "handle", "asked.handle", "manifest.handle"),
     ("asked", "version", "asked.version", "manifest.version"),
     ("report", "handle", "report.handle", "manifest.handle"),
@@ -42,12 +42,12 @@ _PAIRS: tuple[tuple[Name, str, str, str], ...] = (
     ("facts", "origin", "facts.checkpoint.origin", "manifest.checkpoint.origin"),
     ("index", "handle", "index.handle", "manifest.handle"),
 )
-"""Those of the provenance are not among them: it is compared with the one that the manifest gives, field by field."""
+"""Fields of the provenance are not listed: all are compared with the provenance that the manifest gives."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a model is asked for as, or named as; None where that says nothing."""
+    """The handle and version that a model was requested as or is named by; None where unknown."""
 
     handle: str | None
     version: int | None
@@ -55,35 +55,35 @@ class Asked:
 
 @dataclass(frozen=True)
 class Records:
-    """The records of one model, as far as there are any that can be read."""
+    """The records of one model; None for those that are missing or cannot be read."""
 
     paths: ModelPaths
     manifest: Manifest | None
     asked: Asked | None = None
     report: Report | None = None
     facts: ModelFacts | None = None
-    """The model's own."""
+    """From the model's own `model.json`."""
     provenance: Statement | None = None
     index: Index | None = None
     found: Mapping[str, Hashes] = field(default_factory=dict)
-    """The files that stand beside the model, by name."""
+    """Hashes of the files beside the model, by name."""
     archive: bool = True
-    """Whether the archive is looked at, and among them if it is there; not where a model's directory is."""
+    """Whether the archive is compared too; False where a model is checked as a directory."""
 
     @property
     def class_list(self) -> str | None:
-        """The path of the class list within the model, by its manifest."""
+        """The path of the class list within the model, according to its manifest."""
         return None if self.manifest is None else class_list(self.manifest)
 
     def name(self, record: Name) -> str:
-        """Return what a record is called."""
+        """Return the name of a record for messages."""
         paths = self.paths
         names = {"report": paths.report.name, "provenance": paths.provenance.name}
         return {"asked": "its path", "facts": MODEL_JSON, "index": INDEX, **names}[record]
 
 
 def compare_records(records: Records) -> dict[Name, list[str]]:
-    """Return, for each record that is there, in what it differs from the manifest and the files, in words."""
+    """Return, for each record that exists, its differences from the manifest and the files, in words."""
     names: tuple[Name, ...] = ("asked", "report", "facts", "provenance", "index")
     return {
         name: [*_fields(records, name), *_files(records, name)] for name in names if getattr(records, name) is not None
@@ -108,7 +108,7 @@ def _table(records: Records, name: Name) -> Iterator[tuple[str, object, object]]
 
 
 def _provenance(records: Records) -> Iterator[tuple[str, object, object]]:
-    """Give each field that the provenance has, or would have by the manifest; None for one that it has not."""
+    """Yield each field of the provenance with its actual and its expected value; None where it is missing."""
     statement, manifest = records.provenance, records.manifest
     if statement is None or manifest is None:
         return
@@ -117,13 +117,13 @@ def _provenance(records: Records) -> Iterator[tuple[str, object, object]]:
     said, meant = dict(_flat(statement)), dict(_flat(expected))
     for what in sorted(said.keys() | meant.keys()):
         yield what, said.get(what), meant.get(what)
-    # The manifest does not name the builder; who it was, only a signature proves.
+    # The manifest does not name the builder; only a signature proves who it was.
     known = builder == LOCAL_BUILDER or WORKFLOW.fullmatch(builder)
     yield "builder.id", builder, builder if known else f"{LOCAL_BUILDER} or the address of a workflow"
 
 
 def _flat(statement: Statement) -> Iterator[tuple[str, object]]:
-    """Give each value of a statement's predicate by its path; a member of a list is called by what it is about."""
+    """Yield each value of a statement's predicate with its path; a list member is identified by its name or URI."""
     names: Counter[str] = Counter()
 
     def walk(value: object, path: str) -> Iterator[tuple[str, object]]:
@@ -143,7 +143,7 @@ def _flat(statement: Statement) -> Iterator[tuple[str, object]]:
 
 
 def _files(records: Records, name: Name) -> Iterator[str]:
-    """Say in what a record's list of files differs from the files."""
+    """Yield the differences between a record's list of files and the files."""
     paths, record = records.paths, records.name(name)
     listed = _listed(records, name)
     if listed is None:
@@ -161,7 +161,7 @@ def _files(records: Records, name: Name) -> Iterator[str]:
 
 
 def _listed(records: Records, name: Name) -> Mapping[str, Described] | None:
-    """Return what a record says of files beside the model, by name; None where it has no such list."""
+    """Return a record's entries for files beside the model, by name; None where it has no such list."""
     paths, report, provenance, index = records.paths, records.report, records.provenance, records.index
     if name == "report" and report is not None:
         return {paths.manifest.name: Bound(report.manifest_sha256)}
@@ -173,6 +173,6 @@ def _listed(records: Records, name: Name) -> Mapping[str, Described] | None:
 
 
 def _shown(value: object) -> str:
-    """Return a value as it may be shown, whoever wrote it: cut, and with nothing that a terminal obeys."""
+    """Return an untrusted value for display: shortened, and without control characters."""
     shown = "nothing" if value is None else ascii(value)
     return shown if len(shown) <= 200 else f"{shown[:200]}..."

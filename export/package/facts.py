@@ -1,4 +1,4 @@
-"""What a model says of itself: its own `assets.extra/model.json`, read from its directory or its archive."""
+"""Read a model's own description, `assets.extra/model.json`, from its directory or its archive."""
 
 import hashlib
 from pathlib import Path
@@ -10,19 +10,19 @@ from models.records.manifest import MOST_BYTES, Manifest, fault_of
 from models.storage.archives import read_file
 
 MODEL_JSON = "assets.extra/model.json"
-"""As `export.saved_model.extra_assets` writes it, which brings TensorFlow with it."""
+"""Written by `export.saved_model.extra_assets`, which is not imported here because it imports TensorFlow."""
 
 _MOST_OF_LABELS = 1 << 24
-"""Bytes of a class list: those of the collection have less than one megabyte."""
+"""Bytes of a class list; those of the collection have less than one megabyte."""
 
 
 class _Facts(BaseModel):
-    # A model made by a later release of this project may say more of itself, one by an earlier release less.
+    # Later releases of this project may write more fields, and earlier ones wrote fewer.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class _InputFacts(_Facts):
-    """The input of a signature; None in `shape` is the batch."""
+    """The input of a signature; None in `shape` is the batch dimension."""
 
     name: str
     shape: tuple[int | None, ...]
@@ -31,7 +31,7 @@ class _InputFacts(_Facts):
 
 
 class _OutputFacts(_Facts):
-    """The output of a signature; None in `shape` is the batch."""
+    """The output of a signature; None in `shape` is the batch dimension."""
 
     name: str
     shape: tuple[int | None, ...]
@@ -40,7 +40,7 @@ class _OutputFacts(_Facts):
 
 
 class SignatureFacts(_Facts):
-    """One way into the model."""
+    """The input and output of a signature."""
 
     input: _InputFacts
     output: _OutputFacts
@@ -63,7 +63,7 @@ class _CheckpointFacts(_Facts):
 
 
 class ModelFacts(_Facts):
-    """What is read of `model.json`; None for what it does not say."""
+    """The fields that are read from `model.json`; None where it has no such field."""
 
     handle: str | None = None
     version: int | None = None
@@ -74,29 +74,29 @@ class ModelFacts(_Facts):
     output: _ShapeFacts = _ShapeFacts()
     checkpoint: _CheckpointFacts = _CheckpointFacts()
     signatures: dict[str, SignatureFacts] = {}
-    """Models made before there were several have none."""
+    """Empty for models made before there were several."""
 
     @property
     def architecture_name(self) -> str | None:
-        """Its name as the catalog has it."""
+        """The architecture's name in the catalog."""
         return None if self.architecture is None else self.architecture.removeprefix("Mixer ")
 
     @property
     def image_size(self) -> int | None:
-        """Pixels of a side."""
+        """Height and width of the input in pixels."""
         return self.input.shape[1] if len(self.input.shape) == 4 else None
 
     @property
     def outputs(self) -> int | None:
-        """Numbers for each image."""
+        """The number of outputs for each image."""
         return self.output.shape[-1] if self.output.shape else None
 
 
 def read_facts(path: Path, manifest: Manifest) -> ModelFacts | None:
-    """Return what a model, given as directory or archive, says of itself; None where its manifest lists no such file.
+    """Return the facts in a model, given as directory or archive; None where its manifest lists no `model.json`.
 
     Raises:
-        MixerError: it cannot be read.
+        MixerError: the file cannot be read.
     """
     if MODEL_JSON not in manifest.files:
         return None
@@ -113,10 +113,10 @@ def class_list(manifest: Manifest) -> str | None:
 
 
 def read_member(path: Path, manifest: Manifest, name: str, most: int = _MOST_OF_LABELS) -> bytes:
-    """Return a small file of a model, given as directory or archive, if it is the one that its manifest lists.
+    """Return the contents of a small file of a model, given as directory or archive.
 
     Raises:
-        MixerError: it is not, or cannot be read.
+        MixerError: the file is not the one that the manifest lists, or cannot be read.
     """
     listed, called = manifest.files[name], path / shown(name)
     if listed.size > most:
@@ -136,6 +136,6 @@ def _from_directory(path: Path, name: str, most: int) -> bytes | None:
         if not file.is_file():
             return None
         with file.open("rb") as opened:
-            return opened.read(most + 1)  # of another file no more is read
+            return opened.read(most + 1)  # no more, if it is another file
     except OSError as error:
         raise MixerError(f"{file} cannot be read ({error.strerror}).") from error

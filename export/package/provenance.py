@@ -1,7 +1,7 @@
-"""The provenance: an in-toto statement that binds a model's archive, manifest and report by their sha256.
+"""Make the provenance: an in-toto statement that binds a model's archive, manifest and report by their sha256.
 
 Formats: https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md and https://slsa.dev/spec/v1.0/provenance.
-It holds no time of day: equal inputs, packed by the same builder, give equal bytes.
+It contains no timestamps: equal inputs, packed by the same builder, give equal bytes.
 """
 
 import os
@@ -20,19 +20,19 @@ from models.storage.files import read_small
 
 BUILD_TYPE = "urn:mixer-jax2tf:convert:1"
 LOCAL_BUILDER = "urn:mixer-jax2tf:local"
-"""Where no CI says who it is."""
+"""The builder outside CI."""
 
 WORKFLOW = re.compile(r"https?://[^/\s]+/[^/\s]+/[^/\s]+/[^@\s]+@\S+")
-"""Where one does: `<server>/<owner>/<repository>/<path of the workflow>@<ref>`."""
+"""The builder in CI: `<server>/<owner>/<repository>/<path of the workflow>@<ref>`."""
 
 
 class _Part(BaseModel):
-    # The formats want readers to pass over fields that they do not know.
+    # The formats require readers to ignore unknown fields.
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
 
 
 class _Resource(_Part):
-    """One thing, named by address or digest."""
+    """An artifact, identified by name, URI or digest."""
 
     name: str | None = None
     uri: str | None = None
@@ -41,7 +41,7 @@ class _Resource(_Part):
 
 
 class _BuildDefinition(_Part):
-    """What was asked for, and what went in."""
+    """What was requested, and what it was built from."""
 
     build_type: str
     external_parameters: dict[str, str | int]
@@ -50,27 +50,27 @@ class _BuildDefinition(_Part):
 
 
 class _Builder(_Part):
-    """Who made it."""
+    """Who built it."""
 
     id: str
     version: dict[str, str] = {}
 
 
 class _RunDetails(_Part):
-    """How it was made."""
+    """How it was built."""
 
     builder: _Builder
 
 
 class Provenance(_Part):
-    """SLSA's account of how something was made."""
+    """SLSA's description of how something was built."""
 
     build_definition: _BuildDefinition
     run_details: _RunDetails
 
 
 class Statement(_Part):
-    """In-toto's statement about files."""
+    """An in-toto statement about files."""
 
     type: Literal["https://in-toto.io/Statement/v1"] = Field(
         default="https://in-toto.io/Statement/v1", validation_alias="_type", serialization_alias="_type"
@@ -80,7 +80,7 @@ class Statement(_Part):
     predicate: Provenance
 
     def to_bytes(self) -> bytes:
-        """Return the statement as it stands on disk: indented JSON, UTF-8."""
+        """Return the contents of the statement's file: indented JSON, UTF-8."""
         return self.model_dump_json(indent=1, by_alias=True, exclude_none=True).encode() + b"\n"
 
     @classmethod
@@ -88,7 +88,7 @@ class Statement(_Part):
         """Read a statement from its file.
 
         Raises:
-            MixerError: the file is no such statement.
+            MixerError: the file cannot be read, or is not such a statement.
         """
         wrong = f"{path} is not a readable in-toto statement with SLSA provenance"
         try:
@@ -100,7 +100,7 @@ class Statement(_Part):
 
     @property
     def bound(self) -> dict[str, str]:
-        """The sha256 of each file that it is about, by name; empty where it gives none, or several."""
+        """The sha256 of each file that it is about, by name; an empty string where it gives none, or several."""
         bound: dict[str, str] = {}
         for subject in self.subject:
             name, sha256 = str(subject.name), (subject.digest or {}).get("sha256", "")
@@ -109,12 +109,12 @@ class Statement(_Part):
 
 
 def make_statement(manifest: Manifest, bound: Mapping[str, str], *, builder: str | None = None) -> Statement:
-    """Return the statement about files (name -> sha256) that were made of the model of a manifest, here or elsewhere.
+    """Return the statement about files that were made from a model.
 
     Args:
-        manifest: of the model.
-        bound: the files.
-        builder: who made them; None for whoever runs this.
+        manifest: the model's manifest.
+        bound: the sha256 of each file, by name.
+        builder: who made them; None for the current builder.
     """
     definition = _BuildDefinition(
         build_type=BUILD_TYPE,
@@ -136,7 +136,7 @@ def make_statement(manifest: Manifest, bound: Mapping[str, str], *, builder: str
 
 def _checkpoint(manifest: Manifest) -> _Resource:
     checkpoint = manifest.checkpoint
-    # An original is the bucket's, wherever it was read from; a path of somebody's disk tells nobody else anything.
+    # Originals come from the bucket, wherever they were read from; a local path means nothing to others.
     url = f"{BUCKET}/{checkpoint.object}" if checkpoint.origin == "original" else checkpoint.url
     return _Resource(
         name=checkpoint.object,

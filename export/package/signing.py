@@ -1,7 +1,7 @@
-"""A signature over the provenance, and through it over archive, manifest and report.
+"""Sign the provenance, and through it archive, manifest and report.
 
-The bundle is one of Sigstore's, as the package `model-signing` writes it; `model_signing verify key` checks it. With a
-key nothing goes over the net.
+The signature is a Sigstore bundle, written by the package `model-signing`; `model_signing verify key` checks it.
+Signing with a key does not use the network.
 """
 
 import importlib.util
@@ -16,10 +16,10 @@ Signer = Callable[[Path, Path], None]
 
 
 def signer(key: Path) -> Signer:
-    """Return what signs with a private key: PEM, elliptic curve, not encrypted.
+    """Return a function that signs with a private key: PEM, elliptic curve, not encrypted.
 
     Raises:
-        UsageError: the extra `sign` is not installed, or the file is no such key.
+        UsageError: the extra `sign` is not installed, or the file is not such a key.
     """
     if importlib.util.find_spec("model_signing") is None:
         raise UsageError(

@@ -1,6 +1,6 @@
-"""A model as it arrived, a SavedModel's directory or its archive, against what stands beside it.
+"""Verify a model, given as a SavedModel's directory or archive, against the records beside it.
 
-It needs neither JAX nor TensorFlow, and runs nothing of the model. An archive is read as it is, without unpacking it.
+This needs neither JAX nor TensorFlow, and does not run the model. An archive is read without unpacking it to disk.
 """
 
 import glob
@@ -23,29 +23,29 @@ from models.records.report import Report
 from models.storage.archives import MOST_BYTES, digest_archive
 from models.storage.files import FileHashes
 
-_SPARE = 1 << 24  # bytes beyond those of the manifest that are read, to say what they are
-_LONGEST = 500  # characters of a line of what differs
+_SPARE = 1 << 24  # bytes read beyond the size in the manifest, to report what they are
+_LONGEST = 500  # characters of a reported difference
 
 
 @dataclass(frozen=True)
 class _Verification:
-    """What was found of a model."""
+    """The result of verifying a model."""
 
     path: Path
     kind: Literal["directory", "archive"]
     handle: str | None
-    """None where the manifest cannot be read."""
+    """None if the manifest cannot be read."""
     version: int | None
     checked: tuple[str, ...]
-    """What agrees with what, in words."""
+    """What agrees, in words."""
     not_checked: tuple[str, ...]
-    """What could not be checked, because something is not there; no fault in itself."""
+    """What could not be checked, because a file is missing; not an error in itself."""
     differences: tuple[str, ...]
-    """Everything that is not as it should be; empty if and only if the verdict is `same`."""
+    """Everything that is wrong; empty if and only if the verdict is `same`."""
 
     @property
     def verdict(self) -> Literal["same", "different"]:
-        """Whether the model is the one that its manifest, report and provenance speak of, and passed its check."""
+        """Whether the model is the one that its manifest, report and provenance describe, and passed its check."""
         return "different" if self.differences else "same"
 
 
@@ -53,7 +53,7 @@ _Record = TypeVar("_Record")
 
 
 class _Findings:
-    """What was found so far."""
+    """The results so far."""
 
     def __init__(self, hashes: FileHashes) -> None:
         self.hashes = hashes
@@ -62,13 +62,13 @@ class _Findings:
         self.differences: list[str] = []
 
     def add(self, what: str, differences: list[str]) -> None:
-        """Note what was checked: as such if it is in order, else what is not."""
+        """Record that something was checked, or else its differences."""
         self.differences += differences
         if not differences:
             self.checked.append(what)
 
     def read(self, read: Callable[[], _Record]) -> _Record | None:
-        """Return a record; None, and a difference, where it cannot be read."""
+        """Return a record; if it cannot be read, record a difference and return None."""
         try:
             return read()
         except MixerError as error:
@@ -79,16 +79,15 @@ class _Findings:
 def verify(path: Path, *, handle: str | None = None, hashes: FileHashes | None = None) -> _Verification:
     """Check a SavedModel's directory or archive against its manifest, report, provenance and index.
 
-    The manifest must stand beside it as `<name>.manifest.json`; the others are looked at where they are there.
+    The manifest must be beside it as `<name>.manifest.json`; the others are checked where they exist.
 
     Args:
         path: the directory or the archive.
-        handle: what its records must say that it is; None to take their word.
-        hashes: what is known of the files, and gets to know more.
+        handle: the handle that its records must name; None to accept any.
+        hashes: known hashes of the files, to which those computed here are added.
 
     Raises:
-        UsageError: the path is neither, or has no manifest beside it, so that there is nothing to check it against; or
-            something of it is aside.
+        UsageError: the path is neither, or has no manifest beside it; or files of it are moved aside.
         MixerError: a file cannot be read.
     """
     refuse_aside(ModelPaths(path.absolute().parent, path.absolute().name.removesuffix(ARCHIVE_SUFFIX)))
@@ -117,7 +116,7 @@ def verify(path: Path, *, handle: str | None = None, hashes: FileHashes | None =
 
 
 def _read(path: Path, siblings: ModelPaths, handle: str | None, findings: _Findings) -> Records:
-    """Read the model and all that stands beside it."""
+    """Read the model and the records beside it."""
     manifest = findings.read(lambda: Manifest.read(siblings.manifest))
     whole = _check_contents(path, siblings, manifest, findings)
     index = siblings.folder / INDEX
@@ -140,7 +139,7 @@ def _read(path: Path, siblings: ModelPaths, handle: str | None, findings: _Findi
 
 
 def _check_contents(path: Path, siblings: ModelPaths, manifest: Manifest | None, findings: _Findings) -> bool:
-    """Compare the model's files with the manifest; return whether they are its."""
+    """Compare the model's files with the manifest, and return whether they are the same."""
     most = MOST_BYTES if manifest is None else manifest.size + _SPARE
     try:
         if path.is_dir():
@@ -161,7 +160,7 @@ def _check_contents(path: Path, siblings: ModelPaths, manifest: Manifest | None,
 
 
 def _judge(records: Records, findings: _Findings) -> None:
-    """Note what the records say, and where they contradict each other or the files."""
+    """Record what the records say, and where they contradict each other or the files."""
     paths, differences = records.paths, compare_records(records)
     findings.differences += differences["asked"]
     _judge_report(records, differences.get("report", []), findings)

@@ -1,1 +1,1 @@
-"""Packed models sent to buckets, directories and hubs; nothing published is overwritten."""
+"""Publish packed models in buckets, directories and hubs; nothing published is overwritten."""

@@ -1,7 +1,7 @@
-"""A bucket to publish at, through the real gsutil; it is an `export.publish.store.Store`.
+"""Publish in a bucket, through gsutil; `Bucket` is an `export.publish.store.Store`.
 
-New objects are sent on the condition that there is none of the name, the index on the condition that it is the one that
-was read: the store itself refuses anything else. An upload that was interrupted leaves no object, and is sent again.
+New objects are sent on the condition that no object of the name exists, and the index on the condition that it has not
+changed since it was read: the store itself enforces both. An interrupted upload leaves no object, and is sent again.
 """
 
 import os
@@ -19,9 +19,9 @@ from models.storage import gsutil
 from models.storage.gsutil import BUCKET_URL
 from models.storage.gsutil_errors import GsutilResult, KnownFailure, StoreUnreachableError, failure
 
-ARCHIVE = ("-h", "Content-Type:application/gzip")  # else the store may unpack it on the way to a reader
+ARCHIVE = ("-h", "Content-Type:application/gzip")  # else the store may decompress it for readers
 INDEX = ("-h", "Cache-Control:no-cache", "-h", "Content-Type:application/json")
-"""A store keeps public objects for an hour in its caches, if it is not told otherwise."""
+"""By default, a store caches public objects for an hour."""
 
 _WRITING = (
     KnownFailure(
@@ -55,12 +55,12 @@ _WRITING = (
 
 
 class Bucket:
-    """A bucket, or a folder in it."""
+    """A bucket, or a folder in one."""
 
     def __init__(self, url: str, state: Path) -> None:
-        """Take `gs://bucket` or `gs://bucket/prefix`, and a fresh folder for gsutil.
+        """Take `gs://bucket` or `gs://bucket/prefix`, and an empty folder for gsutil's state.
 
-        The notes that gsutil would go on from after an interruption lie in that folder: where it is fresh, it does not.
+        Gsutil resumes interrupted uploads from that state; with an empty folder it starts again.
         """
         self._url, self._state = url, state
 
@@ -69,7 +69,7 @@ class Bucket:
         return f"{self._url}/{folder}/{name}"
 
     def files(self, folder: str) -> dict[str, gsutil.StoredObject]:
-        """Return what the store says of the objects in a folder, by name."""
+        """Return the objects in a folder, by name."""
         url = self.address(folder, "")
         ran = self._run(["ls", "-L", url], url, fine="matched no objects")
         blocks = re.findall(r"^(gs://.*):\n((?: {4}.*\n)+)", ran.output, flags=re.MULTILINE)
@@ -77,16 +77,16 @@ class Bucket:
         return {name: one for name, one in found.items() if name and "/" not in name}
 
     def cat(self, folder: str, name: str) -> bytes:
-        """Return the contents of a record; of a larger object the first bytes, which are none."""
+        """Return the contents of a record; of a larger object, only the first bytes, which are not a record."""
         url = self.address(folder, name)
         return self._run(["cat", "-r", f"0-{MOST_BYTES}", url], url).output.encode()
 
     def held(self, folder: str) -> AbstractContextManager[None]:
-        """Hold nothing: each request names the generation that it may replace, and the store refuses any other."""
+        """Lock nothing: each request names the generation that it may replace, and the store refuses any other."""
         return nullcontext()
 
     def put(self, files: Sequence[Path], folder: str, progress: Progress | None = None) -> None:
-        """Send files, of one directory, of which there are no objects yet."""
+        """Send files of one directory that are not in the store yet."""
         total = sum(file.stat().st_size for file in files)
         archives = [file for file in files if file.name.endswith(".tar.gz")]
         others = [file for file in files if file not in archives]
@@ -97,7 +97,7 @@ class Bucket:
                 done += sum(file.stat().st_size for file in some)
 
     def replace(self, file: Path, folder: str, seen: str | None) -> None:
-        """Send a file in the place of the object of the generation that was seen."""
+        """Send a file instead of the object whose generation is `seen`."""
         self._send([file], folder, seen or "0", INDEX, lambda _: time.monotonic_ns())
 
     def _send(
@@ -110,7 +110,7 @@ class Bucket:
     ) -> None:
         url = self.address(folder, "")
         condition = ("-h", f"x-goog-if-generation-match:{generation}", *headers)
-        # Bare names: gsutil would take brackets or stars in a path for a pattern.
+        # Names without a path: gsutil would take brackets or stars in it for a pattern.
         command = [*condition, "cp", *(file.name for file in files), url]
         self._run(command, url, folder=files[0].parent, watch=watch)
 
@@ -123,7 +123,7 @@ class Bucket:
         watch: Callable[[int], int] = lambda _: 0,
         fine: str | None = None,
     ) -> GsutilResult:
-        """Run gsutil; a failure that says nothing but `fine` is none."""
+        """Run gsutil; a failure whose messages all contain `fine` is accepted."""
         ran = gsutil.run(arguments, folder or self._state, self._state, watch)
         said = [line for line in ran.errors.splitlines() if line.strip()]
         if ran.status == 0 or (fine is not None and said and all(fine in line for line in said)):
@@ -132,7 +132,7 @@ class Bucket:
 
 
 class _Meter:
-    """How far gsutil is with some files: where it stands in the one that it has open, if the system tells."""
+    """How far gsutil is with some files: its position in the file that it has open, if the system reports it."""
 
     def __init__(self, files: Sequence[Path], before: int, total: int, progress: Progress | None) -> None:
         self._starts = {}
@@ -142,7 +142,7 @@ class _Meter:
         self._total, self._progress, self._seen = total, progress, 0
 
     def __call__(self, process: int) -> int:
-        """Return the bytes so far, of all files; something new each time where the system does not tell."""
+        """Return the bytes so far, of all files; a new value each time where the system does not report them."""
         try:
             descriptors = list(Path(f"/proc/{process}/fd").iterdir())
         except OSError:
@@ -160,10 +160,10 @@ class _Meter:
 
 
 def parse_destination(destination: str) -> str | Path:
-    """Return where to publish as the URL of a bucket (or a folder in it), without a slash at its end, or a directory.
+    """Return where to publish: the URL of a bucket (or a folder in it), without a slash at its end, or a directory.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: the destination is neither.
     """
     expected = "expected gs://bucket, gs://bucket/prefix, or a directory"
     if destination.startswith("gs://"):
@@ -180,10 +180,10 @@ def parse_destination(destination: str) -> str | Path:
 
 @contextmanager
 def bucket(url: str) -> Iterator[Bucket]:
-    """Give a bucket to publish at, for as long as the block runs.
+    """Yield a bucket to publish in.
 
     Raises:
-        MixerError: there is no room for gsutil's notes.
+        MixerError: no temporary folder can be made for gsutil's state.
     """
     try:
         folder = tempfile.TemporaryDirectory(prefix="gsutil-")

@@ -1,4 +1,4 @@
-"""The places that models are published at, by what `--to` begins with."""
+"""Open the destination that `--to` names, by its prefix."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -12,21 +12,21 @@ from export.publish.store import Mirror, Store
 from models.errors import UsageError
 
 Send = Callable[..., Publication]
-"""Publishes one model: given its paths, and `policy`, `dry_run` and `progress` by name."""
+"""Publishes one model, given its paths and the keywords `rules`, `dry_run` and `progress`."""
 
 HUBS: dict[str, Callable[[str], Send]] = {
     kaggle.PREFIX: lambda to: kaggle.KaggleModel.parse(to).publish,
     hugging_face.PREFIX: lambda to: hugging_face.HuggingFaceRepository.parse(to).publish,
 }
-"""Hubs with a client of their own; everything else is a place of files (`export.publish.store.Store`)."""
+"""Hubs with a client of their own, by prefix; all other destinations are an `export.publish.store.Store`."""
 
 
 @contextmanager
 def opened_place(to: str, out: Path) -> Iterator[Send]:
-    """Give what publishes a model at the place that `--to` names: a bucket, a directory or a hub.
+    """Yield a function that publishes a model at the bucket, directory or hub that `--to` names.
 
     Raises:
-        UsageError: it names none, or the client of a hub is not installed.
+        UsageError: `--to` names none of them, or the hub's client is not installed.
     """
     hub = next((opener for prefix, opener in HUBS.items() if to.startswith(prefix)), None)
     if hub is not None:
@@ -38,10 +38,10 @@ def opened_place(to: str, out: Path) -> Iterator[Send]:
 
 @contextmanager
 def opened_store(to: str, out: Path | None = None) -> Iterator[Store]:
-    """Give the bucket or directory that `--to` names.
+    """Yield the bucket or directory that `--to` names.
 
     Raises:
-        UsageError: it names none, or the directory in which the models are made.
+        UsageError: `--to` names neither, or names the directory in which the models are made.
     """
     if to.startswith(tuple(HUBS)):
         raise UsageError(

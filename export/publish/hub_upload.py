@@ -1,4 +1,4 @@
-"""A model as a hub takes it: the SavedModel's files as they are, with manifest, report and provenance beside them."""
+"""Prepare uploads to hubs: the SavedModel's files, not packed, with manifest, report and provenance beside them."""
 
 import importlib.util
 import os
@@ -17,12 +17,12 @@ from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 
 MANIFEST = "manifest.json"
-"""In the parcel, so that the next publication sees which version is there."""
+"""The manifest's name in the upload, from which the next publication reads the published version."""
 
 
 @dataclass(frozen=True)
 class HubUpload:
-    """A model that may leave, and its files by their paths in the parcel."""
+    """A model that may be published, and its files by their paths in the upload."""
 
     manifest: Manifest
     manifest_sha256: str
@@ -34,7 +34,7 @@ class HubUpload:
         verdict: Literal["published", "to be published", "published already"],
         cards: Mapping[str, bytes] | None = None,
     ) -> Publication:
-        """Return what became of the parcel at that address, and of cards, by their addresses."""
+        """Return the outcome for the upload at an address, and for cards, given by their addresses."""
         actions: dict[str, Literal["sent", "to be sent", "there already"]]
         actions = {"published": "sent", "to be published": "to be sent", "published already": "there already"}
         sizes = {f"{address}/{name}": path.stat().st_size for name, path in sorted(self.files.items())}
@@ -44,10 +44,10 @@ class HubUpload:
 
 
 def prepare(destination: ModelPaths, rules: PublishPolicy) -> HubUpload:
-    """Return the parcel of a model that may leave.
+    """Return the upload of a model that may be published.
 
     Raises:
-        MixerError: it may not (see `check_publishable`), or its directory is not what was packed.
+        MixerError: it may not be (see `check_publishable`), or its directory is missing or differs from its records.
     """
     admitted = check_publishable(destination, rules)
     differences = verify(destination.directory).differences if destination.directory.is_dir() else ("it is not there",)
@@ -66,10 +66,11 @@ def prepare(destination: ModelPaths, rules: PublishPolicy) -> HubUpload:
 
 
 def already_published(parcel: HubUpload, published: Manifest | None, address: str) -> bool:
-    """Tell whether the model is what was published last.
+    """Return whether the model is the version that was published last.
 
     Raises:
-        MixerError: its number is taken by other files, or is not above the published one.
+        MixerError: another handle is published there, or the version was published with other files or is lower than
+            the published one.
     """
     if published is None:
         return False
@@ -93,7 +94,7 @@ def already_published(parcel: HubUpload, published: Manifest | None, address: st
 
 @contextmanager
 def translate_client_errors(site: str, address: str, credentials: str) -> Iterator[None]:
-    """Turn what a site's client raises, which is of many types, into an error for people."""
+    """Turn the exceptions of a site's client, which are of many types, into one MixerError."""
     try:
         yield
     except MixerError:
@@ -108,10 +109,10 @@ def translate_client_errors(site: str, address: str, credentials: str) -> Iterat
 
 
 def require_client(name: str, destination: str) -> None:
-    """Refuse to go on where a site's client is missing.
+    """Check that a site's client is installed.
 
     Raises:
-        UsageError: it is.
+        UsageError: it is not.
     """
     if importlib.util.find_spec(name) is None:
         raise UsageError(
@@ -121,6 +122,6 @@ def require_client(name: str, destination: str) -> None:
 
 
 def set_quietly(**environment: str) -> None:
-    """Set variables that a client reads when it is imported, unless the user has set them."""
+    """Set environment variables that a client reads when it is imported, unless the user has set them."""
     for name, value in environment.items():
         os.environ.setdefault(name, value)

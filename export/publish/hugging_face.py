@@ -1,6 +1,6 @@
-"""A repository on Hugging Face as a place to publish, through its own client: a folder a handle, a tag a version.
+"""Publish in a Hugging Face repository, through its client: a folder for each handle, a tag for each version.
 
-All files of a version come in one commit, with its card and that of the collection, on the condition that nobody else
+All files of a version are sent in one commit, with its card and the collection's, on the condition that nobody else has
 committed meanwhile.
 """
 
@@ -45,17 +45,17 @@ CREDENTIALS = "HF_TOKEN or those of `hf auth login`"
 
 @dataclass(frozen=True)
 class HuggingFaceRepository:
-    """A repository of models that exists already."""
+    """An existing repository of models."""
 
     name: str
     """`owner/repo`."""
 
     @classmethod
     def parse(cls, destination: str) -> "HuggingFaceRepository":
-        """Read `hf:owner/repo`.
+        """Parse `hf:owner/repo`.
 
         Raises:
-            UsageError: it is something else, or Hugging Face's client is not installed.
+            UsageError: the destination has another form, or Hugging Face's client is not installed.
         """
         name = destination.removeprefix(PREFIX)
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name, re.ASCII):
@@ -66,11 +66,11 @@ class HuggingFaceRepository:
     def publish(
         self, destination: ModelPaths, rules: PublishPolicy, *, dry_run: bool = False, progress: Progress | None = None
     ) -> Publication:
-        """Publish a model, or say what would be sent.
+        """Publish a model, or return what would be sent.
 
         Raises:
-            MixerError: the model may not leave, its number is taken or not above the published one, or Hugging Face or
-                its client refuses.
+            MixerError: the model may not be published, its version is taken or lower than the published one, or Hugging
+                Face or its client fails.
         """
         parcel = prepare(destination, rules)
         handle, version = destination.handle, destination.version
@@ -92,7 +92,7 @@ class HuggingFaceRepository:
             if dry_run:
                 return parcel.publication(address, "published already" if there else "to be published", planned)
             commit = now.sha if there else self._commit(api, parcel, cards, now.sha, names)
-            if not tagged:  # also where an earlier publication ended between commit and tag
+            if not tagged:  # or an earlier run ended between commit and tag
                 api.create_tag(self.name, tag=tag, revision=commit)
         if progress is not None and not there:
             size = sum(path.stat().st_size for path in parcel.files.values())
@@ -102,7 +102,7 @@ class HuggingFaceRepository:
     def _commit(
         self, api: "HfApi", parcel: HubUpload, cards: Mapping[str, bytes], parent: str | None, names: set[str]
     ) -> str:
-        """Put the parcel into its folder, in the place of what is there, and the cards; return the commit."""
+        """Replace the contents of the handle's folder by the upload, add the cards, and return the commit."""
         from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
 
         manifest = parcel.manifest
@@ -124,7 +124,7 @@ class HuggingFaceRepository:
 
 
 def _api() -> "HfApi":
-    # Uploads go by plain HTTP, which is what was tried; the client would take another way where it can.
+    # Uploads go by plain HTTP, which was tested; by default the client uses Xet where it can.
     set_quietly(HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
     from huggingface_hub import HfApi
 
@@ -148,7 +148,7 @@ def _read(api: "HfApi", name: str, path: str, commit: str | None, names: set[str
 
 
 def _cards(destination: ModelPaths) -> dict[str, bytes]:
-    """Return the cards by path: of the model, where its page tells who publishes it, and of the collection, if any."""
+    """Return the cards by path: the model's, if its page names a publisher, and the collection's, if it exists."""
     cards, page = {}, destination.card
     where = where_of(page.read_text(encoding="utf-8")) if page.is_file() else None
     if where is not None:

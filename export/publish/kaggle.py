@@ -1,7 +1,7 @@
-"""Kaggle Models as a place to publish, through its own client: a variation a handle, which Kaggle numbers by itself.
+"""Publish on Kaggle Models, through its client: a variation for each handle, whose versions Kaggle numbers itself.
 
-Our number and the manifest's digest stand in the notes of the version, and the manifest itself in the parcel: of a
-variation's first version the client sends no notes.
+The version's notes contain our version number and the manifest's digest. The upload contains the manifest itself,
+because the client sends no notes with the first version of a variation.
 """
 
 import re
@@ -40,17 +40,17 @@ CREDENTIALS = "KAGGLE_API_TOKEN or ~/.kaggle"
 
 @dataclass(frozen=True)
 class KaggleModel:
-    """A model on Kaggle, of which each handle is a variation."""
+    """A model on Kaggle, with a variation for each handle."""
 
     name: str
     """`owner/model`."""
 
     @classmethod
     def parse(cls, destination: str) -> "KaggleModel":
-        """Read `kaggle:owner/model`.
+        """Parse `kaggle:owner/model`.
 
         Raises:
-            UsageError: it is something else, or Kaggle's client is not installed.
+            UsageError: the destination has another form, or Kaggle's client is not installed.
         """
         name = destination.removeprefix(PREFIX)
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*", name):
@@ -61,11 +61,11 @@ class KaggleModel:
     def publish(
         self, destination: ModelPaths, rules: PublishPolicy, *, dry_run: bool = False, progress: Progress | None = None
     ) -> Publication:
-        """Publish a model, or say what would be sent.
+        """Publish a model, or return what would be sent.
 
         Raises:
-            MixerError: the model may not leave, its number is taken or not above the published one, or Kaggle or its
-                client refuses.
+            MixerError: the model may not be published, its licence is unknown, its version is taken or lower than the
+                published one, or Kaggle or its client fails.
         """
         parcel = prepare(destination, rules)
         if not is_catalogued(destination.handle):
@@ -84,15 +84,15 @@ class KaggleModel:
         return parcel.publication(address, "published")
 
 
-def _client() -> Any:  # noqa: ANN401 (no type information comes with it)
-    set_quietly(KAGGLEHUB_VERBOSITY="error")  # it would log to standard output
+def _client() -> Any:  # noqa: ANN401 (it has no type information)
+    set_quietly(KAGGLEHUB_VERBOSITY="error")  # else it logs to standard output
     import kagglehub
 
     return kagglehub
 
 
 def _published(variation: str) -> Manifest | None:
-    """Return the manifest in the newest version; None where there is no such variation, or none of ours."""
+    """Return the manifest in the newest version; None if there is no such variation, or it has no manifest."""
     kagglehub = _client()
     from kagglehub.exceptions import KaggleApiHTTPError
 
@@ -101,7 +101,7 @@ def _published(variation: str) -> Manifest | None:
             path = kagglehub.model_download(variation, path=MANIFEST, output_dir=folder, force_download=True)
             return Manifest.model_validate_json(read_small(Path(path), MOST_BYTES))
         except KaggleApiHTTPError as error:
-            # Of a model that there is not, Kaggle says "forbidden"; where one may not write, it says so once more.
+            # Kaggle answers "forbidden" for a missing model; without write access, the upload fails with it again.
             missing = (HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN)
             if error.response is not None and error.response.status_code in missing:
                 return None

@@ -1,4 +1,4 @@
-"""What was published last against what would be made now: which models need a new version, and why."""
+"""Compare published models with what would be made now: which need a new version, and why."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from models.records.published_index import INDEX
 from models.storage.gsutil import SourceObject
 
 NO_MATTER = frozenset({"python"})
-"""Of what a manifest lists as libraries: another release of it computes the same."""
+"""Entries of a manifest's libraries that do not matter: another release of them computes the same."""
 
 
 @dataclass(frozen=True)
 class Now:
-    """What a model would be made from and with."""
+    """The libraries, pipeline version and checkpoint digests with which a model would be made now."""
 
     libraries: Mapping[str, str]
     pipeline: str
@@ -26,15 +26,15 @@ class Now:
 
 @dataclass(frozen=True)
 class PublishedState:
-    """How a published model stands."""
+    """How a published model compares with what would be made now."""
 
     handle: str
     published: int | None
-    """The highest version; None where there is none."""
+    """The highest published version; None if there is none."""
     next: int
-    """The number that a new version would get."""
+    """The number of a new version."""
     reasons: tuple[str, ...]
-    """Why it needs a new version; empty where it does not."""
+    """Why it needs a new version; empty if it does not."""
     unknown: tuple[str, ...] = ()
     """What could not be compared."""
 
@@ -43,7 +43,7 @@ def compare_with_published(handle: str, store: Store, source: SourceObject, now:
     """Compare the highest published version of a handle with what would be made now.
 
     Raises:
-        MixerError: what is published cannot be read.
+        MixerError: the published index or manifest cannot be read.
     """
     latest = read_index(store, handle).latest if INDEX in store.files(handle) else None
     if latest is None:
@@ -70,7 +70,7 @@ def _recorded_md5(checkpoint: CheckpointRecord, digests: DigestTable) -> str | N
 
 
 def _known_sha256(name: str, source: SourceObject, digests: DigestTable) -> str | None:
-    """Return the SHA-256 of the source's file: its own, or that of the recorded file of this size and MD5."""
+    """Return the SHA-256 of the source's file: as the source gives it, or of the recorded file of this size and MD5."""
     same = (
         entry.sha256
         for entry in digests.entries

@@ -1,4 +1,4 @@
-"""What may leave: a model that is proven, packed, described, of known origin and made from committed sources."""
+"""Check that a model may be published: validated, packed, with a card, of known origin and from committed sources."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,36 +16,36 @@ from models.selection import is_catalogued
 from models.storage.files import FileHashes, Hashes
 
 ORIGINS = frozenset({"original"})
-"""What is published under a handle of the catalog."""
+"""The origins of checkpoints that may be published under a handle of the catalog."""
 
 
 @dataclass(frozen=True)
 class PublishPolicy:
-    """What is asked of a model before it leaves."""
+    """The requirements for publishing a model."""
 
     digests: DigestTable
-    """Says what an original is."""
+    """The digests of original checkpoints."""
     origins: frozenset[str] = ORIGINS
-    """Of the checkpoint, under a handle of the catalog; tests and measurements allow others."""
+    """Allowed origins of the checkpoint under a handle of the catalog; tests and measurements allow others."""
     allow_dirty: bool = False
-    """Whether it may be made from sources that no commit names."""
+    """Whether it may be made from sources that are not committed."""
     needs_card: bool = True
-    """Whether its page must stand beside it; tests and measurements do without one, no option of a command does."""
+    """Whether its page must exist; only tests and measurements turn this off, no option of a command does."""
 
 
 @dataclass(frozen=True)
 class Publishable:
-    """A model that may leave: its manifest, and the files to publish."""
+    """A model that may be published: its manifest, and the files to publish."""
 
     manifest: Manifest
     files: dict[Path, Hashes]
 
 
 def check_publishable(destination: ModelPaths, rules: PublishPolicy) -> Publishable:
-    """Return a model's files, once all of them were found in order; each is read once.
+    """Return a model's files after checking all of them; each is read once.
 
     Raises:
-        MixerError: they are not, or the model may not leave; says everything that is in the way.
+        MixerError: the model may not be published; lists all reasons.
     """
     if not destination.manifest.is_file():
         raise MixerError(
@@ -62,7 +62,7 @@ def check_publishable(destination: ModelPaths, rules: PublishPolicy) -> Publisha
         *([] if rules.allow_dirty else _source_problems(manifest)),
         *(write.card_problems(destination) if rules.needs_card or destination.card.is_file() else ()),
     ]
-    if not problems and destination.card.is_file():  # else something is wrong with what the card is compared with
+    if not problems and destination.card.is_file():  # else the records to compare it with are wrong
         problems += write.card_differences(destination)
     if problems:
         said = "".join(f"\n  {problem}" for problem in problems)
@@ -82,16 +82,16 @@ def _missing(destination: ModelPaths) -> Iterator[str]:
 
 
 def _differences(destination: ModelPaths, hashes: FileHashes) -> tuple[str, ...]:
-    """Return what verifying the archive tells; of a model that was not packed, the directory."""
+    """Verify the archive, or the directory if the model is not packed, and return the differences."""
     path = destination.archive if destination.archive.is_file() else destination.directory
     return verify(path, handle=destination.handle, hashes=hashes).differences if path.exists() else ()
 
 
 def _report_problems(destination: ModelPaths) -> Iterator[str]:
-    """Yield what of a report only publishing minds: a limit of before, a head under which nothing can be told."""
+    """Yield the problems of a report that matter only for publishing: former limits, or a head of zeros."""
     try:
         report = Report.read(destination.report)
-    except MixerError:  # said already
+    except MixerError:  # reported by `_differences`
         return
     again = f"`mixer-jax2tf validate {destination.handle} --set full`"
     for found in [one for one in report.contradictions(TOLERANCES) if one not in {*report.contradictions()}]:
@@ -122,7 +122,7 @@ def _origin_problems(manifest: Manifest, name: str, rules: PublishPolicy) -> Ite
 
 def _place_problems(manifest: Manifest) -> Iterator[str]:
     url = manifest.checkpoint.url
-    if ("://" not in url and not url.startswith("file:")) or url.startswith("file:/"):  # as manifests had it once
+    if ("://" not in url and not url.startswith("file:")) or url.startswith("file:/"):  # as in earlier manifests
         yield (
             "its manifest tells where the checkpoint lay on the disk of whoever made it, which would be published: "
             "convert it again (--overwrite)"

@@ -1,8 +1,8 @@
-"""A packed model to where it is published: whole, once, and never over another.
+"""Publish a packed model: completely, once, and never over another.
 
 Layout: `<handle>/<version>.{tar.gz,manifest.json,report.json,provenance.json,md}` (and `.provenance.json.sig` where it
-exists), then `<handle>/index.json`, which lists what is there whole. What is there already, with equal bytes, is not
-sent again; so a publication that was interrupted is finished by the next one.
+exists), then `<handle>/index.json`, which lists complete versions. Files that are there already, with equal bytes, are
+not sent again, so the next publication completes an interrupted one.
 """
 
 import re
@@ -26,17 +26,17 @@ from models.storage.files import Hashes, hash_file
 
 @dataclass(frozen=True)
 class Item:
-    """What becomes of one file: its address, its size in bytes."""
+    """What is done with one file, with its address and its size in bytes."""
 
     address: str
     size: int
     action: Literal["sent", "to be sent", "there already", "there, differs here", "not there"]
-    """Of a version that is published already, what differs here, or is only here, stays here."""
+    """For a version that is published already, files that differ here or exist only here are not sent."""
 
 
 @dataclass(frozen=True)
 class Publication:
-    """What became of one model."""
+    """The outcome for one model."""
 
     handle: str
     version: int
@@ -45,25 +45,25 @@ class Publication:
 
     @property
     def sent(self) -> int:
-        """Bytes that were sent."""
+        """Number of bytes that were sent."""
         return sum(item.size for item in self.items if item.action == "sent")
 
 
 @dataclass(frozen=True)
 class _Published:
-    """What is published of a handle, as found."""
+    """What was found published under a handle."""
 
     store: Store
     handle: str
     files: Mapping[str, StoredFile]
-    """Also those of other versions, and of publications that were not finished."""
+    """All files, including those of other versions and of unfinished publications."""
     index: Index
     index_seen: str | None = None
-    """Its generation, told before it was read: if it is replaced between, writing will tell."""
+    """Its generation, from before it was read; if the index is replaced after that, writing it fails."""
 
     @property
     def next_free(self) -> int:
-        """The lowest number above every version that left a trace here."""
+        """The lowest number above every version that has any file here."""
         numbers = [int(found[1]) for name in self.files if (found := re.match(r"(\d+)\.", name))]
         return max([0, self.index.latest or 0, *numbers]) + 1
 
@@ -79,14 +79,15 @@ def publish(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Publication:
-    """Publish a model, or say what would be sent.
+    """Publish a model, or return what would be sent.
 
-    What decides is looked at, and written, while others are kept out. Of a version that is published already, nothing
-    is sent.
+    Except in a dry run, the store is read and written under its lock. Nothing is sent for a version that is published
+    already.
 
     Raises:
-        MixerError: the model may not leave, its number is taken by other files or is not above the published ones, the
-            place cannot be read or written, or does not hold what was sent. Nothing that was there was changed.
+        MixerError: the model may not be published, its version is taken by other files or is lower than the published
+            ones, the store cannot be read or written, or does not contain what was sent. Versions published before are
+            not changed.
     """
     version, admitted = destination.version, check_publishable(destination, rules)
     with nullcontext() if dry_run else store.held(destination.handle):
@@ -105,7 +106,7 @@ def publish(
 def _complete(
     place: _Published, version: int, files: Mapping[Path, Hashes], *, dry_run: bool, progress: Progress | None
 ) -> Publication:
-    """Send what is not there yet, and list it, or say what would be sent."""
+    """Send the missing files and add the version to the index, or return what would be sent."""
     local = {path.name: hashes for path, hashes in files.items()}
     there = _refuse_others(place, version, local)
     index = place.index.with_version(version, _digests(local))
@@ -132,7 +133,7 @@ def read_index(store: Store, handle: str) -> Index:
     """Return the index of a handle.
 
     Raises:
-        MixerError: it cannot be read, or is of another handle.
+        MixerError: the index cannot be read, or is that of another handle.
     """
     address = store.address(handle, INDEX)
     index = Index.parse(store.cat(handle, INDEX), address)
@@ -145,16 +146,17 @@ def read_manifest(store: Store, handle: str, version: int) -> Manifest:
     """Return the manifest of a published version.
 
     Raises:
-        MixerError: it cannot be read.
+        MixerError: the manifest cannot be read.
     """
     name = ModelPaths.of(Path(), handle, version).manifest.name
     return Manifest.parse(store.cat(handle, name), store.address(handle, name))
 
 
 def _compare_with_published(place: _Published, version: int, admitted: Publishable) -> Publication:
-    """Return that nothing is to do, if what is published is whole and holds the same files.
+    """Return that there is nothing to do, if the published version is complete and its model has the same files.
 
-    What the place tells of each file is compared with the index and, by way of the files here, with their sha256.
+    The store's size and MD5 of each file are compared with the index; if the index has no MD5, that of the same file
+    here, by its sha256, is used.
     """
     local = {path.name: hashes for path, hashes in admitted.files.items()}
     listed = {name: _with_md5(one, local.get(name)) for name, one in place.index.versions[str(version)].items()}
@@ -180,7 +182,7 @@ def _compare_with_published(place: _Published, version: int, admitted: Publishab
 
 
 def _with_md5(listed: ListedFile, local: Hashes | None) -> ListedFile:
-    """Return it with the MD5 that stores tell: its own, or that of the same file here."""
+    """Add an MD5, which stores report, to an entry that has none, if the same file exists here."""
     known = listed.md5 or (local.md5 if local is not None and local.sha256 == listed.sha256 else None)
     return listed.model_copy(update={"md5": known})
 
@@ -200,10 +202,10 @@ def _refuse_other_contents(place: _Published, version: int, manifest: Manifest) 
 
 
 def _refuse_others(place: _Published, version: int, local: Mapping[str, Hashes]) -> Collection[str]:
-    """Return which of the files are there already, from a publication that was not finished.
+    """Return which files are there already, from an unfinished publication.
 
     Raises:
-        MixerError: one is there with other contents.
+        MixerError: a file is there with other contents.
     """
     there = {name: place.files[name] for name in local.keys() & place.files.keys()}
     others = [
@@ -239,7 +241,7 @@ def _items(
 
 
 def _read_back(place: _Published, local: Mapping[str, Hashes]) -> None:
-    """Make sure that the place holds what was sent, before the index says so."""
+    """Check that the store contains what was sent, before it is listed in the index."""
     found = place.store.files(place.handle)
     wrong = []
     for name, hashes in local.items():

@@ -1,6 +1,6 @@
-"""Where models are published: what such a place must be able to do, and a directory (a mirror) that can.
+"""Define the interface of a store, where models are published, and implement it for a directory (a mirror).
 
-The bucket that can is `export.publish.bucket.Bucket`; `export.publish.destinations` opens one or the other.
+For buckets, `export.publish.bucket.Bucket` implements it; `export.publish.destinations` opens either.
 """
 
 import logging
@@ -24,46 +24,46 @@ _LOCK = ".publishing.lock"
 
 
 class StoredFile(Protocol):
-    """What a place says of one of its files."""
+    """What a store reports about one of its files."""
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """In bytes."""
 
     @property
     def md5(self) -> str | None:
-        """In base64; None where the place has none."""
+        """In base64; None if the store has none."""
 
     @property
     def generation(self) -> str:
-        """Another one whenever the file was replaced."""
+        """Changes whenever the file is replaced."""
 
 
 class Store(Protocol):
-    """A place of folders with files, none of which is ever half there; each method raises MixerError where it fails."""
+    """Folders of files, none of which is ever incomplete; each method raises MixerError if it fails."""
 
     def address(self, folder: str, name: str) -> str:
-        """Return where a file is, or would be, in words for a person."""
+        """Return the address of a file, whether or not it exists, for messages."""
 
     def files(self, folder: str) -> Mapping[str, StoredFile]:
-        """Return what the place says of the files in a folder, by name; none where there is no such folder."""
+        """Return the files in a folder, by name; empty if there is no such folder."""
 
     def cat(self, folder: str, name: str) -> bytes:
         """Return the contents of a small file."""
 
     def held(self, folder: str) -> AbstractContextManager[None]:
-        """Keep other publishers out of a folder during a block, where the place does not tell racing writers apart."""
+        """Lock a folder during the block, if the store cannot otherwise prevent concurrent writes."""
 
     def put(self, files: Sequence[Path], folder: str, progress: Progress | None = None) -> None:
-        """Bring files, of one local directory, that are not there yet; one that is there is an error."""
+        """Send files of one local directory; it is an error if one of them is there already."""
 
     def replace(self, file: Path, folder: str, seen: str | None) -> None:
-        """Bring a file in the place of the one of the generation `seen`; it is an error if another is there by now."""
+        """Send a file instead of the one of generation `seen` (None: no file); any other generation is an error."""
 
 
 @dataclass(frozen=True)
 class _MirroredFile:
-    """What a mirror says of a file: its size at once, and its hashes once somebody asks, read back from it then."""
+    """A file in a mirror; its hashes are read from it when they are first needed."""
 
     path: Path
     size: int
@@ -80,7 +80,7 @@ class _MirroredFile:
 
     @property
     def generation(self) -> str:
-        """Of two with equal contents, one is as good as the other."""
+        """The sha256: files with equal contents need not be told apart."""
         return self._hashes.sha256
 
     @cached_property
@@ -91,7 +91,7 @@ class _MirroredFile:
 
 @dataclass(frozen=True)
 class Mirror:
-    """A directory that models are published in."""
+    """A directory in which models are published."""
 
     root: Path
 
@@ -112,7 +112,7 @@ class Mirror:
             return read_small(self.root / folder / name, MOST_BYTES)
 
     def put(self, files: Sequence[Path], folder: str, progress: Progress | None = None) -> None:
-        """Copy files that are not there yet, each whole or not at all."""
+        """Copy files that are not there yet, each completely or not at all."""
         total, done = sum(file.stat().st_size for file in files), 0
         with _translate_os_errors(self.root):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ class Mirror:
                             progress(done, total)
 
     def replace(self, file: Path, folder: str, seen: str | None) -> None:
-        """Copy a file in the place of the one that was seen; between look and writing, `held` keeps others out."""
+        """Replace the file of the generation `seen`; `held` must lock the folder between reading and writing it."""
         path, found = self.root / folder / file.name, self.files(folder).get(file.name)
         if (found and found.generation) != seen:
             raise _meanwhile(path)
@@ -136,7 +136,7 @@ class Mirror:
 
     @contextmanager
     def held(self, folder: str) -> Iterator[None]:
-        """Hold a folder by a lock that ends with this process; another process that publishes there is waited for."""
+        """Lock a folder, at most until this process ends; wait for another process that is publishing there."""
         place = self.root / folder
 
         def awaited() -> None:
@@ -151,7 +151,7 @@ class Mirror:
 
 @contextmanager
 def _new(path: Path) -> Iterator[BinaryIO]:
-    """Give a file to write into, whose path nobody may have taken when it is whole."""
+    """Yield a new file to write into; it is an error if its path is taken by the time it is complete."""
     try:
         with written_whole(path, replace=False) as file:
             yield file

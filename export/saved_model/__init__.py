@@ -1,1 +1,1 @@
-"""A traced function and its params as a SavedModel of reproducible bytes."""
+"""Write a traced function and its params as a SavedModel with reproducible bytes."""

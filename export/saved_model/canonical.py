@@ -1,9 +1,9 @@
-"""Bring `saved_model.pb` into one form: the same model gives the same bytes, and every promised TensorFlow reads them.
+"""Rewrite `saved_model.pb` so that equal models give equal bytes, which all supported TensorFlow releases read.
 
-TensorFlow numbers functions and custom gradients by a counter of the process, so that what was made before shows in the
-names; both are numbered again here, in their order. It also writes a random number into `fingerprint.pb`, which nothing
-needs. What restores the variables is not TensorFlow's own (`export.saved_model.saver`), which holds an operation that
-2.6 does not know, `DisableCopyOnRead`.
+TensorFlow numbers functions and custom gradients with a counter of the process, so their names depend on what was
+traced before; they are renumbered here, in the same order. It also writes a random number into `fingerprint.pb`, which
+nothing needs; the file is removed. The saver is added by `export.saved_model.saver`, because TensorFlow's own contains
+an operation that 2.6 does not know, `DisableCopyOnRead`.
 """
 
 import copy
@@ -26,20 +26,20 @@ from models.errors import MixerError
 ARGUMENT_NAME = "_user_specified_name"
 
 COUNTED_FUNCTION = re.compile(r"(?P<base>\w+?)_(?P<count>\d+)")
-"""Those of a loop bear no mark of their own: `map_while_body_549`."""
+"""Matches any numbered name, because functions of a loop have no prefix in common: `map_while_body_549`."""
 
 COUNTED_GRADIENT = re.compile(r"(?P<base>CustomGradient)-(?P<count>\d+)")
 
 
 def rewrite_saved_model(directory: Path) -> int:
-    """Lower the artifacts of a SavedModel that TensorFlow has just written, and make it canonical and whole, in place.
+    """Lower the artifacts of a SavedModel that TensorFlow just wrote, add a saver and make it canonical, in place.
 
     Returns:
         The number of artifacts lowered.
 
     Raises:
-        LoweringError: an artifact does something that is not known to run everywhere.
-        MixerError: the file refers to its functions in a way that is not known here.
+        LoweringError: an artifact contains something that is not known to run in all supported TensorFlow releases.
+        MixerError: the file refers to its functions in an unknown way.
     """
     path = directory / "saved_model.pb"
     saved_model = SavedModel.FromString(path.read_bytes())
@@ -62,10 +62,10 @@ def _nodes(meta_graph: MetaGraphDef) -> Iterator[NodeDef]:
 
 
 def _drop_unsaved_gradients(meta_graph: MetaGraphDef) -> None:
-    """Drop the marks of gradients that are not saved.
+    """Drop references to gradients that are not saved.
 
-    TensorFlow marks the VJP's own outputs with a gradient of second order, which it does not save, and would warn of
-    that at every loading. A second derivative is refused all the same, since an `XlaCallModule` has none.
+    TensorFlow marks the VJP's own outputs with a second-order gradient, which it does not save, and would warn whenever
+    the model is loaded. A second derivative still raises an error, since an `XlaCallModule` has none.
     """
     saved = {gradient.registered_op_type.encode() for gradient in meta_graph.graph_def.library.registered_gradients}
     for node in _nodes(meta_graph):
@@ -74,7 +74,7 @@ def _drop_unsaved_gradients(meta_graph: MetaGraphDef) -> None:
 
 
 def _drop_counted_arguments(meta_graph: MetaGraphDef) -> None:
-    """Drop the names of captured arguments, which are counted in the process as well."""
+    """Drop the names of captured arguments, which also depend on a counter of the process."""
     nodes = (node.attr for node in _nodes(meta_graph))
     arguments = (one.attr for function in meta_graph.graph_def.library.function for one in function.arg_attr.values())
     for attributes in itertools.chain(nodes, arguments):
@@ -108,7 +108,7 @@ def _number_anew(meta_graph: MetaGraphDef) -> None:
 
 
 def _renumbered(names: Iterable[str], pattern: re.Pattern[str]) -> dict[str, str]:
-    """Return new names by old ones: numbered in the order of the numbers that they end in."""
+    """Return new names by old ones, numbered in the order of the old numbers."""
     found = {name: pattern.fullmatch(name) for name in names}
     order = sorted(found, key=lambda name: (int(match["count"]) if (match := found[name]) else -1, name))
     return {
@@ -118,7 +118,7 @@ def _renumbered(names: Iterable[str], pattern: re.Pattern[str]) -> dict[str, str
 
 
 def _rename_arguments(function: FunctionDef, names: Mapping[str, str]) -> None:
-    """Rename the arguments that are named after a function: of a loop, what its condition does not use."""
+    """Rename the arguments that are named after a function: the arguments of a loop that its condition does not use."""
     for argument in function.signature.input_arg:
         old = argument.name
         mentioned = [name for name in names if f"{name}___" in old]

@@ -1,8 +1,8 @@
-"""What lies in `assets.extra/` of a SavedModel, for people and programs that have nothing else of it.
+"""Write `assets.extra/` of a SavedModel, for people and programs that have only the SavedModel.
 
-`model.json` carries the stable facts; library versions, the commit and times of day stay outside, in the manifest, so
-that equal inputs give equal bytes. Beside it lie the weights' licence and how to cite them, where these are known.
-TensorFlow keeps the folder and does not read it (https://www.tensorflow.org/guide/saved_model).
+`model.json` contains the facts that do not depend on when and where the model was made; library versions and the commit
+are in the manifest instead, so that equal inputs give equal bytes. The weights' licence and citation are added where
+they are known. TensorFlow keeps the folder and does not read it (https://www.tensorflow.org/guide/saved_model).
 """
 
 import json
@@ -23,10 +23,10 @@ FOLDER = "assets.extra"
 def write_extras(
     directory: Path, handle: Handle, version: int, checkpoint: CheckpointRecord, *, labels: Path | None = None
 ) -> None:
-    """Write `assets.extra/` into the directory of a SavedModel, whose class list is `labels`.
+    """Write `assets.extra/` into the directory of a SavedModel with the class list `labels`.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the folder cannot be written.
     """
     folder = directory / FOLDER
     folder.mkdir()
@@ -39,7 +39,7 @@ def write_extras(
 
 
 def facts(handle: Handle, version: int, checkpoint: CheckpointRecord, labels: Path | None) -> dict[str, Any]:
-    """Return what a consumer needs to know of a model, as it stands in `model.json`."""
+    """Return the contents of `model.json`: what a consumer needs to know about a model."""
     architecture, training, flavour = (
         handle.checkpoint.architecture,
         handle.checkpoint.training,

@@ -1,4 +1,4 @@
-"""The manifest: what a SavedModel is, what it was made from, and the digest of each of its files."""
+"""Make the manifest: what a SavedModel is, what it was made from, and the digest of each of its files."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from models.records.manifest import CheckpointRecord, Manifest
 from models.records.provenance import PIPELINE_SOURCES, git_state, library_versions, pipeline_version, sources_sha256
 
 _CIRCUMSTANCES = ("files", "git_commit", "git_dirty")
-"""Fields that do not decide what is written."""
+"""Fields that do not affect what is written."""
 
 
 def describe(
@@ -21,7 +21,7 @@ def describe(
     platforms: tuple[str, ...],
     directory: Path | None = None,
 ) -> Manifest:
-    """Return the manifest of a model made here and now; without `directory` as it would be, with no files listed."""
+    """Return the manifest of a model made here and now; without `directory`, the expected one, with no files listed."""
     commit, dirty = git_state()
     return Manifest(
         handle=handle.name,
@@ -44,7 +44,7 @@ def describe(
 
 
 def is_current(destination: ModelPaths, expected: Manifest) -> bool:
-    """Tell whether what stands at the destination is, file by file, what would be made there now."""
+    """Return whether the model at the destination is, file by file, the one that would be made there now."""
     try:
         manifest = Manifest.read(destination.manifest)
     except MixerError:
@@ -58,7 +58,7 @@ def is_current(destination: ModelPaths, expected: Manifest) -> bool:
 
 
 def _decisive(manifest: Manifest) -> dict[str, object]:
-    # Where the checkpoint was read from does not matter either: its sha256 is compared.
+    # It does not matter where the checkpoint was read from either: its sha256 is compared.
     fields = manifest.model_dump(exclude=set(_CIRCUMSTANCES))
     fields["checkpoint"] = {name: value for name, value in fields["checkpoint"].items() if name != "url"}
     return fields

@@ -1,6 +1,6 @@
-"""What stands before the Mixer in each signature: a check of the shape, the scaling of pixels, the decoding of files.
+"""Preprocess the inputs of each signature: check the shape, scale pixels, decode image files.
 
-All of it is TensorFlow operations that TensorFlow 2.6 knows too.
+All operations exist in TensorFlow 2.6.
 """
 
 import tensorflow as tf
@@ -9,13 +9,13 @@ from models.preprocessing import HALF_RANGE, Evaluation
 
 
 def checked(images: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Return images, once their shape has been found right when the model runs.
+    """Return images after checking their shape when the model runs.
 
-    TensorFlow itself lets a signature take any height and width, and neither flavour has anything to say of no images.
+    TensorFlow itself accepts any height and width for a signature, and neither flavour rejects an empty batch.
     """
     shape = (image_size, image_size, 3)
     found = tf.shape(images)
-    sizes = tf.concat([found, [0] * 5], 0)[:5]  # as many for every rank
+    sizes = tf.concat([found, [0] * 5], 0)[:5]  # five entries for every rank
     right = tf.logical_and(tf.reduce_all(tf.equal(sizes[1:], [*shape, 0])), sizes[0] > 0)
     expected = f"expected images of shape [batch, {', '.join(map(str, shape))}], at least one, but found the shape"
     with tf.control_dependencies([tf.debugging.Assert(right, [expected, found], summarize=8)]):
@@ -23,14 +23,14 @@ def checked(images: tf.Tensor, image_size: int) -> tf.Tensor:
 
 
 def scaled(pixels: tf.Tensor) -> tf.Tensor:
-    """Return pixels from 0 to 255, of any number type, as float32 from -1 to 1."""
+    """Return pixels from 0 to 255, of any numeric dtype, as float32 from -1 to 1."""
     return (tf.cast(pixels, tf.float32) - HALF_RANGE) / HALF_RANGE
 
 
 def decoded(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Return encoded images `[batch]` as pixels `[batch, image_size, image_size, 3]`, uint8, RGB, as evaluated.
+    """Decode images `[batch]` to pixels `[batch, image_size, image_size, 3]`, uint8, RGB, as in the paper's evaluation.
 
-    A file that is no image fails the whole call, with TensorFlow's own words.
+    A file that is not an image fails the whole call, with TensorFlow's own error.
     """
     return tf.map_fn(
         lambda one: _decode(one, image_size),
@@ -47,7 +47,7 @@ def _decode(one: tf.Tensor, image_size: int) -> tf.Tensor:
 
 
 def _evaluation_size(shape: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Return height and width once the smaller one is as evaluated; each rounded to the next even number at a half."""
+    """Return height and width after resizing for the evaluation; halves are rounded to the nearest even number."""
     sides = tf.cast(shape[:2], tf.float32)
     ratio = Evaluation(image_size).smaller_side / tf.reduce_min(sides)
     return tf.cast(tf.round(sides * ratio), tf.int32)

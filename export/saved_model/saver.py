@@ -1,8 +1,8 @@
-"""The operations by which a SavedModel's variables are restored and saved, for readers that run its graph.
+"""Add the operations that restore and save a SavedModel's variables, for readers that run its graph.
 
-TensorFlow Serving, C++ and TensorFlow 1's loader call them (`SaverDef`); TensorFlow 2 restores by itself. TensorFlow
-would write two functions for them, each of which takes every variable: a fifth of the work of tracing a graph. These
-here are plain operations of the graph, as TensorFlow 1 wrote them.
+TensorFlow Serving, C++ and TensorFlow 1's loader call them (`SaverDef`); TensorFlow 2 restores without them. TensorFlow
+would write two functions, each of which takes every variable; that is a fifth of the work of tracing a graph. These are
+plain operations of the graph, as TensorFlow 1 wrote them.
 """
 
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ from models.errors import MixerError
 
 
 def add_saver(meta_graph: MetaGraphDef) -> None:
-    """Add the saver to a graph that TensorFlow has saved without one (`SaveOptions.experimental_skip_saver`).
+    """Add the saver to a graph that TensorFlow saved without one (`SaveOptions.experimental_skip_saver`).
 
     Raises:
-        MixerError: TensorFlow saved it in another way than is known here.
+        MixerError: the graph does not have exactly one string constant, for example in another TensorFlow release.
     """
     there = {node.name: node for node in meta_graph.graph_def.node}
     described = _description(meta_graph)
@@ -40,8 +40,8 @@ def add_saver(meta_graph: MetaGraphDef) -> None:
 
 
 def _description(meta_graph: MetaGraphDef) -> NodeDef:
-    """Return the constant that tells which variable is which: the only one of TensorFlow's that holds a text."""
-    constants = [one for one in meta_graph.graph_def.node if one.op == "Const"]  # to ask for an attribute makes it
+    """Return the graph's only string constant: the serialized `TrackableObjectGraph`, which names the variables."""
+    constants = [one for one in meta_graph.graph_def.node if one.op == "Const"]  # reading an attribute adds it
     texts = [one for one in constants if one.attr["value"].tensor.dtype == tf.string.as_datatype_enum]
     if len(texts) != 1:
         raise MixerError(
@@ -52,13 +52,13 @@ def _description(meta_graph: MetaGraphDef) -> NodeDef:
 
 
 def _handle(node: NodeDef) -> tf.Tensor:
-    """Return a stand-in for a variable of the other graph: under its name, of its type and shape."""
+    """Return a stand-in for a variable of the other graph, with the same name, dtype and shape."""
     shape = [dim.size for dim in node.attr["shape"].shape.dim]
     return tf.raw_ops.VarHandleOp(dtype=node.attr["dtype"].type, shape=shape, name=node.name)
 
 
 def _write_saver(variables: Mapping[str, tf.Tensor], description: tf.Tensor) -> SaverDef:
-    """Write into the graph at hand what saves and restores variables, of which the handles are given, by their keys."""
+    """Add the operations that save and restore variables, given as handles by checkpoint key, to the current graph."""
     raw, keys, count = tf.raw_ops, [*variables], len(variables)
     filename = raw.Placeholder(dtype=tf.string, shape=[], name="saver_filename")
     types = [handle.op.get_attr("dtype") for handle in variables.values()]

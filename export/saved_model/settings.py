@@ -1,4 +1,4 @@
-"""The settings under which JAX traces what is exported: the same ones, whatever the process has set."""
+"""Trace with the same JAX settings, whatever the process has set."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 CALLING_CONVENTION = 9
-"""Of `jax.export`: the highest that TensorFlow up to 2.19 knows (10 needs 2.20)."""
+"""The version for `jax.export`: the highest that TensorFlow up to 2.19 supports (10 needs 2.20)."""
 
 SETTINGS: Mapping[str, Any] = {
     "jax_export_calling_convention_version": CALLING_CONVENTION,
@@ -36,12 +36,12 @@ SETTINGS: Mapping[str, Any] = {
     "jax_use_shardy_partitioner": True,
     "eager_constant_folding": False,
 }
-"""JAX's configuration options that decide what is traced, with JAX's own defaults but for the first."""
+"""The JAX configuration options that affect tracing, with JAX's own defaults except for the first."""
 
 
 @contextmanager
 def fixed_settings() -> Iterator[None]:
-    """Let JAX trace under `SETTINGS` while the block runs, in the whole process; a release may lack some of them."""
+    """Apply `SETTINGS` to the whole process during the block, except options that this release of JAX does not have."""
     found = {name: jax.config.values[name] for name in SETTINGS if name in jax.config.values}
     try:
         for name in found:

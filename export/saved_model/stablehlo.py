@@ -1,17 +1,17 @@
-"""Lower the StableHLO artifacts of a SavedModel to what older TensorFlow reads, without changing what they compute.
+"""Lower the StableHLO artifacts of a SavedModel for older TensorFlow, without changing what they compute.
 
-`jax.export` writes an artifact for the newest reader: in today's StableHLO, with debug locations. TensorFlow reads no
-artifact newer than its own StableHLO, and says so at the first call only, never at loading. The artifact lies in the
-`module` attribute of each `XlaCallModule` node, forward and gradient. Each is
+`jax.export` writes artifacts in the current version of StableHLO, with debug locations. TensorFlow reads no artifact
+newer than its own StableHLO, and reports this only at the first call, not when it loads the model. The artifact is the
+`module` attribute of each `XlaCallModule` node, in forward and gradient functions. Each artifact is
 
-1. read back (StableHLO promises five years of backward compatibility,
+1. read back (StableHLO guarantees five years of backward compatibility,
    https://github.com/openxla/stablehlo/blob/main/docs/compatibility.md),
-2. stripped of debug locations, which newer encodings carry and which hold paths of the machine that made it,
-3. written again in the version `STABLEHLO_VERSION`, which fails if an operation did not exist then, and
+2. stripped of debug locations, which newer encodings contain and which include paths of the machine that made it,
+3. written again as version `STABLEHLO_VERSION`, which fails if an operation did not exist in that version, and
 4. marked with `XLA_CALL_MODULE_VERSION`.
 
-An artifact that calls anything but its own operations is refused: nothing could be said of where it runs. Only the
-check of the symbolic batch (`shape_assertion`) is known, and dropped: TensorFlow 2.13 does not implement it, and the
+An artifact with custom calls is refused, because nothing is known about where they run. The only exception is the check
+of the symbolic batch size (`shape_assertion`), which is removed: TensorFlow 2.13 does not implement it, and the
 SavedModel checks its input itself (`export.saved_model.writer`).
 """
 
@@ -26,34 +26,34 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from models.errors import MixerError, shown
 
 STABLEHLO_VERSION = "0.9.0"
-"""The oldest that can be written: TensorFlow 2.13 reads no newer one, 2.14 and 2.15 none after 0.14.0."""
+"""The oldest version that can be written: TensorFlow 2.13 reads nothing newer, 2.14 and 2.15 nothing after 0.14.0."""
 
 XLA_CALL_MODULE_VERSION = 5
-"""The op's version attribute: the oldest that TensorFlow 2.21 takes, and the newest that 2.13 does.
+"""The op's version attribute: the oldest that TensorFlow 2.21 accepts, and the newest that 2.13 accepts.
 
-The later ones add what is not used here: checks that can be turned off (6), shape assertions (7), a mark on modules
-with unknown sizes (8), and another order of effects (9).
+Later versions add features that are not used here: checks that can be turned off (6), shape assertions (7), a mark on
+modules with unknown sizes (8), and a different order of effects (9).
 """
 
 SHAPE_ASSERTION = "shape_assertion"
 
 PLAIN = "strip-debuginfo"
-"""The passes that every artifact goes through."""
+"""The pass for every artifact; tried first."""
 
 EXPANDED = (
     "func.func(stablehlo-legalize-composite-to-call),inline,symbol-dce,"
     f"stablehlo-compatibility-expander{{target={STABLEHLO_VERSION}}},{PLAIN}"
 )
-"""Those for one that holds later operations and composites, such as `tan`, `lax.erf`, `asin` or `top_k`: each is
-replaced by what it is made of, where that can be said in `STABLEHLO_VERSION`."""
+"""The passes for an artifact with later operations or composites, such as `tan`, `lax.erf`, `asin` or `top_k`: each is
+replaced by the operations that it consists of, where `STABLEHLO_VERSION` has them."""
 
 
 _REFUSED = (ValueError, RuntimeError, ir.MLIRError)
-"""What MLIR's Python raises."""
+"""The exceptions that MLIR's Python bindings raise."""
 
 
 class LoweringError(MixerError):
-    """An artifact that cannot be made readable for the promised TensorFlow releases."""
+    """An artifact cannot be lowered for the supported TensorFlow releases."""
 
 
 def lower_artifacts(saved_model: SavedModel) -> int:
@@ -63,7 +63,7 @@ def lower_artifacts(saved_model: SavedModel) -> int:
         The number of artifacts lowered.
 
     Raises:
-        LoweringError: an artifact does something that is not known to run everywhere.
+        LoweringError: an artifact contains something that is not known to run in all supported TensorFlow releases.
     """
     lowered = 0
     for node in _xla_call_modules(saved_model):
@@ -77,7 +77,7 @@ def _lower_artifact(artifact: bytes) -> bytes:
     """Return a portable StableHLO artifact as `STABLEHLO_VERSION`, without debug locations.
 
     Raises:
-        LoweringError: it holds more than StableHLO or a custom call that is not known, or cannot be written in that
+        LoweringError: the artifact contains more than StableHLO or an unknown custom call, or cannot be written in that
             version.
     """
     with ir.Context() as context:
@@ -85,7 +85,7 @@ def _lower_artifact(artifact: bytes) -> bytes:
         stablehlo.register_stablehlo_passes()
         said: list[str] = []
 
-        def note(found: ir.Diagnostic) -> bool:  # which would be printed
+        def note(found: ir.Diagnostic) -> bool:  # else it would be printed
             said.append(str(found.message))
             return True
 
@@ -105,7 +105,7 @@ def _lower_artifact(artifact: bytes) -> bytes:
 
 
 def _read(context: ir.Context, artifact: bytes) -> ir.Module:
-    """Read an artifact without its custom calls, each time anew: an attempt to write it may leave it changed."""
+    """Read an artifact without its custom calls, again for each attempt: a failed one may have changed the module."""
     try:
         module = stablehlo.deserialize_portable_artifact(context, artifact)
     except _REFUSED as error:
@@ -131,7 +131,7 @@ def _written(module: ir.Module, passes: str) -> bytes:
 
 
 def _lacks(said: list[str]) -> str:
-    """Return which operations or types MLIR's diagnostics name."""
+    """Return the words for the operations or types that are missing, according to MLIR's diagnostics."""
     names = re.findall(r"vhlo\.(\w+?)(?:_v\d+)?\b", " ".join(text.partition(":")[0] for text in said))
     found = sorted({shown(name) for name in names} - {"func"})
     return f": that version has no such {' or '.join(found)}" if found else ""

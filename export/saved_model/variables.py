@@ -1,7 +1,7 @@
-"""The variables of a SavedModel, written straight from arrays, in the format of TensorFlow's own checkpoints.
+"""Write the variables of a SavedModel directly from arrays, in TensorFlow's checkpoint format.
 
-`tf.saved_model.save` would want them as variables first, each in memory a second time. Operation and bytes are the
-same (`SaveV2`, https://www.tensorflow.org/api_docs/python/tf/raw_ops/SaveV2).
+`tf.saved_model.save` needs variables, which take the memory of the arrays a second time. The operation and the bytes
+are the same (`SaveV2`, https://www.tensorflow.org/api_docs/python/tf/raw_ops/SaveV2).
 """
 
 import shutil
@@ -16,45 +16,45 @@ from numpy.typing import NDArray
 from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
 OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
-"""The key under which TensorFlow keeps which variable is which."""
+"""The checkpoint key of the serialized `TrackableObjectGraph`, which names the variable of each key."""
 
 PREFIX = "variables/variables"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a SavedModel's checkpoint holds, in TensorFlow's order, but for the values of the parameters."""
+    """The contents of a SavedModel's checkpoint, in TensorFlow's order, without the values of the params."""
 
     names: Mapping[str, str | None]
-    """By key: the name of the variable, None where it is no parameter."""
+    """The name of the variable by checkpoint key; None for an entry that is not a parameter."""
 
     others: Mapping[str, Any]
-    """By key, what is no parameter: TensorFlow's own counter, and last of all which variable is which."""
+    """The values of the other entries by checkpoint key: TensorFlow's own counter and, last, the object graph."""
 
 
 def read_layout(directory: Path, parameters: Container[str]) -> Layout:
-    """Return the layout of the SavedModel that TensorFlow has written into a directory, with parameters so named."""
+    """Return the layout of a SavedModel that TensorFlow wrote into a directory; `parameters` are the params' names."""
     reader, found = _read(directory)
     names = {key: name if name in parameters else None for key, name in found.items()} | {OBJECTS: None}
     return Layout(names, {key: reader.get_tensor(key) for key, name in names.items() if name is None})
 
 
 def write_variables(arrays: Mapping[str, NDArray[np.float32]], layout: Layout, directory: Path) -> None:
-    """Write arrays, by the names of their variables, into the directory of a SavedModel.
+    """Write arrays, given by variable name, into the directory of a SavedModel.
 
     Raises:
-        OSError: it cannot be written, the disk is full.
+        OSError: the variables cannot be written, for example because the disk is full.
     """
     values = {key: layout.others[key] if name is None else arrays[name] for key, name in layout.names.items()}
     _save(values, directory)
 
 
 def copy_with_variables(saved_model: Path, directory: Path, changed: Mapping[str, NDArray[np.float32]]) -> None:
-    """Copy a SavedModel into a new directory, with other values for some of its variables, by their names.
+    """Copy a SavedModel into a new directory, with new values for some variables, given by name.
 
     Raises:
-        KeyError: it has no variable of one of these names.
-        OSError: it cannot be written, the disk is full.
+        KeyError: the SavedModel has no variable of one of these names.
+        OSError: the copy cannot be written, for example because the disk is full.
     """
     reader, found = _read(saved_model)
     unknown = sorted(changed.keys() - {*found.values()})
@@ -66,7 +66,7 @@ def copy_with_variables(saved_model: Path, directory: Path, changed: Mapping[str
 
 
 def _read(directory: Path) -> tuple[Any, dict[str, str]]:
-    """Return a reader of the variables of the SavedModel in a directory, and their names by key."""
+    """Return a reader of a SavedModel's variables, and their names by checkpoint key."""
     reader = tf.train.load_checkpoint(str(directory / PREFIX))
     graph = TrackableObjectGraph.FromString(reader.get_tensor(OBJECTS))
     return reader, {one.checkpoint_key: one.full_name for node in graph.nodes for one in node.attributes}
@@ -82,10 +82,10 @@ def _save(values: Mapping[str, Any], directory: Path) -> None:
             tensors=[one if isinstance(one, bytes) else shared(one) for one in values.values()],
         )
     except tf.errors.OpError as error:
-        # TensorFlow writes through operations of its own: "{{node ...}} path; No space left on device [Op:SaveV2]".
+        # The op's message begins with its node and the path: "{{node ...}} path; No space left on device [Op:SaveV2]".
         raise OSError(error.message.rpartition("; ")[2]) from error
 
 
 def shared(array: NDArray[Any]) -> tf.Tensor:
-    """Return a tensor that shares its memory with an array; `tf.constant` would copy it twice."""
+    """Return a tensor that shares memory with an array; `tf.constant` would copy the array twice."""
     return tf.experimental.dlpack.from_dlpack(np.require(array, requirements=["C", "W"]).__dlpack__())

@@ -1,8 +1,8 @@
-"""Requests that TensorFlow Serving makes of a model before it takes others, so that the first user does not wait.
+"""Write warm-up requests, which TensorFlow Serving runs before it accepts others, so that the first user need not wait.
 
 TensorFlow Serving replays `assets.extra/tf_serving_warmup_requests`, a file of `PredictionLog` records
-(https://www.tensorflow.org/tfx/serving/saved_model_warmup): every signature, at each of `BATCHES`. All values of an
-input are the same, which its record holds once.
+(https://www.tensorflow.org/tfx/serving/saved_model_warmup): one for each signature and each batch size in `BATCHES`.
+All elements of an input are equal, so its record contains the value once.
 """
 
 from functools import cache
@@ -19,7 +19,7 @@ from models.signatures import Signature, signatures_of
 FILE = "tf_serving_warmup_requests"
 
 BATCHES = (1, 8)
-"""The native flavour compiles again for each size of the batch: a single image, and a usual batch of a server."""
+"""Batch sizes: a single image, and a usual batch of a server. The native flavour compiles again for each batch size."""
 
 GREY = 128
 
@@ -28,7 +28,7 @@ def write_warmup(folder: Path, handle: Handle) -> None:
     """Write the requests for a handle's signatures into the folder `assets.extra`.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     records = [_request(handle, signature, batch) for signature in signatures_of(handle) for batch in BATCHES]
     with tf.io.TFRecordWriter(str(folder / FILE)) as writer:
@@ -51,7 +51,7 @@ def _request(handle: Handle, signature: Signature, batch: int) -> Any:  # noqa: 
 
 @cache
 def _value(signature: Signature, image_size: int) -> Any:  # noqa: ANN401 (a number, or the bytes of an image)
-    """Return the value that the whole input repeats: grey, or the file of a grey image."""
+    """Return the value of every element of the input: grey, or a grey image encoded as PNG."""
     if signature.dtype == "string":
         return tf.io.encode_png(np.full((image_size, image_size, 3), GREY, np.uint8)).numpy()
     return np.asarray(GREY if signature.dtype == "uint8" else 0, signature.dtype)

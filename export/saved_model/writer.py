@@ -1,11 +1,11 @@
-"""Write a function and its parameters as a SavedModel that keeps version 1's interface.
+"""Write a function and its params as a SavedModel with the interface of version 1.
 
 The interface is that of a Reusable SavedModel (https://www.tensorflow.org/hub/reusable_saved_models): `__call__` with
-one tensor of any batch, `variables`, `trainable_variables`, `regularization_losses`; and the signature
-`serving_default(inputs) -> {"output_0": ...}`. Further signatures stand beside it (`models.signatures`).
+one tensor of any batch size, `variables`, `trainable_variables`, `regularization_losses`; and the signature
+`serving_default(inputs) -> {"output_0": ...}`. There are further signatures (`models.signatures`).
 
-What is written does not depend on the weights but for the variables: a `Graph` is traced on shapes alone, and serves
-every checkpoint of those shapes.
+Only the variables depend on the weights: a `Graph` is traced on shapes alone, and is used for every checkpoint with
+those shapes.
 """
 
 import gc
@@ -29,39 +29,39 @@ from models.params import nest
 from models.signatures import OUTPUT, SERVING_DEFAULT, SIGNATURES
 
 Function = Callable[[Mapping[str, Any], tf.Tensor], Any]
-"""Takes nested parameters and images `[batch, height, width, 3]`, float32; gives what `__call__` does, `[batch, n]`.
+"""Takes nested params and images `[batch, height, width, 3]`, float32; returns the outputs of `__call__`, `[batch, n]`.
 
-Of a dictionary with `output_0`, `__call__` gives that alone; each other entry becomes a signature of its name. Any
-other dictionary is given as it is, by `__call__` and `serving_default` alone.
+If it returns a dictionary with `output_0`, `__call__` returns only that entry, and each other entry becomes a signature
+of the same name. Any other dictionary is returned unchanged, and the only signature is then `serving_default`.
 """
 
 Entry = Callable[[tf.Tensor], tf.Tensor]
-"""Takes the only input of a signature, gives its only output."""
+"""Takes the only input of a signature and returns its only output."""
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""Of each parameter, by its path `a/b/c`."""
+"""The shape of each parameter, by its path `a/b/c`."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """All of a SavedModel but the weights."""
+    """A SavedModel without its weights."""
 
     saved_model: bytes
-    """`saved_model.pb`."""
+    """The contents of `saved_model.pb`."""
 
     layout: Layout
-    """How the variables are to be written."""
+    """How to write the variables."""
 
     def write(self, arrays: Mapping[str, NDArray[np.float32]], directory: Path, *, labels: Path | None = None) -> None:
         """Write the SavedModel with these weights into an existing, empty directory.
 
         Args:
-            arrays: by the paths that the graph was traced with.
-            directory: where to; not written atomically, see `export.install.staged`.
+            arrays: the weights, by the paths that the graph was traced with.
+            directory: where to write; this is not atomic, see `export.install.staged`.
             labels: the class list that the graph was traced with.
 
         Raises:
-            OSError: the directory cannot be written, the disk is full.
+            OSError: the directory cannot be written, for example because the disk is full.
         """
         write_variables(arrays, self.layout, directory)
         if labels is not None:
@@ -71,11 +71,11 @@ class Graph:
 
 
 def trace(function: Function, shapes: Shapes, *, image_size: int, labels: Path | None = None) -> Graph:
-    """Trace a function on the shapes of its parameters, which are float32.
+    """Trace a function on the shapes of its float32 params.
 
     Raises:
-        LoweringError: what the function exports to would not run everywhere.
-        OSError: there is no room for temporary files.
+        LoweringError: the exported function would not run in all supported TensorFlow releases.
+        OSError: there is no space for temporary files.
     """
     with fixed_settings():
         model, signatures = _reusable_model(function, shapes, image_size=image_size, labels=labels)
@@ -85,7 +85,7 @@ def trace(function: Function, shapes: Shapes, *, image_size: int, labels: Path |
 
 
 def _save(model: tf.train.Checkpoint, signatures: Mapping[str, Any], directory: Path) -> None:
-    """Save a model and the values of its variables, in the form that is published."""
+    """Save a model and its variables in the form that is published."""
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=True, experimental_skip_saver=True)
     tf.saved_model.save(model, str(directory), signatures=signatures, options=options)
     rewrite_saved_model(directory)
@@ -93,10 +93,10 @@ def _save(model: tf.train.Checkpoint, signatures: Mapping[str, Any], directory: 
 
 @contextmanager
 def _tensors_by_identity() -> Iterator[None]:
-    """Let tensors be equal only to themselves: looking them up costs TensorFlow far more otherwise.
+    """Compare tensors by identity during the block, which makes tracing much cheaper.
 
-    It looks each captured tensor up in a list of all, comparing by value: for n parameters, n * n operations. Where it
-    compares by identity it still goes by way of a dispatcher, which costs a tenth of the tracing.
+    TensorFlow looks up each captured tensor in a list of all and compares by value: n * n operations for n params. Even
+    its comparison by identity goes through a dispatcher, which takes a tenth of the time of tracing.
     """
     compare = tf.Tensor.__eq__
     tf.compat.v1.disable_tensor_equality()
@@ -110,7 +110,7 @@ def _tensors_by_identity() -> Iterator[None]:
 
 @contextmanager
 def _collector_at_rest() -> Iterator[None]:
-    """Let Python not look for reference cycles: of what is made, nearly all stays until the end."""
+    """Turn off the garbage collector during the block: nearly all objects that are made are used until its end."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -123,17 +123,17 @@ def _collector_at_rest() -> Iterator[None]:
 def _reusable_model(
     function: Function, shapes: Shapes, *, image_size: int, labels: Path | None
 ) -> tuple[tf.train.Checkpoint, dict[str, Any]]:
-    """Return the object to save, with variables that hold nothing, and its signatures."""
+    """Return the object to save, with empty variables, and its signatures."""
     nested, variables = _empty_variables(shapes)
     images = tf.TensorSpec([None, image_size, image_size, 3], tf.float32)
 
-    def apply_function(images: tf.Tensor) -> Any:  # noqa: ANN401 (whatever the function gives)
+    def apply_function(images: tf.Tensor) -> Any:  # noqa: ANN401 (whatever the function returns)
         return function(nested, images)
 
     mixer = tf.function(apply_function, autograph=False).get_concrete_function(images)
     named = mixer.structured_outputs if isinstance(mixer.structured_outputs, Mapping) else {}
 
-    def apply(inputs: tf.Tensor) -> Any:  # noqa: ANN401 (whatever the function gives)
+    def apply(inputs: tf.Tensor) -> Any:  # noqa: ANN401 (whatever the function returns)
         outputs = mixer(checked(inputs, image_size))
         return outputs[OUTPUT] if OUTPUT in named else outputs
 
@@ -153,7 +153,7 @@ def _reusable_model(
 
 
 def _further_entries(apply: Entry, mixer: Callable[..., Any], named: list[str], image_size: int) -> dict[str, Entry]:
-    """Return the entries beside `__call__`: for other inputs, and for the other outputs that the function names."""
+    """Return the entries besides `__call__`: for other inputs, and for the function's other named outputs."""
 
     def entry_of(name: str) -> Entry:
         return lambda inputs: mixer(checked(inputs, image_size))[name]
@@ -166,7 +166,7 @@ def _further_entries(apply: Entry, mixer: Callable[..., Any], named: list[str], 
 
 
 def _signature(entry: Entry, spec: tf.TensorSpec) -> Any:  # noqa: ANN401
-    """Return a concrete function whose only input is named as in `spec` and whose only output is `output_0`."""
+    """Return a concrete function with one input, named as in `spec`, and one output, `output_0`."""
 
     def serve(given: tf.Tensor) -> dict[str, tf.Tensor]:
         return {OUTPUT: entry(given)}
@@ -180,10 +180,10 @@ def _spec(name: str, image_size: int) -> tf.TensorSpec:
 
 
 def _empty_variables(shapes: Shapes) -> tuple[dict[str, Any], list[tf.Variable]]:
-    """Return variables of these shapes, nested and in a row; they take no memory once they are made."""
+    """Return empty variables of these shapes, nested and as a list; once made, they take no memory."""
     variables = {}
     for path, shape in shapes.items():
-        # NumPy's zeros take no memory until they are written to, which they never are.
+        # NumPy's zeros take no memory until they are written to, which never happens.
         variables[path] = tf.Variable(shared(np.zeros(shape, np.float32)), name=path)
         tf.raw_ops.AssignVariableOp(resource=variables[path].handle, value=tf.zeros([0]))
     return nest(variables), list(variables.values())

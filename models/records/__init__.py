@@ -1,1 +1,1 @@
-"""What stands beside a model on disk: manifest, report, provenance, index, and their paths."""
+"""The records of models on disk: manifest, report, provenance and index, and their paths."""

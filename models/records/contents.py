@@ -1,4 +1,4 @@
-"""Files by what is said of them, in a record or by a place, against what is there."""
+"""Compare files with their recorded sizes and digests."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from models.records.manifest import FileDigest
 from models.storage.files import MOST_FILES, sha256_of
 
 _DIGESTS = ("sha256", "md5", "crc32c")
-"""What may be said of a file besides its size, in the order in which it is compared."""
+"""The digests of a file, in the order in which they are compared."""
 
 
 class Described(Protocol):
-    """A file by its `size` in bytes (None where it is not said), and by those of its digests that are known."""
+    """A file with its `size` in bytes (None if unknown), and those of its digests that are known."""
 
     @property
     def size(self) -> int | None:
@@ -23,7 +23,7 @@ class Described(Protocol):
 
 @dataclass(frozen=True)
 class Bound:
-    """A file by its digest alone."""
+    """A file of which only the sha256 is known."""
 
     sha256: str
     size: None = None
@@ -33,7 +33,7 @@ def digest_files(directory: Path, most: int | None = None) -> dict[str, FileDige
     """Return size and sha256 of every file below a directory, by relative POSIX path.
 
     Raises:
-        MixerError: they have more than `most` bytes together, or there are more than `MOST_FILES`; none is read then.
+        MixerError: `most` is given, and there are more bytes or more than `MOST_FILES` files; none is read then.
     """
     files = {path: path.stat().st_size for path in sorted(directory.rglob("*")) if path.is_file()}
     size = sum(files.values())
@@ -48,12 +48,12 @@ def digest_files(directory: Path, most: int | None = None) -> dict[str, FileDige
 def compare_files(
     listed: Mapping[str, Described], found: Mapping[str, Described], record: str = "the manifest"
 ) -> list[str]:
-    """Say in what files differ, one sentence each, sorted by name; empty where they do not.
+    """Return the differences of files, one sentence each, sorted by name; empty if there are none.
 
     Args:
-        listed: what the record says of each file, by name.
-        found: what is there.
-        record: what lists them, in words.
+        listed: the files in the record, by name.
+        found: the files that exist, by name.
+        record: the record's name in the sentences.
     """
     named = sorted(listed.keys() | found.keys())
     differences = (_difference(name, listed.get(name), found.get(name), record) for name in named)

@@ -1,4 +1,4 @@
-"""The records that stand beside a model in a format beyond TensorFlow: its manifest and its report."""
+"""The records of a model in a format beyond TensorFlow: its manifest and its report."""
 
 from models.formats import FORMATS, FormatName
 from models.records.manifest import Manifest
@@ -6,11 +6,11 @@ from models.records.report import Need, Verdict
 
 
 class ExportManifest(Manifest):
-    """What an exported model is and what it was made from: `handle` is its own name, the flavour its source's."""
+    """What an exported model is and what it was made from: `handle` is its own name, `flavour` that of its source."""
 
     format: FormatName
     source_sha256: str
-    """Of the manifest of the SavedModel that it was written from."""
+    """Digest of the manifest of the SavedModel that it was written from."""
 
 
 class ExportReport(Verdict):

@@ -1,4 +1,4 @@
-"""The files of one version of a model in one folder: where it is made, and where it is published."""
+"""The paths of the files of one version of a model, in the folder where it is made or published."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +15,16 @@ class ModelPaths:
 
     folder: Path
     stem: str
-    """The version, unless somebody renamed the files."""
+    """The version, unless the files were renamed."""
 
     @classmethod
     def of(cls, out: Path, handle: str, version: int) -> Self:
-        """Return those of a version of a handle (or of an export, by its own name) below `out`."""
+        """Return the paths of a version of a handle (or of an export, by its own name) below `out`."""
         return cls(out / handle, str(version))
 
     @classmethod
     def around(cls, path: Path) -> Self:
-        """Return those of a SavedModel, given as its directory or its archive.
+        """Return the paths of a SavedModel, given as its directory or its archive.
 
         Raises:
             UsageError: the path is neither.
@@ -49,7 +49,7 @@ class ModelPaths:
 
     @property
     def version(self) -> int:
-        """The version; of renamed files there is none (ValueError)."""
+        """The version; raises ValueError if the files were renamed."""
         return int(self.stem)
 
     @property
@@ -59,42 +59,42 @@ class ModelPaths:
 
     @property
     def archive(self) -> Path:
-        """The SavedModel, packed."""
+        """The packed SavedModel."""
         return self._beside(ARCHIVE_SUFFIX)
 
     @property
     def manifest(self) -> Path:
-        """What it is."""
+        """The manifest: what the model is."""
         return self._beside(".manifest.json")
 
     @property
     def report(self) -> Path:
-        """Whether it is right."""
+        """The report: whether the model is right."""
         return self._beside(".report.json")
 
     @property
     def outputs(self) -> Path:
-        """The outputs that the report was made from, where the full set was run."""
+        """The outputs that the report was made from, if the full set was run."""
         return self._beside(".evidence.npz")
 
     @property
     def provenance(self) -> Path:
-        """What binds archive, manifest and report."""
+        """The provenance, which binds archive, manifest and report."""
         return self._beside(".provenance.json")
 
     @property
     def signature(self) -> Path:
-        """Who says so, where somebody does."""
+        """The signature of the provenance, if it is signed."""
         return self._beside(".provenance.json.sig")
 
     @property
     def card(self) -> Path:
-        """What people read of it, where it was written."""
+        """The model card, if one was written."""
         return self._beside(".md")
 
     @property
     def required(self) -> tuple[Path, ...]:
-        """What is published of every model; card and signature only where there are any."""
+        """The files published with every model; card and signature are published if they exist."""
         return (self.archive, self.manifest, self.report, self.provenance)
 
     def _beside(self, suffix: str) -> Path:

@@ -1,7 +1,7 @@
-"""What stands on disk beside a model as JSON, and the manifest: what a SavedModel is and what it was made from.
+"""JSON records beside a model, and the manifest: what a SavedModel is and what it was made from.
 
 `convert` writes `<version>.manifest.json` once; `validate` writes `<version>.report.json` (`models.records.report`),
-bound to that manifest by its sha256. Neither holds a time of day: the same inputs give the same bytes.
+bound to that manifest by its sha256. Neither contains a time: the same inputs give the same bytes.
 """
 
 import re
@@ -16,24 +16,24 @@ from models.errors import MixerError, shown
 from models.storage.files import MOST_FILES, read_small
 
 MOST_BYTES = 1 << 20
-"""Of a record: an honest one has a few thousand, and what reading takes is a hundred times a hostile one's size."""
+"""Largest accepted size of a record: usual ones have a few thousand, and parsing a hostile one takes a hundredfold."""
 
 
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
 class Record(BaseModel):
-    """What every record is: read strictly, never changed."""
+    """Base of all records: immutable, and read without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     def to_bytes(self) -> bytes:
-        """Return the record as it stands on disk: indented JSON, UTF-8."""
+        """Return the record as stored: indented JSON, UTF-8."""
         return self.model_dump_json(indent=1).encode() + b"\n"
 
     @classmethod
     def noun(cls) -> str:
-        """Return what it is called: `export report`."""
+        """Return the record's name in messages: `export report`."""
         return re.sub(r"\B(?=[A-Z])", " ", cls.__name__).lower()
 
     @classmethod
@@ -52,7 +52,7 @@ class Record(BaseModel):
 
     @classmethod
     def parse(cls, content: bytes, where: object) -> Self:
-        """Return the record that was read from `where`.
+        """Parse a record; errors name `where` as its source.
 
         Raises:
             MixerError: it is not such a record.
@@ -104,7 +104,7 @@ class Manifest(Record):
     pipeline: str
     """Version of this project."""
     pipeline_sha256: str
-    """Of the sources that decide what is written (`models`, `convert`, `export`)."""
+    """Digest of the sources that decide what is written (`models.records.provenance`)."""
     git_commit: str | None
     git_dirty: bool | None
 
@@ -120,9 +120,9 @@ def _schema(record: type[BaseModel]) -> str:
 
 
 def fault_of(error: ValidationError) -> str:
-    """Return in a line what is wrong first, and how much more is."""
+    """Return the first error on one line, with the number of further ones."""
     found = error.errors(include_url=False, include_context=False)
-    # Of another schema everything else is wrong too.
+    # With another schema, all other errors only follow from that.
     first = next((one for one in found if one["loc"] == ("schema_version",)), found[0])
     where, said = shown(".".join(map(str, first["loc"]))), shown(first["msg"])
     if where == "schema_version":

@@ -1,4 +1,4 @@
-"""Which sources and which libraries something was made with."""
+"""The sources and libraries that a model or a report was made with."""
 
 import hashlib
 import platform
@@ -27,7 +27,7 @@ _MODEL = (
     "convert/checkpoints/reader.py",
     "convert/pipeline/frameworks.py",
 )
-"""What says which model it is, which params it has, and under which settings JAX and TensorFlow compute."""
+"""Sources that decide the model, its params, and the settings under which JAX and TensorFlow compute."""
 
 PIPELINE_SOURCES = (
     *_MODEL,
@@ -36,10 +36,10 @@ PIPELINE_SOURCES = (
     "convert/pipeline/tracing.py",
     "export/saved_model",
 )
-"""What decides the bytes of a SavedModel."""
+"""Sources that decide the bytes of a SavedModel."""
 
 EXPORT_SOURCES = (*PIPELINE_SOURCES, "export/formats", "models/formats.py")
-"""What decides the bytes of an exported file."""
+"""Sources that decide the bytes of an exported file."""
 
 VALIDATOR_SOURCES = (
     *_MODEL,
@@ -53,7 +53,7 @@ VALIDATOR_SOURCES = (
     "validation/parity",
     "validation/previous",
 )
-"""What decides the verdict on a SavedModel."""
+"""Sources that decide the verdict on a SavedModel."""
 
 EXPORT_VALIDATOR_SOURCES = (
     *VALIDATOR_SOURCES,
@@ -61,7 +61,7 @@ EXPORT_VALIDATOR_SOURCES = (
     "models/records/formats.py",
     "validation/formats",
 )
-"""What decides the verdict on an exported file."""
+"""Sources that decide the verdict on an exported file."""
 
 _SUFFIXES = frozenset({".py", ".txt", ".png", ".jpg"})
 
@@ -91,7 +91,7 @@ def sources_sha256(*sources: str) -> str:
 
 
 def _source_files(*sources: str) -> list[Path]:
-    """Return the files that these files and folders are, sorted by path."""
+    """Return these files and the source files in these folders, sorted by path."""
     found = set()
     for path in (ROOT / source for source in sources):
         found |= {path} if path.is_file() else {one for one in path.rglob("*") if one.suffix in _SUFFIXES}
@@ -100,7 +100,7 @@ def _source_files(*sources: str) -> list[Path]:
 
 @cache
 def git_state() -> tuple[str | None, bool | None]:
-    """Return the checkout's commit and whether it differs from it; (None, None) outside a git checkout."""
+    """Return the checkout's commit and whether files differ from it; (None, None) outside a git checkout."""
     commit = _git("rev-parse", "HEAD")
     return (None, None) if commit is None else (commit, bool(_git("status", "--porcelain")))
 

@@ -1,4 +1,4 @@
-"""The index of a place where models are published: one file a handle, written last, so that what it lists is whole."""
+"""The index of published models: one file per handle, written last, so that all versions it lists are complete."""
 
 import re
 from pathlib import Path
@@ -16,14 +16,14 @@ _VERSION = re.compile("[1-9][0-9]{0,17}")
 
 
 class ListedFile(FileDigest):
-    """One published file; `md5` in base64, which is what stores tell of a file."""
+    """One published file; `md5` in base64, as stores report it."""
 
     md5: str | None = None
-    """Indexes written before there was one have none."""
+    """None in indexes written before this field existed."""
 
 
 class Index(BaseModel):
-    """The versions of a handle that were published whole."""
+    """The versions of a handle that were published completely."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,24 +34,24 @@ class Index(BaseModel):
 
     @property
     def latest(self) -> int | None:
-        """The highest version; None where none was published."""
+        """The highest version; None if none was published."""
         return max(map(int, self.versions), default=None)
 
     def with_version(self, version: int, files: dict[str, ListedFile]) -> "Index":
-        """Return an index that lists this version too."""
+        """Return an index that also lists this version."""
         listed = {**self.versions, str(version): files}
         return Index(handle=self.handle, versions={name: listed[name] for name in sorted(listed, key=int)})
 
     def to_bytes(self) -> bytes:
-        """Return the index as it stands on disk: indented JSON, UTF-8."""
+        """Return the index as stored: indented JSON, UTF-8."""
         return self.model_dump_json(indent=1).encode() + b"\n"
 
     @classmethod
     def parse(cls, content: bytes, where: str) -> Self:
-        """Read an index that came from `where`.
+        """Parse an index; errors name `where` as its source.
 
         Raises:
-            MixerError: it is no index.
+            MixerError: it is not an index.
         """
         try:
             index = cls.model_validate_json(content)
@@ -67,7 +67,7 @@ class Index(BaseModel):
         """Read an index from its file.
 
         Raises:
-            MixerError: the file is no index.
+            MixerError: the file is not an index.
         """
         try:
             content = read_small(path, MOST_BYTES)

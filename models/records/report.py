@@ -1,4 +1,4 @@
-"""What a report is: the checks of one model, each with its figure, its limit and its power, and the verdict on them."""
+"""Reports: the checks of one model, each with its figure, its limit and its power, and the verdict."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from models.formats import Weights
 from models.records.manifest import Record
 
 LEAST_POWER = 0.5
-"""A comparison of less power is listed, and counts for nothing."""
+"""A comparison with less power is listed, but is no evidence."""
 
 ZERO_HEAD = "head/kernel is zero throughout: every image has the same outputs, those of head/bias"
 
@@ -21,13 +21,13 @@ _FIGURES = ("max_ulp", "oracle_excess_ulp", "jax_oracle_relative")
 _GRADIENTS = ("gradients_missing", "gradient_relative", "step_relative")
 
 _WITHOUT_LIMIT = frozenset({"files", "interface", "consumer"})
-"""Checks that measure nothing, or not each time."""
+"""Checks that measure nothing, or only sometimes."""
 
 OF_OUTPUTS = frozenset({"max_relative", *(f"{weights} max_relative" for weights in get_args(Weights))})
 """Checks of the largest difference of outputs, of SavedModels and of exports."""
 
 _BY_THE_SCALE = OF_OUTPUTS | {"jax_oracle_relative", "gradient_relative", "step_relative", "consumer"}
-"""Checks that are judged without power too: their scale allows for the rounding of such outputs."""
+"""Checks that are judged even without power: their scale allows for the rounding of such outputs."""
 
 Probe = Literal["head", "stem"]
 
@@ -37,35 +37,35 @@ class Need(NamedTuple):
 
     name: str
     probe: Probe | None = None
-    """Where it must have been made on a probe, on which."""
+    """The probe that it must have been made on; None if on none."""
 
 
 class Tolerance(Record):
-    """A limit, with the reason why it is what it is."""
+    """A limit and the reason for it."""
 
     limit: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     reason: str
 
 
 class Check(Record):
-    """One thing that was checked of a model."""
+    """One check of a model."""
 
     name: str
-    """What was measured; where it has a limit, its key in the report's tolerances."""
+    """What was measured; with a limit, also its key in the report's tolerances."""
     on: str = ""
-    """What it was measured on: entry and images, the variable, what a consumer did."""
+    """What it was measured on: entry and images, variables, a consumer's action."""
     measured: float | None = None
-    """The worst figure; None where there is none to give."""
+    """The worst figure; None if there is none."""
     limit: float | None = None
-    """The largest figure that passes; None where it has no limit of its own."""
+    """The largest figure that passes; None if the check has no limit."""
     power: Annotated[float, Field(ge=0, le=1)] | None = None
-    """How much of the scale that differences are measured by is that of the outputs themselves: near 1, a wrong model
-    shows; near 0, it hides. None where that is no question, for instance bit for bit."""
+    """The outputs' own share of the scale that differences are divided by: near 1, errors show; near 0, they are
+    hidden. None where power does not apply, for instance in bit-for-bit comparisons."""
     probe: Probe | None = None
-    """What of the model had given way to a probing one; of the stem, the head too."""
+    """The part of the model that was replaced by a probing one; with `stem`, the head too."""
     problems: tuple[str, ...] = ()
     detail: str = ""
-    """What else was seen, in words."""
+    """Further observations, in words."""
 
     @property
     def tells(self) -> bool:
@@ -74,7 +74,7 @@ class Check(Record):
 
     @property
     def is_over(self) -> bool:
-        """Whether its figure is over its limit, or no number, where that says something."""
+        """Whether its figure is missing, NaN or over its limit; False where the check is not judged."""
         if self.limit is None or not (self.tells or self.name in _BY_THE_SCALE):
             return False
         return self.measured is None or not self.measured <= self.limit
@@ -85,7 +85,7 @@ class Check(Record):
 
 
 class Verdict(Record):
-    """The verdict on a model and the checks behind it: what the reports on all formats share."""
+    """The verdict on a model and the checks behind it: the fields that reports on all formats share."""
 
     schema_version: Literal[2] = 2
     handle: str
@@ -95,21 +95,21 @@ class Verdict(Record):
     inputs_sha256: str
     checks: tuple[Check, ...]
     zero_head: bool
-    """Whether the head's kernel is zero throughout, so that the outputs do not depend on the image."""
+    """Whether the head's kernel is all zeros, so that the outputs do not depend on the image."""
     not_checked: tuple[str, ...]
-    """What this report says nothing of."""
+    """What this report does not cover."""
     tolerances: dict[str, Tolerance]
     verdict: Literal["passed", "failed"]
     libraries: dict[str, str]
     validator_sha256: str
-    """Of the sources that decide the verdict (`models`, `validation`)."""
+    """Digest of the sources that decide the verdict (`models.records.provenance`)."""
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read a report from its file.
 
         Raises:
-            MixerError: the file is not such a report, or one of an earlier schema.
+            MixerError: the file is not such a report, or has an earlier schema.
         """
         try:
             return super().read(path)
@@ -127,23 +127,23 @@ class Verdict(Record):
         return tuple(problem for check in self.checks for problem in check.problems)
 
     def find(self, name: str) -> Iterator[Check]:
-        """Yield the checks of a name."""
+        """Return the checks with a name."""
         return (check for check in self.checks if check.name == name)
 
     def worst(self, name: str) -> Check | None:
-        """Return the check of a name that measured most, of those that can tell; None where there is none."""
+        """Return the check of a name with the worst figure, of those that can tell; None if there is none."""
         known = [check for check in self.find(name) if check.tells and check.measured is not None]
         return max(known, key=lambda check: _rank(check.measured), default=None)
 
     def figure(self, name: str) -> float | None:
-        """Return the worst figure of a name, of the checks that can tell; None where there is none."""
+        """Return the worst figure of a name, of the checks that can tell; None if there is none."""
         return None if (check := self.worst(name)) is None else check.measured
 
     def contradictions(self, today: Mapping[str, Tolerance] | None = None) -> Iterator[str]:
-        """Yield where the report's verdict is not the one that its own figures and limits give.
+        """Yield contradictions between the report's verdict and its own figures and limits.
 
         Args:
-            today: the limits that hold now, which its own must not exceed; None to judge it by its own alone.
+            today: the current limits, which the report's must not exceed; None to judge it only by its own.
         """
         expected = "failed" if self.problems else "passed"
         if self.verdict != expected:
@@ -160,14 +160,14 @@ class Verdict(Record):
             yield f"it judged by limits that there are no longer: {', '.join(unknown)}"
 
     def concluded(self) -> Self:
-        """Return the report itself or, where its checks do not carry its verdict, one that failed and says why."""
+        """Return the report or, if its checks contradict its verdict, a failed one that says why."""
         if not (found := tuple(self.contradictions())):
             return self
         checks = (*self.checks, Check(name="report", problems=found))
         return self.model_copy(update={"checks": checks, "verdict": "failed"})
 
     def _missing(self) -> Iterator[str]:
-        """Yield which checks there should be, and whether outputs and `zero_head` say the same of the head."""
+        """Yield which needed checks are missing, and whether `zero_head` contradicts the power of the outputs."""
         for name, probe in self.needs:
             if not any(check.tells and probe in {None, check.probe} for check in self.find(name)):
                 where = f" on a probing {probe}" if probe else ""
@@ -193,7 +193,7 @@ class Verdict(Record):
 
 
 def _rank(figure: float | None) -> float:
-    """Return a figure for comparison: what is no number is the worst."""
+    """Return a figure for comparison: None and NaN are the worst."""
     return float("inf") if figure is None or figure != figure else figure
 
 
@@ -206,42 +206,42 @@ class DepthStep(Record):
 
 
 class PublishedVariables(Record):
-    """A model's variables against those of an earlier published version, bit for bit.
+    """A model's variables compared bit for bit with those of an earlier published version.
 
-    One whose name only one variable has, here and there, is compared with that one; the others, whatever they are
-    called, with all of the same type and shape.
+    Variables whose name is unique in both versions are compared by name; each of the others with all of the same dtype
+    and shape, whatever their names.
     """
 
     count: int
     published: int
-    """Number of the published version's."""
+    """Number of variables in the published version."""
     same_name: int
     """How many were compared by name."""
     equal: int
     """How many have an equal counterpart."""
     different: tuple[str, ...]
-    """Names of those that have none."""
+    """Names of those without an equal counterpart."""
     left_over: tuple[str, ...]
-    """Those of the published version that are the counterpart of none."""
+    """Names in the published version that are the counterpart of no variable."""
 
 
 class PublishedComparison(Record):
-    """A model against an earlier published version of its handle; no part of the verdict on the model."""
+    """A model compared with an earlier published version of its handle; not part of the verdict on the model."""
 
     name: str
-    """Of the directory or archive, without the path to it."""
+    """Name of the directory or archive, without its path."""
     kind: Literal["directory", "archive"]
     sha256: str
     """Of the archive, or of the directory's `saved_model.pb`."""
     outputs: tuple[Check, ...] | None
-    """Through both models' `serving_default`, with the published version's in the place of JAX's; None where one of
+    """Checks of both models' `serving_default`, with the published version's outputs instead of JAX's; None if one of
     them did not run."""
     signatures: tuple[str, ...] | None
-    """What differs; None where one of the models could not be read."""
+    """Differences of the signatures; None if one of the models could not be read."""
     variables: PublishedVariables | None
-    """None where one of the models could not be read."""
+    """None if one of the models could not be read."""
     differences: tuple[str, ...]
-    """Everything, in words; empty if and only if the verdict is `same`."""
+    """All differences, in words; empty if and only if the verdict is `same`."""
     verdict: Literal["same", "different"]
     """Whether outputs are within the tolerances of the report, signatures the same and variables equal."""
 
@@ -255,11 +255,11 @@ class Report(Verdict):
     images: tuple[str, ...]
     """Names of the images that outputs were compared on."""
     fine_tunable: bool | None
-    """Whether every variable has JAX's gradient and a step with it does what it does in JAX; None where not tried."""
+    """Whether every variable has JAX's gradient and a training step does what it does in JAX; None if not tried."""
     depth: tuple[DepthStep, ...]
-    """Where along the depth JAX and the SavedModel's apply function leave the oracle; empty in the gate set."""
+    """How far JAX and the SavedModel's apply function are from the oracle after each step; empty in the gate set."""
     reference: PublishedComparison | None
-    """None where no earlier version was given to compare with."""
+    """The comparison with an earlier version; None if none was given."""
 
     @property
     def needs(self) -> tuple[Need, ...]:
@@ -272,7 +272,7 @@ class Report(Verdict):
         return tuple(found)
 
     def contradictions(self, today: Mapping[str, Tolerance] | None = None) -> Iterator[str]:
-        """Yield where the verdict, or whether it can be fine-tuned, is not what figures and limits give."""
+        """Yield contradictions of the verdict, or of `fine_tunable`, with the figures and limits."""
         yield from super().contradictions(today)
         tried = [check for name in _GRADIENTS for check in self.find(name)]
         works = bool(tried) and all(check.tells and not check.problems for check in tried)
@@ -288,7 +288,7 @@ class Report(Verdict):
             yield "comparisons of outputs do not say what power they have"
 
     def _judge_earlier(self, found: PublishedComparison) -> Iterator[str]:
-        """Yield where its verdict is not the one that its own differences and figures give."""
+        """Yield contradictions between the comparison's verdict and its own differences and figures."""
         expected = "different" if found.differences else "same"
         if found.verdict != expected:
             yield f"the verdict is {found.verdict}, but the differences that it names give {expected}"

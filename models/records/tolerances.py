@@ -1,7 +1,7 @@
-"""The limits of the parity check, each with its reason; reports hold what they were judged by.
+"""The limits of the parity check, each with its reason; a report contains the limits it was judged by.
 
-The scale of an image's outputs is what their differences are measured by (`validation.parity.scale`): their spread, or
-where that vanishes, what the head makes of such features, or a hundredth of the terms that it adds up.
+Differences of an image's outputs are divided by their scale (`validation.parity.scale`): their spread or, where that
+vanishes, the spread that the head gives such features, or a hundredth of the terms that it adds up.
 """
 
 from collections.abc import Iterable
@@ -125,9 +125,9 @@ EXPORT_TOLERANCES: dict[Weights, dict[str, Tolerance]] = {
         ),
     },
 }
-"""For the formats beyond TensorFlow, against the float64 oracle, by how the weights are stored."""
+"""Limits of the formats beyond TensorFlow, compared with the float64 oracle, by how the weights are stored."""
 
 
 def export_tolerances(weights: Iterable[Weights]) -> dict[str, Tolerance]:
-    """Return the limits of files with such weights, by the names that their checks have: `float16 max_relative`."""
+    """Return the limits of files with such weights, keyed by the names of their checks: `float16 max_relative`."""
     return {f"{one} {name}": limit for one in weights for name, limit in EXPORT_TOLERANCES[one].items()}

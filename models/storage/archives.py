@@ -1,4 +1,4 @@
-"""Archives from elsewhere (`.tar.gz`): read only where every member is harmless and the whole is complete."""
+"""Read archives of unknown origin (`.tar.gz`), refusing those with a harmful member or an incomplete end."""
 
 import gzip
 import hashlib
@@ -17,41 +17,41 @@ from models.errors import MixerError, shown
 from models.storage.files import CHUNK, MOST_FILES, Hashes, Hashing
 
 MOST_BYTES = 4 << 30
-"""Unpacked, all in all. The largest model of the collection has 0.93 GB, and one's own Mixer may have a few times that;
-more is no model but a bomb: gzip packs a gigabyte of zeros into one megabyte."""
+"""Most bytes of an unpacked archive. The largest model of the collection has 0.93 GB, and a custom one may have a few
+times that; more is taken for a bomb: gzip packs a gigabyte of zeros into one megabyte."""
 
 DENSEST, SMALL, MOST_MORE = 10, 1 << 27, 1 << 29
-"""An archive unpacks to so many times its size at most, or to so many bytes, and to so many bytes more than it has.
+"""Limits of `most_unpacked`: a multiple of the archive's size, bytes always allowed, and bytes beyond its size.
 
-Weights shrink by a tenth, heads of zeros to nothing, bfloat16 in float32 to a half (0.49 GB of the largest model); what
-is more would keep a reader busy for seconds before it is refused."""
+Weights shrink by a tenth, zero heads to nothing, bfloat16 values in float32 to a half (0.49 GB of the largest model);
+anything denser would take seconds to read before it is refused."""
 
 MOST_MEMBERS = MOST_FILES
-"""A million empty ones fill a disk without a byte in them."""
+"""Most members: a million empty files would fill a disk without containing a byte."""
 
 MOST_AT_ONCE = 1 << 20
-"""Bytes that `tarfile` may ask for at once: it reads a long name or a list of attributes into memory whole, whatever
-length the archive claims for it, and wants a few kB of an honest one."""
+"""Most bytes that `tarfile` may read at once: it reads a long name or a list of attributes into memory whole, whatever
+length the archive claims for it; usual ones have a few kB."""
 
 MOST_OF_HEADERS = 4 << 20
-"""Bytes of all headers together: `tarfile` keeps what they say, and follows chains of them to their end."""
+"""Most bytes of all headers: `tarfile` keeps their contents in memory, and follows chains of headers to the end."""
 
 MOST_ATTRIBUTES = 10_000
-"""Of all members together: `tarfile` gives each member a copy of those that a header states for all."""
+"""Most attributes of all members together: `tarfile` copies global attributes to each member."""
 
 _DIGITS = re.compile(rb"\d{65}")
-"""More in a row than any header has: before 3.11.10, Python's `tarfile` takes time by the square of their number."""
+"""More digits in a row than any header has: before Python 3.11.10, `tarfile` takes time quadratic in their number."""
 
 _DAMAGE: tuple[type[Exception], ...] = (
     *(tarfile.TarError, gzip.BadGzipFile, cast("type[Exception]", igzip_lib.IsalError)),
     *(EOFError, ValueError, OverflowError, RecursionError),
 )
-"""What `igzip` and `tarfile` say of damaged archives."""
+"""Exceptions that `igzip` and `tarfile` raise for damaged archives."""
 
 _PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE)
 
 _Take = Callable[[tarfile.TarFile, tarfile.TarInfo], bool | None]
-"""Takes a member of an archive; True where no more of it is wanted."""
+"""Called with a member of an archive; returns True to stop reading."""
 
 
 def most_unpacked(size: int) -> int:
@@ -62,13 +62,13 @@ def most_unpacked(size: int) -> int:
 def extract_archive(path: Path, directory: Path) -> None:
     """Unpack a `.tar.gz` into an existing, empty directory.
 
-    A member that is refused is never written. After an error, what came before it may lie in the directory, which is
-    the caller's to remove.
+    A refused member is never written. After an error the directory may contain the members before it; the caller
+    removes it.
 
     Raises:
-        MixerError: it cannot be read, is no such archive, is cut off or damaged, has more than `MOST_BYTES` or
-            `MOST_MEMBERS`, or a member that is neither a file nor a directory below the archive's root, or stands
-            twice. Says everything that was found up to where reading ended.
+        MixerError: it cannot be read, is not such an archive, is cut off or damaged, has more than `MOST_BYTES` or
+            `MOST_MEMBERS`, or a member that is neither a file nor a directory below the archive's root, or appears
+            twice. The message lists all problems found before reading ended.
     """
 
     def extract(archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
@@ -84,12 +84,12 @@ def extract_archive(path: Path, directory: Path) -> None:
 
 
 def read_file(path: Path, name: str, most: int) -> bytes | None:
-    """Return a file of a `.tar.gz`, by its path from the root; None where there is none of at most `most` bytes.
+    """Return the contents of a file in a `.tar.gz`, by its path from the root; None if none has at most `most` bytes.
 
     The archive is read no further than that file.
 
     Raises:
-        MixerError: as `extract_archive`, of what comes before it.
+        MixerError: as `extract_archive`, for what comes before that file.
     """
     content: list[bytes] = []
 
@@ -117,14 +117,14 @@ class _MemberDigest:
 
 @dataclass(frozen=True)
 class _ArchiveDigests:
-    """What a `.tar.gz` holds and is: the digests of its `files`, by their paths from its root, and of the `whole`."""
+    """The digests of the `files` in a `.tar.gz`, by their paths from its root, and of the `whole`."""
 
     files: dict[str, _MemberDigest]
     whole: Hashes
 
 
 def digest_archive(path: Path, most: int = MOST_BYTES) -> _ArchiveDigests:
-    """Return the digests of a `.tar.gz` and of every file in it, of one reading; nothing is written.
+    """Return the digests of a `.tar.gz` and of every file in it, in one pass; nothing is written.
 
     Raises:
         MixerError: as `extract_archive`; or it unpacks to more than `most` bytes.
@@ -146,9 +146,9 @@ def digest_archive(path: Path, most: int = MOST_BYTES) -> _ArchiveDigests:
 
 
 def _read(path: Path, take: _Take, watch: Callable[[bytes], None] | None = None, most: int = MOST_BYTES) -> None:
-    """Give each harmless member, up to the first problem, to `take`, and refuse the archive if there is a problem.
+    """Pass each harmless member before the first problem to `take`; raise if there is a problem.
 
-    `watch` gets the bytes of an archive without a problem, from its beginning to its end.
+    `watch` gets the archive's bytes in order: all of them, if there is no problem.
     """
     with path.open("rb") as file:
         watched = _Watched(file, watch)
@@ -166,7 +166,7 @@ def _read(path: Path, take: _Take, watch: Callable[[bytes], None] | None = None,
 
 
 class _Watched(io.RawIOBase):
-    """A file that is read from its beginning to its end, and shows what is read."""
+    """A file that is read front to back, and passes the bytes read to `watch`."""
 
     def __init__(self, file: BinaryIO, watch: Callable[[bytes], None] | None) -> None:
         self._file, self._watch = file, watch
@@ -175,7 +175,7 @@ class _Watched(io.RawIOBase):
         return True
 
     def seekable(self) -> bool:
-        return True  # to go on in what is unpacked; here, nobody may go back
+        return True  # for seeking forwards in the unpacked stream; this file never goes back
 
     def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]
         chunk = self._file.read(len(buffer))
@@ -186,7 +186,7 @@ class _Watched(io.RawIOBase):
 
 
 class _Unpacked(igzip.IGzipFile):
-    """The tar inside the gzip, as far as it may be read; its `last` piece is kept."""
+    """The tar stream inside the gzip, with limits on what is read; keeps the `last` bytes read."""
 
     last = b""
     headers = 0
@@ -223,7 +223,7 @@ class _Unpacked(igzip.IGzipFile):
 
 
 def _take_members(file: io.RawIOBase, take: _Take, most: int) -> Iterator[str]:
-    """Take what is harmless, up to the first problem, and yield all problems."""
+    """Pass harmless members before the first problem to `take`, and yield all problems."""
     clean, member = True, None
     try:
         with _Unpacked(file, most) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as archive:
@@ -255,12 +255,12 @@ def _refuse_flood(count: int, attributes: int, member: tarfile.TarInfo) -> None:
         raise MixerError(f"it has more than {MOST_MEMBERS:,} members, where a model has about ten")
     if attributes > MOST_ATTRIBUTES:
         raise MixerError(f"its members have more than {MOST_ATTRIBUTES:,} attributes, where a model's have a few")
-    if member.size < 0:  # tarfile would go backwards from here, and round in circles
+    if member.size < 0:  # tarfile would go backwards from here, and loop forever
         raise MixerError(f"'{shown(member.name)}' claims a size of {member.size:,} bytes")
 
 
 def _faults(member: tarfile.TarInfo, seen: set[PurePosixPath]) -> Iterator[str]:
-    """Yield why a member must not be unpacked; add its path to those seen."""
+    """Yield why a member must not be unpacked; add its path to `seen`."""
     path = PurePosixPath(member.name)
     if not member.name.isprintable():
         yield "has characters in its name that are not printable"
@@ -279,12 +279,12 @@ def _faults(member: tarfile.TarInfo, seen: set[PurePosixPath]) -> Iterator[str]:
 
 
 def _faults_of_the_end(unpacked: _Unpacked, offset: int, last: tarfile.TarInfo | None) -> Iterator[str]:
-    """Yield what is wrong with all that follows the last member, which `tarfile` takes for the end without a look.
+    """Yield what is wrong after the last member: `tarfile` accepts anything there as the end.
 
-    Reading it all also lets gzip compare its checksum.
+    Reading to the end also makes gzip check its checksum.
     """
     after = f"after '{shown(last.name)}'" if last else "at its start"
-    ahead = unpacked.tell() - offset  # of what it took for the end
+    ahead = unpacked.tell() - offset  # bytes already read of the supposed end
     rest, length = unpacked.last[-ahead:] if ahead else unpacked.read(MOST_AT_ONCE), 0
     while rest:
         if rest.count(0) != len(rest):

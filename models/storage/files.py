@@ -1,4 +1,4 @@
-"""Files of any size: written whole or not at all, and hashed without being held in memory."""
+"""Write files atomically, and hash files of any size without holding them in memory."""
 
 import base64
 import errno
@@ -16,16 +16,16 @@ from models.errors import MixerError, UsageError
 from models.storage.temporary import temporary_file, uninterrupted
 
 MOST_FILES = 1000
-"""Of a SavedModel, which has some ten."""
+"""Most files of a SavedModel, which has about ten."""
 
 CHUNK = 1 << 20
 """Bytes read at once."""
 
 _HASHED_AT_ONCE = 1 << 22
-"""Bytes: `hashlib.file_digest` takes so few that another busy thread of Python's would hold it up."""
+"""Bytes hashed at once: `hashlib.file_digest` takes so few that another busy Python thread would delay it."""
 
 _NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK})
-"""What file systems without hard links (FAT, some network shares) say of one."""
+"""Errors of file systems without hard links (FAT, some network shares)."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def sha256_of(path: Path) -> str:
 
 
 def read_small(path: Path, most: int) -> bytes:
-    """Return the contents of a file of at most `most` bytes; of a larger one no more is read.
+    """Return the contents of a file of at most `most` bytes; a larger one is not read further.
 
     Raises:
         OSError: it cannot be read.
@@ -77,13 +77,13 @@ def read_small(path: Path, most: int) -> bytes:
 
 
 class FileHashes:
-    """The hashes of files, each of which is read once; of files that nobody changes meanwhile."""
+    """The hashes of files, each read only once; the files must not change meanwhile."""
 
     def __init__(self) -> None:
         self._known: dict[Path, Hashes] = {}
 
     def note(self, path: Path, hashes: Hashes) -> None:
-        """Take what was found where a file was read for something else too."""
+        """Record hashes that were computed while the file was read for another purpose."""
         self._known[path] = hashes
 
     def of(self, path: Path) -> Hashes:
@@ -98,13 +98,13 @@ class FileHashes:
 
 
 class Hashing:
-    """The size and hashes of bytes that come by, so that nobody need read them again.
+    """Compute size and hashes of bytes while they are used, so that they need not be read again.
 
-    Each hash has a thread, beside whatever else is done with the bytes: hashing leaves Python to others meanwhile.
+    Each hash has its own thread, in parallel with other use of the bytes: hashing releases the interpreter lock.
     """
 
     def __init__(self) -> None:
-        # MD5 is what stores offer: it tells damage, not malice; sha256 stands beside it.
+        # Stores offer MD5, which detects damage but not tampering; hence sha256 too.
         self._sha256, self._md5, self._size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
         self._works = [(one.update, ThreadPoolExecutor(1)) for one in (self._sha256, self._md5)]
         self._waiting: list[Future[None]] = []
@@ -119,14 +119,14 @@ class Hashing:
             thread.shutdown()
 
     def update(self, chunk: bytes) -> None:
-        """Take the next bytes; those before the last ones are done with by then, so that few are held in memory."""
+        """Start hashing the next bytes, and wait for the previous ones, so that few are held in memory."""
         before, self._waiting = self._waiting, [thread.submit(update, chunk) for update, thread in self._works]
         self._size += len(chunk)
         for one in before:
             one.result()
 
     def result(self) -> Hashes:
-        """Return the hashes of all that came by."""
+        """Return the hashes of all bytes so far."""
         for one in self._waiting:
             one.result()
         return Hashes(self._size, self._sha256.hexdigest(), base64.b64encode(self._md5.digest()).decode())
@@ -134,16 +134,16 @@ class Hashing:
 
 @contextmanager
 def written_whole(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
-    """Give a file to write into, which takes its place at `path` when the block ends well; else nothing is left of it.
+    """Yield a temporary file that moves to `path` when the block succeeds, and is removed when it fails.
 
     A reader sees the old content or the new.
 
     Args:
         path: of the file.
-        replace: whether it may take the place of another.
+        replace: whether an existing file may be replaced.
 
     Raises:
-        FileExistsError: it may not, and there is one by the time that it is whole.
+        FileExistsError: it may not, and `path` exists when the block ends.
         OSError: it cannot be written.
     """
     with placed_whole(path, replace=replace) as (_, file):
@@ -152,7 +152,7 @@ def written_whole(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
 
 @contextmanager
 def placed_whole(path: Path, *, replace: bool = True) -> Iterator[tuple[Path, BinaryIO]]:
-    """Give the file of `written_whole` with its path until then, for who writes or reads it by its path."""
+    """Like `written_whole`, but also yield the temporary path, for code that needs the file by its path."""
     with temporary_file(path) as (partial, file):
         yield partial, file
         file.close()
@@ -163,13 +163,13 @@ def placed_whole(path: Path, *, replace: bool = True) -> Iterator[tuple[Path, Bi
 
 
 def _put_new(partial: Path, path: Path) -> None:
-    """Give a file its name by an operation that fails where the name is taken, whoever took it and whenever."""
+    """Rename a file by an operation that fails if the name is taken."""
     try:
         path.hardlink_to(partial)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        with uninterrupted():  # a killed process leaves it empty here, which is no model's file and is refused
+        with uninterrupted():  # a process killed here leaves an empty file, which is no model's and is refused
             path.touch(exist_ok=False)  # ours from here on
             try:
                 partial.replace(path)
@@ -179,7 +179,7 @@ def _put_new(partial: Path, path: Path) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new.
+    """Write a file atomically: a reader sees the old content or the new.
 
     Raises:
         OSError: it cannot be written.
@@ -194,10 +194,10 @@ def megabytes(size: int) -> str:
 
 
 def require_room(out: Path, needed: int, advice: str) -> str:
-    """Return in words how many bytes are needed in a directory, and how many are free.
+    """Check that a directory has enough free space; return the bytes needed and free, in words.
 
     Raises:
-        UsageError: more are needed; ends with the advice.
+        UsageError: more bytes are needed than free; the message ends with the advice.
     """
     free = shutil.disk_usage(out).free
     if needed > free:

@@ -1,12 +1,12 @@
-"""The real gsutil as a subprocess: what the store says of an object, and the object's bytes into a file.
+"""Run gsutil as a subprocess: read an object's metadata, and download it.
 
-`export.publish.bucket` brings files the other way.
+`export.publish.bucket` uploads.
 
-Where neither BOTO_CONFIG nor BOTO_PATH is set, gsutil runs with no configuration at all: it reads anonymously, takes
-nobody's credentials from the home folder, and gives up on a dead network after five retries (half a minute when
-connections are refused). A configuration that the user names is honoured: his proxies, credentials and retries. Either
-way hashes are always checked, the files by which an interrupted download is resumed lie in the cache, updates and
-usage reports are off, and a transfer that does not move for PATIENCE seconds is ended.
+If neither BOTO_CONFIG nor BOTO_PATH is set, gsutil runs without any configuration: it reads anonymously, takes no
+credentials from the home directory, and gives up on a dead network after five retries (half a minute if connections
+are refused). A configuration that the user sets is used, with its proxies, credentials and retries. In both cases
+hashes are always checked, the files for resuming a download are in the cache, update checks and usage reports are off,
+and a transfer without progress for PATIENCE seconds is ended.
 """
 
 import os
@@ -27,17 +27,17 @@ from models.storage.gsutil_errors import GsutilResult, StoreUnreachableError, fa
 from models.storage.lifeline import lifeline
 
 BUCKET_URL = re.compile(r"gs://[a-z0-9][a-z0-9._-]+(/[\w=+-][\w.=+-]*)*", flags=re.ASCII)
-"""Of a bucket, or of a folder in it."""
+"""Pattern of the URL of a bucket, or of a folder in it."""
 
 PATIENCE = 120.0
-"""Seconds without any movement after which gsutil is ended: its own limit is a minute for each of its many tries."""
+"""Seconds without progress after which gsutil is ended; its own limit is a minute for each of its many retries."""
 
-_POLL = 0.1  # seconds between two looks at the partial file
-_TAIL = 512  # bytes at its end that are looked at
+_POLL = 0.1  # seconds between checks of the partial file
+_TAIL = 512  # bytes at its end that are checked
 
 _ALWAYS = (
     "GSUtil:check_hashes=always",
-    "GSUtil:sliced_object_download_threshold=0",  # one partial file, written from its beginning to its end
+    "GSUtil:sliced_object_download_threshold=0",  # one partial file, written front to back
     "GSUtil:parallel_composite_upload_threshold=0",  # one object, which has an MD5
     "GSUtil:software_update_check_period=0",
     "GSUtil:use_gcloud_storage=False",
@@ -48,7 +48,7 @@ _FOREIGN = ("CLOUDSDK_", "AWS_", "DEVSHELL_")  # variables through which gsutil 
 
 @dataclass(frozen=True)
 class StoredObject:
-    """What the store says of an object; hashes in base64, `md5` only of objects that were uploaded in one piece."""
+    """An object's metadata in the store; hashes in base64, `md5` only of objects that were uploaded in one piece."""
 
     url: str
     size: int
@@ -59,17 +59,17 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class SourceObject:
-    """What a source says of a checkpoint, without bringing it: `md5` in base64, `sha256` in hexadecimal."""
+    """A checkpoint's metadata at its source, without a download: `md5` in base64, `sha256` in hexadecimal."""
 
     url: str
     size: int
     md5: str | None
     sha256: str | None
-    """None of a bucket, which knows none."""
+    """None for a bucket, which has no sha256."""
 
 
 def stat(url: str, state: Path) -> StoredObject:
-    """Return what the store says of the object at `url`; `state` is gsutil's own folder.
+    """Return the metadata of the object at `url`; `state` is gsutil's state directory.
 
     Raises:
         StoreUnreachableError: the store does not answer.
@@ -82,10 +82,10 @@ def stat(url: str, state: Path) -> StoredObject:
 
 
 def described(url: str, output: str) -> StoredObject:
-    """Return what `gsutil stat` said of one object.
+    """Parse the output of `gsutil stat` for one object.
 
     Raises:
-        MixerError: it said something else.
+        MixerError: the output is something else.
     """
     fields = dict(re.findall(r"^ {4}([^:]+):\s*(\S+)", output, flags=re.MULTILINE))
     if "Content-Length" not in fields or "Generation" not in fields:
@@ -103,16 +103,16 @@ def described(url: str, output: str) -> StoredObject:
 
 
 def download(stored: StoredObject, destination: Path, state: Path, progress: Progress | None = None) -> int:
-    """Write the object to `destination`, going on where an earlier run stopped; return the bytes transferred now.
+    """Download the object to `destination`, resuming an earlier run; return the bytes transferred now.
 
-    Gsutil itself checks the hash, and deletes what differs.
+    Gsutil itself checks the hash, and deletes a file that differs.
 
     Raises:
-        StoreUnreachableError: the connection is lost or does not move; what was received is kept.
+        StoreUnreachableError: the connection is lost or stalls; the bytes received are kept.
         MixerError: the bytes differ from their hash, the disk is full, or gsutil was ended by someone.
     """
     partial = partial_of(destination)
-    # Of a larger object that was here before, or of a run that was killed while a web page arrived.
+    # Left by an earlier, larger object, or by a run that was killed while a web page arrived.
     for left in (partial, destination):
         if _size(left) > stored.size or (left == partial and _ends_as_page(left)):
             left.unlink()
@@ -120,7 +120,7 @@ def download(stored: StoredObject, destination: Path, state: Path, progress: Pro
 
     def watch(_: int) -> int:
         size = max(_size(partial), _size(destination))
-        if size > stored.size or _ends_as_page(partial):  # gsutil would take one for a part, and ask for the next
+        if size > stored.size or _ends_as_page(partial):  # gsutil would accept a page as a part, and request the next
             raise StoreUnreachableError(
                 f"{stored.url}: something on the way (a portal to sign in at?) answers with a web page in the place of "
                 "the object. Open the network with a browser, then run the same command again."
@@ -129,7 +129,7 @@ def download(stored: StoredObject, destination: Path, state: Path, progress: Pro
             progress(min(size, stored.size), stored.size)
         return size
 
-    # The bare name: gsutil would take brackets or stars in the path of the cache for a pattern.
+    # Only the name: gsutil would read brackets or stars in the path of the cache as a pattern.
     copy = ["cp", f"{stored.url}#{stored.generation}", destination.name]
     try:
         ran = run(copy, destination.parent, state, watch)
@@ -143,12 +143,12 @@ def download(stored: StoredObject, destination: Path, state: Path, progress: Pro
 
 
 def partial_of(destination: Path) -> Path:
-    """Return the file in which gsutil gathers what belongs at `destination`."""
+    """Return the partial file of gsutil's download to `destination`."""
     return destination.with_name(f"{destination.name}_.gstmp")
 
 
 def _ends_as_page(path: Path) -> bool:
-    """Tell whether what arrived last is a web page, which no part of a checkpoint looks like."""
+    """Return whether a file ends like a web page, which no part of a checkpoint does."""
     try:
         with path.open("rb") as file:
             file.seek(-min(_size(path), _TAIL), os.SEEK_END)
@@ -165,17 +165,17 @@ def _size(path: Path) -> int:
 
 
 def run(arguments: list[str], folder: Path, state: Path, watch: Callable[[int], int]) -> GsutilResult:
-    """Run gsutil in a folder, asking now and then how far it is; end it with whatever is raised meanwhile.
+    """Run gsutil in a folder, polling its progress; end it if an exception is raised meanwhile.
 
     Args:
         arguments: of gsutil.
-        folder: where it runs.
-        state: its own folder.
-        watch: takes gsutil's process id and gives the bytes so far; what matters is that they change.
+        folder: its working directory.
+        state: its state directory.
+        watch: called with gsutil's process id; returns the bytes so far, whose change counts as progress.
 
     Raises:
-        StoreUnreachableError: nothing changed for PATIENCE seconds.
-        MixerError: there is no gsutil.
+        StoreUnreachableError: there was no progress for PATIENCE seconds.
+        MixerError: gsutil is not installed.
     """
     address = next(word for word in arguments if word.startswith("gs://"))
     seen, since = -1, time.monotonic()
@@ -213,7 +213,7 @@ def _started(arguments: list[str], folder: Path, state: Path) -> Iterator[subpro
             encoding="utf-8",
             errors="replace",
             env=_environment(configured),
-            start_new_session=True,  # a group of its own, so that its helpers can be ended with it
+            start_new_session=True,  # its own process group, so that its helpers can be ended with it
         ) as process,
     ):
         try:
@@ -238,18 +238,18 @@ def _environment(configured: bool) -> dict[str, str]:
     if not configured:
         kept = {name: value for name, value in kept.items() if not name.startswith(_FOREIGN)}
         kept["BOTO_CONFIG"] = os.devnull
-    elif "BOTO_CONFIG" in kept:  # it may be relative to our folder, and gsutil runs in another
+    elif "BOTO_CONFIG" in kept:  # it may be relative to our working directory, and gsutil runs in another
         kept["BOTO_CONFIG"] = str(Path(kept["BOTO_CONFIG"]).expanduser().absolute())
     return kept | {"GSUTIL_TEST_ANALYTICS": "1"}  # no usage reports
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End gsutil and its helpers, unless they came to their end by themselves."""
+    """End gsutil and its helpers, unless gsutil has exited by itself."""
     if process.poll() is not None and process.returncode >= 0:
         return
     try:
         if process.returncode is None:
-            process.send_signal(signal.SIGINT)  # while it copies it does not heed SIGTERM
+            process.send_signal(signal.SIGINT)  # while it copies it ignores SIGTERM
             with suppress(subprocess.TimeoutExpired):
                 process.wait(5)
     finally:

@@ -1,4 +1,4 @@
-"""What gsutil complains of, in words that a user can act on."""
+"""Turn failures of gsutil into errors that a user can act on."""
 
 import re
 import signal
@@ -8,12 +8,12 @@ from models.errors import MixerError
 
 
 class StoreUnreachableError(MixerError):
-    """The store did not answer: the one failure in which what lies in the cache may still serve."""
+    """The store did not answer: the only failure after which a cached file may still be used."""
 
 
 @dataclass(frozen=True)
 class GsutilResult:
-    """What gsutil said, and the status that it ended with."""
+    """The output of gsutil and its exit status."""
 
     status: int
     output: str
@@ -22,7 +22,7 @@ class GsutilResult:
 
 @dataclass(frozen=True)
 class KnownFailure:
-    """A failure that gsutil words in one of several ways, and what we say of it."""
+    """A failure: the pattern of gsutil's messages for it, and our own message."""
 
     pattern: str
     words: str
@@ -53,7 +53,7 @@ READING = (
     KnownFailure(
         "Connection (refused|reset|aborted)|Unable to find the server|[Uu]nreachable|timed out|gaierror|SSL"
         "|EOF occurred|RemoteDisconnected|Broken pipe|ResumableDownload|IncompleteRead|[Pp]roxy"
-        "|OSError: None"  # a proxy that is not there, where PySocks is installed
+        "|OSError: None"  # a proxy that does not exist, if PySocks is installed
         "|(Exception: |'status': ')(429|50\\d)",
         "the store cannot be reached. Look at the network (behind a proxy set https_proxy) and run the same command "
         "again, or give --source a directory that holds the checkpoints.",
@@ -63,7 +63,7 @@ READING = (
 
 
 def failure(url: str, ran: GsutilResult, kept: int = 0, known: tuple[KnownFailure, ...] = READING) -> MixerError:
-    """Say in our words what gsutil met, and quote its last lines."""
+    """Return the error for a failed run of gsutil, which quotes its last lines."""
     said = _last_lines(ran.errors)
     rest = f" {kept:,} bytes are kept." if kept else ""
     quoted = f"\n  gsutil: {said[:400]}" if said else ""
@@ -79,7 +79,7 @@ def failure(url: str, ran: GsutilResult, kept: int = 0, known: tuple[KnownFailur
 
 
 def _last_lines(errors: str, count: int = 3) -> str:
-    """Return the last lines that are not about progress (of a traceback the last), without what may be secret."""
+    """Return the last lines that are not about progress (of a traceback only the last), without credentials."""
     lines = [line.split("\r")[-1].strip() for line in errors.splitlines()]
     told = [line for line in lines if line and not re.match(r"[-\\|/] \[|Copying |Authorization|Operation ", line)]
     last = told[-1:] if "Traceback (most recent" in errors else told[-count:]

@@ -1,7 +1,7 @@
-"""Processes that end with the one that started them, even where that is killed: the program that runs them.
+"""Run child processes that end with their parent, even if the parent is killed.
 
-Run as a program: `python -P lifeline.py PROGRAM ARGUMENT ...` runs a Python program that ends, with its process group,
-when standard input does. The other end of the pipe is the parent's alone.
+As a program, `python -P lifeline.py PROGRAM ARGUMENT ...` runs a Python program and kills its process group when its
+standard input ends. Only the parent has the other end of that pipe.
 """
 
 import os
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def lifeline() -> Iterator[int]:
-    """Give a descriptor for a child's standard input, which ends when the block does or this process."""
+    """Yield a descriptor for a child's standard input, which ends when the block or this process ends."""
     reader, writer = os.pipe()
     try:
         yield reader

@@ -1,6 +1,7 @@
-"""Temporary files and folders, each locked by its process: a lock ends with it, so what can be locked is abandoned.
+"""Temporary files and folders, each locked by its process; one that can be locked is abandoned.
 
-Numbers of processes would not tell: in containers they repeat, and on a shared disk they are another machine's.
+A lock ends with its process. Process ids would not do: they repeat in containers, and on a shared disk they may be
+another machine's.
 """
 
 import errno
@@ -16,30 +17,30 @@ from pathlib import Path
 from typing import BinaryIO
 
 PARTIAL = ".partial-"
-"""Between the name of what is being made and what tells two makers of it apart."""
+"""Between the final name of a temporary file and its random suffix."""
 _LOCK = "lock"
-"""The file in a temporary folder that is locked."""
+"""Name of the lock file in a temporary folder."""
 _PATIENCE = 5.0
-"""Seconds that an ending process waits for what is being put in place, and for what is still being written."""
+"""Seconds that an ending process waits for files being put in place, and for threads that are still writing."""
 
 Rescue = Callable[[Path], None]
-"""Takes out of a temporary folder what must not be removed with it."""
+"""Called with a temporary folder to move out what must not be removed with it."""
 
 _held: dict[Path, Rescue] = {}
 _moving = threading.RLock()
 _movers: list[int] = []
 _awaiting: dict[int, Callable[[], object]] = {}
-"""What each thread is to do once it is in no uninterrupted block."""
+"""What each thread is to call at the end of its outermost uninterrupted block."""
 _closed = threading.Event()
 _locked: dict[Path, int] = {}
-"""The threads that hold locks of their own."""
+"""Path of a lock -> id of the thread that holds it."""
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Let no signal end the process before the block is done; for a few renames, not more."""
+    """Delay signals that end the process until the block is done; only for a few renames."""
     thread = threading.get_ident()
-    _movers.append(thread)  # before the lock is taken, until it is given back: nobody may stop this thread holding it
+    _movers.append(thread)  # until the lock is released: this thread must not be stopped while it holds it
     try:
         with _moving:
             yield
@@ -50,7 +51,7 @@ def uninterrupted() -> Iterator[None]:
 
 
 def when_interruptible(call: Callable[[], object]) -> None:
-    """Call this at once, or where this thread is in uninterrupted blocks, at the end of the outermost."""
+    """Call `call` at once or, if this thread is in uninterrupted blocks, at the end of the outermost."""
     thread = threading.get_ident()
     if thread in _movers:
         _awaiting[thread] = call
@@ -59,17 +60,17 @@ def when_interruptible(call: Callable[[], object]) -> None:
 
 
 def let_none_begin() -> bool:
-    """Wait until no thread is in an uninterrupted block, and let none begin another; tell whether that came about."""
-    if not _closed.is_set() and _moving.acquire(timeout=_PATIENCE):  # and never given back
+    """Wait until no thread is in an uninterrupted block, and let none begin; return whether that succeeded in time."""
+    if not _closed.is_set() and _moving.acquire(timeout=_PATIENCE):  # and never released
         _closed.set()
     return _closed.is_set()
 
 
 @contextmanager
 def temporary_file(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """Give a new file beside `path`, `.<name>.partial-...`, to write into; at the end it is removed if it is there.
+    """Yield a new file beside `path`, `.<name>.partial-...`, to write into; remove it at the end if it still exists.
 
-    What ended processes left in that folder is removed too.
+    Files that ended processes left in that folder are removed too.
 
     Raises:
         OSError: it cannot be written.
@@ -79,7 +80,7 @@ def temporary_file(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
         partial, lock = _claim(lambda: path.with_name(f".{path.name}{PARTIAL}{_random()}"), lambda made: made)
         _held[partial] = _nothing
     try:
-        with os.fdopen(os.dup(lock), "wb") as file:  # of a copy: closing the last one gives the lock away
+        with os.fdopen(os.dup(lock), "wb") as file:  # a duplicate: closing the last descriptor releases the lock
             yield partial, file
     finally:
         with _freeing(lock):
@@ -91,12 +92,12 @@ def temporary_file(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
 
 @contextmanager
 def temporary_folder(parent: Path, prefix: str, *, rescue: Rescue | None = None, mode: int = 0o777) -> Iterator[Path]:
-    """Give a new folder of this prefix for as long as the block runs; what ended processes left of such is removed.
+    """Yield a new folder with this prefix for the block; remove such folders that ended processes left.
 
     Args:
         parent: where it is made.
         prefix: of its name.
-        rescue: called before it is removed; if that fails (OSError), the folder stays for the next one to try.
+        rescue: called before the folder is removed; if that fails (OSError), the folder stays for the next sweep.
         mode: of the folder, less the umask.
 
     Raises:
@@ -125,18 +126,18 @@ def temporary_folder(parent: Path, prefix: str, *, rescue: Rescue | None = None,
 
 @contextmanager
 def locked(path: Path, awaited: Callable[[], object] | None, *, needed: bool = True) -> Iterator[None]:
-    """Hold the lock of a path alone, among processes and threads, for a block; one that this thread holds it holds on.
+    """Hold the exclusive lock of a path for the block, among processes and threads; reentrant in its thread.
 
-    The file of this path is there for nothing else, and is removed at the end.
+    The file at this path serves only as the lock, and is removed at the end.
 
     Args:
         path: of the lock.
-        awaited: called before another holder is waited for; without it, none is.
-        needed: whether to refuse a file system that locks nothing, rather than to go on without.
+        awaited: called before waiting for another holder; None to raise instead.
+        needed: whether to raise on a file system without locks, rather than go on unlocked.
 
     Raises:
-        BlockingIOError: another holds it, and is not to be waited for.
-        OSError: the file cannot be made, or not be locked.
+        BlockingIOError: another holds it, and `awaited` is None.
+        OSError: the file cannot be made or locked.
     """
     path = path.absolute()
     if _locked.get(path) == threading.get_ident():
@@ -151,7 +152,7 @@ def locked(path: Path, awaited: Callable[[], object] | None, *, needed: bool = T
     try:
         yield
     finally:
-        with _freeing(lock), uninterrupted():  # removed while it is held: who waits for it sees that it is nobody's
+        with _freeing(lock), uninterrupted():  # removed while held, so that a waiter sees that it is gone
             _locked.pop(path)
             _held.pop(path)
             path.unlink(missing_ok=True)
@@ -177,34 +178,34 @@ def _await(path: Path) -> None:
 def sweep_files(folder: Path) -> None:
     """Remove the temporary files that ended processes left in a folder."""
     for left in _named(folder, rf"\..+{re.escape(PARTIAL)}"):
-        with suppress(OSError):  # another one's, or another was quicker
+        with suppress(OSError):  # another user's, or another process was quicker
             if left.is_file() and (lock := _lock(left, os.O_RDWR)) is not None:
                 with _freeing(lock):
                     left.unlink(missing_ok=True)
 
 
 def left_folders(parent: Path, prefix: str) -> Iterator[Path]:
-    """Give the temporary folders of this prefix in a folder, whoever made them."""
+    """Return the temporary folders with this prefix in a folder, whoever made them."""
     return _named(parent, re.escape(prefix))
 
 
 def sweep(parent: Path, prefix: str, rescue: Rescue) -> None:
-    """Remove the temporary folders of this prefix that ended processes left in a folder."""
+    """Remove the temporary folders with this prefix that ended processes left in a folder."""
     for left in left_folders(parent, prefix):
-        with suppress(OSError):  # another one's, or another was quicker
+        with suppress(OSError):  # another user's, or another process was quicker
             if left.is_symlink() or left.stat().st_uid != os.geteuid():
                 continue
             if not (left / _LOCK).exists():
-                left.rmdir()  # killed before it was locked, or after all was removed; else it is not empty
+                left.rmdir()  # left before it was locked or after it was cleared; otherwise not empty, and stays
             elif (lock := _lock(left / _LOCK, os.O_RDWR)) is not None:
                 with _freeing(lock):
                     _clear(left, rescue)
 
 
 def remove_all() -> None:
-    """Remove what this process has of temporary files and folders, and let no thread make or place anything more.
+    """Remove this process's temporary files and folders, and let no thread put anything more in place.
 
-    Where a thread does not come to the end of putting something in place, what that may need stays for the next run.
+    If a thread does not finish putting something in place, the folders that it may need stay for the next run.
     """
     none_moves = let_none_begin()
     for path, rescue in list(_held.items()):
@@ -219,7 +220,7 @@ def remove_all() -> None:
 
 
 def _clear(folder: Path, rescue: Rescue) -> bool:
-    """Remove a folder, its lock last, so that what is left of it is still found; return whether something is."""
+    """Remove a folder, its lock last, so that remains are still found; return whether anything remains."""
     try:
         rescue(folder)
         for path in folder.iterdir():
@@ -251,7 +252,7 @@ def _nothing(_: Path) -> None:
 
 @contextmanager
 def _freeing(lock: int) -> Iterator[None]:
-    """Give a lock away at the end of a block, whatever happens in it."""
+    """Release a lock at the end of the block, whatever happens in it."""
     try:
         yield
     finally:
@@ -259,8 +260,8 @@ def _freeing(lock: int) -> Iterator[None]:
 
 
 def _claim(make: Callable[[], Path], lock_of: Callable[[Path], Path]) -> tuple[Path, int]:
-    """Make something that is locked, with the descriptor that holds the lock."""
-    while True:  # a sweeper may take it away before it is locked
+    """Make a file or folder and lock it; return it with the descriptor that holds the lock."""
+    while True:  # a sweep may remove it before it is locked
         made = make()
         try:
             lock = _lock(lock_of(made), os.O_RDWR | os.O_CREAT, needed=False)
@@ -275,7 +276,7 @@ def _claim(make: Callable[[], Path], lock_of: Callable[[Path], Path]) -> tuple[P
 
 
 def _lock(path: Path, flags: int, *, needed: bool = True) -> int | None:
-    """Return a descriptor that holds the lock of a file, or None if it has another holder or another file its name."""
+    """Lock a file and return its descriptor; None if another holds the lock, or the path names another file by now."""
     lock = os.open(path, flags | os.O_NOFOLLOW, 0o666)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -283,7 +284,7 @@ def _lock(path: Path, flags: int, *, needed: bool = True) -> int | None:
             return lock
     except (BlockingIOError, FileNotFoundError):
         pass
-    except OSError:  # this file system locks nothing, so nothing here is ever found abandoned
+    except OSError:  # a file system without locks, where nothing is ever found abandoned
         if not needed:
             return lock
         os.close(lock)

@@ -1,6 +1,6 @@
-"""Checkpoints to SavedModels against the clock: the notebook way, the floor, and `convert`, in turn.
+"""Time the conversion of checkpoints to SavedModels: the notebook way, the floor, and `convert`, interleaved.
 
-Every side is one or several commands in processes of their own; what they write is deleted once it is measured.
+Every side is one or more commands in their own processes; what they write is deleted after the measurement.
 """
 
 import os
@@ -27,13 +27,13 @@ VERSION = str(DEFAULT_VERSION)
 
 @dataclass(frozen=True)
 class Scale:
-    """The models made up for the questions of scale."""
+    """Synthetic models for measuring how conversion scales."""
 
     architecture: str = "Small/16"
-    """Of `count` checkpoints, converted in one run."""
+    """Architecture of `count` checkpoints that are converted in one run."""
     count: int = 100
     deep: str = "Ti/8"
-    """With `blocks` blocks, and with twice as many."""
+    """Architecture that is converted with `blocks` blocks, and with twice as many."""
     blocks: int = 24
 
 
@@ -47,12 +47,12 @@ class Scenario:
     reads: tuple[Path, ...] = ()
     out: Path | None = None
     models: tuple[str, ...] = ()
-    """Those of which the time is kept at which they were finished."""
+    """Models whose finishing times are recorded."""
 
 
 @dataclass(frozen=True)
 class Folders:
-    """Where things are: checkpoints, models converted before the clock starts, and a folder for what is measured."""
+    """Folders: of checkpoints, of models converted before timing starts, and for what the timed commands write."""
 
     source: Path
     kept: Path
@@ -60,12 +60,12 @@ class Folders:
 
     @property
     def many(self) -> Path:
-        """The models of the many small checkpoints, to be copied."""
+        """The models of the many small checkpoints, which are copied."""
         return self.work / "many"
 
 
 def further_handles(handles: Sequence[Handle]) -> tuple[str, ...]:
-    """Return the handles of those checkpoints whose graphs earlier ones have needed already, for all their heads."""
+    """Return the handles of the checkpoints that need no new graph: earlier ones had the same, for all their heads."""
     seen: set[tuple[object, ...]] = set()
     further: list[str] = []
     for checkpoint in dict.fromkeys(handle.checkpoint for handle in handles):
@@ -77,7 +77,7 @@ def further_handles(handles: Sequence[Handle]) -> tuple[str, ...]:
 
 
 def scenarios(handles: Sequence[Handle], place: Folders, scale: Scale) -> dict[str, Scenario]:
-    """Return all sides by name, in the order in which they take their turns."""
+    """Return all sides by name, in the order in which they run."""
     rows = (*_catalog_ways(handles, place), *_scale_ways(place, scale))
     return {row.name: row for row in rows}
 
@@ -143,17 +143,17 @@ def _scale_ways(place: Folders, scale: Scale) -> list[Scenario]:
 
 
 def scale_command(task: str, what: tuple[str, str, str], place: Folders, out: Path) -> Command:
-    """Return the command that seeds or converts made-up models; see `convert/pipeline/benchmark_scale.py`."""
+    """Return the command that makes or converts synthetic checkpoints; see `convert/pipeline/benchmark_scale.py`."""
     return (*PYTHON, "convert.pipeline.benchmark_scale", task, *what, str(place.work / "seeds"), str(out))
 
 
 def many_of(scale: Scale, count: int) -> tuple[str, str, str]:
-    """Return the arguments for so many small checkpoints."""
+    """Return the arguments for `count` small checkpoints."""
     return (scale.architecture, "0", str(count))
 
 
 def run_scenarios(rows: Sequence[Scenario], repeats: int, *, started: Tell, finished: Tell) -> tuple[Side, ...]:
-    """Run all sides once, then all once more, and so on; a side that fails is not run again, and says why."""
+    """Run all sides in turn, `repeats` times; a side that fails is not run again, and its failure is recorded."""
     turns = run_interleaved(
         {row.name: partial(_run_scenario, row) for row in rows},
         repeats,
@@ -169,7 +169,7 @@ def run_scenarios(rows: Sequence[Scenario], repeats: int, *, started: Tell, fini
 
 
 def _run_scenario(row: Scenario) -> Run:
-    """Run a side once, from files that are in memory and with nothing left to write to the disk.
+    """Run a side once, with its input files in the page cache and no writes pending.
 
     Raises:
         CommandError: a command failed.
@@ -198,7 +198,7 @@ def _read_through(paths: Sequence[Path]) -> None:
 
 
 def _finished(row: Scenario, begin: float) -> Mapping[str, float]:
-    """Return the seconds after `begin` (of the clock on the wall) at which the manifest of each model was written."""
+    """Return the seconds from `begin` (wall-clock time) until the manifest of each model was written."""
     if row.out is None:
         return {}
     manifests = {name: ModelPaths.of(row.out, name, DEFAULT_VERSION).manifest for name in row.models}

@@ -1,11 +1,11 @@
-"""One engine in a process of its own, which runs what it is asked for line by line: the benchmark's other half.
+"""Run one engine in its own process, and answer the benchmark's requests line by line.
 
     python -m validation.benchmark.engine_worker ENGINE HANDLE PATH THREADS
 
 reads requests from standard input and answers each with a line of JSON on standard output:
 
     {"run": "images.npy", "to": "outputs.npy"}  ->  {"seconds": 0.1}    ("to" may be left out)
-    {"multiply": [m, k, n]}                     ->  {"seconds": 0.1}, or {"seconds": null} where it is not asked
+    {"multiply": [m, k, n]}                     ->  {"seconds": 0.1}, or {"seconds": null} if it is not measured
 """
 
 import json
@@ -24,7 +24,7 @@ from validation.benchmark.engines import ENGINES, EngineName, OpenModel
 def main() -> None:
     """Open the model and answer until the input ends."""
     name, handle, path, threads = sys.argv[1:]
-    # What a library prints must not get between the answers.
+    # What a library prints must not mix with the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     _use_cores(int(threads))
@@ -34,13 +34,13 @@ def main() -> None:
 
 
 def _use_cores(count: int) -> None:
-    """Keep this process to so many cores: some engines take as many threads as they see cores."""
+    """Restrict this process to `count` cores: some engines start as many threads as they see cores."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
     os.environ["OMP_NUM_THREADS"] = str(count)
 
 
 def serve(model: OpenModel, requests: IO[str], answers: IO[str]) -> None:
-    """Answer each request; say first that the model is open."""
+    """Report that the model is open, then answer each request."""
     _answer(answers, {"open": True})
     for line in requests:
         request = json.loads(line)

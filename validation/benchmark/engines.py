@@ -1,7 +1,7 @@
-"""The engines that the benchmark runs one Mixer in, each as one call: images in, outputs out, both NumPy's.
+"""The engines that the benchmark runs a Mixer in, each as a function from images to outputs, both NumPy arrays.
 
-All compute in float32 on the CPU, with the same number of threads. What is imported and loaded stays in the process,
-so each engine gets a process of its own (`validation/benchmark/engine_worker.py`).
+All compute in float32 on the CPU, with the same number of threads. Libraries stay loaded until the process ends, so
+each engine runs in its own process (`validation/benchmark/engine_worker.py`).
 """
 
 import time
@@ -24,21 +24,21 @@ Values = NDArray[np.float32]
 Run = Callable[[Values], Values]
 EngineName = Literal["jax", "native", "graph", "pytorch", "onnx", "openvino"]
 Product = Callable[[int, int, int], float]
-"""Multiplies float32 matrices `[m, k]` and `[k, n]` once and returns the seconds."""
+"""Returns the seconds of one product of float32 matrices `[m, k]` and `[k, n]`."""
 
 
 @dataclass(frozen=True)
 class OpenModel:
-    """A model that an engine has loaded: takes images `[n, size, size, 3]`, gives outputs `[n, k]`."""
+    """A model that an engine has loaded: takes images `[n, size, size, 3]`, returns outputs `[n, k]`."""
 
     run: Run
     multiply: Product | None = None
-    """How fast the engine's library multiplies matrices; None where it is not asked."""
+    """Times a matrix product in the engine's library; None if that is not measured."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine, the library that it is, and what opens a model in it: handle, its file or directory, threads."""
+    """An engine, its library, and the function that opens a model in it: handle, file or directory, threads."""
 
     name: EngineName
     title: str
@@ -46,7 +46,7 @@ class Engine:
     module: str
     open: Callable[[Handle, Path, int], OpenModel]
     extra: str | None = None
-    """The extra of this project that the library comes with; None where it is always there."""
+    """The extra of this project that installs the library; None if it is always installed."""
 
     @property
     def here(self) -> bool:
@@ -59,7 +59,7 @@ class Engine:
         return metadata.version(self.library)
 
     def path(self, models: Path, handle: Handle, version: int, checkpoint: Path) -> Path:
-        """Return what it opens: the checkpoint, or what `convert` and `export` have made of it below `models`."""
+        """Return the path that it opens: the checkpoint, or what `convert` or `export` made from it below `models`."""
         if self.name == "native" or self.name == "graph":
             return ModelPaths.of(models, handle.in_flavour(self.name).name, version).directory
         if self.name == "onnx" or self.name == "openvino":
@@ -68,17 +68,17 @@ class Engine:
         return checkpoint
 
     def require(self) -> None:
-        """Refuse to go on without the library.
+        """Require that the library is installed.
 
         Raises:
-            UsageError: names the library and the extra that brings it.
+            UsageError: it is not; names the library and the extra that installs it.
         """
         if not self.here:
             raise UsageError(f"{self.title} needs {self.library}, which this environment does not have: {self.advice}.")
 
     @property
     def advice(self) -> str:
-        """How to come by the library."""
+        """How to install the library."""
         return (
             f"install the extra {self.extra} of this project, for instance `pip install --editable '.[{self.extra}]'`"
         )
@@ -115,7 +115,7 @@ def _open_saved_model(_: Handle, path: Path, threads: int) -> OpenModel:
 
     def product(m: int, k: int, n: int) -> float:
         a, b = tf.constant(_matrix(m, k)), tf.constant(_matrix(k, n))
-        return _fastest(lambda: tf.matmul(a, b))  # done when it returns: on the CPU nothing is put off
+        return _fastest(lambda: tf.matmul(a, b))  # finished when it returns: on the CPU it is synchronous
 
     return OpenModel(lambda images: np.asarray(model(images)), product)
 
@@ -126,7 +126,7 @@ def _open_pytorch(handle: Handle, path: Path, threads: int) -> OpenModel:
     from validation.benchmark.torch_mixer import make_torch_mixer
 
     torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)  # as the others do of themselves
+    torch.set_flush_denormal(True)  # as the others do by default
     model = make_torch_mixer(handle.checkpoint.architecture, handle.outputs, _read_arrays(path))
 
     def run(images: Values) -> Values:
@@ -152,7 +152,7 @@ def _open_onnx(_: Handle, path: Path, threads: int) -> OpenModel:
 
 def _open_openvino(_: Handle, path: Path, threads: int) -> OpenModel:
     settings = {
-        "INFERENCE_PRECISION_HINT": "f32",  # of itself it takes bfloat16 where the processor can
+        "INFERENCE_PRECISION_HINT": "f32",  # by default it uses bfloat16 if the processor supports it
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
     }
@@ -165,7 +165,7 @@ def _matrix(rows: int, columns: int) -> Values:
 
 
 def _fastest(call: Callable[[], Any], times: int = 5) -> float:
-    """Return the seconds of the fastest call, the first one, which may compile, aside."""
+    """Return the seconds of the fastest call, except the first, which may compile."""
     call()
     seconds = []
     for _ in range(times):
@@ -186,4 +186,4 @@ ENGINES: dict[EngineName, Engine] = {
         Engine("openvino", "OpenVINO", "openvino", "openvino", _open_openvino, "openvino"),
     )
 }
-"""JAX, which the others are held against, comes first."""
+"""JAX, which the others are compared with, comes first."""

@@ -1,6 +1,6 @@
-"""Loaded models call after call: JAX, both flavours and the peers, one process each, taking turns.
+"""Time calls of loaded models: JAX, both flavours and the other engines, one process each, interleaved.
 
-A peer's outputs are held against JAX's before it is timed; one that is wrong is not.
+An engine's outputs are compared with JAX's before it is timed; an engine with wrong outputs is not timed.
 """
 
 import json
@@ -26,22 +26,22 @@ from validation.benchmark.records import EngineSpeed, ModelSpeed, Tell
 
 SEED = 8
 PAUSE = 0.05
-"""Seconds between two engines' turns: threads of the last one may spin for a moment after their work."""
+"""Seconds between two engines' calls: threads of the last one may spin for a moment after their work."""
 TURNS_OF_ONE = 8
-"""A batch of one image is timed so many times as often as one of so many images."""
+"""Calls per repeat for a batch of one image; a batch of n images gets 1/n of them, at least one."""
 PRODUCT_BATCH = 8
-"""Images whose matrix products are taken for the limit: from here on a larger batch is no faster."""
+"""Largest batch whose matrix products are timed for the limit: a larger batch is no faster."""
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
-"""The CPU is what is measured."""
+"""Environment variables of an engine's process: run on the CPU, and log little."""
 
 
 class _EngineError(MixerError):
-    """An engine that did not open the model, run it, or give JAX's outputs."""
+    """An engine did not open the model, run it, or reproduce JAX's outputs."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """An engine and what it opens."""
+    """An engine and the path that it opens."""
 
     engine: Engine
     path: Path
@@ -49,7 +49,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class _Speeds:
-    """A model in all engines, and the FLOP/s of the fastest large matrix product of their libraries."""
+    """The speed of a model in all engines, and the FLOP/s of the fastest large matrix product of their libraries."""
 
     model: ModelSpeed
     product: float | None
@@ -84,7 +84,7 @@ def measure_model(
     started: Tell,
     finished: Tell,
 ) -> _Speeds:
-    """Run a model in all engines by turns; the first one's outputs are those that the others must give."""
+    """Time a model in all engines, interleaved; the others must reproduce the first one's outputs."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         race = _Race(handle, folder, batches, threads)
@@ -105,7 +105,7 @@ def measure_model(
 
 
 class _Race:
-    """The engines that are still in it, and what is known of all."""
+    """The engines that are still timed, and the results of all engines."""
 
     def __init__(self, handle: Handle, folder: Path, batches: Sequence[int], threads: int) -> None:
         self._handle, self._folder, self._batches, self._threads = handle, folder, batches, threads
@@ -122,7 +122,7 @@ class _Race:
             np.save(folder / f"{batch}.npy", noise)
 
     def enter(self, contender: Contender, stack: ExitStack) -> None:
-        """Open the model in an engine, and hold its outputs for each batch against the first engine's."""
+        """Open the model in an engine, and compare its outputs for each batch with the first engine's."""
         name = contender.engine.name
         self._entered[name] = contender
         try:
@@ -150,9 +150,9 @@ class _Race:
             raise _EngineError(f"not timed, since its outputs are wrong: {worst:.1e} off JAX's, allowed {limit:g}")
 
     def run(self, batch: int, repeats: int) -> None:
-        """Time the batch in each engine in turn; what was compiled for it was compiled when it was compared.
+        """Time the batch in each engine in turn; it was compiled when the outputs were compared.
 
-        Matrix products take their turns too: whatever slows the machine down comes upon both.
+        Matrix products are interleaved too, so that whatever slows the machine down affects both.
         """
         for _ in range(repeats):
             for _ in range(max(1, TURNS_OF_ONE // batch)):
@@ -179,13 +179,13 @@ class _Race:
             return None
 
     def tell(self, batch: int) -> str:
-        """Say in a line what the batch took."""
+        """Return the times of the batch in one line."""
         took = {name: seconds[batch] for name, seconds in self._seconds.items() if seconds[batch]}
         said = [f"{name} {np.median(seconds):.3f} s" for name, seconds in took.items()]
         return ", ".join([*said, *(f"{name} failed" for name in self._failures)])
 
     def results(self) -> Iterator[EngineSpeed]:
-        """Yield what each engine took, or why it failed."""
+        """Yield the times of each engine, or why it failed."""
         for name, contender in self._entered.items():
             yield EngineSpeed(
                 name=name,
@@ -200,7 +200,7 @@ class _Race:
 def _largest_difference(wanted: Any, found: Any) -> float:  # noqa: ANN401 (arrays)
     """Return the largest difference of an output over the spread of the image's outputs; infinity if not comparable.
 
-    The spread is the scale of parity for the catalog's heads of many outputs, and no others are timed.
+    For the catalog's heads, which have many outputs, the spread is the scale of the parity check; no others are timed.
     """
     if wanted.shape != found.shape or not np.isfinite(found).all():
         return float("inf")
@@ -209,10 +209,10 @@ def _largest_difference(wanted: Any, found: Any) -> float:  # noqa: ANN401 (arra
 
 @contextmanager
 def _worker(contender: Contender, handle: Handle, threads: int) -> Iterator[Callable[[dict[str, Any]], float | None]]:
-    """Start an engine's process, and give what asks it for something; it ends with the block.
+    """Start an engine's process, and yield a function that sends it a request; it ends with the block.
 
     Raises:
-        EngineError: it does not start, then or later ends, or says nothing that can be read.
+        _EngineError: the process does not start, or ends before it answers.
     """
     arguments = [contender.engine.name, handle.name, str(contender.path), str(threads)]
     with tempfile.TemporaryFile() as errors:
@@ -234,7 +234,7 @@ def _worker(contender: Contender, handle: Handle, threads: int) -> Iterator[Call
             return dict(json.loads(line))
 
         def ask(request: dict[str, Any]) -> float | None:
-            with suppress(BrokenPipeError):  # it has ended: the answer tells
+            with suppress(BrokenPipeError):  # it has ended: reading the answer reports why
                 stdin.write(json.dumps(request) + "\n")
                 stdin.flush()
             seconds: float | None = answer()["seconds"]

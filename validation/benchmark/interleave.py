@@ -1,4 +1,4 @@
-"""Sides measured in turn, so that whatever else the machine does comes upon all of them alike."""
+"""Measure sides in turn, so that other load on the machine affects all of them alike."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Measured = TypeVar("Measured")
 
 @dataclass(frozen=True)
 class _Interleaved(Generic[Measured]):
-    """What each side's runs gave, and why a side failed, by the side's name."""
+    """The results of each side's runs, and why a side failed, by the side's name."""
 
     runs: Mapping[str, tuple[Measured, ...]]
     failures: Mapping[str, str]
@@ -26,15 +26,15 @@ def run_interleaved(
     started: Tell,
     finished: Tell,
 ) -> _Interleaved[Measured]:
-    """Run all sides once, then all once more, and so on; a side that fails is not run again, and says why.
+    """Run all sides in turn, `repeats` times; a side that fails is not run again, and its failure is recorded.
 
     Args:
-        sides: what runs each once, by name.
-        repeats: how often.
-        failing: the errors that are a side's failure.
-        said: what a run is told with.
+        sides: functions that run each side once, by name.
+        repeats: number of runs of each side.
+        failing: the exceptions that count as a side's failure.
+        said: returns a run's result in words.
         started: called with the name and number of a run.
-        finished: called with what a run came to.
+        finished: called with the result of a run in words.
     """
     runs: dict[str, list[Measured]] = {name: [] for name in sides}
     failures: dict[str, str] = {}

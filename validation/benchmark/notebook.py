@@ -1,7 +1,7 @@
-"""The notebook way: a checkpoint to a SavedModel by the plain steps, as one would write them down, a handle a process.
+"""The notebook way: convert a checkpoint to a SavedModel in the obvious steps, one handle per process.
 
-It is what the benchmark holds the conversion against, and nobody else uses it. As in the notebooks that made version
-1, feature extractors carry gradients and classifiers do not, and nothing is checked.
+The benchmark compares the conversion with it; nothing else uses it. As in the notebooks that made version 1, feature
+extractors have gradients and classifiers do not, and nothing is checked.
 
     python -m validation.benchmark.notebook HANDLE CHECKPOINT.npz DIRECTORY
 """

@@ -1,4 +1,4 @@
-"""What the benchmark makes before the clock runs: seeded checkpoints of its own, converted and exported models."""
+"""Make what the benchmark needs before timing: its synthetic checkpoints, converted and exported models."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from validation.benchmark.stopwatch import CommandError, time_commands
 
 
 def prepare(commands: Sequence[Command], *, started: Tell, finished: Tell) -> None:
-    """Run commands one after the other; where one fails, what needs its files will say so, and the others are run."""
+    """Run commands one after the other, even if one fails: what needs its files then reports that they are missing."""
     for command in commands:
         words = " ".join(command[2:6])
         started(f"preparing: {words}")
@@ -24,7 +24,7 @@ def prepare(commands: Sequence[Command], *, started: Tell, finished: Tell) -> No
 
 
 def for_conversion(handles: Sequence[Handle], place: Folders, scale: Scale, rows: Sequence[Scenario]) -> list[Command]:
-    """Return the commands that make what these sides start from."""
+    """Return the commands that make the input files of these sides."""
     chosen = {row.name for row in rows}
     commands = list(_convert(handles, place, "native")) if {"floor", "cp"} & chosen else []
     deep = scale.deep

@@ -21,31 +21,31 @@ from validation.benchmark.stopwatch import Run
 Tell = Callable[[str], object]
 
 QUIET = 0.3
-"""Cores that may be busy with something else before figures are called a trial."""
+"""Cores that may be busy with other work before the figures count only as a trial."""
 
 
 class _Machine(Record):
-    """What the figures hold for."""
+    """The machine that the figures were measured on."""
 
     processor: str
     cores: int
-    """That this process may use."""
+    """Cores that this process may use."""
     memory: int
     """Bytes."""
     platform: str
     load: float
-    """Processes that wanted a core in the minute before, the benchmark's own of an earlier part included."""
+    """Load average of the minute before, including the benchmark's own processes of an earlier part."""
     busy: float | None = None
-    """Cores that something else used in the second before; None where that was not looked at."""
+    """Cores that other processes used in the second before; None if that was not measured."""
 
     @property
     def quiet(self) -> bool:
-        """Whether the figures can be trusted: nothing much else was running."""
+        """Whether the figures can be trusted: little else was running."""
         return (self.load if self.busy is None else self.busy) <= QUIET
 
 
 class Benchmark(Record):
-    """What all parts say."""
+    """What the records of all parts share."""
 
     schema_version: Literal[1] = 1
     date: str
@@ -60,7 +60,7 @@ class Benchmark(Record):
 
 
 class Side(Record):
-    """One way to do it, and what each of its runs took; or why it failed."""
+    """One of the commands that are compared, and the cost of each run, or why it failed."""
 
     name: str
     what: str
@@ -69,12 +69,12 @@ class Side(Record):
 
     @property
     def walls(self) -> list[float]:
-        """Seconds of each run."""
+        """Wall-clock seconds of each run."""
         return [run.wall for run in self.runs]
 
 
 class ConversionBenchmark(Benchmark):
-    """Checkpoints to SavedModels: whole processes, each side several times in turn."""
+    """Conversion of checkpoints to SavedModels: whole processes, all sides interleaved."""
 
     source: Literal["seeded", "given"]
     handles: tuple[str, ...]
@@ -83,16 +83,16 @@ class ConversionBenchmark(Benchmark):
     outputs: int
     """Bytes of all models."""
     further: tuple[str, ...]
-    """Handles of the checkpoints whose graphs an earlier one of the run had needed already, for both heads."""
+    """Handles of the checkpoints that needed no new graph: an earlier one of the run had the same, for all heads."""
     count: int
-    """Of the small checkpoints of one architecture."""
+    """Number of small checkpoints of one architecture."""
     blocks: int
-    """Of the shallower of the two models that differ in their depth alone; the other has twice as many."""
+    """Blocks of the shallower of the two models that differ only in depth; the other has twice as many."""
     sides: tuple[Side, ...]
 
 
 class EngineSpeed(Record):
-    """One engine running a model: what each call took."""
+    """The times of one engine running a model."""
 
     name: str
     title: str
@@ -100,12 +100,12 @@ class EngineSpeed(Record):
     difference: float | None = None
     """The largest difference of an output from JAX's over the spread of the image's outputs."""
     seconds: dict[int, tuple[float, ...]] = Field(default_factory=dict)
-    """By batch."""
+    """Seconds of each call, by batch size."""
     failure: str | None = None
 
     @property
     def installed(self) -> bool:
-        """Whether the engine is there at all."""
+        """Whether the engine is installed."""
         return self.version is not None
 
 
@@ -120,16 +120,16 @@ class ModelSpeed(Record):
 
 
 class InferenceBenchmark(Benchmark):
-    """A loaded model, call after call."""
+    """Calls of loaded models."""
 
     threads: int
     product: float | None
-    """FLOP/s of the fastest large matrix product of any of the libraries; None where none was asked."""
+    """FLOP/s of the fastest large matrix product of any of the libraries; None if none was measured."""
     models: tuple[ModelSpeed, ...]
 
     @property
     def limit(self) -> float | None:
-        """FLOP/s that nothing exceeded: those of the fastest matrix product, or of the fastest run if it was faster."""
+        """The highest FLOP/s measured: of the fastest matrix product, or of the fastest run if that was faster."""
         runs = (
             batch * model.flops / second
             for model in self.models
@@ -141,7 +141,7 @@ class InferenceBenchmark(Benchmark):
 
 
 class Start(Record):
-    """Seconds of one process from its start to its second outputs, of one image."""
+    """Seconds of the steps of one process, from its start to its second outputs, for one image."""
 
     interpreter: float
     imports: float
@@ -158,7 +158,7 @@ class Start(Record):
 
 
 class StartSide(Record):
-    """What one model took to start, several times; or why it failed."""
+    """The start-up times of one model in several runs, or why it failed."""
 
     handle: str
     architecture: str
@@ -174,7 +174,7 @@ class StartBenchmark(Benchmark):
 
 
 def describe_machine() -> _Machine:
-    """Return what is known of this machine, after a look of a second at what else it does."""
+    """Return a description of this machine, after measuring for a second how busy it is."""
     import psutil
 
     return _Machine(
@@ -205,10 +205,10 @@ def versions() -> dict[str, str]:
 
 
 def median(values: Sequence[float]) -> float | None:
-    """Return the median; None of nothing."""
+    """Return the median; None if there are no values."""
     return statistics.median(values) if values else None
 
 
 def ratio(above: float | None, below: float | None) -> float | None:
-    """Return the quotient; None where one of them is not known."""
+    """Return the quotient; None if one of them is unknown, or `below` is 0."""
     return above / below if above is not None and below else None

@@ -1,4 +1,4 @@
-"""Measure how long models take from process start to first outputs, by turns; see `startup_probe.py`."""
+"""Measure how long models take from process start to first outputs, interleaved; see `startup_probe.py`."""
 
 import os
 import subprocess
@@ -22,21 +22,21 @@ TIMEOUT = 600.0
 
 @dataclass(frozen=True)
 class Starter:
-    """A SavedModel that is to be started: the handle in its flavour, and its directory."""
+    """A SavedModel whose start is timed: the handle in its flavour, and its directory."""
 
     handle: Handle
     directory: Path
 
     @property
     def name(self) -> str:
-        """What it is called in messages."""
+        """Its name in messages."""
         return f"start of {self.handle.name}"
 
 
 def measure_starts(
     starters: Sequence[Starter], repeats: int, *, started: Tell, finished: Tell
 ) -> tuple[StartSide, ...]:
-    """Start each model once, then each once more, and so on; one that fails is not started again, and says why."""
+    """Start all models in turn, `repeats` times; one that fails is not started again, and its failure is recorded."""
     turns = run_interleaved(
         {one.name: partial(_start_once, one) for one in starters},
         repeats,
@@ -61,7 +61,7 @@ def _start_once(one: Starter) -> Start:
     """Start a model in a process of its own.
 
     Raises:
-        MixerError: it does not give outputs.
+        MixerError: it returns no outputs.
     """
     size = one.handle.checkpoint.architecture.image_size
     file = str(Path(startup_probe.__file__).resolve())

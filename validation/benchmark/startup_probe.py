@@ -1,10 +1,10 @@
-"""Process start to first outputs: what a program waits for that loads a SavedModel and shows it one image.
+"""Time a program from process start to first outputs: it loads a SavedModel and runs it on one image.
 
-    python start.py DIRECTORY SIZE CLOCK
+    python startup_probe.py DIRECTORY SIZE CLOCK
 
-is that program: it prints, as JSON, the seconds that each step took, and how long the calling thread worked in the
-first call: it traces and optimises the graph, while operations and compilers run on others. CLOCK is
-`time.monotonic()` just before it was started. It needs nothing of this project.
+prints, as JSON, the seconds of each step, and the processor seconds of the calling thread in the first call: that
+thread traces and optimises the graph, while operations and compilers run on other threads. CLOCK is `time.monotonic()`
+just before the process was started. It needs nothing else of this project.
 """
 
 import time
@@ -16,7 +16,7 @@ import sys  # noqa: E402
 
 
 def main() -> None:
-    """Load the model, run it twice, and say what took how long."""
+    """Load the model, run it twice, and print how long each step took."""
     directory, size, clock = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     marks = [clock, STARTED]
     import tensorflow as tf

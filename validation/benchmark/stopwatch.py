@@ -1,4 +1,4 @@
-"""Whole-process figures: what commands cost from their start to their end, with all the processes that they start."""
+"""Measure the time and memory of whole commands, including all processes that they start."""
 
 import contextlib
 import os
@@ -16,15 +16,15 @@ from models.errors import MixerError
 from models.records.manifest import Record
 
 SAMPLED_EVERY = 0.25
-"""Seconds between two looks at the memory; what a single process held at most, the system knows by itself."""
+"""Seconds between two samples of the memory; for a single process the system records the peak itself."""
 
 
 class CommandError(MixerError):
-    """A command that did not end well: nothing is said about its speed."""
+    """A command failed or took too long, so there is no figure for it."""
 
 
 class Run(Record):
-    """What one run of one or several commands, one after the other, took."""
+    """The cost of one run of one or more commands, one after the other."""
 
     wall: float
     """Seconds from the first one's start to the last one's end."""
@@ -32,9 +32,9 @@ class Run(Record):
     system: float
     """Processor seconds of all processes."""
     peak: int
-    """Bytes of memory that the processes held at most at one time."""
+    """Peak memory of the processes together, in bytes."""
     finished: dict[str, float] = Field(default_factory=dict)
-    """Seconds after the start at which these files had been written, by file."""
+    """Seconds from the start until each model was written, by name."""
 
     @property
     def processor(self) -> float:
@@ -43,7 +43,7 @@ class Run(Record):
 
 
 def time_commands(commands: Sequence[Sequence[str]], *, cwd: Path, timeout: float = 3600.0) -> Run:
-    """Run commands one after the other and return what they took together; they see nothing of the terminal.
+    """Run commands one after the other, detached from the terminal, and return their total cost.
 
     Args:
         commands: program and arguments of each.
@@ -51,7 +51,7 @@ def time_commands(commands: Sequence[Sequence[str]], *, cwd: Path, timeout: floa
         timeout: seconds that each may take.
 
     Raises:
-        CommandError: one ended with another status than 0, or took too long; says the end of what it printed.
+        CommandError: one had a nonzero exit status or took too long; contains the end of what it printed.
     """
     begin = time.perf_counter()
     runs = [_time_command(command, cwd, timeout) for command in commands]
@@ -73,7 +73,7 @@ def _time_command(command: Sequence[str], cwd: Path, timeout: float) -> Run:
         with _ended(process), _sampled(process.pid) as seen:
             overdue.start()
             try:
-                # Not `process.wait`: this tells what the process and those that it waited for have used.
+                # Not `process.wait`: this also returns what the process and the children it waited for have used.
                 _, status, used = os.wait4(process.pid, 0)
             finally:
                 overdue.cancel()
@@ -84,7 +84,7 @@ def _time_command(command: Sequence[str], cwd: Path, timeout: float) -> Run:
             why = f"took more than {timeout:g} s" if wall >= timeout else f"ended with status {process.returncode}"
             tail = output.read().decode(errors="replace").strip()
             raise CommandError(f"`{' '.join(command)}` {why}: {tail[-600:] or 'it printed nothing'}")
-    # What the system says begins with what this process held when it started the other: nothing to go by below that.
+    # The child's ru_maxrss includes what this process used when it started it, so smaller values mean nothing.
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     known = used.ru_maxrss * 1024 if used.ru_maxrss > own else 0
     return Run(wall=wall, user=used.ru_utime, system=used.ru_stime, peak=max(known, *seen))
@@ -92,7 +92,7 @@ def _time_command(command: Sequence[str], cwd: Path, timeout: float) -> Run:
 
 @contextlib.contextmanager
 def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """End the process, and what it started, where the block is left before it has ended."""
+    """Kill the process, and all that it started, if the block is left before it has ended."""
     try:
         yield
     finally:
@@ -113,7 +113,7 @@ def _end(pid: int) -> None:
 
 @contextlib.contextmanager
 def _sampled(pid: int) -> Iterator[list[int]]:
-    """Give a list that fills, while the block runs, with the memory of a process and of all that it started."""
+    """Yield a list to which, while the block runs, the memory of a process and its descendants is appended."""
     seen, stop = [0], threading.Event()
 
     def sample() -> None:
@@ -132,7 +132,7 @@ def _sampled(pid: int) -> Iterator[list[int]]:
 
 
 def _tree_memory(pid: int) -> int:
-    """Return the bytes that a process and its descendants hold now; what several share counts once (PSS); 0 if gone."""
+    """Return the bytes that a process and its descendants use now, shared ones once (PSS); 0 if it has ended."""
     import psutil
 
     try:
@@ -142,7 +142,7 @@ def _tree_memory(pid: int) -> int:
         return 0
     total = 0
     for one in tree:
-        with contextlib.suppress(psutil.Error):  # ended meanwhile
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
             # For one process alone the resident set is exact, and much cheaper to ask for.
             total += one.memory_info().rss if len(tree) == 1 else one.memory_full_info().pss
     return total

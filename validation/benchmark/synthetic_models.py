@@ -5,13 +5,13 @@ from dataclasses import replace
 from models.catalog import SEEDED, TINY, Architecture, Checkpoint
 
 SMALL = Architecture("Small/16", 16, 256, 8, 128, 1024)
-"""18 MB a checkpoint: a hundred fit on any disk, and what is paid a file does not hide what is paid a byte."""
+"""18 MB per checkpoint: a hundred fit on any disk, and the cost per file does not hide the cost per byte."""
 
 SIZES = {row.name: row for row in (TINY, SMALL)}
 
 
 def rows(architecture: str, blocks: int, count: int) -> list[Checkpoint]:
-    """Return `count` checkpoints of an architecture of `SIZES`, with so many blocks (0: its own)."""
+    """Return `count` checkpoints of an architecture of `SIZES`, with `blocks` blocks (0: its own)."""
     template = SIZES[architecture]
     sizes = replace(template, num_blocks=blocks) if blocks else template
     stem = f"{sizes.name.replace('/', '-').lower()}-{sizes.num_blocks}"

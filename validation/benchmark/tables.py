@@ -1,4 +1,4 @@
-"""The benchmark's figures for people: tables for the terminal, and the README's part."""
+"""The benchmark's figures as tables for the terminal, and as the README's section."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from validation.benchmark.targets import (
 
 @dataclass(frozen=True)
 class Tables:
-    """What a part shows: a title, a table, the figures held against their targets, and what failed."""
+    """What a part shows: a title, a table, the figures compared with their targets, and what failed."""
 
     title: str
     columns: tuple[str, ...]
@@ -33,7 +33,7 @@ class Tables:
     findings: tuple[Finding, ...]
     failures: tuple[str, ...]
     absent: tuple[str, ...] = ()
-    """What is not installed, and so was not measured."""
+    """Engines that were not measured because they are not installed."""
 
 
 def tabulate(found: Benchmark) -> Tables:
@@ -113,7 +113,7 @@ def _inference(found: InferenceBenchmark) -> Tables:
 
 
 def _limit(found: InferenceBenchmark) -> str:
-    """Say what the limit is that shares are of, and what matrix products alone came to."""
+    """Return the limit that shares refer to, and the speed of matrix products alone, in words."""
     if found.limit is None:
         return ""
     alone = f"{found.product / 1e9:.0f}" if found.product else "not measured"
@@ -155,13 +155,13 @@ FINDING_COLUMNS = ("figure", "#found", "#at most", "")
 
 
 def finding_rows(findings: Sequence[Finding]) -> list[tuple[str, ...]]:
-    """Return what was found beside what is aimed at, a row a figure."""
+    """Return one row per figure: its value and its target."""
     said = {True: "met", False: "missed", None: "not measured"}
     return [(one.what, _number(one.value), f"{one.limit:.2f}", said[one.met]) for one in findings]
 
 
 def markdown_lines(parts: Sequence[Benchmark]) -> Iterator[str]:
-    """Yield the README's part about speed."""
+    """Yield the README's section about speed."""
     yield "<!-- made by: mixer-jax2tf bench --markdown -->"
     for found in parts:
         tables = tabulate(found)

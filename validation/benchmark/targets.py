@@ -1,4 +1,4 @@
-"""What the figures of the benchmark should be: ratios of sides that were measured in one run."""
+"""The targets of the benchmark, mostly ratios of sides that were measured in one run."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -16,12 +16,12 @@ from validation.benchmark.records import (
 )
 
 CHECKPOINT_IN_MEMORY = 1.3
-"""How many times the largest checkpoint `convert` may hold beside what importing takes."""
+"""Memory that `convert` may use beyond that of importing, as a multiple of the largest checkpoint."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A figure and the most that it should be; None where the sides that it needs were not measured."""
+    """A figure and its upper limit; the value is None if the sides that it needs were not measured."""
 
     what: str
     value: float | None
@@ -29,7 +29,7 @@ class Finding:
 
     @property
     def met(self) -> bool | None:
-        """Whether it is within the limit; None where it is not known."""
+        """Whether it is within the limit; None if it is unknown."""
         return None if self.value is None else self.value <= self.limit
 
 
@@ -90,7 +90,7 @@ def _walls(above: str, below: str) -> Callable[[ConversionBenchmark], float | No
 
 
 def _further_seconds(found: ConversionBenchmark) -> float | None:
-    """Return what `convert` took for the further checkpoints: from the model before each to its last one."""
+    """Return the seconds of `convert` for the further checkpoints: of each model, from the end of the one before."""
     took = []
     for run in (run for side in _named(found, "convert") for run in side.runs):
         done = sorted((seconds, name in found.further) for name, seconds in run.finished.items())
@@ -111,7 +111,7 @@ def _depth(found: ConversionBenchmark) -> float | None:
 
 
 def _each(found: ConversionBenchmark) -> float | None:
-    """Return what each checkpoint but the first takes, over copying its models."""
+    """Return the time of each checkpoint after the first, over that of copying its models."""
     one, many, copy = (wall(found, name) for name in ("many-one", "many", "many-cp"))
     if one is None or many is None or copy is None or found.count < 2:
         return None
@@ -132,13 +132,13 @@ _CONVERSION: tuple[tuple[str, float, Callable[[ConversionBenchmark], float | Non
         _memory,
     ),
     ("`convert-all`, checks included, over the notebook way, without", 1.0, _walls("convert-all", "notebook")),
-    # Twice the blocks, twice the time; what grows with their square would take four times as long.
+    # Twice the blocks should take twice the time; quadratic growth would take four times as long.
     ("{found.blocks} blocks and twice as many: the time beside importing", 2.5, _depth),
     ("each of {found.count} small checkpoints, over `cp` of its models", 2.0, _each),
 )
 
 _INFERENCE: dict[str, dict[int, float]] = {"native": {8: 1.05, 32: 1.05}, "graph": {1: 1.25, 8: 1.10}}
-"""By engine and batch: the most that it may take, over JAX."""
+"""The most time that an engine may take, over JAX's, by engine and batch size."""
 
 GRAPH_FIRST_CALL = 0.5
-"""Seconds that the first call of the graph flavour may take longer than the second: it compiles nothing."""
+"""Seconds by which the first call of the graph flavour may exceed the second: it compiles nothing."""

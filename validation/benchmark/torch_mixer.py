@@ -1,4 +1,4 @@
-"""The same Mixer in plain PyTorch, with a checkpoint's weights: a peer for the benchmark, no part of the proof."""
+"""The same Mixer in plain PyTorch, with a checkpoint's weights: an engine of the benchmark, not part of the proof."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -47,22 +47,22 @@ def _mlp(outer: int, inner: int) -> nn.Sequential:
 
 
 def make_torch_mixer(sizes: Architecture, num_classes: int, arrays: Mapping[str, Any]) -> _TorchMixer:
-    """Return the network with the arrays of a checkpoint, by their names `a/b/c`; each must find its place."""
+    """Return the network with the arrays of a checkpoint, by their names `a/b/c`; names and shapes must match."""
     model = _TorchMixer(sizes, num_classes)
     state = {}
     for name, array in arrays.items():
         value = torch.from_numpy(array)
         leaf = name.rpartition("/")[2]
-        if leaf == "kernel":  # PyTorch keeps the outputs' axis first
+        if leaf == "kernel":  # PyTorch has the output axis first
             value = value.permute(3, 2, 0, 1) if value.ndim == 4 else value.T
         state[_named(name)] = value.contiguous()
-    model.load_state_dict(state)  # strict: refuses a name too many, a name too few, another shape
+    model.load_state_dict(state)  # strict: raises for a missing or unexpected name, or another shape
     model.eval()
     return model
 
 
 def _named(name: str) -> str:
-    """Return the name here of a checkpoint's array."""
+    """Return the PyTorch name of a checkpoint's array."""
     for theirs, ours in (
         ("MixerBlock_", "blocks."),
         ("token_mixing", "tokens"),

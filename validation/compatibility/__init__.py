@@ -1,1 +1,1 @@
-"""Models in other TensorFlow releases, each in an environment of its own."""
+"""Models in other TensorFlow releases, each in its own environment."""

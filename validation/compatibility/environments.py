@@ -1,4 +1,4 @@
-"""Virtual environments with one TensorFlow release each, for as long as something is tried in them."""
+"""Temporary virtual environments with one TensorFlow release each."""
 
 import os
 import shutil
@@ -14,29 +14,29 @@ from models.errors import MixerError, UsageError
 
 
 class EnvironmentMissingError(MixerError):
-    """A virtual environment that cannot be made."""
+    """A virtual environment could not be made."""
 
 
 @dataclass(frozen=True)
 class Release:
-    """A TensorFlow release: the Pythons that it takes, and bounds for packages that it sets none for itself."""
+    """A TensorFlow release, the Python versions that it supports, and bounds for packages that it does not bound."""
 
     name: str
     pythons: tuple[str, ...]
     beside: tuple[str, ...] = ()
     candidate: bool = False
-    """One that the index need not have."""
+    """Whether it is a release candidate, which the package index need not have."""
 
     @property
     def requirements(self) -> tuple[str, ...]:
-        """What is installed: the build without CUDA, a third of the size; what runs on the CPU is the same."""
+        """Requirements to install: the build without CUDA, a third of the size, is the same on the CPU."""
         return (f"tensorflow-cpu=={self.name}{'' if self.candidate else '.*'}", *self.beside)
 
 
 _OLD = ("3.9", "3.8", "3.10")
 _NEW = ("3.11", "3.12")
 _ROWS = (
-    # TensorFlow 2.6 and 2.8 name no upper bounds: what came later (Keras, NumPy, protobuf) is not for them.
+    # TensorFlow 2.6 and 2.8 set no upper bounds, but do not work with later Keras, NumPy and protobuf.
     Release("2.6", _OLD[:2], ("keras==2.6.*", "tensorflow-estimator==2.6.*", "numpy<1.20", "protobuf<3.20")),
     Release("2.8", _OLD, ("numpy<2", "protobuf<3.20")),
     Release("2.10", _OLD, ("numpy<2",)),
@@ -65,7 +65,7 @@ def select_releases(names: Sequence[str] = ()) -> list[Release]:
 
 
 def find_python(versions: Sequence[str]) -> Path | None:
-    """Return a Python of one of these versions (`3.9`), the first that is here: this one, on the PATH, or of pyenv."""
+    """Return the first Python found of these versions (`3.9`): this one, one on the PATH, or one of pyenv's."""
     root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
     for version in versions:
         on_path = shutil.which(f"python{version}")
@@ -81,7 +81,7 @@ def _of_pyenv(root: Path, version: str) -> list[Path]:
 
 
 def _version_of(python: Path) -> str | None:
-    """Return `3.9` of a Python; None if it does not start, as pyenv's stand-ins for what is not chosen."""
+    """Return a Python's version as `3.9`; None if it does not start, as pyenv's shims for versions not selected."""
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
     try:
         done = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=False)
@@ -92,7 +92,7 @@ def _version_of(python: Path) -> str | None:
 
 @contextmanager
 def environment(release: Release, python: Path) -> Iterator[Path]:
-    """Make a virtual environment with a release, give its Python, and remove it all when the block ends, however.
+    """Make a virtual environment with a release, yield its Python, and remove it when the block ends, even on error.
 
     Raises:
         EnvironmentMissingError: uv is missing, or cannot install the release.

@@ -1,7 +1,7 @@
-"""The matrix: what a consumer does with the models, in one TensorFlow release after the other, each by itself.
+"""The compatibility matrix: use the models as a consumer does, in one TensorFlow release after the other.
 
-A cell is one model in one release: `validation/consumer.py` runs in an environment that holds that release alone, held
-against JAX's outputs for the same images, and `validation/doctor.py` has to say beforehand what came of it.
+A cell is one model in one release: `validation/consumer.py` runs in an environment with that release alone and compares
+the outputs with JAX's for the same images; `validation/doctor.py` must give the same answer as to whether it runs.
 """
 
 import datetime
@@ -23,7 +23,7 @@ from validation.compatibility.environments import RELEASES, EnvironmentMissingEr
 from validation.compatibility.run_consumer import run_consumer
 
 NEEDED = ("load", "signatures", "__call__", "gradients")
-"""Checks of the consumer without which nothing is proven, whatever else has passed."""
+"""Checks of the consumer that must pass, whatever else has passed."""
 
 TIMEOUT = 1800.0
 """Seconds that a consumer may take."""
@@ -34,7 +34,7 @@ Tell = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Model:
-    """A SavedModel on trial: images it is shown, JAX's outputs for them, and their scale, each `.npy`."""
+    """A SavedModel to test, with its input images, JAX's outputs for them and their scale, each a `.npy` file."""
 
     handle: str
     architecture: str
@@ -46,34 +46,34 @@ class Model:
 
 
 class Cell(Record):
-    """What came of one model in one release."""
+    """The result of one model in one release."""
 
     handle: str
     architecture: str
     flavour: Flavour
     promised: bool
-    """The release is within the flavour's range."""
+    """Whether the release is within the flavour's range."""
     passed: int
-    """Checks passed, bad inputs refused and the like included."""
+    """Number of checks passed, including bad inputs that were refused or accepted as they should be."""
     absent: tuple[str, ...]
-    """Checks of what is not installed."""
+    """Checks of packages or signatures that are missing."""
     worst: float | None
-    """The largest difference of an output from JAX's over the scale of the image's outputs."""
+    """The largest difference of an output from JAX's, over the scale of the image's outputs."""
     failure: str | None
-    """The first check that failed and how; None where all is well."""
+    """The first check that failed, and why; None if none failed."""
     doctor: bool
-    """`validation/doctor.py` said that this environment can run this model."""
+    """Whether `validation/doctor.py` says that this environment can run this model."""
 
     @property
     def verdict(self) -> Verdict:
-        """Whether it is as promised."""
+        """Whether it runs, and whether that was promised."""
         if self.promised:
             return "runs" if self.failure is None else "failed"
         return "runs, not promised" if self.failure is None else "no, not promised"
 
     @property
     def problem(self) -> str | None:
-        """What must not be: a promise broken, or a wrong word of the doctor's."""
+        """A model that fails although promised, or a wrong answer of the doctor; None if neither."""
         if self.verdict == "failed":
             return f"{self.handle} is promised to run: {self.failure}"
         if self.doctor != (self.failure is None):
@@ -83,43 +83,43 @@ class Cell(Record):
 
 
 class _Row(Record):
-    """One release: the versions that were installed, and a cell a model; or why it was not run."""
+    """One release: the installed versions and one cell per model, or why it was not run."""
 
     release: str
     date: str | None = None
-    """The day that it was run on; None in records of before, whose day is the matrix's."""
+    """The day that it was run on; None in older records, where it is the matrix's."""
     tensorflow: str | None = None
     python: str | None = None
     numpy: str | None = None
     keras: str | None = None
     not_run: str | None = None
     broken: str | None = None
-    """Why it could not be run where it should have been."""
+    """Why it could not be run although it should have been."""
     cells: tuple[Cell, ...] = ()
 
     @property
     def problems(self) -> list[str]:
-        """What must not be, in this release."""
+        """What is wrong in this release."""
         found = [self.broken, *(cell.problem for cell in self.cells)]
         return [f"TensorFlow {self.tensorflow or self.release}: {problem}" for problem in found if problem]
 
 
 class Matrix(Record):
-    """All that was run: the same models on one kind of machine, each release on a day of its own."""
+    """All results: the same models on one kind of machine, each release with its own date."""
 
     schema_version: Literal[1] = 1
     date: str
-    """The last day."""
+    """The day of the last run."""
     platform: str
     rows: tuple[_Row, ...]
 
     @property
     def models(self) -> set[str]:
-        """What was run, in whatever release; empty if nothing was."""
+        """The handles that were run in any release; empty if none was."""
         return {cell.handle for row in self.rows for cell in row.cells}
 
     def renewed(self, newer: "Matrix") -> "Matrix":
-        """Return the matrix with the rows of a newer one in the place of those of the same releases."""
+        """Return the matrix with a newer one's rows, which replace those of the same releases."""
         dated = {row.release: row.model_copy(update={"date": row.date or self.date}) for row in self.rows}
         rows = dated | {row.release: row for row in newer.rows}
         place = {name: index for index, name in enumerate(RELEASES)}
@@ -128,7 +128,7 @@ class Matrix(Record):
 
     @property
     def problems(self) -> list[str]:
-        """Why the matrix as a whole has failed; empty if it has not."""
+        """Why the matrix as a whole failed; empty if it did not."""
         if not any(row.cells or row.broken for row in self.rows):
             return ["nothing was run: " + "; ".join(f"{row.release}: {row.not_run}" for row in self.rows)]
         return [problem for row in self.rows for problem in row.problems]
@@ -150,11 +150,11 @@ def run_matrix(
     """Run all models in all releases.
 
     Args:
-        releases: in this order.
-        models: run in each.
-        started: told what is in hand.
-        finished: told of each release and model done.
-        keep: given the matrix of all releases so far, after each: an hour's work is not lost to an interruption.
+        releases: the releases, in this order.
+        models: the models to run in each.
+        started: called with what is being done.
+        finished: called with the result of each model, and with why a release was not run.
+        keep: called after each release with the matrix so far, so that an interruption does not lose an hour's work.
     """
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     matrix = Matrix(date=today, platform=describe_platform(), rows=())
@@ -166,12 +166,12 @@ def run_matrix(
 
 
 def describe_platform() -> str:
-    """Return what kind of machine this is: `Linux x86_64`."""
+    """Return the operating system and machine type, for instance `Linux x86_64`."""
     return f"{platform.system()} {platform.machine()}"
 
 
 def _run_release(release: Release, models: Sequence[Model], *, started: Tell, finished: Tell) -> _Row:
-    """Run all models in one release, in an environment that is gone afterwards."""
+    """Run all models in one release, in an environment that is removed afterwards."""
     python = find_python(release.pythons)
     if python is None:
         row = _Row(release=release.name, not_run=f"no Python {' or '.join(release.pythons)} here")
@@ -200,7 +200,7 @@ def _run_models(release: Release, models: Sequence[Model], python: Path, started
 
 
 def _run_cell(release: Release, model: Model, python: Path) -> tuple[Cell, dict[str, Any]]:
-    """Run one model in one environment, and return what came of it and what the consumer wrote."""
+    """Run one model in one environment, and return its cell and what the consumer wrote."""
     told = run_consumer(
         model.directory,
         inputs=model.inputs,
@@ -228,10 +228,10 @@ def _run_cell(release: Release, model: Model, python: Path) -> tuple[Cell, dict[
 
 
 def _ask_doctor(directory: Path, python: Path) -> dict[str, Any]:
-    """Return what `validation/doctor.py --json` says of a model in a Python.
+    """Return the output of `validation/doctor.py --json` for a model in a Python.
 
     Raises:
-        MixerError: it says nothing that can be read.
+        MixerError: the output cannot be read, or contradicts the exit status.
     """
     command = [str(python), "-I", str(Path(doctor.__file__).resolve()), str(directory.resolve()), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -245,7 +245,7 @@ def _ask_doctor(directory: Path, python: Path) -> dict[str, Any]:
 
 
 def describe(cell: Cell) -> str:
-    """Say in a line what came of a cell."""
+    """Describe the result of a cell in one line."""
     if cell.failure is not None:
         return f"{cell.verdict}: {cell.failure}"
     return f"{cell.verdict}: {cell.passed} checks, worst difference {cell.worst:.1e}"

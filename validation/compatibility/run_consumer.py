@@ -1,4 +1,4 @@
-"""Run `validation/consumer.py` as its users do: by itself, in a process that has nothing of the project."""
+"""Run `validation/consumer.py` as its users do: alone, in a process that uses nothing else of the project."""
 
 import contextlib
 import json
@@ -25,9 +25,9 @@ def run_consumer(
     directory: Path, *, inputs: Path | None = None, expected: Path | None = None, scale: Path | None = None,
     limit: float = LIMIT, python: str = sys.executable, timeout: float = 1800.0,
 ) -> dict[str, Any]:  # fmt: skip
-    """Run this file by itself, with nothing of the project to import, and return what it writes with `--json`.
+    """Run `consumer.py` alone, without importing anything else of the project, and return what it writes with `--json`.
 
-    `inputs`, `expected` and `scale` are `.npy` files, `timeout` is in seconds. A crash or a timeout is a failed check.
+    `inputs`, `expected` and `scale` are `.npy` files, `timeout` is in seconds. A crash or timeout is a failed check.
     """
     given = {"--inputs": inputs, "--expected": expected, "--scale": scale}
     options = [f"--limit={limit}", *(f"{name}={path.resolve()}" for name, path in given.items() if path is not None)]
@@ -43,7 +43,7 @@ def run_consumer(
 
 
 def check_consumer(directory: Path, inputs: Inputs, expected: Expected) -> tuple[Check, ...]:
-    """Run it on these images, and return a check for each thing that it does."""
+    """Run the consumer on these images, and return its results as checks."""
     with tempfile.TemporaryDirectory() as folder:
         images, outputs, scale = (Path(folder, f"{name}.npy") for name in ("inputs", "expected", "scale"))
         np.save(images, inputs.images)
@@ -56,7 +56,7 @@ def check_consumer(directory: Path, inputs: Inputs, expected: Expected) -> tuple
 
 
 def _check(outcome: Outcome, name: str, power: float) -> Check:
-    """Return the check of a thing that it does; with the power of the outputs where these are compared."""
+    """Return a result of the consumer as a check, with the power of the outputs if it compares them."""
     failed = outcome.status == "failed"
     return Check(
         name="consumer",

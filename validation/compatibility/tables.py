@@ -10,10 +10,10 @@ from validation.consumer import LIMIT
 
 
 def tabulate(matrix: Matrix) -> tuple[list[str], list[list[str]]]:
-    """Return the table for people: columns, and a row a release.
+    """Return the columns of the table, and one row per release.
 
-    A figure is the largest difference of all models of that flavour and architecture, in brackets where nothing was
-    promised; `no` stands where nothing was promised and nothing runs.
+    A figure is the largest difference of all models of that flavour and architecture, in brackets if it was not
+    promised that they run; `no` means that this was not promised, and that not all of them run.
     """
     kinds = list(dict.fromkeys((cell.flavour, cell.architecture) for row in matrix.rows for cell in row.cells))
     columns = ["TensorFlow", "Python", "NumPy", "Keras", *(f"{flavour}, {size}" for flavour, size in kinds)]
@@ -37,7 +37,7 @@ def _summarise(cells: Sequence[Cell]) -> str:
 
 
 def markdown_lines(found: Matrix) -> Iterator[str]:
-    """Yield the README's part about the matrix."""
+    """Yield the README's section about the matrix."""
     columns, rows = tabulate(found)
     yield "<!-- made by: mixer-jax2tf matrix --markdown -->"
     yield ""
@@ -56,7 +56,7 @@ def markdown_lines(found: Matrix) -> Iterator[str]:
 
 
 def _earlier_days(found: Matrix) -> dict[str, list[str]]:
-    """Return which releases were run before the last day, by the day."""
+    """Return the releases that were run before the last day, by day."""
     days: dict[str, list[str]] = {}
     for row in found.rows:
         if row.date not in (None, found.date):
@@ -65,7 +65,7 @@ def _earlier_days(found: Matrix) -> dict[str, list[str]]:
 
 
 def _reasons(found: Matrix) -> dict[str, list[str]]:
-    """Return why something does not run or was not run, and where."""
+    """Return where something does not run or was not run, by the reason."""
     reasons: dict[str, list[str]] = {}
     for row in found.rows:
         release = row.tensorflow or row.release

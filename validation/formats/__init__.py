@@ -1,1 +1,1 @@
-"""Exported files compared with JAX, in their own runtimes."""
+"""Exported files, run in their own runtimes and compared with the float64 oracle."""

@@ -1,4 +1,4 @@
-"""The check of a model in a format beyond TensorFlow: in its own runtime, against the float64 oracle."""
+"""Check a model in a format other than TensorFlow's: run it in its own runtime, and compare with the oracle."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,20 +22,20 @@ from validation.parity.probe import ProbingHead
 from validation.parity.scale import Scale, Values, measure_scale
 
 PLAN = (("noise", "blank", "chelsea.png", "coffee.png"), ("blank",), ("coffee.png",))
-"""Images that go through a model at once: so the size of the batch is found to be free."""
+"""The batches that each model is run on; their sizes differ, to show that the batch size is free."""
 
 NOT_CHECKED = ("accelerators: run on the CPU only", "gradients: the formats are for inference")
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The images of the gate set, and what the oracle makes of them with a checkpoint.
+    """The images of the gate set, and the float64 oracle's outputs for them with a checkpoint.
 
     Attributes:
         inputs: the images.
         outputs: the oracle's.
-        head: `kernel` and `bias` of the checkpoint's head.
-        is_probe: whether the head is a probing one in place of the checkpoint's.
+        head: `kernel` and `bias` of the head.
+        is_probe: whether the head is a probing head instead of the checkpoint's.
     """
 
     inputs: Inputs
@@ -57,9 +57,9 @@ class Truth:
         return not np.any(self.head["kernel"])
 
     def scale(self, handle: Handle, weights: Weights) -> Scale:
-        """Return what differences of outputs with the handle's head are measured by, an entry an image.
+        """Return what differences of outputs with the handle's head are divided by, one entry per image.
 
-        Of a kernel of zeros nothing is allowed to files that hold the weights as they are; the others round its bias.
+        With a kernel of zeros, files with unrounded weights must match exactly; the others round the bias.
         """
         features = self.outputs.features
         if handle.head == "fe":
@@ -67,13 +67,13 @@ class Truth:
         return measure_scale(self.outputs.logits, features, self.head, exact=weights == "float32")
 
     def probing(self) -> "Truth":
-        """Return what comes out with a probing head."""
+        """Return the same with a probing head and the outputs expected of it."""
         head = ProbingHead.of(*self.head["kernel"].shape).heads[0]
         outputs = replace(self.outputs, logits=ProbingHead((head,)).outputs(self.outputs.features))
         return replace(self, outputs=outputs, head=head, is_probe=True)
 
     def choose(self, handle: Handle, names: Sequence[str]) -> tuple[list[int], Images, Values]:
-        """Return where images stand, by name, they themselves, and what a model with the handle's head should give."""
+        """Return the indices of the named images, the images, and the expected outputs with the handle's head."""
         indices = [self.inputs.names.index(name) for name in names]
         outputs = self.outputs.logits if handle.head == "classification" else self.outputs.features
         return indices, self.inputs.images[indices], outputs[indices]
@@ -85,8 +85,8 @@ def check_export(name: FormatName, directory: Path, handle: Handle, truth: Truth
     Args:
         name: of the format.
         directory: where the files are.
-        handle: what they should be.
-        truth: the images and what should come out.
+        handle: the expected handle.
+        truth: the images and their expected outputs.
     """
     checks: list[Check] = []
     for file, weights in FORMATS[name].models.items():
@@ -96,7 +96,7 @@ def check_export(name: FormatName, directory: Path, handle: Handle, truth: Truth
             scale = truth.scale(handle, weights)
             for names in PLAN:
                 checks += _compare(model, file, weights, handle, truth, names, scale)
-        except Exception as error:  # what a runtime says is of its own types
+        except Exception as error:  # each runtime raises its own types
             said = f"{file}: does not run: {type(error).__name__}: {str(error).strip()}"
             checks.append(Check(name="running", on=file, problems=(said,)))
     return tuple(checks)
@@ -142,7 +142,7 @@ def make_export_report(
     Args:
         manifest_bytes: the manifest as it is on disk.
         checks: what was measured.
-        truth: what it was measured against.
+        truth: what it was compared with.
         other_problems: what else is wrong, for instance files that differ from the manifest.
     """
     manifest = ExportManifest.model_validate_json(manifest_bytes)

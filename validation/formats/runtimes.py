@@ -1,6 +1,6 @@
-"""The runtimes of the formats beyond TensorFlow, each as one call: a file in, a model to run out.
+"""Load a model file of a format other than TensorFlow's in its own runtime, ready to run.
 
-All compute on the CPU in float32, which OpenVINO has to be told: of itself it takes bfloat16 where the processor can.
+All compute on the CPU in float32. OpenVINO must be told so: by default it uses bfloat16 if the processor supports it.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from validation.parity.images import Images
 from validation.parity.outputs import Outputs
 
 Tensor = tuple[str, str, tuple[int | None, ...]]
-"""Name, type and shape, None where any size will do."""
+"""Name, dtype and shape, with None for a free dimension."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class RunnableModel:
     Attributes:
         takes: its inputs.
         gives: its outputs.
-        run: takes images `[n, size, size, 3]` for any n, gives outputs `[n, k]`.
+        run: takes images `[n, size, size, 3]` for any n, returns outputs `[n, k]`.
     """
 
     takes: tuple[Tensor, ...]
@@ -34,7 +34,7 @@ class RunnableModel:
 
 
 def open_model(name: FormatName, path: Path) -> RunnableModel:
-    """Load a model's file in the runtime of its format; what goes wrong is an error of the runtime's own types."""
+    """Load a model file in the runtime of its format; errors are of the runtime's own types."""
     return OPENERS[name](path)
 
 
@@ -45,7 +45,7 @@ def _open_litert(path: Path) -> RunnableModel:
     runner = interpreter.get_signature_runner("serving_default")
 
     def run(images: Images) -> Outputs:
-        return np.array(runner(inputs=images)[OUTPUT_NAME])  # a copy: the runtime goes on using its own
+        return np.array(runner(inputs=images)[OUTPUT_NAME])  # a copy: the runtime reuses its buffer
 
     def tensors(details: dict[str, Any]) -> tuple[Tensor, ...]:
         return tuple(
@@ -92,7 +92,7 @@ def _open_openvino(path: Path) -> RunnableModel:
     return RunnableModel(tensors(model.inputs), tensors(model.outputs), run)
 
 
-def _sizes(shape: Any) -> tuple[int | None, ...]:  # noqa: ANN401 (numbers, or names of what may vary)
+def _sizes(shape: Any) -> tuple[int | None, ...]:  # noqa: ANN401 (sizes, or names of free dimensions)
     return tuple(None if isinstance(size, str) or size is None or size < 0 else int(size) for size in shape)
 
 

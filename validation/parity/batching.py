@@ -1,4 +1,4 @@
-"""Whether the outputs of an image depend on the other images of its batch, which no inference may let them."""
+"""Check that the outputs of an image do not depend on the other images in its batch."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,11 +12,11 @@ _NAME = "batch_relative"
 
 
 def check_batching(batches: Sequence[tuple[Sequence[str], Outputs]], expected: Expected) -> Iterator[Check]:
-    """Yield how far the outputs of one image are apart between batches; nothing if each image was in one batch only.
+    """Yield a check of how much an image's outputs differ between batches; nothing if no image was in two batches.
 
     Args:
         batches: the names of the images of each batch, and their outputs `[n, k]`, float32.
-        expected: what differences are measured by.
+        expected: the names of all images and the scale of their outputs.
     """
     found: dict[str, list[Outputs]] = {}
     for names, outputs in batches:

@@ -1,4 +1,4 @@
-"""Parity: a SavedModel, read back from disk, against JAX and the oracle on the parameters of the checkpoint."""
+"""Parity: compare a SavedModel, read back from disk, with JAX and the oracle on the checkpoint's params."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ GATE_ORACLE = ("blank", "chelsea.png")
 
 @dataclass(frozen=True)
 class _InputBatch:
-    """Images that go through one entry at once."""
+    """Images that are run through one entry point as a batch."""
 
     entry: Entry
     names: tuple[str, ...]
@@ -39,7 +39,7 @@ GATE_PLAN = (
 
 
 def full_plan(names: Sequence[str]) -> tuple[_InputBatch, ...]:
-    """Return the batches of the full set: 1, 2, 7 and 32 images (some of them twice then), through both entries."""
+    """Return the batches of the full set: 1, 2, 7 and 32 images (with repeats), some through each entry point."""
     around = tuple(names) * (32 // len(names) + 1)
     singles = tuple(
         _InputBatch("serving_default", (name,)) for name in ("blank", "near tie", "coffee.png") if name in names
@@ -54,13 +54,13 @@ def full_plan(names: Sequence[str]) -> tuple[_InputBatch, ...]:
 
 
 def _probe_plan(plan: Sequence[_InputBatch]) -> tuple[_InputBatch, ...]:
-    """Return the batches of a plan that probing heads are tried on: small ones with the blank image among others."""
+    """Return the batches of a plan that probing heads are run on: those of at most 7 images with the blank image."""
     return tuple(batch for batch in plan if "blank" in batch.names and len(batch.names) <= 7)
 
 
 @dataclass(frozen=True)
 class _VariablesCheck:
-    """A model's variables against the checkpoint's arrays, bit for bit."""
+    """A model's variables compared with the checkpoint's arrays, bit for bit."""
 
     compared: int = 0
     different: tuple[str, ...] = ()
@@ -74,22 +74,22 @@ class _VariablesCheck:
 
 @dataclass(frozen=True)
 class Findings:
-    """What the check of one SavedModel measured, and what of it is wrong."""
+    """What the check of one SavedModel measured, and the problems it found."""
 
     comparisons: tuple[Comparison, ...] = ()
     variables: _VariablesCheck = _VariablesCheck()
     interface: tuple[str, ...] = ()
-    """What is wrong with names, types, shapes and kinds of operations, or why it cannot be loaded."""
+    """Problems with names, dtypes, shapes and kinds of operations, or why the model does not load."""
     running: tuple[str, ...] = ()
-    """Why it cannot be run."""
+    """Why the model does not run."""
     batching: tuple[Check, ...] = ()
-    """Whether the outputs of an image depend on the others of its batch."""
+    """Whether the outputs of an image depend on the other images in its batch."""
     outputs: Mapping[str, Outputs] = field(default_factory=dict)
-    """What the SavedModel gave for each image, in the last batch that it was in."""
+    """The SavedModel's outputs for each image, from the last batch that contained it."""
 
     @property
     def checks(self) -> tuple[Check, ...]:
-        """Everything that was measured, and what could not be."""
+        """Everything that was measured, and why something could not be."""
         limit, variables = TOLERANCES["variables"].limit, self.variables
         found = [Check(name="interface", on="serving_default and variables", problems=self.interface)]
         if variables.compared or variables.different:
@@ -115,19 +115,19 @@ def check_parity(
 ) -> Findings:
     """Compare the SavedModel in `directory` with JAX, the oracle and, bit for bit, the checkpoint's arrays.
 
-    Then, in the model as loaded, a classifier's head gives way to a probing one, and where the reference says so the
-    stem's bias to a probing one: what shows there does not depend on the head that the checkpoint happens to have.
+    Then replace a classifier's head in the loaded model with a probing head, and the stem's bias with a probing bias if
+    the reference has one: these results do not depend on the checkpoint's own head.
 
     Args:
         directory: the SavedModel.
-        handle: what it should be.
-        params: the handle's parameters (for `fe` without `head`), nested.
-        reference: the images and what should come out.
-        plan: which of them go through which entry, and how many at once.
+        handle: the expected handle.
+        params: the handle's params (for `fe` without `head`), nested.
+        reference: the images and their expected outputs.
+        plan: the batches of images, each with its entry point.
     """
     try:
         model = tf.saved_model.load(str(directory))
-    except Exception as error:  # what a damaged file brings up is any of a dozen types
+    except Exception as error:  # a damaged file raises any of a dozen types
         return Findings(interface=(f"does not load: {one_line(error, directory)}",))
     try:
         return _check_model(model, directory, handle, params, reference, plan)
@@ -169,8 +169,8 @@ def _check_model(
 
 
 def one_line(error: Exception, directory: Path | None = None) -> str:
-    """Return in one line what an exception says, with the way to `directory`, which is nobody's business, as `.`."""
-    # TensorFlow tells first where it was, and only then what it met.
+    """Return an exception's type and message in one line, with the user's path to `directory` replaced by `.`."""
+    # TensorFlow puts the location first, then the error itself.
     lines = str(error).split("<stack traces unavailable>")[-1].strip().splitlines()
     said = ": ".join([type(error).__name__, *lines[:1]])
     return said if directory is None else said.replace(str(directory), ".")
@@ -189,7 +189,7 @@ def _compare(batch: _InputBatch, found: Outputs, expected: Expected, *, probe: P
 
 
 def _probe(model: Any, handle: Handle, reference: Reference, plan: Sequence[_InputBatch]) -> Iterator[Comparison]:  # noqa: ANN401
-    """Put probing heads, and with each the probing stem, in the place of the model's own, which are lost."""
+    """Run the model with probing heads instead of its own, which is lost, and with the probing stem under each."""
     architecture = handle.checkpoint.architecture
     head = None if handle.num_classes is None else ProbingHead.of(architecture.hidden_dim, handle.num_classes)
     of_heads: dict[_InputBatch, list[Outputs]] = {batch: [] for batch in plan} if head else {}

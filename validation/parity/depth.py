@@ -1,4 +1,4 @@
-"""Where along the depth a model leaves the oracle: the activations after each step, compared."""
+"""Compare the activations after each step with the oracle's, to find where along the depth a model departs."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -16,7 +16,7 @@ from models.records.report import DepthStep
 def apply_steps(
     architecture: Architecture, num_classes: int | None
 ) -> Callable[[Mapping[str, Any], jax.Array], dict[str, jax.Array]]:
-    """Return the apply function of a Mixer with all that comes on the way: activations by the name of the step.
+    """Return an apply function of a Mixer that returns the activations after each step, by the step's name.
 
     The names are the oracle's: `stem`, `MixerBlock_0` ..., `pre_head_layer_norm`, `features` and, with a head, `head`.
     """
@@ -41,7 +41,7 @@ def compare_depth(
     jax_steps: Mapping[str, NDArray[np.float32]],
     saved_model_steps: Mapping[str, NDArray[np.float32]],
 ) -> tuple[DepthStep, ...]:
-    """Return how far both are from the oracle after each of its steps that they have, over the activations' spread."""
+    """Return how far both are from the oracle after each shared step, over the standard deviation of activations."""
     return tuple(
         DepthStep(
             name=name, jax=_distance(jax_steps[name], truth), saved_model=_distance(saved_model_steps[name], truth)

@@ -1,4 +1,4 @@
-"""Gradients: TensorFlow's, through the SavedModel, against JAX's; then one SGD step in both."""
+"""Compare TensorFlow's gradients through the SavedModel with JAX's, then the outputs after one SGD step."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ from validation.parity.probe import ProbingHead, assign
 from validation.parity.scale import Scale, measure_scale
 
 STEP = 0.05
-"""Share of the loss that a step would take away if the loss were linear."""
+"""Share of the loss that a step would remove if the loss were linear."""
 
 ROUNDING = 1e-6
-"""Of the largest gradient of all: what is smaller is rounding, and is measured against that largest one.
+"""Share of the largest gradient: a smaller gradient is rounding, and its error is divided by that largest one.
 
-The second bias of token mixing shifts all channels of a token alike, which every later norm undoes: its true gradient
-is zero.
+The second bias of token mixing shifts all channels of a token alike, which every later layer norm removes: its true
+gradient is zero.
 """
 
 Array = NDArray[np.float32]
@@ -35,21 +35,21 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class _GradientCheck:
-    """Gradients of a fixed loss, TensorFlow against JAX, and one SGD step with them.
+    """Gradients of a fixed loss, TensorFlow's compared with JAX's, and one SGD step with them.
 
     Attributes:
         inputs: names of the images.
         compared: number of variables.
-        expected: how many there should be.
+        expected: number of variables that the handle has.
         missing: variables without a gradient.
-        worst_variable: the one whose gradient is furthest off.
-        worst_relative: largest difference of its gradient over the gradient's largest value (where that is rounding,
+        worst_variable: the one whose gradient differs most.
+        worst_relative: largest difference of its gradient over the gradient's largest value (if that is rounding,
             over the largest value of all gradients).
-        input_relative: the same for the gradient by the images.
+        input_relative: the same for the gradient with respect to the images.
         step_change: how far one step moves the outputs, over their scale.
-        step_relative: SavedModel against JAX after the step, over the outputs' scale before it.
-        power: of the outputs that the gradients are of.
-        probe: whether these are of a probing head.
+        step_relative: difference of SavedModel and JAX after the step, over the outputs' scale before it.
+        power: of the outputs that are differentiated.
+        probe: `head` if these are the gradients of a probing head.
     """
 
     inputs: tuple[str, ...]
@@ -66,7 +66,7 @@ class _GradientCheck:
 
     @property
     def checks(self) -> tuple[Check, ...]:
-        """Every figure with its limit and what is wrong with it."""
+        """Every figure with its limit and any problem."""
         limit, count = TOLERANCES["gradient_relative"].limit, len(self.missing)
         step, images = TOLERANCES["step_relative"].limit, ", ".join(self.inputs)
         gradients = tuple(
@@ -117,17 +117,17 @@ def check_gradients(
     inputs: Inputs,
     features: Outputs,
 ) -> _GradientCheck:
-    """Compare the gradients of half the mean square of the outputs, by every variable and by the images.
+    """Compare the gradients of half the mean square of the outputs with respect to every variable and the images.
 
-    A classifier's head gives way to a probing one, so that gradients reach every variable whatever the head. Changes
-    the variables of `model`, a restored SavedModel, by one SGD step: load it again for anything else.
+    A classifier's head is replaced with a probing head, so that gradients reach every variable whatever the head. One
+    SGD step changes the variables of `model`, a restored SavedModel: load it again for anything else.
 
     Args:
-        model: as `tf.saved_model.load` gives it.
-        handle: what it is.
-        params: its parameters, nested.
+        model: as returned by `tf.saved_model.load`.
+        handle: its handle.
+        params: its params, nested.
         inputs: the images; two are enough.
-        features: JAX's features of them, `[n, hidden_dim]`.
+        features: JAX's features of the images, `[n, hidden_dim]`.
     """
     scale, params = _probe(model, handle, params, features)
     found, found_by_images, before = _tensorflow_gradients(model, inputs.images)
@@ -140,7 +140,7 @@ def check_gradients(
     missing = tuple(name for name, gradient in found.items() if gradient is None)
     rate = np.float32(STEP * float(loss) / sum(float(np.vdot(leaf, leaf)) for leaf in expected.values()))
     for variable in model.trainable_variables:
-        gradient = found.pop(_name(variable))  # not held any longer: all of them are as large as the model
+        gradient = found.pop(_name(variable))  # freed at once: together they are as large as the model
         if gradient is not None:
             variable.assign_sub(rate * gradient)
     stepped = jax.tree.map(lambda value, gradient: value - rate * gradient, params, tree)
@@ -167,7 +167,7 @@ def _probe(
     params: Mapping[str, Any],
     features: Outputs,
 ) -> tuple[Scale, Mapping[str, Any]]:
-    """Put a probing head in the place of a classifier's; return the scale of its outputs, and its parameters."""
+    """Replace a classifier's head with a probing head; return the scale of the model's outputs, and its params."""
     if handle.num_classes is None:
         return measure_scale(features, features, None), params
     head = ProbingHead.of(features.shape[1], handle.num_classes).heads[0]
@@ -209,7 +209,7 @@ def _distance(found: Array, expected: Array, largest: float) -> float:
 def _compiled(handle: Handle) -> tuple[Callable[..., Any], Callable[..., Any]]:
     model = MlpMixer(handle.checkpoint.architecture, handle.num_classes)
 
-    def apply(params: Mapping[str, Any], images: jax.Array) -> Any:  # noqa: ANN401 (what Flax says)
+    def apply(params: Mapping[str, Any], images: jax.Array) -> Any:  # noqa: ANN401 (Flax's type)
         return model.apply({"params": params}, images)
 
     def loss(params: Mapping[str, Any], images: jax.Array) -> jax.Array:

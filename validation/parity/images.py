@@ -1,4 +1,4 @@
-"""Inputs of the parity checks: made here or photographed, always the same."""
+"""Inputs of the parity checks: generated images and photographs, always the same."""
 
 import hashlib
 from dataclasses import dataclass
@@ -42,15 +42,15 @@ class Inputs:
 def gate_inputs(image_size: int) -> Inputs:
     """Return the inputs of the gate set: noise, a blank image and two photographs.
 
-    The blank image is zero throughout: its tokens are the stem's bias, of so small a variance that the epsilon of the
-    first layer norms shows.
+    The blank image is zero throughout: its tokens are the stem's bias, whose variance is so small that the epsilon of
+    the first layer norms changes the outputs.
     """
     drawn = {"noise": _noise(image_size, 0), "blank": np.zeros((image_size, image_size, 3), np.float32)}
     return _inputs(drawn | _photographs(GATE_PHOTOGRAPHS, image_size))
 
 
 def full_inputs(image_size: int) -> Inputs:
-    """Return the inputs of the full set, but for the near tie, which depends on the checkpoint.
+    """Return the inputs of the full set except the near tie, which depends on the checkpoint.
 
     Those of the gate set come first; then more noise (only -1 and 1), the constants -1 and 1, a checkerboard of single
     pixels, one hot pixel on black, and more photographs.

@@ -1,4 +1,4 @@
-"""An image whose first two classes are as close as can be: where the smallest error changes the answer."""
+"""Find an image whose two largest logits are nearly equal, so that the smallest error changes the top class."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ POINTS = 8
 """Images tried at once."""
 
 ROUNDS = 4
-"""Looks at one line, each closer than the one before."""
+"""Searches along one line, each finer than the one before."""
 
 Logits = NDArray[np.float32]
 Shares = NDArray[np.float64]
@@ -20,11 +20,11 @@ Shares = NDArray[np.float64]
 def find_near_tie(logits_of: Callable[[Images], Logits], inputs: Inputs) -> Inputs:
     """Search on straight lines between images for the smallest gap between the two largest logits.
 
-    Where the first class changes along a line, there is a tie. The lines go from the first image to each other, the
-    last first, until the first class changed on one.
+    Where the top class changes along a line, there is a tie. The lines go from the first image to each of the others,
+    starting with the last, until the top class changes on one.
 
     Args:
-        logits_of: gives logits `[n, num_classes]` of images; is called with `POINTS` images at a time.
+        logits_of: returns the logits `[n, num_classes]` of images; called with `POINTS` images at a time.
         inputs: two images or more.
 
     Returns:
@@ -53,10 +53,10 @@ def _gaps(logits: Logits) -> Logits:
 
 
 def _closer(shares: Shares, logits: Logits) -> Shares | None:
-    """Return points about where the first class changes; None where it does not.
+    """Return points around the place where the top class changes; None if it does not change.
 
-    They divide the gap between two points evenly, and crowd about where the two largest logits would meet if they were
-    linear.
+    Some divide the interval between two points evenly; the others are close to where the two largest logits would be
+    equal if they were linear.
     """
     first = logits.argmax(axis=1)
     changes = np.flatnonzero(first[1:] != first[:-1])

@@ -1,4 +1,4 @@
-"""An independent Mixer in plain NumPy, float64, written from the paper: who is right when TensorFlow and JAX differ.
+"""An independent Mixer in NumPy, float64, written from the paper: it decides when TensorFlow and JAX differ.
 
 It follows section 2, figure 1 and equation 1 of https://arxiv.org/abs/2105.01601 and reads the checkpoint itself; it
 shares no code with the rest of the project, so that no mistake is made twice. Sizes are taken from the arrays.
@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 Values = NDArray[np.float64]
 
 EPSILON = 1e-6
-"""Of the layer norms: Flax's default, with which the checkpoints were trained."""
+"""Epsilon of the layer norms: Flax's default, with which the checkpoints were trained."""
 
 
 @dataclass(frozen=True)
 class OracleOutputs:
-    """What a Mixer gives for images: logits `[n, num_classes]` and features `[n, hidden_dim]`, float64."""
+    """Outputs of a Mixer for images: logits `[n, num_classes]` and features `[n, hidden_dim]`, float64."""
 
     logits: Values
     features: Values
@@ -32,7 +32,7 @@ def run_oracle(
 ) -> OracleOutputs:
     """Return logits and features of images `[n, size, size, 3]`, in [-1, 1], for an original `.npz` checkpoint.
 
-    With `stem_bias` `[hidden_dim]`, that takes the place of the checkpoint's.
+    If `stem_bias` `[hidden_dim]` is given, it replaces the checkpoint's.
     """
     stages = dict(trace_oracle(checkpoint, images, stem_bias=stem_bias))
     return OracleOutputs(stages["head"], stages["features"])
@@ -43,8 +43,8 @@ def trace_oracle(
 ) -> Iterator[tuple[str, Values]]:
     """Yield the name and the activations after each step: the stem, each block, the last norm, the mean, the head.
 
-    Tokens are `[n, tokens, hidden_dim]`. The images are worked on side by side, one thread each. With `stem_bias`
-    `[hidden_dim]`, that takes the place of the checkpoint's.
+    Tokens are `[n, tokens, hidden_dim]`. Images are processed in parallel by a thread pool. If `stem_bias`
+    `[hidden_dim]` is given, it replaces the checkpoint's.
     """
     replaced = {} if stem_bias is None else {"stem/bias": stem_bias}
     with np.load(checkpoint, allow_pickle=False) as arrays, ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -1,4 +1,4 @@
-"""Measures of how far outputs are from what they should be, and the judgement on them."""
+"""Measure how far outputs are from the expected ones, and compare the figures with their limits."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ Entry = Literal["__call__", "serving_default"]
 
 @dataclass(frozen=True)
 class Expected:
-    """What the outputs `[n, k]` of named images should be.
+    """The expected outputs `[n, k]` of named images.
 
     Attributes:
         names: of the images.
         jax: JAX's outputs.
         oracle: outputs `[k]` of the float64 oracle, for the names that it was run on.
-        classes: whether the outputs are logits, of which the largest matter.
-        scale: what differences are measured by, an entry an image.
+        classes: whether the outputs are logits, whose top classes are compared.
+        scale: what differences are divided by, one entry per image.
     """
 
     names: tuple[str, ...]
@@ -36,15 +36,15 @@ class Expected:
 
 @dataclass(frozen=True)
 class _Distances:
-    """How far outputs are from those expected, each figure that of the worst image.
+    """Distances of outputs from the expected ones, each of the worst image.
 
     Attributes:
         max_relative: largest difference over the scale of the image's outputs.
-        max_ulp: the same in units of the last place (float32).
-        cosine_distance: 1 - cosine similarity; None where the direction of no image's outputs says anything.
-        top1: share of images whose first class agrees; None for features.
-        top5: share of images whose set of first five agrees; None for features.
-        power: that of the image which has least.
+        max_ulp: the same in units in the last place (float32).
+        cosine_distance: 1 - cosine similarity; None if no image's outputs have a meaningful direction.
+        top1: share of images whose top class agrees; None for features.
+        top5: share of images whose set of top five classes agrees; None for features.
+        power: the lowest of any image.
     """
 
     max_relative: float
@@ -57,7 +57,7 @@ class _Distances:
     def checks(
         self, on: str, tolerances: Mapping[str, Tolerance], *, prefix: str = "", probe: Probe | None = None
     ) -> Iterator[Check]:
-        """Yield a check for each figure that `tolerances` have a limit of, under its name after `prefix`."""
+        """Yield a check for each figure that `tolerances` has a limit for, its name preceded by `prefix`."""
         figures = {
             "max_relative": self.max_relative,
             "max_ulp": self.max_ulp,
@@ -72,14 +72,14 @@ class _Distances:
 
 @dataclass(frozen=True)
 class _OracleDistances:
-    """How far SavedModel and JAX are from the float64 oracle, each figure that of the worst image.
+    """Distances of the SavedModel and of JAX from the float64 oracle, each of the worst image.
 
     Attributes:
         saved_model: largest difference over the scale of the image's outputs.
-        jax: the same of JAX.
-        excess_ulp: by how much the SavedModel's error exceeds twice JAX's own, in units of the last place. Negative
-            where it does not.
-        power: that of the image which has least.
+        jax: the same for JAX.
+        excess_ulp: by how much the SavedModel's error exceeds twice JAX's, in units in the last place; negative if it
+            does not.
+        power: the lowest of any image.
     """
 
     saved_model: float
@@ -90,15 +90,15 @@ class _OracleDistances:
 
 @dataclass(frozen=True)
 class Comparison:
-    """SavedModel against JAX, and both against the oracle, on one batch through one entry.
+    """SavedModel compared with JAX, and both with the oracle, on one batch through one entry point.
 
     Attributes:
-        entry: of the SavedModel.
+        entry: the entry point of the SavedModel.
         batch: number of images.
         names: of the images, each once.
         distances: from JAX.
-        oracle: None where it was run on none of the images.
-        probe: what of the model had given way to a probing one.
+        oracle: distances from the oracle; None if it was run on none of the images.
+        probe: the part of the model that a probe replaced, if any.
     """
 
     entry: Entry
@@ -115,7 +115,7 @@ class Comparison:
 
     @property
     def checks(self) -> tuple[Check, ...]:
-        """Every figure with its limit and what is wrong with it."""
+        """Every figure with its limit and any problem."""
         return (*self.distances.checks(str(self), TOLERANCES, probe=self.probe), *self._oracle_checks())
 
     def _oracle_checks(self) -> Iterator[Check]:
@@ -148,7 +148,7 @@ def limited(
     probe: Probe | None = None,
     problem: str = "",
 ) -> Check:
-    """Return the check of a figure: without `problem` it is said in words of its own that it is over the limit."""
+    """Return the check of a figure; if it is over the limit, `problem` says so, or a default message."""
     check = Check(name=name, on=on, measured=found, limit=limit, power=power, probe=probe)
     said = problem or _over(name, on, found, limit)
     return check.model_copy(update={"problems": (said,)}) if check.is_over else check
@@ -164,7 +164,7 @@ def _over(name: str, on: str, found: float, limit: float) -> str:
 def compare_outputs(
     entry: Entry, found: Outputs, expected: Expected, indices: NDArray[np.intp], *, probe: Probe | None = None
 ) -> Comparison:
-    """Measure how far outputs `[m, k]` are from those expected of the images `indices` `[m]`.
+    """Measure how far outputs `[m, k]` are from the expected ones of the images `indices` `[m]`.
 
     NaN and infinity count as infinitely far.
 
@@ -187,15 +187,15 @@ def compare_outputs(
 
 
 def measure(found: Outputs, expected: Outputs | Values, scale: Scale, *, classes: bool, tie: float) -> _Distances:
-    """Measure how far outputs `[m, k]` are from those expected.
+    """Measure how far outputs `[m, k]` are from the expected ones.
 
     NaN and infinity count as infinitely far.
 
     Args:
         found: the outputs.
-        expected: what they should be.
-        scale: what differences are measured by, an entry an image.
-        classes: whether they are logits, of which the largest matter.
+        expected: the expected outputs.
+        scale: what differences are divided by, one entry per image.
+        classes: whether they are logits, whose top classes are compared.
         tie: expected logits that differ by no more than this, over the image's scale, count as equal.
     """
     ours, theirs = _finite_or_far(found), expected.astype(np.float64)
@@ -217,7 +217,7 @@ def _finite_or_far(found: Outputs) -> Values:
 
 
 def relative_distance(found: Outputs, expected: Outputs | Values, scale: Values) -> float:
-    """Return the largest difference over the scale `[n]` of the expected outputs `[n, k]`; the worst row."""
+    """Return the largest difference from the expected outputs `[n, k]` over their scale `[n]`, of the worst row."""
     difference = np.abs(found.astype(np.float64) - expected.astype(np.float64)).max(axis=1)
     worst = float((difference / scale).max())
     return worst if np.isfinite(worst) else float("inf")
@@ -243,9 +243,9 @@ def _compare_with_oracle(
 
 
 def _cosine_distance(left: Values, right: Values) -> float | None:
-    """Return the largest of 1 - cosine similarity; None of no rows.
+    """Return the largest 1 - cosine similarity of any row; None if there are no rows.
 
-    It is half the squared distance of the unit vectors: 1 - cos loses all its digits where the vectors nearly agree.
+    It is half the squared distance of the unit vectors: 1 - cos loses all its digits when the vectors nearly agree.
     """
     if not len(left):
         return None
@@ -256,9 +256,9 @@ def _cosine_distance(left: Values, right: Values) -> float | None:
 
 
 def _agreement(ours: Values, theirs: Values, k: int, slack: Values) -> float:
-    """Return the share of images whose k first classes are the expected ones, but for ties within `slack`.
+    """Return the share of images whose top k classes are the expected ones, except for ties within `slack`.
 
-    An image with an output that is not finite has none. Of fewer than k classes, all are the first.
+    An image with an output that is not finite does not agree. If there are fewer than k classes, all are compared.
     """
     k = min(k, ours.shape[1])
     chosen = np.argpartition(-ours, k - 1, axis=1)[:, :k]

@@ -1,8 +1,8 @@
-"""Heads and stems put in place of a model's own, through which every wrong computation shows.
+"""Probing heads and stem biases, which replace a model's own so that every wrong computation shows in the outputs.
 
-A head of zeros, or one whose outputs cancel, hides whatever came before it; a large stem bias hides the epsilon of the
-layer norms. What should come out is known without running the Mixer again: JAX's and the oracle's features times the
-probing head, in float64.
+A head of zeros, or one whose outputs cancel, hides errors before it; a large stem bias hides the epsilon of the layer
+norms. The expected outputs of a probing head are known without running the Mixer again: JAX's and the oracle's features
+times the head, in float64.
 """
 
 from collections.abc import Mapping
@@ -16,28 +16,28 @@ from validation.parity.scale import Values, columns
 
 SEED = 20210504
 COLUMNS = 32
-"""Outputs that must be seen: so few random combinations of all features leave no error out."""
+"""Least number of outputs: this many random combinations of all features miss no error."""
 
 BIAS = 0.25
 
 TOKEN_VARIANCE = 1e-6
-"""Of the tokens of a blank image under the probing stem: that of the layer norms' epsilon."""
+"""Variance of a blank image's tokens with the probing stem: the epsilon of the layer norms."""
 
 Arrays = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class ProbingHead:
-    """Heads of k outputs that take turns in a model, `[d, k]` and `[k]` each; together of 32 columns or more."""
+    """Heads of k outputs, `[d, k]` and `[k]` each, that a model is run with in turn; together 32 columns or more."""
 
     heads: tuple[Arrays, ...]
 
     @classmethod
     def of(cls, features: int, outputs: int) -> "ProbingHead":
-        """Return the heads for that many features and outputs, always the same.
+        """Return the heads for these numbers of features and outputs, always the same.
 
-        With as many outputs as features or more, each output is a feature or its negative, and every feature is seen;
-        with fewer each is the sum of all features with random signs, over the root of their number.
+        With at least as many outputs as features, each output is a feature or its negative, and every feature is used;
+        with fewer, each is the sum of all features with random signs, over the square root of their number.
         """
         random = np.random.default_rng(SEED)
         rounds = -(-COLUMNS // outputs)
@@ -54,7 +54,7 @@ class ProbingHead:
         }
 
     def outputs(self, features: NDArray[Any]) -> Values:
-        """Return what all columns make of features `[n, d]`, in float64."""
+        """Return the outputs of all columns for features `[n, d]`, in float64."""
         given = features.astype(np.float64)
         return np.concatenate([given @ kernel + bias for kernel, bias in columns(self.whole)], axis=1)
 
@@ -71,9 +71,9 @@ def _head(random: np.random.Generator, features: int, outputs: int) -> Arrays:
 
 
 def probing_stem_bias(bias: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the stem's bias `[d]`, scaled so that the token of a blank image has the variance of the epsilon.
+    """Return the stem's bias `[d]`, scaled so that the variance of a blank image's tokens is the epsilon.
 
-    One without variance gives way to random numbers.
+    A bias without variance is replaced by random numbers.
     """
     values = bias.astype(np.float64)
     if not values.std() > 0:
@@ -82,7 +82,7 @@ def probing_stem_bias(bias: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def assign(model: Any, values: Mapping[str, NDArray[np.float32]], *, group: str) -> None:  # noqa: ANN401 (a user object)
-    """Change the variables `<group>/<name>` of a loaded SavedModel."""
+    """Assign values to the variables `<group>/<name>` of a loaded SavedModel."""
     variables = {variable.name.removesuffix(":0"): variable for variable in model.variables}
     for name, value in values.items():
         variables[f"{group}/{name}"].assign(value)

@@ -1,4 +1,4 @@
-"""What a SavedModel is compared with: JAX's outputs for a checkpoint, and the float64 oracle's."""
+"""The reference for a SavedModel: the outputs of JAX and of the float64 oracle for a checkpoint."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from validation.parity.scale import Scale, Values, measure_scale
 
 @dataclass(frozen=True)
 class _StemReference:
-    """The features `[1, hidden_dim]` of the blank image under a stem's bias that shows the layer norms' epsilon."""
+    """The features `[1, hidden_dim]` of the blank image with a stem bias that exposes the layer norms' epsilon."""
 
     bias: NDArray[np.float32]
     jax: Outputs
@@ -37,10 +37,10 @@ class Reference:
         logits: JAX's, `[n, num_classes]`.
         features: JAX's, `[n, hidden_dim]`.
         oracle_names: the images that the oracle was run on.
-        oracle: its outputs for these.
-        scales: what differences of logits, and of features, are measured by.
+        oracle: the oracle's outputs for these.
+        scales: what differences of logits, and of features, are divided by.
         zero_head: whether the head's kernel is zero throughout.
-        stem: None where the stem is not probed.
+        stem: None if the stem is not probed.
     """
 
     inputs: Inputs
@@ -53,7 +53,7 @@ class Reference:
     stem: _StemReference | None = None
 
     def for_head(self, head: Head) -> Expected:
-        """Return what a model with that head should give."""
+        """Return the expected outputs of a model with that head."""
         classes = head == "classification"
         truth = self.oracle.logits if classes else self.oracle.features
         return Expected(
@@ -65,7 +65,7 @@ class Reference:
         )
 
     def for_probe(self, probe: ProbingHead) -> Expected:
-        """Return what a classifier with a probing head should give, all its columns together."""
+        """Return the expected outputs of a classifier with a probing head, all columns together."""
         jax = probe.outputs(self.features)
         return Expected(
             names=self.inputs.names,
@@ -76,9 +76,9 @@ class Reference:
         )
 
     def for_stem(self, probe: ProbingHead | None) -> Expected | None:
-        """Return what a model with the probing stem gives for the blank image: features, or what a probe makes of them.
+        """Return the expected outputs of a model with the probing stem for the blank image: features or probe outputs.
 
-        None where the stem is not probed.
+        None if the stem is not probed.
         """
         if self.stem is None:
             return None
@@ -102,12 +102,12 @@ def compute_reference(
     """Run the Flax model once over the images for both heads, and the oracle on some of them.
 
     Args:
-        checkpoint: says the architecture and the number of classes.
+        checkpoint: gives the architecture and the number of classes.
         path: the checkpoint's file, which the oracle reads itself.
-        params: all its parameters, the head included.
+        params: all its params, including the head.
         inputs: the images.
-        oracle_names: which of them the oracle is run on.
-        probe_stem: whether to run both once more, on the blank image with a stem's bias that shows the epsilon.
+        oracle_names: the images that the oracle is run on.
+        probe_stem: whether to run both again, on the blank image with a stem bias that exposes the epsilon.
     """
     logits, features = apply_both(checkpoint, params, inputs.images)
     chosen = [inputs.names.index(name) for name in oracle_names]
@@ -134,7 +134,7 @@ def _probe_stem(checkpoint: Checkpoint, path: Path, params: Mapping[str, Any], i
 
 
 def apply_both(checkpoint: Checkpoint, params: Mapping[str, Any], images: Images) -> tuple[Outputs, Outputs]:
-    """Return JAX's logits and features of images `[n, size, size, 3]`; one compilation an architecture and batch."""
+    """Return JAX's logits and features of images `[n, size, size, 3]`; compiled once per architecture and batch."""
     logits, features = _compiled(checkpoint.architecture, checkpoint.num_classes)(params, images)
     return np.asarray(logits), np.asarray(features)
 

@@ -41,12 +41,12 @@ def make_report(
     Args:
         manifest_bytes: the manifest as it is on disk.
         findings: what the parity check measured.
-        inputs: what it was measured on.
-        inputs_set: which set they are.
+        inputs: the images that it was measured on.
+        inputs_set: the name of their set.
         extras: what else was measured.
         other_problems: what else is wrong with the model, for instance files that differ from the manifest.
         zero_head: whether the head's kernel is zero throughout.
-        reference: how it compares with an earlier published version; does not touch the verdict.
+        reference: how it compares with an earlier published version; does not affect the verdict.
     """
     manifest = Manifest.model_validate_json(manifest_bytes)
     files = Check(name="files", on="against the manifest", problems=tuple(other_problems))
@@ -83,15 +83,15 @@ def _not_checked(manifest: Manifest, inputs_set: Literal["gate", "full"]) -> tup
 
 
 def _libraries() -> dict[str, str]:
-    """Return what a check computes with: the libraries' versions, and what JAX computes on."""
-    import jax  # by those who read reports it is not needed
+    """Return the versions of the libraries that a check uses, and the device that JAX computes on."""
+    import jax  # not needed to read reports
 
     device = jax.devices()[0]
     return library_versions() | {"platform": device.platform if device.platform == "cpu" else device.device_kind}
 
 
 def is_current(report: Report, manifest_bytes: bytes) -> bool:
-    """Tell whether a report is about this manifest and by today's check, in these library versions."""
+    """Return whether a report is about this manifest, and was made by the present checks and library versions."""
     return (
         report.manifest_sha256 == hashlib.sha256(manifest_bytes).hexdigest()
         and report.validator_sha256 == sources_sha256(*VALIDATOR_SOURCES)

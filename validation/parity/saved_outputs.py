@@ -1,4 +1,4 @@
-"""The evidence: the outputs themselves, kept beside the report so that a person can look at them."""
+"""The outputs themselves, saved beside the report so that a person can look at them."""
 
 import io
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.storage.files import write_atomically
 
-if TYPE_CHECKING:  # the page reads evidence without importing TensorFlow
+if TYPE_CHECKING:  # the page reads saved outputs without importing TensorFlow
     from validation.parity.check import Findings
     from validation.parity.outputs import Expected, Outputs
 
@@ -22,7 +22,7 @@ _ARRAYS = ("saved_model", "jax", "oracle", "scale")
 class SavedOutputs:
     """Outputs `[n, k]` for the named images: the SavedModel's and JAX's, float32, and the oracle's, float64.
 
-    `scale` `[n]`, float64, is what the differences of an image's outputs are measured by.
+    `scale` `[n]`, float64, is what the differences of an image's outputs are divided by.
     """
 
     names: tuple[str, ...]
@@ -46,7 +46,7 @@ class SavedOutputs:
 
     @classmethod
     def read(cls, path: Path) -> "SavedOutputs":
-        """Read what `write` wrote; never a pickle."""
+        """Read a file that `write` wrote; pickles are refused."""
         with np.load(path, allow_pickle=False) as arrays:
             names = tuple(str(name) for name in arrays["names"])
             return cls(names, *(arrays[name] for name in _ARRAYS))

@@ -1,7 +1,7 @@
-"""The scale that differences of an image's outputs are measured by, and whether outputs can tell right from wrong.
+"""The scale that differences of an image's outputs are divided by, and whether outputs can tell right from wrong.
 
-Outputs may vanish, cancel or share a large bias, where their own spread says nothing of how well they were computed.
-So the scale comes from the features and the head that the outputs are made of.
+Outputs may be zero, cancel or share a large bias; their own spread then says nothing about how accurate they are. So
+the scale is computed from the features and the head that the outputs come from.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,24 +16,24 @@ from models.records.tolerances import TOLERANCES
 Values = NDArray[np.float64]
 
 OF_THE_TERMS = 0.01
-"""Share of the largest sum of terms below which an output's rounding hides what is wrong."""
+"""Share of the largest sum of terms below which an output's rounding hides errors."""
 
 OF_THE_BIAS = 0.1
-"""The same of the largest bias: where sums start from it, each term is rounded to its last place."""
+"""The same for the largest bias: in a sum that starts from it, each term is rounded to the bias's last place."""
 
 _COLUMNS = 4096
-"""Of a head that are taken to float64 at a time."""
+"""Columns of a head that are converted to float64 at a time."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What the outputs `[n, k]` of n images are measured by; each array `[n]`, float64.
+    """The scale of the outputs `[n, k]` of n images; each array is `[n]`, float64 (`turns`: bool).
 
     Attributes:
-        of: the scale of an image's differences.
-        power: from 0 to 1: the share of it that is the outputs' own spread.
+        of: what an image's differences are divided by.
+        power: from 0 to 1: the share of `of` that is the outputs' own spread.
         unit: the unit in the last place (float32) of the largest output, or of the scale where that is larger.
-        turns: whether the direction of the outputs says something (cosine).
+        turns: whether the direction of the outputs is meaningful (for the cosine distance).
     """
 
     of: Values
@@ -41,7 +41,7 @@ class Scale:
     unit: Values
     turns: NDArray[np.bool_]
 
-    def __getitem__(self, rows: Any) -> "Scale":  # noqa: ANN401 (what indexes an array)
+    def __getitem__(self, rows: Any) -> "Scale":  # noqa: ANN401 (any index of an array)
         """Return the scale of some images."""
         return Scale(self.of[rows], self.power[rows], self.unit[rows], self.turns[rows])
 
@@ -49,22 +49,22 @@ class Scale:
 def measure_scale(
     outputs: NDArray[Any], features: NDArray[Any], head: Mapping[str, NDArray[Any]] | None, *, exact: bool = True
 ) -> Scale:
-    """Return the scale of outputs that a head makes of features.
+    """Return the scale of the outputs that a head computes from features.
 
-    It is the largest of: s, the standard deviation of the outputs; r/2, where r is the standard deviation of the
-    features times the root mean square of the norms of the head's columns; a/100, where a is the largest sum of the
-    magnitudes that an output is added up from; and a tenth of the largest bias. For the features themselves, of no
-    head, r is 0 and a is their largest magnitude. Power is the larger of r/2 and the standard deviation of what the
-    head adds to its bias, over the scale.
+    It is the largest of: s, the standard deviation of the outputs; t, that of the outputs less the bias; r/2, where r
+    is the standard deviation of the features times the root mean square of the norms of the head's columns; a/100,
+    where a is the largest sum of the magnitudes of an output's terms; and a tenth of the largest bias. For the features
+    themselves, without a head, r is 0 and a is their largest magnitude. Power is the larger of r/2 and t, over the
+    scale.
 
-    The scale is zero where the kernel is: outputs must then be equal, unless weights are rounded. Power is 0 there,
-    and next to nothing where all images (two or more) have the same outputs.
+    The scale is zero if the kernel is: outputs must then be equal, unless weights are rounded. Power is then 0; it is
+    almost 0 if all images (two or more) have the same outputs.
 
     Args:
-        outputs: what should come out, `[n, k]`.
-        features: what the head is given, `[n, d]`; the outputs themselves where there is no head.
-        head: its `kernel` `[d, k]` and `bias` `[k]`.
-        exact: whether the weights are stored as they are; rounded ones give other biases beside a kernel of zeros too.
+        outputs: the expected outputs, `[n, k]`.
+        features: the inputs of the head, `[n, d]`; the outputs themselves if there is no head.
+        head: its `kernel` `[d, k]` and `bias` `[k]`; None for features.
+        exact: whether the weights are stored unrounded; rounding changes the bias, even beside a kernel of zeros.
     """
     outputs, features = outputs.astype(np.float64), features.astype(np.float64)
     spread = outputs.std(axis=1)
@@ -106,7 +106,7 @@ def columns(head: Mapping[str, NDArray[Any]]) -> Iterator[tuple[Values, Values]]
 
 
 def _same_for_all(outputs: Values, scale: Values) -> bool:
-    """Tell whether images, two or more, have outputs that differ by no more than two computations of one may."""
+    """Return whether all images (two or more) have the same outputs, within the tolerance for one image."""
     if len(outputs) < 2:
         return False
     return bool(np.all(np.abs(outputs - outputs[0]).max(axis=1) <= TOLERANCES["max_relative"].limit * scale))

@@ -1,4 +1,4 @@
-"""Two versions of a handle side by side: the SavedModel made now, and an earlier published one."""
+"""Compare two versions of a handle: the SavedModel made now, and an earlier published one."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,19 +14,19 @@ from validation.previous.inspect import ENTRY, Fingerprint, Inspection, Tensors,
 from validation.previous.open import Published
 
 MOST_NAMES = 5
-"""Names of variables in a sentence; the record has them all."""
+"""Most names of variables in a message; the record has them all."""
 
 
 def compare_versions(directory: Path, published: Published, inputs: Inputs, expected: Expected) -> PublishedComparison:
     """Compare the SavedModel in `directory` with a published one: outputs, signatures, variables.
 
-    That one of them cannot be loaded, read or run is a difference like others.
+    If one of them cannot be loaded, read or run, that is a difference like any other.
 
     Args:
         directory: the SavedModel made now.
         published: the earlier one; its variables and tensors may have other names.
         inputs: the images that both are run on.
-        expected: what the model made now should give for them: the scale of differences, and whether classes matter.
+        expected: the outputs expected of the model made now; gives the scale, and whether the outputs are logits.
     """
     theirs = inspect_saved_model(published.directory, inputs.images)
     ours = inspect_saved_model(directory.resolve(), inputs.images)
@@ -68,7 +68,7 @@ def _compare_outputs(
 
 
 def _signature_differences(ours: Inspection, theirs: Inspection) -> Iterator[str]:
-    """Yield what a consumer of the published version would miss; a signature more is no difference."""
+    """Yield the differences that a consumer of the published version would notice; an added signature is none."""
     here, there = ours.signatures or {}, theirs.signatures or {}
     for name in sorted(there):
         if name not in here:
@@ -116,7 +116,7 @@ def _match_variables(ours: Sequence[Fingerprint], theirs: Sequence[Fingerprint])
 
 
 def _only_names(variables: Sequence[Fingerprint]) -> dict[str, Fingerprint]:
-    """Return the variables that share their name with no other."""
+    """Return the variables whose name is unique, by name."""
     counts = Counter(one.name for one in variables)
     return {one.name: one for one in variables if counts[one.name] == 1}
 

@@ -1,4 +1,4 @@
-"""A SavedModel as it looks from outside, whoever made it and when: its signatures, variables and outputs."""
+"""Inspect a SavedModel of any origin: its signatures, variables and outputs."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +16,10 @@ from validation.parity.outputs import Outputs
 
 ENTRY: Final = "serving_default"
 MOST_OF_A_LINE = 300
-"""Characters of what TensorFlow says: it quotes whole tensors and modules."""
+"""Most characters of a message from TensorFlow, which may quote whole tensors and modules."""
 
 Tensors = Mapping[str, tuple[str, str]]
-"""Type and shape by name, as text."""
+"""Dtype and shape by name, as text."""
 
 _T = TypeVar("_T")
 
@@ -34,24 +34,24 @@ class _SignatureSpec:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """A variable: its name, which others may share, and what tells its contents: type, shape, sha256 of the bits."""
+    """A variable: its name, which others may share, and its contents: dtype, shape and sha256 of the bits."""
 
     name: str
     contents: tuple[str, str, str]
 
     def __str__(self) -> str:
-        """Return name, type and shape."""
+        """Return name, dtype and shape."""
         return f"{self.name} {self.contents[0]}{self.contents[1]}"
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What could be seen of a SavedModel.
+    """What could be read from a SavedModel.
 
     Attributes:
-        signatures: by name; None where they could not be read.
-        variables: None where they could not be read.
-        outputs: of `serving_default`, `[n, ...]`, float32; None where it did not run.
+        signatures: by name; None if they could not be read.
+        variables: None if they could not be read.
+        outputs: of `serving_default`, `[n, ...]`, float32; None if it did not run.
         problems: why something is None.
     """
 
@@ -62,16 +62,16 @@ class Inspection:
 
 
 def inspect_saved_model(directory: Path, images: Images) -> Inspection:
-    """Load a SavedModel, look at it, run images `[n, size, size, 3]` through it, and free it again.
+    """Load a SavedModel, inspect it, run images `[n, size, size, 3]` through it, and free it.
 
-    Whatever it does or lacks becomes a problem of the portrait, without the path to it; nothing is raised.
+    An error becomes one of the problems, without the path of the model; nothing is raised.
     """
     problems: list[str] = []
 
     def attempt(what: str, look: Callable[[], _T]) -> _T | None:
         try:
             return look()
-        except Exception as error:  # what TensorFlow says of a model from elsewhere is any of a dozen types
+        except Exception as error:  # TensorFlow raises any of a dozen types for a foreign model
             said = one_line(error, directory).split(" Received args:")[0]
             problems.append(f"{what}: {said[:MOST_OF_A_LINE]}")
             return None
@@ -90,9 +90,9 @@ def inspect_saved_model(directory: Path, images: Images) -> Inspection:
 
 
 def _fingerprints(model: Any, held: Sequence[Any]) -> tuple[Fingerprint, ...]:  # noqa: ANN401 (a restored user object)
-    """Return the variables that the model lists, as Reusable SavedModels do, and of one that lists none all it holds.
+    """Return the variables that the model lists, as Reusable SavedModels do; all that it contains if it lists none.
 
-    What is held and not listed is no parameter, for instance `tf.train.Checkpoint`'s counter of saves.
+    A variable that is not listed is not a parameter, for instance `tf.train.Checkpoint`'s save counter.
     """
     return tuple(map(_fingerprint, getattr(model, "variables", ()) or held))
 
@@ -116,7 +116,7 @@ def _tensors(specs: Mapping[str, Any]) -> Tensors:
 
 
 def _run(model: Any, images: Images) -> Outputs:  # noqa: ANN401
-    """Run all images at once, or one after the other where the model takes only one."""
+    """Run all images at once, or one after the other if the model takes only one."""
     if ENTRY not in model.signatures:
         raise LookupError(f"no signature {ENTRY}, only {', '.join(sorted(model.signatures)) or 'none'}")
     function = model.signatures[ENTRY]

@@ -1,4 +1,4 @@
-"""An earlier version of a handle as somebody published it: opened for comparison, and what came of that in words."""
+"""Open an earlier published version of a handle for comparison, and summarise the result."""
 
 import tempfile
 from collections.abc import Iterator
@@ -20,8 +20,8 @@ class Published:
     """A published SavedModel, on disk and open.
 
     Attributes:
-        name: of the directory or archive, without the path to it, which is nobody's business.
-        kind: which of them it was.
+        name: of the directory or archive, without the user's path to it.
+        kind: which of the two it was.
         sha256: of the archive, or of the directory's `saved_model.pb`.
         directory: the SavedModel, absolute.
     """
@@ -34,7 +34,7 @@ class Published:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Published]:
-    """Open a directory with `saved_model.pb`, or a `.tar.gz` with it at its root, for as long as the block runs.
+    """Open a directory with `saved_model.pb`, or a `.tar.gz` with it at its root, for the duration of the block.
 
     An archive is unpacked into a temporary directory.
 
@@ -74,7 +74,7 @@ def _require_saved_model(directory: Path, path: Path) -> None:
 
 
 def summarise(found: PublishedComparison) -> tuple[tuple[str, str], ...]:
-    """Return what was compared and how it came out, a pair each."""
+    """Return pairs of what was compared and the result."""
     variables, unknown = found.variables, "not compared"
     named = (check for check in found.outputs or () if check.name == "max_relative" and check.measured is not None)
     outputs = next((f"{check.measured:.3g} of their scale apart, {check.on}" for check in named), unknown)

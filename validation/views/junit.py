@@ -7,11 +7,11 @@ from models.errors import printable, shown
 from models.records.report import Check, Report
 
 _LONGEST = 500
-"""Characters of an attribute."""
+"""Most characters of an attribute."""
 
 
 def junit(reports: Mapping[str, Report], failures: Mapping[str, Sequence[str]]) -> bytes:
-    """Return a JUnit document: a case for each check of each handle; what has no power is skipped.
+    """Return a JUnit document: a case for each check of each handle; a check without power is skipped.
 
     Args:
         reports: by handle.

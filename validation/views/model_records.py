@@ -1,4 +1,4 @@
-"""What stands on disk about a handle, and what it is worth."""
+"""Read the records of a handle from disk, and judge whether they are consistent."""
 
 import hashlib
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Status = Literal["passed", "failed", "void", "not checked", "not made"]
 
 SLACK = 1.001
-"""What rounding may add to a figure that is computed again."""
+"""Factor by which rounding may raise a figure that is computed again."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class ModelRecords:
     """One handle of the page.
 
     Attributes:
-        handle: of the catalog, or one's own.
-        standing: the report's verdict; `void` where the records do not belong together or cannot be read.
-        manifest: what the SavedModel is, if it was made.
-        report: whether it is right, if it was checked.
-        evidence: its outputs, if the full set was run.
-        reasons: why the standing is `void`, or why there is no evidence.
+        handle: of the catalog, or of a custom checkpoint.
+        status: the report's verdict, if there is one; `void` if the records do not belong together or cannot be read.
+        manifest: of the SavedModel, if it was made.
+        report: of the SavedModel, if it was checked.
+        evidence: its saved outputs, if the full set was run.
+        reasons: why the status is `void`, or why there is no evidence.
     """
 
     handle: Handle
@@ -44,7 +44,7 @@ class ModelRecords:
 
     @classmethod
     def read(cls, out: Path, version: int, handle: Handle) -> "ModelRecords":
-        """Read the records `<out>/<handle>/<version>.*`; what is wrong with them becomes a reason, never an error."""
+        """Read the records `<out>/<handle>/<version>.*`; a problem with them becomes a reason; nothing is raised."""
         paths = ModelPaths.of(out, handle.name, version)
         if not (paths.manifest.is_file() or paths.report.is_file()):
             return cls(handle, "not made")
@@ -71,7 +71,7 @@ def _first_line(error: MixerError, out: Path) -> str:
 def _contradictions(
     handle: Handle, version: int, manifest: Manifest | None, report: Report | None, digest: str | None
 ) -> list[str]:
-    """Say where manifest (of this sha256) and report are not of this handle or not of each other."""
+    """Return how the manifest (with this sha256) and the report do not match the handle or each other."""
     expected, reasons = f"{handle.name}, version {version}", []
     for name, record in (("manifest", manifest), ("report", report)):
         found = f"{record.handle}, version {record.version}" if record else expected
@@ -90,11 +90,11 @@ def _read_evidence(path: Path, report: Report) -> tuple["SavedOutputs | None", t
         return None, ()
     if not path.is_file():
         return None, (f"{path.name} is missing: no pictures of the outputs.",)
-    from validation.parity.saved_outputs import SavedOutputs  # brings TensorFlow with it
+    from validation.parity.saved_outputs import SavedOutputs  # not needed for a gate set
 
     try:
         evidence = SavedOutputs.read(path)
-    except Exception as error:  # NumPy says of a damaged archive any of a dozen types
+    except Exception as error:  # NumPy raises any of a dozen types for a damaged archive
         return None, (f"{path.name} cannot be read ({error}): no pictures of the outputs.",)
     if not _fits(evidence, report):
         return None, (f"{path.name} is not of this report: no pictures of the outputs.",)
@@ -102,7 +102,7 @@ def _read_evidence(path: Path, report: Report) -> tuple["SavedOutputs | None", t
 
 
 def _fits(evidence: "SavedOutputs", report: Report) -> bool:
-    """Say whether the outputs can be those that the report was made from."""
+    """Return whether the outputs can be those that the report was made from."""
     from validation.parity.outputs import relative_distance
 
     shape = evidence.jax.shape
@@ -114,6 +114,6 @@ def _fits(evidence: "SavedOutputs", report: Report) -> bool:
         return False
     with np.errstate(invalid="ignore"):
         found = relative_distance(evidence.saved_model, evidence.jax, evidence.scale)
-    # Of the comparisons without power too: the pictures are of these outputs, and not of those of a probe.
+    # Comparisons without power count too: the pictures show these outputs, and not those of a probe.
     compared = (check.measured for check in report.find("max_relative") if check.probe is None)
     return any(found <= measured * SLACK for measured in compared if measured is not None)

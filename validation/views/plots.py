@@ -1,4 +1,4 @@
-"""The pictures of the page, each with a caption that says what is on it and what would be bad."""
+"""The pictures of the page, each with a caption that says what it shows and what would be bad."""
 
 import math
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Margin:
-    """The worst distances of one handle, over the outputs' scale, and the limit for the first."""
+    """The worst distances of one handle, over the outputs' scale, and the limit of `to_jax`."""
 
     name: str
     to_jax: float
@@ -83,7 +83,7 @@ def _margins_label(margins: Sequence[Margin]) -> str:
 
 
 def draw_agreement(saved_model: Values, jax: Values, shares: Values, prefix: str) -> Picture:
-    """Draw outputs of the SavedModel against JAX's, and below the differences `shares` of the limit (1 = at it)."""
+    """Plot the SavedModel's outputs over JAX's, and below the differences, as `shares` of the limit (1 = the limit)."""
     finite = np.isfinite(saved_model) & np.isfinite(jax) & np.isfinite(shares)
     x, y, percent = jax[finite], saved_model[finite], 100 * shares[finite]
     with drawing(WIDTH, 340) as figure:
@@ -95,7 +95,7 @@ def draw_agreement(saved_model: Values, jax: Values, shares: Values, prefix: str
             axes.locator_params(nbins=5)
             axes.yaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_major_formatter("{x:g}")
-            figure.draw_without_rendering()  # settles the layout: how many cells there are depends on it
+            figure.draw_without_rendering()  # fixes the layout, which the number of cells depends on
         upper.plot(span, span, color=PENS["rule"], linewidth=1, zorder=0)
         lower.axhline(0, color=PENS["rule"], linewidth=1, zorder=0)
         for sign in (-100, 100):
@@ -120,7 +120,7 @@ def draw_agreement(saved_model: Values, jax: Values, shares: Values, prefix: str
 
 
 def _draw_density(axes: "Axes", x: Values, y: Values, *, pen: str = "saved_model", size: int = CELL) -> None:
-    """Mark each cell that holds a point; neighbours in a row become one stroke, so the picture stays small."""
+    """Mark each cell that contains a point; neighbours in a row become one stroke, to keep the picture small."""
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
 
@@ -145,7 +145,7 @@ def _draw_density(axes: "Axes", x: Values, y: Values, *, pen: str = "saved_model
 
 
 def draw_errors(shares: Values, prefix: str) -> Picture:
-    """Draw how many outputs are how far off, `shares` of the limit (1 = at it)."""
+    """Draw a histogram of the outputs' differences, as `shares` of the limit (1 = the limit)."""
     finite = np.isfinite(shares)
     percent = 100 * np.abs(shares[finite])
     equal, off = int((percent == 0).sum()), percent[percent > 0]
@@ -212,7 +212,7 @@ def draw_depth(steps: Sequence[DepthStep], prefix: str) -> Picture:
 
 
 def _short(name: str, steps: int) -> str:
-    """Return a step's name as it fits below an axis; nothing for blocks in between, where there are many."""
+    """Return a step's name, shortened for an axis; empty for every other block if there are many."""
     block = name.removeprefix("MixerBlock_")
     if block == name:
         return "last norm" if name == "pre_head_layer_norm" else name
@@ -224,7 +224,7 @@ def _power(value: float, _position: Any = None) -> str:  # noqa: ANN401 (matplot
 
 
 def _few(axes: "Axes") -> Any:  # noqa: ANN401 (a formatter)
-    """Label minor ticks only where the axis spans too little to have two powers of ten."""
+    """Return a formatter that labels minor ticks only if the axis spans less than 1.5 powers of ten."""
     low, high = axes.get_ylim()
     few = math.log10(high / low) < 1.5
     return lambda value, *_: _power(value) if few and f"{value:e}"[0] in "25" else ""

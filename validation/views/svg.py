@@ -1,4 +1,4 @@
-"""Matplotlib's SVG made fit for a page: without styles of its own, its colours left to the page's style sheet."""
+"""Adapt Matplotlib's SVG to the page: without its own styles, and with colours from the page's style sheet."""
 
 import io
 import re
@@ -20,7 +20,7 @@ PENS = {
     "oracle": "#000005",
     "limit": "#000006",
 }
-"""Colours to draw with: each stands for a colour of the page, in its light and its dark dress."""
+"""Colours to draw with: each is a placeholder for a colour of the page, in its light and its dark theme."""
 
 _NAMES = {colour: name.replace("_", "-") for name, colour in PENS.items()}
 _KEPT = {
@@ -33,7 +33,7 @@ _HREF = "{http://www.w3.org/1999/xlink}href"
 
 @contextmanager
 def drawing(width: int, height: int) -> Iterator["Figure"]:
-    """Give an empty figure of this size in CSS pixels, and the settings to draw it with.
+    """Yield an empty figure of this size in CSS pixels, with the settings to draw it applied.
 
     Matplotlib's defaults apply, not a user's configuration, so that a page is the same wherever it is made.
     """
@@ -86,7 +86,7 @@ def to_markup(figure: "Figure", *, prefix: str, label: str) -> Markup:
 
 
 def _strip(parent: ET.Element) -> None:
-    """Remove style sheets, comments, metadata and what is drawn in no colour."""
+    """Remove style sheets, comments, metadata and elements without any colour."""
     for child in list(parent):
         unseen = child.get("style") == "fill: none" and "clip-path" not in child.attrib
         if child.tag.rpartition("}")[2] in {"style", "metadata"} or unseen:
@@ -99,7 +99,7 @@ def _strip(parent: ET.Element) -> None:
 
 
 def _rename_ids(root: ET.Element, prefix: str) -> None:
-    """Give the ids that something refers to names of this page's own, and drop the others."""
+    """Rename the ids that are referred to, so that they are unique on the page, and remove the others."""
     used = {node.attrib[_HREF][1:] for node in root.iter() if _HREF in node.attrib}
     used |= {node.attrib["clip-path"][5:-1] for node in root.iter() if "clip-path" in node.attrib}
     found = (node.attrib["id"] for node in root.iter() if node.get("id") in used)
