@@ -4,7 +4,7 @@ https://spec.commonmark.org/0.31.2/, https://github.github.com/gfm/#tables-exten
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from urllib.parse import quote
 
 from models.errors import printable, shown
@@ -65,10 +65,7 @@ def link(text: str, url: str) -> Markdown:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Markdown:
     """Return a table; a column whose name starts with '#' contains numbers and is right-aligned."""
-    rule = ["--:" if column.startswith("#") else ":--" for column in columns]
-    lines: list[list[str]] = [[escape(column.removeprefix("#")) for column in columns], rule]
-    lines += [[escape(cell) for cell in row] for row in rows]
-    return Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    return Markdown("\n".join(_draw(columns, rows, escape)))
 
 
 def bullets(*items: str) -> Markdown:
@@ -94,9 +91,15 @@ def section(heading: str, *parts: str) -> Markdown:
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table whose cells may contain Markdown's emphasis; columns as in `table`."""
+    return "".join(f"{line}\n" for line in _draw(columns, rows, _cell))
+
+
+def _draw(columns: Sequence[str], rows: Iterable[Sequence[str]], drawn: Callable[[str], str]) -> Iterator[str]:
+    """Yield the lines of a table, each cell as `drawn` returns it."""
     rule = ["--:" if column.startswith("#") else ":--" for column in columns]
-    lines = [[column.removeprefix("#") for column in columns], rule, *([_cell(one) for one in row] for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    heading = [drawn(column.removeprefix("#")) for column in columns]
+    for line in (heading, rule, *([drawn(cell) for cell in row] for row in rows)):
+        yield f"| {' | '.join(line)} |"
 
 
 def markdown_bullets(lines: Iterable[str]) -> str:

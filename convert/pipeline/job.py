@@ -54,10 +54,9 @@ class Batch:
     @property
     def items(self) -> tuple[Item, ...]:
         """The handles, each with its paths and its class list."""
-        return tuple(map(self.item, self.handles))
+        return tuple(map(self._item, self.handles))
 
-    def item(self, handle: Handle) -> Item:
-        """Return a handle with its paths and its class list."""
+    def _item(self, handle: Handle) -> Item:
         if self.custom is not None:
             named = replace(handle, name=self.custom.name).in_flavour(handle.flavour)
             return Item(handle, ModelPaths.of(self.out, named.name, self.version), self.custom.labels)

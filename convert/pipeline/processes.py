@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -109,7 +110,8 @@ def run_apart(call: Callable[[Watch], Result], watch: Watch | None) -> Result:
         MixerError: the call raised it, or the process ended early.
     """
     with tempfile.TemporaryFile() as said, _worker(said) as connection:
-        connection.send(call)
+        with suppress(OSError):  # it has ended, which is noticed when its answer is awaited
+            connection.send(call)
         answer = _receive(connection, watch)
         if answer is None:
             said.seek(-min(_MOST_LAST_WORDS, said.seek(0, os.SEEK_END)), os.SEEK_END)
@@ -172,14 +174,20 @@ def work(descriptor: int) -> None:
     """Run the calls that come over a connection until it closes: the main function of a worker process."""
     process.end_on_signals()
     process.end_with_parent(0)
+    sending = threading.Lock()  # events may come from several threads, and a connection is not thread-safe
     with process.own_temporary_folder(), Connection(descriptor) as connection, suppress(EOFError):
+
+        def send(message: object) -> None:
+            with sending:
+                connection.send(message)
+
         while True:
             call: Callable[[Watch], object] = connection.recv()
             try:
-                answer: object = _Answer(call(connection.send))
+                answer: object = _Answer(call(send))
             except Exception as error:  # for the caller
                 answer = error if _can_be_sent(error) else MixerError(f"unexpected {type(error).__name__}: {error}")
-            connection.send(answer)
+            send(answer)
     process.leave(0)
 
 
