@@ -128,7 +128,7 @@ def without_gradients() -> Iterator[None]:
 def furthest(findings: Findings) -> tuple[float, float] | None:
     """Return the difference that is largest over its limit, and the limit: SavedModel to JAX, or JAX to oracle."""
     names = ("max_relative", "jax_oracle_relative")
-    found = [(check.measured, check.limit) for check in findings.checks if check.name in names and check.tells]
+    found = [(check.measured, check.limit) for check in findings.checks if check.name in names and check.has_power]
     return max(found, key=lambda pair: pair[0] / pair[1], default=None)
 
 

@@ -48,4 +48,4 @@ def test_images_of_one_batch_only_say_nothing():
 
 def test_without_power_it_counts_for_nothing():
     (check,) = check_batching(batches(0, 0, 0), expected(power=0.1))
-    assert not check.tells
+    assert not check.has_power

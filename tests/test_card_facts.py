@@ -152,7 +152,7 @@ def test_without_a_report_there_is_no_card(tmp_path):
 def test_without_gradients_there_is_no_card(tmp_path):
     destination = write_model(tmp_path, report={"inputs_set": "gate", "fine_tunable": None})
     (line,) = refused(destination)
-    assert "its report (inputs: gate) tried no gradients, so nothing tells whether it can be fine-tuned" in line
+    assert "its report (inputs: gate) tried no gradients, so nothing says whether it can be fine-tuned" in line
     assert f"`mixer-jax2tf validate {HANDLE} --set full` does" in line
 
 

@@ -230,8 +230,8 @@ def test_a_head_of_zeros_is_named_and_proven_by_a_probing_one(zero_headed):
     report = Report.read(zero_headed / "fresh-graph" / "2.report.json")
     assert (report.verdict, report.zero_head) == ("passed", True)
     compared = list(report.find("max_relative"))
-    assert {check.tells for check in compared if check.probe is None} == {False}
-    assert {check.tells for check in compared if check.probe == "head"} == {True}
+    assert {check.has_power for check in compared if check.probe is None} == {False}
+    assert {check.has_power for check in compared if check.probe == "head"} == {True}
 
 
 def test_an_export_whose_head_hides_errors_is_proven_by_an_export_with_a_probing_head(zero_headed):
@@ -239,8 +239,8 @@ def test_an_export_whose_head_hides_errors_is_proven_by_an_export_with_a_probing
     assert (report.verdict, report.zero_head) == ("passed", True)
     compared = list(report.find("float32 max_relative"))
     probing = [check for check in compared if check.probe == "head"]
-    assert {check.tells for check in compared if check not in probing} == {False}
-    assert [check.tells for check in probing] == [True] * (len(compared) - len(probing))
+    assert {check.has_power for check in compared if check not in probing} == {False}
+    assert [check.has_power for check in probing] == [True] * (len(compared) - len(probing))
     assert 0 < report.figure("float32 max_relative") < report.tolerances["float32 max_relative"].limit / 3
     assert {path.name for path in (zero_headed / "fresh-onnx").iterdir()} == {"2", "2.manifest.json", "2.report.json"}
 

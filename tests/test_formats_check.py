@@ -72,7 +72,7 @@ def params(tiny_source):
 def test_right_models_pass_with_room(name, handle, written, truth):
     checks = check_export(name, written / handle.name / name, handle, truth)
     assert problems_of(checks) == ()
-    assert all(check.tells for check in checks)
+    assert all(check.has_power for check in checks)
     assert sum(check.name.endswith(" max_relative") for check in checks) == len(FORMATS[name].models) * len(PLAN)
     for check in checks:
         if check.name.endswith((" max_relative", " cosine_distance")):

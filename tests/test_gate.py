@@ -71,7 +71,7 @@ def test_gradients_are_compared_and_make_it_fine_tunable(handle, tiny_full):
     assert images.on == "the images noise, chelsea.png"
     assert 0 < report.figure("gradient_relative") < TOLERANCES["gradient_relative"].limit / 5
     assert 0 < report.figure("step_relative") < TOLERANCES["step_relative"].limit / 5
-    assert all(check.tells for name in ("gradient_relative", "step_relative") for check in report.find(name))
+    assert all(check.has_power for name in ("gradient_relative", "step_relative") for check in report.find(name))
 
 
 @each_handle

@@ -185,7 +185,7 @@ def test_a_model_with_nothing_to_train_is_no_match(bench, check):
 def test_a_step_that_moves_nothing_proves_nothing(bench, tiny_build):
     found = examine(tiny_build / HANDLE.name / "2", bench).found
     still = replace(found, step_change=1e-6)
-    assert not still.checks[-1].tells
+    assert not still.checks[-1].has_power
     assert problems_of(still) == ["an SGD step moves the outputs by 1e-06 only: nothing was trained"]
 
 

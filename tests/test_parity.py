@@ -101,7 +101,7 @@ def test_outputs_that_lean_on_the_other_images_of_the_batch_are_told(bench):
     assert check.problems
     (right,) = [check for check in bench.check().checks if check.name == "batch_relative"]
     assert right.measured < right.limit / 2
-    assert right.tells
+    assert right.has_power
 
 
 def test_the_findings_keep_the_outputs_of_each_image(bench, tiny_build):
@@ -171,7 +171,7 @@ def test_weights_that_hardly_depend_on_the_image_pass_and_have_no_power(tmp_path
     np.savez(tmp_path / "small.npz", **arrays)
     findings = Bench.of(HANDLE, tmp_path / "small.npz").check()
     assert findings.problems == ()
-    assert not any(check.tells for check in findings.checks if check.name == "max_relative")
+    assert not any(check.has_power for check in findings.checks if check.name == "max_relative")
 
 
 # --- wrong models do not ---
@@ -211,7 +211,7 @@ def test_no_head_hides_what_comes_before_it(head, temper, tmp_path):
     findings = check_hidden(bench, "right")
     assert findings.problems == ()
     assert furthest(findings)[0] < LIMIT / 3
-    assert any(check.tells for check in findings.checks if check.name == "max_relative")
+    assert any(check.has_power for check in findings.checks if check.name == "max_relative")
     for what, margin in LEAST_MARGINS.items():
         findings = check_hidden(bench, what)
         assert caught_by(findings) == ("outputs",)

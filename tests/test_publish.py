@@ -564,7 +564,7 @@ def test_ones_own_leaves_under_its_own_name_only(tmp_path, mirror):
 @pytest.mark.parametrize(
     ("state", "text"),
     [
-        ({"git_commit": None, "git_dirty": None}, "no git commit tells which sources it was made from"),
+        ({"git_commit": None, "git_dirty": None}, "no git commit names which sources it was made from"),
         ({"git_dirty": True}, f"it was made from sources that differ from commit {'c' * 40}"),
         ({"git_dirty": None}, "it was made from sources that differ from commit"),
     ],
@@ -891,6 +891,6 @@ def test_the_command_refuses_to_publish_where_models_are_made(destination, capfd
 @pytest.mark.parametrize("url", ["/home/somebody/x.npz", "file:/home/somebody/x.npz", "C:\\somebody\\x.npz"])
 def test_a_manifest_with_a_path_of_somebodys_disk_is_refused(tmp_path, mirror, url):
     destination = packed(tmp_path, checkpoint={"url": url})
-    with pytest.raises(MixerError, match="tells where the checkpoint lay on the disk of whoever made it"):
+    with pytest.raises(MixerError, match="says where the checkpoint lay on the disk of whoever made it"):
         publish(destination, mirror, RULES)
     assert publish(packed(tmp_path, version=3, checkpoint={"url": "file:x.npz"}), mirror, RULES).verdict == "published"

@@ -287,7 +287,7 @@ FORGED = {
     ),
     "gradients of the gate set": (
         lambda report: report.model_copy(update={"inputs_set": "gate"}),
-        "which only the full set tells",
+        "which only the full set finds out",
     ),
     "no word of fine-tuning": (lambda report: report.model_copy(update={"fine_tunable": None}), "does not say whether"),
     "a check less": (

@@ -79,8 +79,8 @@ def test_what_is_not_beside_it_is_said_and_no_fault(kind, siblings):
     found = verify(getattr(siblings, kind))
     assert found.verdict == "same"
     assert found.not_checked == (
-        "there is no 2.report.json, so nothing tells whether the model was proven",
-        "there is no 2.provenance.json, so nothing tells who packed it, and from what",
+        "there is no 2.report.json, so nothing says whether the model was proven",
+        "there is no 2.provenance.json, so nothing says who packed it, and from what",
     )
 
 

@@ -98,7 +98,7 @@ def _rows(outcome: "ExportOutcome") -> Iterator[tuple[str, ...]]:
         yield outcome.name, "", "", "", "", "failed"
         return
     for file, size in outcome.report.sizes.items():
-        of_file = [check for check in outcome.report.checks if check.on.startswith(f"{file} ") and check.tells]
+        of_file = [check for check in outcome.report.checks if check.on.startswith(f"{file} ") and check.has_power]
         worst = _most(check for check in of_file if check.name.endswith(" max_relative"))
         apart = _most(check for check in of_file if check.name.endswith(" top1_disagreement"))
         yield (

@@ -179,7 +179,7 @@ def _not_checked(outcome: Outcome) -> Iterator[str]:
         yield "the original checkpoints: seeded ones stand in for them"
     if outcome.report.zero_head:
         yield f"{outcome.handle}: {ZERO_HEAD}"
-    powerless = [check for check in outcome.report.checks if not check.tells]
+    powerless = [check for check in outcome.report.checks if not check.has_power]
     for check in powerless:
         if check.name == "consumer" and check.measured is None:
             yield f"{outcome.handle}: {check.on}: {check.detail.removeprefix('absent: ')}"

@@ -162,7 +162,7 @@ def _export(work: Exports, handle: Handle, truth: "Truth", sha256: str, classes:
         install(stage, destination, manifest, overwrite=work.overwrite)
     made = custom_handle(handle, work.custom.name, classes) if work.custom else handle
     checks = check_export(work.format.name, destination.directory, made, truth)
-    if made.head == "classification" and not all(check.tells for check in checks):
+    if made.head == "classification" and not all(check.has_power for check in checks):
         probed = attempt(lambda: _check_probing_export(work, handle, made, truth))
         if isinstance(probed, Failure):  # the export is already in place: its report says what is not known
             said = f"cannot be exported with a probing head: {probed.reason}"

@@ -174,7 +174,7 @@ def _problems(records: Records) -> Iterator[str]:
         yield f"its report cannot be relied on ({found}); {again} writes a new one"
     if report.inputs_set != "full":
         yield (
-            f"its report (inputs: {report.inputs_set}) tried no gradients, so nothing tells whether it can be "
+            f"its report (inputs: {report.inputs_set}) tried no gradients, so nothing says whether it can be "
             f"fine-tuned: {again} does"
         )
 

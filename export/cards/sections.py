@@ -15,7 +15,7 @@ from models.preprocessing import Evaluation
 ORIGINS = {
     "seeded": "SEEDED WEIGHTS, NEVER TRAINED: made up to test the conversion. What this model says of an image means "
     "nothing. Do not use it for anything but tests.",
-    "unknown": "UNKNOWN WEIGHTS: no digest of the original checkpoint is recorded, so nothing tells whether these are "
+    "unknown": "UNKNOWN WEIGHTS: no digest of the original checkpoint is recorded, so nothing says whether these are "
     "its weights.",
     "own": "Somebody's own weights, not of the collection: what they were trained on is not known here.",
 }

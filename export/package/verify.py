@@ -175,7 +175,7 @@ def _judge(records: Records, findings: _Findings) -> None:
             )
     elif not paths.provenance.is_file():
         findings.not_checked.append(
-            f"there is no {paths.provenance.name}, so nothing tells who packed it, and from what"
+            f"there is no {paths.provenance.name}, so nothing says who packed it, and from what"
         )
     if records.index is not None:
         listed = ", ".join(records.index.versions.get(paths.stem, ()))
@@ -186,7 +186,7 @@ def _judge_report(records: Records, differences: list[str], findings: _Findings)
     report, name = records.report, records.paths.report.name
     if report is None:
         if not records.paths.report.is_file():
-            findings.not_checked.append(f"there is no {name}, so nothing tells whether the model was proven")
+            findings.not_checked.append(f"there is no {name}, so nothing says whether the model was proven")
         return
     if report.verdict != "passed":
         differences = [*differences, f"{name} says that the model failed: {'; '.join(report.problems)}"]

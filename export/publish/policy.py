@@ -124,7 +124,7 @@ def _place_problems(manifest: Manifest) -> Iterator[str]:
     url = manifest.checkpoint.url
     if ("://" not in url and not url.startswith("file:")) or url.startswith("file:/"):  # as in earlier manifests
         yield (
-            "its manifest tells where the checkpoint lay on the disk of whoever made it, which would be published: "
+            "its manifest says where the checkpoint lay on the disk of whoever made it, which would be published: "
             "convert it again (--overwrite)"
         )
 
@@ -132,6 +132,6 @@ def _place_problems(manifest: Manifest) -> Iterator[str]:
 def _source_problems(manifest: Manifest) -> Iterator[str]:
     again = "convert it again from a commit, or give --allow-dirty"
     if manifest.git_commit is None:
-        yield f"no git commit tells which sources it was made from: {again}"
+        yield f"no git commit names which sources it was made from: {again}"
     elif manifest.git_dirty is not False:
         yield f"it was made from sources that differ from commit {manifest.git_commit}: {again}"

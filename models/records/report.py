@@ -68,14 +68,14 @@ class Check(Record):
     """Further observations, in words."""
 
     @property
-    def tells(self) -> bool:
+    def has_power(self) -> bool:
         """Whether it can tell a right model from a wrong one."""
         return self.power is None or self.power >= LEAST_POWER
 
     @property
     def is_over(self) -> bool:
         """Whether its figure is missing, NaN or over its limit; False where the check is not judged."""
-        if self.limit is None or not (self.tells or self.name in _BY_THE_SCALE):
+        if self.limit is None or not (self.has_power or self.name in _BY_THE_SCALE):
             return False
         return self.measured is None or not self.measured <= self.limit
 
@@ -132,7 +132,7 @@ class Verdict(Record):
 
     def worst(self, name: str) -> Check | None:
         """Return the check of a name with the worst figure, of those that can tell; None if there is none."""
-        known = [check for check in self.find(name) if check.tells and check.measured is not None]
+        known = [check for check in self.find(name) if check.has_power and check.measured is not None]
         return max(known, key=lambda check: _rank(check.measured), default=None)
 
     def figure(self, name: str) -> float | None:
@@ -169,7 +169,7 @@ class Verdict(Record):
     def _missing(self) -> Iterator[str]:
         """Yield which needed checks are missing, and whether `zero_head` contradicts the power of the outputs."""
         for name, probe in self.needs:
-            if not any(check.tells and probe in {None, check.probe} for check in self.find(name)):
+            if not any(check.has_power and probe in {None, check.probe} for check in self.find(name)):
                 where = f" on a probing {probe}" if probe else ""
                 yield (
                     f"no check {name}{where} can tell a right model from a wrong one: it is missing, or what it "
@@ -275,11 +275,11 @@ class Report(Verdict):
         """Yield contradictions of the verdict, or of `fine_tunable`, with the figures and limits."""
         yield from super().contradictions(today)
         tried = [check for name in _GRADIENTS for check in self.find(name)]
-        works = bool(tried) and all(check.tells and not check.problems for check in tried)
+        works = bool(tried) and all(check.has_power and not check.problems for check in tried)
         if self.fine_tunable and not works:
             yield "it can be fine-tuned, but no gradients say so"
         if self.fine_tunable is not None and self.inputs_set != "full":
-            yield "it says whether it can be fine-tuned, which only the full set tells"
+            yield "it says whether it can be fine-tuned, which only the full set finds out"
         if self.reference is not None:
             yield from (f"earlier version: {said}" for said in self._judge_earlier(self.reference))
         if self.fine_tunable is None and self.inputs_set == "full" and self.verdict == "passed":

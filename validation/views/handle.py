@@ -18,7 +18,7 @@ ORIGINS = {
     "original": "the digest is the one recorded from the public bucket",
     "seeded": "stand-ins with the names, shapes and types of the originals and weights made up. What is proven is the "
     "conversion, not the original weights",
-    "unknown": "no digest of the original is recorded, so nothing tells whether these are its weights",
+    "unknown": "no digest of the original is recorded, so nothing says whether these are its weights",
     "own": "somebody's own checkpoint, not of the collection",
 }
 
@@ -138,7 +138,7 @@ def _summarised(name: str, model: ModelRecords) -> Row:
     assert model.report  # noqa: S101 (whoever asks has one)
     checks, worst = list(model.report.find(name)), model.report.worst(name)
     measured, limit = (worst.measured, worst.limit) if worst else (None, None)
-    powerless = sum(not check.tells for check in checks)
+    powerless = sum(not check.has_power for check in checks)
     return (
         code(name),
         str(len(checks)),

@@ -19,7 +19,7 @@ def junit(reports: Mapping[str, Report], failures: Mapping[str, Sequence[str]]) 
     """
     suite = ElementTree.Element("testsuite", name="parity")
     cases = [
-        (handle, str(check), check.problems, _said(check), not check.tells)
+        (handle, str(check), check.problems, _said(check), not check.has_power)
         for handle, report in reports.items()
         for check in report.checks
     ]
