@@ -2,9 +2,9 @@
 
     from convert.pipeline.interface import convert_all, package
 
-    for outcome in convert_all(["mixer_b16_i1k_classification"], out="build"):
+    for outcome in convert_all(out="build"):
         print(outcome.handle, outcome.verdict, outcome.worst)
-    package(["mixer_b16_i1k_classification"], out="build")
+    package(out="build")
 
 Results are returned, problems are raised, and nothing is printed. Work that needs JAX and TensorFlow runs in a separate
 process, so that the caller's imports, environment, streams and signal handlers are unchanged.
