@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from convert.checkpoints.open import CustomCheckpoint
 from convert.pipeline import interface
 from convert.pipeline.interface import HandlesFailedError, convert_all, export_to, package, validate
 from convert.pipeline.progress import Event
-from models.catalog import HANDLES, TESTING_HANDLES
+from models.catalog import TESTING_HANDLES
 from models.errors import MixerError, UsageError
 
 ROOT = Path(__file__).parent.parent
@@ -70,12 +69,6 @@ def test_all_of_it_leaves_the_callers_process_as_it_was(tiny_source, tmp_path):
     kinds = [kind for kind, _ in found["events"]]
     assert (kinds.count("began"), kinds.count("finished"), kinds[-1]) == (1, 2, "ended")
     assert f"converting {CLASSIFIER}" in [text for _, text in found["events"]]
-
-
-def test_the_documented_example_names_handles_of_the_catalog():
-    named = re.findall(r'"(mixer_\w+)"', interface.__doc__)
-    assert named
-    assert set(named) <= HANDLES.keys()
 
 
 def test_handles_that_fail_are_raised_with_what_became_of_all(tiny_source, tmp_path):
