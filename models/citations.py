@@ -36,7 +36,7 @@ CITATIONS: dict[str, str] = {
 
 
 @dataclass(frozen=True)
-class _CitedAccuracy:
+class CitedAccuracy:
     """A published figure, not measured here: `top1` in per cent on the validation set of ImageNet-1k."""
 
     top1: float
@@ -49,19 +49,19 @@ VERSION_1_PAGE = "https://github.com/tensorflow/tfhub.dev/blob/master/assets/doc
 """The collection's page as published in 2021, in TensorFlow Hub's own repository."""
 
 
-def _paper(top1: float) -> _CitedAccuracy:
-    return _CitedAccuracy(top1, "the paper", MIXER_PAPER)
+def _paper(top1: float) -> CitedAccuracy:
+    return CitedAccuracy(top1, "the paper", MIXER_PAPER)
 
 
-def _kecam(top1: float) -> _CitedAccuracy:
-    return _CitedAccuracy(top1, "the table of keras_cv_attention_models", _KECAM)
+def _kecam(top1: float) -> CitedAccuracy:
+    return CitedAccuracy(top1, "the table of keras_cv_attention_models", _KECAM)
 
 
-def _version_1(top1: float) -> _CitedAccuracy:
-    return _CitedAccuracy(top1, "version 1 of this collection, whose evidence is no longer to be had", VERSION_1_PAGE)
+def _version_1(top1: float) -> CitedAccuracy:
+    return CitedAccuracy(top1, "version 1 of this collection, whose evidence is no longer to be had", VERSION_1_PAGE)
 
 
-ACCURACIES: dict[str, tuple[_CitedAccuracy, ...]] = {
+ACCURACIES: dict[str, tuple[CitedAccuracy, ...]] = {
     "b16_sam": (_kecam(77.36), _version_1(75.58)),
     "b32_sam": (_kecam(72.47),),
     "b16_i1k": (_paper(76.44), _version_1(75.31)),

@@ -5,7 +5,7 @@ import random
 
 from reporting import checks, verdict_of
 
-from export.cards.facts import Publisher
+from export.cards.publisher import Publisher
 from export.cards.write import write_model_cards
 from models.catalog import TESTING_HANDLES
 from models.records.contents import digest_files

@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 from publishable import HANDLE, WHERE, write_catalogued, write_model, write_report
 
-from export.cards.facts import Publisher, read_card_facts
+from export.cards.facts import read_card_facts
+from export.cards.publisher import Publisher
 from export.package.archive import package_model
 from export.package.facts import MODEL_JSON, SignatureFacts
 from models.catalog import HANDLES, TESTING_HANDLES

@@ -7,7 +7,7 @@ import pytest
 from publishable import HANDLE, WHERE, tree, write_card, write_catalogued, write_model, write_report
 
 from export.cards import tfhub, write
-from export.cards.facts import Publisher
+from export.cards.publisher import Publisher
 from export.cards.write import CardFiles, card_differences, card_problems, write_collection_cards, write_model_cards
 from models.errors import MixerError
 from models.records.layout import ModelPaths
@@ -195,7 +195,7 @@ def test_a_card_of_the_same_model_elsewhere_is_no_difference(tmp_path):
     destination = write_model(tmp_path)
     write_card(destination, OTHER)
     assert list(card_differences(destination)) == []
-    assert tfhub.where_of(destination.card.read_text()) == OTHER
+    assert Publisher.of_page(destination.card.read_text()) == OTHER
 
 
 def test_the_modules_that_write_cards_are_all_here():

@@ -14,7 +14,7 @@ from reporting import consumed
 from convert.cli import main
 from convert.pipeline import republish
 from convert.pipeline.republish import Work, bring_up_to_date
-from export.cards.facts import Publisher
+from export.cards.publisher import Publisher
 from export.package.verify import verify
 from export.publish.bucket import bucket
 from export.publish.policy import PublishPolicy

@@ -31,7 +31,7 @@ def card(
     """
     from convert.pipeline.cards import write_cards
     from convert.pipeline.selection import chosen_names
-    from export.cards.facts import Publisher
+    from export.cards.publisher import Publisher
 
     where = Publisher(publisher, assets.rstrip("/"))
     names = chosen_names(handles or [], flavour.each, out, version)

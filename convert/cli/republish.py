@@ -41,7 +41,7 @@ def republish(
     from convert.pipeline.for_each import raise_problems
     from convert.pipeline.republish import Work, bring_up_to_date
     from convert.pipeline.selection import in_flavours
-    from export.cards.facts import Publisher
+    from export.cards.publisher import Publisher
     from export.package.signing import signer
     from export.publish.destinations import opened_store
     from export.publish.policy import PublishPolicy

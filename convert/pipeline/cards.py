@@ -4,7 +4,7 @@ from pathlib import Path
 
 from convert.pipeline.for_each import for_each
 from convert.pipeline.progress import Steps, Watch
-from export.cards.facts import Publisher
+from export.cards.publisher import Publisher
 from export.cards.write import Written, write_collection_cards, write_model_cards
 from export.install import held
 from models.errors import MixerError

@@ -16,7 +16,7 @@ from convert.pipeline.job import Batch
 from convert.pipeline.outcome import Outcome
 from convert.pipeline.outdated import compare_all_with_published
 from convert.pipeline.progress import Event, Steps, Watch
-from export.cards.facts import Publisher
+from export.cards.publisher import Publisher
 from export.cards.write import write_collection_cards, write_model_cards
 from export.install import tidy
 from export.package.archive import package_model

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from models.catalog import CHECKPOINTS, HANDLES, Handle, Head
+from models.catalog import CHECKPOINTS, Handle, Head
 
 TIMM_PULL_REQUEST = "https://github.com/huggingface/pytorch-image-models/pull/651"
 
@@ -23,7 +23,7 @@ class Erratum:
         return handle.head in self.heads and handle.checkpoint.name in self.checkpoints
 
 
-CORRECTIONS = (
+ERRATA = (
     Erratum(
         "pre-trained on ImageNet-21k and fine-tuned on ImageNet-1k",
         "trained on ImageNet-1k alone",
@@ -54,13 +54,3 @@ CORRECTIONS = (
     ),
 )
 """The most important first."""
-
-
-def corrections_of(handle: Handle) -> tuple[Erratum, ...]:
-    """Return the errors in version 1's page of this model."""
-    return tuple(correction for correction in CORRECTIONS if correction.is_about(handle))
-
-
-def was_in_version_1(name: str) -> bool:
-    """Return whether version 1 had a module of this name: it had each handle of the catalog, in one flavour."""
-    return name in HANDLES

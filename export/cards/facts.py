@@ -1,14 +1,17 @@
 """Read the facts for a card: of a validated model, from its manifest, its report and its own files."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from export.cards.errata import ERRATA, Erratum
+from export.cards.publisher import Publisher
 from export.package.consistency import Asked, Records, compare_records
 from export.package.facts import ModelFacts, SignatureFacts, class_list, read_facts, read_member
 from models.catalog import GRAPH_SUFFIX, HANDLES, SQUARE_HANDLES, TESTING_HANDLES, Handle
-from models.errors import MixerError, UsageError
+from models.citations import ACCURACIES, CitedAccuracy
+from models.errors import MixerError
+from models.preprocessing import Evaluation
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.report import Report
@@ -17,45 +20,19 @@ from models.selection import custom_handle, is_catalogued, select_handles
 from models.signatures import SERVING_DEFAULT, SIGNATURES
 from models.storage.files import hash_file
 
-PUBLISHER = re.compile(r"[a-z\d-]+")
-"""Matches a publisher's name that TensorFlow Hub accepts."""
+_SEEDED = "SEEDED WEIGHTS, NEVER TRAINED"
 
-ASSETS = re.compile(r"https://[A-Za-z0-9.-]+(:\d+)?(/[A-Za-z0-9._~-]+)*")
-"""Matches the URL of published models, without characters that could end a line or comment of a card."""
+_WARNINGS = {
+    "seeded": f"{_SEEDED}: made up to test the conversion. What this model says of an image means nothing. Do not use "
+    "it for anything but tests.",
+    "unknown": "UNKNOWN WEIGHTS: no digest of the original checkpoint is recorded, so nothing says whether these are "
+    "its weights.",
+    "own": "Somebody's own weights, not of the collection: what they were trained on is not known here.",
+}
+"""The warning at the top of a card, by the origin of a checkpoint that is not a recorded original."""
 
 WARMUP = "assets.extra/tf_serving_warmup_requests"
 """Written by `export.saved_model.warmup`, which is not imported here because it imports TensorFlow."""
-
-
-@dataclass(frozen=True)
-class Publisher:
-    """Who publishes, and below which URL: archives are at `<assets>/<handle>/<version>.tar.gz`.
-
-    Raises:
-        UsageError: the name or the URL cannot be used on a card.
-    """
-
-    publisher: str
-    assets: str
-
-    def __post_init__(self) -> None:
-        problems = []
-        if not PUBLISHER.fullmatch(self.publisher):
-            problems.append(
-                f"--publisher {self.publisher!r} is no name that TensorFlow Hub takes: expected lower-case letters, "
-                "digits and '-'."
-            )
-        if not ASSETS.fullmatch(self.assets):
-            problems.append(
-                f"--assets {self.assets!r} is no address to download from: expected https://HOST/PATH, below which "
-                "<handle>/<version>.tar.gz lies (of gs://bucket/prefix: https://storage.googleapis.com/bucket/prefix)."
-            )
-        if problems:
-            raise UsageError("\n".join(problems))
-
-    def address(self, handle: str, version: int, suffix: str) -> str:
-        """Return the URL of a file of a published model."""
-        return f"{self.assets}/{handle}/{version}{suffix}"
 
 
 @dataclass(frozen=True)
@@ -63,6 +40,7 @@ class CardFacts:
     """Everything that a card may mention."""
 
     where: Publisher
+    paths: ModelPaths
     handle: Handle
     manifest: Manifest
     manifest_sha256: str
@@ -91,6 +69,48 @@ class CardFacts:
     def trained(self) -> bool:
         """Whether its weights may be those of the catalog's checkpoint; synthetic ones were never trained."""
         return self.manifest.checkpoint.origin in {"original", "unknown"} and not self.handle.checkpoint.testing
+
+    @property
+    def warning(self) -> str | None:
+        """The warning at the top of its card, unless its checkpoint is a recorded original."""
+        return _WARNINGS.get(self.manifest.checkpoint.origin)
+
+    @property
+    def outputs(self) -> str:
+        """Number and kind of its outputs."""
+        return f"{self.handle.outputs:,} {'logits' if self.handle.head == 'classification' else 'features'}"
+
+    @property
+    def summary(self) -> str:
+        """The model in one line of plain text."""
+        kind = "classifier" if self.handle.head == "classification" else "feature extractor"
+        size, training = self.manifest.image_size, self.handle.checkpoint.training
+        seeded = f"{_SEEDED}. " if self.manifest.checkpoint.origin == "seeded" else ""
+        trained = f"; trained on {training.data}, {training.method}" if self.trained else ""
+        return (
+            f"{seeded}MLP-Mixer {self.manifest.architecture} as an image {kind}: {self.outputs} of an image of {size} "
+            f"x {size} pixels{trained}."
+        )
+
+    @property
+    def preprocessing(self) -> str:
+        """The steps of the authors' evaluation that come before the range of the pixels."""
+        return Evaluation(self.manifest.image_size).what
+
+    @property
+    def accuracies(self) -> tuple[CitedAccuracy, ...]:
+        """The accuracies that others published for its weights."""
+        return ACCURACIES.get(self.handle.checkpoint.name, ()) if self.trained else ()
+
+    @property
+    def was_in_version_1(self) -> bool:
+        """Whether version 1 had a module of this name: it had each handle of the catalog, in one flavour."""
+        return self.manifest.handle in HANDLES
+
+    @property
+    def errata(self) -> tuple[Erratum, ...]:
+        """The errors in version 1's page of this model."""
+        return tuple(erratum for erratum in ERRATA if erratum.is_about(self.handle))
 
     @property
     def fine_tunable(self) -> bool:
@@ -127,6 +147,7 @@ def read_card_facts(destination: ModelPaths, where: Publisher) -> CardFacts:
     labels = class_list(manifest)
     return CardFacts(
         where,
+        destination,
         handle,
         manifest,
         records.found[destination.manifest.name].sha256,

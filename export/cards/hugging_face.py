@@ -1,21 +1,24 @@
 """Render Hugging Face's cards: `README.md` with a YAML header, for a model's folder and for the whole repository.
 
 The header has the fields of https://github.com/huggingface/huggingface_hub (`modelcard.md`) that apply to these models.
-There is no `model-index`: it contains results, and no accuracy was measured here.
+There is no `model-index`, which contains results on a dataset: no accuracy was measured here. Nor `base_model`, which
+names a model on the Hub, nor `library_name`: the Hub's libraries load models of their own, not any SavedModel.
+
+`ModelCardData` of huggingface_hub would write the same header; but it checks no field, and comes with the extra `hub`,
+which cards do not need.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import yaml  # type: ignore[import-untyped]  # its types are a package of their own
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from export.cards.collection import COLLECTION, COLLECTION_SUMMARY, COLLECTION_TITLE, collection_sections
+from export.cards.collection import COLLECTION, COLLECTION_SUMMARY, COLLECTION_TITLE
 from export.cards.facts import CardFacts
-from export.cards.sections import sections, summarise
+from export.cards.markdown import render
 from models.catalog import LICENSE, Head
-from models.markdown import Markdown, escape
 
 FILE = "README.md"
 
@@ -54,7 +57,8 @@ def render_model(subject: CardFacts) -> str:
         license_="apache-2.0" if training.license == LICENSE else "unknown",
         pipeline=PIPELINES[subject.handle.head],
     )
-    return _card(header, f"{manifest.handle}, version {manifest.version}", summarise(subject), sections(subject))
+    title = f"{manifest.handle}, version {manifest.version}"
+    return _card(header, title, subject.summary, body="model.md", model=subject)
 
 
 def render_collection(members: Sequence[CardFacts]) -> str:
@@ -62,7 +66,7 @@ def render_collection(members: Sequence[CardFacts]) -> str:
     heads = {member.handle.head for member in members}
     pipeline = PIPELINES["classification" if "classification" in heads else "fe"]
     header = _header(members, license_="apache-2.0", pipeline=pipeline)
-    return _card(header, COLLECTION_TITLE, COLLECTION_SUMMARY, collection_sections(members))
+    return _card(header, COLLECTION_TITLE, COLLECTION_SUMMARY, body="collection.md", members=members)
 
 
 def _header(members: Sequence[CardFacts], *, license_: Literal["apache-2.0", "unknown"], pipeline: Pipeline) -> _Header:
@@ -73,9 +77,8 @@ def _header(members: Sequence[CardFacts], *, license_: Literal["apache-2.0", "un
     return _Header(license=license_, pipeline_tag=pipeline, tags=tags, **({"datasets": known} if known else {}))
 
 
-def _card(header: _Header, title: str, description: str, parts: Iterable[Markdown]) -> str:
-    body = "\n\n".join((f"# {escape(title)}", escape(description), *parts))
-    return f"---\n{header.to_text()}---\n\n{body}\n"
+def _card(header: _Header, title: str, description: str, *, body: str, **values: object) -> str:
+    return render("hugging_face.md", header=header.to_text(), title=title, description=description, body=body, **values)
 
 
 def problems_of(text: str) -> list[str]:

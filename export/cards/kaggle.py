@@ -6,26 +6,23 @@ and `kaggle models variations create` read the files; `kagglehub` does not.
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
-from export.cards.collection import COLLECTION, COLLECTION_SUMMARY, COLLECTION_TITLE, collection_sections
-from export.cards.facts import CardFacts, Publisher
-from export.cards.sections import ORIGINS, summarise, usage
+from export.cards.collection import COLLECTION, COLLECTION_SUMMARY, COLLECTION_TITLE
+from export.cards.facts import CardFacts
+from export.cards.markdown import render
+from export.cards.publisher import Publisher
 from models.catalog import LICENSE, REPOSITORY
 from models.citations import VERSION_1_PAGE
-from models.markdown import Markdown, warning
 
 LICENSES = {LICENSE: "Apache 2.0"}
 """Kaggle's names for licences."""
 
 MODEL_FILE = "model-metadata.json"
 VARIATION_FILE = "model-instance-metadata.json"
-
-PATH = "${PATH}"
-"""Placeholder that Kaggle replaces by the folder of the files when it shows how to use a variation."""
 
 
 def _filled(text: str) -> str:
@@ -93,17 +90,16 @@ class _VariationMetadata(_Metadata):
 
 def render_variation(subject: CardFacts) -> str | None:
     """Return the metadata of a model; None if its licence is unknown, because Kaggle requires one."""
-    training, origin = subject.handle.checkpoint.training, subject.manifest.checkpoint.origin
+    training = subject.handle.checkpoint.training
     if training.license not in LICENSES:
         return None
-    loud = [warning(ORIGINS[origin])] if origin in ORIGINS else []
     return _VariationMetadata(
         ownerSlug=subject.where.publisher,
         modelSlug=COLLECTION,
         instanceSlug=subject.manifest.handle,
         framework="tensorFlow2",
-        overview=summarise(subject),
-        usage=_lines((*loud, usage(subject, PATH), Markdown(f"All about it: {subject.page}"))),
+        overview=subject.summary,
+        usage=render("kaggle.md", model=subject).strip(),
         licenseName="Apache 2.0",
         fineTunable=subject.fine_tunable,
         trainingData=(training.data,) if subject.trained else (),
@@ -121,14 +117,10 @@ def render_model(where: Publisher, members: Sequence[CardFacts]) -> str:
         slug=COLLECTION,
         subtitle=COLLECTION_SUMMARY,
         isPrivate=True,
-        description=_lines(collection_sections(members)),
+        description=render("collection.md", members=members).strip(),
         publishTime="",
         provenanceSources=f"Weights: {REPOSITORY}. Version 1: {VERSION_1_PAGE}",
     ).to_text()
-
-
-def _lines(parts: Iterable[str]) -> str:
-    return "\n\n".join(parts)
 
 
 def model_problems(text: str) -> list[str]:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from export.cards import hugging_face, kaggle, tfhub
 from export.cards.collection import COLLECTION
-from export.cards.facts import CardFacts, Publisher, read_card_facts
+from export.cards.facts import CardFacts, read_card_facts
+from export.cards.publisher import Publisher
 from export.cards.tfhub_rules import problems_of
 from models.catalog import HANDLES, SQUARE_HANDLES, TESTING_HANDLES
 from models.errors import MixerError
@@ -125,7 +126,7 @@ def _members(out: Path, where: Publisher) -> tuple[list[CardFacts], list[str]]:
             if version is None:
                 continue
             page = ModelPaths.of(out, name, version).card
-            of_page = tfhub.where_of(page.read_text(encoding="utf-8", errors="replace"))
+            of_page = Publisher.of_page(page.read_text(encoding="utf-8", errors="replace"))
             if of_page is None or of_page.publisher != where.publisher:
                 notes.append(f"{page} is not by {where.publisher}: left out of the collection")
                 continue
@@ -173,7 +174,7 @@ def card_differences(destination: ModelPaths) -> Iterator[str]:
     """
     card = destination.card
     found = card.read_text(encoding="utf-8")
-    where = tfhub.where_of(found)
+    where = Publisher.of_page(found)
     if where is None:
         yield f"{card.name}: its asset-path is not <assets>/<handle>/<version>.tar.gz: {_again(destination.handle)}"
         return

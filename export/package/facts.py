@@ -21,21 +21,23 @@ class _Facts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class _InputFacts(_Facts):
-    """The input of a signature; None in `shape` is the batch dimension."""
+class _TensorFacts(_Facts):
+    """The input or output of a signature; None in `shape` is the batch dimension."""
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str
+
+    def __str__(self) -> str:
+        """Return name, dtype and shape: `inputs: float32 [batch, 224, 224, 3]`."""
+        return f"{self.name}: {self.dtype} [{', '.join('batch' if size is None else str(size) for size in self.shape)}]"
+
+
+class _InputFacts(_TensorFacts):
     preprocessing: str
 
 
-class _OutputFacts(_Facts):
-    """The output of a signature; None in `shape` is the batch dimension."""
-
-    name: str
-    shape: tuple[int | None, ...]
-    dtype: str
+class _OutputFacts(_TensorFacts):
     meaning: str
 
 

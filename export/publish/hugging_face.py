@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from export.cards import hugging_face as hugging_face_card
 from export.cards.facts import read_card_facts
 from export.cards.hugging_face import FILE
-from export.cards.tfhub import where_of
+from export.cards.publisher import Publisher
 from export.cards.write import CardFiles
 from export.publish.hub_upload import (
     MANIFEST,
@@ -150,7 +150,7 @@ def _read(api: "HfApi", name: str, path: str, commit: str | None, names: set[str
 def _cards(destination: ModelPaths) -> dict[str, bytes]:
     """Return the cards by path: the model's, if its page names a publisher, and the collection's, if it exists."""
     cards, page = {}, destination.card
-    where = where_of(page.read_text(encoding="utf-8")) if page.is_file() else None
+    where = Publisher.of_page(page.read_text(encoding="utf-8")) if page.is_file() else None
     if where is not None:
         text = hugging_face_card.render_model(read_card_facts(destination, where))
         cards[f"{destination.handle}/{FILE}"] = text.encode()

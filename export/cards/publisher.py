@@ -1,0 +1,58 @@
+"""Say who publishes the models, and where."""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from export.cards.tfhub_rules import read_page
+from models.errors import UsageError
+
+_NAME = re.compile(r"[a-z\d-]+")
+"""Matches a publisher's name that TensorFlow Hub accepts."""
+
+_ASSETS = re.compile(r"https://[A-Za-z0-9.-]+(:\d+)?(/[A-Za-z0-9._~-]+)*")
+"""Matches the URL of published models, without characters that could end a line or comment of a card."""
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """Who publishes, and below which URL: archives are at `<assets>/<handle>/<version>.tar.gz`.
+
+    Raises:
+        UsageError: the name or the URL cannot be used on a card.
+    """
+
+    publisher: str
+    assets: str
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not _NAME.fullmatch(self.publisher):
+            problems.append(
+                f"--publisher {self.publisher!r} is no name that TensorFlow Hub takes: expected lower-case letters, "
+                "digits and '-'."
+            )
+        if not _ASSETS.fullmatch(self.assets):
+            problems.append(
+                f"--assets {self.assets!r} is no address to download from: expected https://HOST/PATH, below which "
+                "<handle>/<version>.tar.gz lies (of gs://bucket/prefix: https://storage.googleapis.com/bucket/prefix)."
+            )
+        if problems:
+            raise UsageError("\n".join(problems))
+
+    def address(self, handle: str, version: int, suffix: str) -> str:
+        """Return the URL of a file of a published model."""
+        return f"{self.assets}/{handle}/{version}{suffix}"
+
+    @classmethod
+    def of_page(cls, text: str) -> Self | None:
+        """Return who publishes a model, according to its page on TensorFlow Hub; None if the page cannot be ours."""
+        page = read_page(text)
+        publisher, _, rest = page.name.partition("/")
+        path = (page.metadata.get("asset-path") or [""])[0]
+        if page.kind != "Module" or not path.endswith(f"/{rest}.tar.gz"):
+            return None
+        try:
+            return cls(publisher, path.removesuffix(f"/{rest}.tar.gz"))
+        except UsageError:
+            return None
