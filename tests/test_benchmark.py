@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import shutil
 import sys
 from contextlib import nullcontext
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 import tensorflow as tf
+from programs import PLACES
 
 from convert.cli import main
 from convert.pipeline import benchmark as benching
@@ -175,11 +177,17 @@ NOT_READ_FROM = (0, 11)
 """The JAX from which on TensorFlow 2.21 loads what the plain steps write, and refuses it at the first call."""
 
 
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(("name", "trains"), [(CLASSIFIER, False), (FE, True)], ids=["classification", "fe"])
-def test_the_notebook_way_gives_the_same_outputs(name, trains, tiny_source, tiny_build, tmp_path):
+def test_the_notebook_way_gives_the_same_outputs(name, trains, place, tiny_source, tiny_build, tmp_path, monkeypatch):
     handle = TESTING_HANDLES[name]
     side = scenarios([handle], Folders(tiny_source, tmp_path, tmp_path), Scale())["notebook"]
-    time_commands(side.commands, cwd=ROOT)
+    if place == "here":
+        ((*_, module, given, path, directory),) = side.commands
+        monkeypatch.setattr(sys, "argv", [module, given, path, directory])
+        runpy.run_module(module, run_name="__main__")
+    else:
+        time_commands(side.commands, cwd=ROOT)
     theirs, ours = tf.saved_model.load(str(side.out / name)), tf.saved_model.load(str(tiny_build / name / "2"))
     images = tf.random.stateless_uniform((2, 32, 32, 3), (1, 2), -1, 1)
     if jax.__version_info__ >= NOT_READ_FROM:
@@ -196,8 +204,25 @@ def test_the_notebook_way_gives_the_same_outputs(name, trains, tiny_source, tiny
 # --- the command ---
 
 
-def test_the_command_measures_tiny_models_and_writes_what_came_of_it(tiny_build, tmp_path, capsys, monkeypatch):
+STAND_IN = """
+import pathlib, sys
+if "--out" in sys.argv:
+    out = pathlib.Path(sys.argv[sys.argv.index("--out") + 1])
+    for name in {*sys.argv} & {HANDLES}:
+        (out / name).mkdir(parents=True)
+        (out / name / "2.manifest.json").touch()
+"""
+"""Takes the place of `python -m`: of all that is asked of it, it only begins the models that `convert` makes."""
+
+
+@pytest.mark.parametrize("stands_in", [True, pytest.param(False, marks=pytest.mark.whole)], ids=["stand-in", "real"])
+def test_the_command_measures_tiny_models_and_writes_what_came_of_it(
+    stands_in, tiny_build, tmp_path, capsys, monkeypatch
+):
     """The notebook way runs in a test of its own; `imports` is the floor with nothing to copy."""
+    if stands_in:
+        code = STAND_IN.replace("HANDLES", ", ".join(map(repr, TESTING_HANDLES)))
+        monkeypatch.setattr(conversion, "PYTHON", (sys.executable, "-c", code))
     monkeypatch.setattr(conversion, "Scale", partial(Scale, architecture="Ti/8"))
     sides = ["floor", "convert", "many"]
     options = ["--part", "conversion", "--repeats", "1", "--count", "2", "--out", tmp_path, "--models", tiny_build]

@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 from command import run
-from PIL import Image
+from programs import PLACES, run_program
 from publishable import WHERE, tree, write_catalogued, write_report
 
 from export.cards.facts import read_card_facts
@@ -17,7 +17,6 @@ from export.cards.kaggle import render_variation
 from models.catalog import HANDLES, TESTING_HANDLES
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
-from validation.parity.images import _read_photograph
 
 CLASSIFIER, EXTRACTOR = TESTING_HANDLES
 GIVEN = ("--publisher", "somebody", "--assets", "https://models.example/mixers/")
@@ -110,8 +109,9 @@ def test_writing_cards_imports_no_framework(build):
 # --- what readers make of it ---
 
 
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", TESTING_HANDLES)
-def test_the_program_on_a_card_runs(name, build, capfd):
+def test_the_program_on_a_card_runs(name, place, build, capfd):
     """It is run on the directory, in place of the archive's address."""
     with_gradients(build, name)
     assert run(capfd, "card", name, "--out", build, *GIVEN)[0] == 0
@@ -119,10 +119,7 @@ def test_the_program_on_a_card_runs(name, build, capfd):
     program = page.split("```python\n")[1].split("```")[0]
     local = program.replace(f"https://models.example/mixers/{name}/2.tar.gz", str(build / name / "2"))
     assert local != program
-    Image.fromarray(_read_photograph("chelsea.png")).save(build / "photo.jpg")
-    result = subprocess.run([sys.executable, "-P", "-c", local], cwd=build, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    lines = result.stdout.splitlines()
+    lines = run_program(local, build, place).splitlines()
     if name == CLASSIFIER:
         known = TESTING_HANDLES[name].labels.path.read_text().splitlines()
         assert len(lines[:5]) == 5

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from convert.cli import main
 from convert.pipeline import matrix as making
@@ -18,6 +19,7 @@ from models.catalog import DEFAULT_VERSION, HANDLES, TESTING_HANDLES
 from models.errors import MixerError
 from models.flavours import FLAVOURS
 from models.markdown import markdown_table
+from validation import consumer, doctor
 from validation.compatibility import matrix
 from validation.compatibility.environments import RELEASES, EnvironmentMissingError
 from validation.compatibility.matrix import NEEDED, Cell, Matrix, Model, _Row, run_matrix
@@ -194,15 +196,42 @@ def test_the_environment_goes_when_the_consumer_is_interrupted(surroundings, mon
 # --- models that are run, in this very environment ---
 
 
-@pytest.fixture
-def here(monkeypatch):
-    """Take the tests' own Python for an environment of any release."""
+@pytest.fixture(params=["this process", pytest.param("processes", marks=pytest.mark.whole)])
+def here(request, monkeypatch, tmp_path_factory):
+    """Take the tests' own Python for an environment of any release; in `make test`, this process itself."""
 
     @contextmanager
     def environment(release, python):
         yield Path(sys.executable)
 
+    def ask_doctor(directory, python):
+        return {"can_run": all(finding.status != "problem" for finding in doctor.examine(directory))}
+
+    def try_here(directory, otherwise):
+        trial = doctor.Trial(directory, tmp_path_factory.mktemp("trial") / "result")
+        try:
+            trial._call(tf)
+        except Exception as error:  # TensorFlow raises any of a dozen types
+            return doctor.Finding("trial", "problem", str(error), otherwise)
+        return doctor.Finding("trial", "ok", "")
+
     monkeypatch.setattr(matrix, "environment", environment)
+    if request.param == "this process":
+        monkeypatch.setattr(matrix, "run_consumer", consume_here)
+        monkeypatch.setattr(matrix, "_ask_doctor", ask_doctor)
+        monkeypatch.setattr(doctor, "look_at_trial", try_here)
+
+
+def consume_here(directory, *, inputs, expected, scale, **_):
+    """Make the consumer's checks that must pass in this process, and return them as the consumer writes them."""
+    given = {"inputs": np.load(inputs), "expected": np.load(expected), "scale": np.load(scale)}
+    on = consumer.Subject(directory=str(directory), tf=tf, limit=LIMIT, **given)
+    checks = []
+    for name in NEEDED:
+        checks.append(consumer._attempt(name, on))
+        if checks[0]["status"] == "failed":
+            break
+    return {"tensorflow": tf.__version__, "numpy": np.__version__, "keras": None, "checks": checks}
 
 
 def test_a_broken_model_gives_a_failing_cell(here, tiny_build, tmp_path):

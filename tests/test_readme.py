@@ -7,16 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from programs import run_program
 
 from convert.cli import main
 from models.catalog import TESTING_HANDLES
 from models.records.tolerances import TOLERANCES
-from validation.parity.images import _read_photograph
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+NAMED_SNIPPETS = ("load", "tf_keras", "keras3", "interface")
 COMMANDS = re.findall(r"^(?:make|\.venv/bin/mixer-jax2tf) [a-z-]+", README, flags=re.MULTILINE)
 
 
@@ -45,27 +45,20 @@ def test_there_are_four_snippets():
     assert [kind for kind in kinds for snippet in SNIPPETS if kind in snippet] == [*kinds]
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=("load", "tf_keras", "keras3", "interface"))
-def test_snippet_runs_on_a_tiny_model(snippet, tiny_build, tiny_source, tmp_path):
+@pytest.mark.parametrize(
+    ("snippet", "place"),
+    [*((snippet, "here") for snippet in SNIPPETS), pytest.param(SNIPPETS[3], "alone", marks=pytest.mark.whole)],
+    ids=[*NAMED_SNIPPETS, "interface, alone"],
+)
+def test_snippet_runs_on_a_tiny_model(snippet, place, tiny_build, tiny_source, tmp_path):
+    """`test_whole.py` runs the first three as readers do, in processes of their own, on models of full size."""
     handle = next(iter(TESTING_HANDLES.values()))
     size = str(handle.checkpoint.architecture.image_size)
     shutil.copytree(tiny_build, tmp_path / "build" / "demo" / "models")
     shutil.copytree(tiny_source, tmp_path / "build" / "demo" / "checkpoints")
     tiny = snippet.replace("b32_sam", handle.checkpoint.name).replace("224", size)
     assert tiny != snippet
-    run_snippet(tiny, tmp_path)
-
-
-def run_snippet(snippet: str, folder: Path) -> str:
-    """Run a snippet in a process of its own, as a reader would, beside a photograph; return what it prints."""
-    Image.fromarray(_read_photograph("chelsea.png")).save(folder / "photo.jpg")
-    (folder / "snippet.py").write_text(snippet, encoding="utf-8")
-    # -P: not even this project's folder is on the path.
-    result = subprocess.run(
-        [sys.executable, "-P", "snippet.py"], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+    run_program(tiny, tmp_path, place)
 
 
 def test_every_command_of_the_readme_exists():

@@ -20,7 +20,8 @@ from mutations import (
     furthest,
     with_head,
 )
-from test_readme import SNIPPETS, run_snippet
+from programs import run_program
+from test_readme import NAMED_SNIPPETS, SNIPPETS
 
 from convert.checkpoints.synthetic import write_seeded
 from convert.cli import main
@@ -92,9 +93,9 @@ def test_second_run_transfers_and_converts_nothing(first_run, bucket, folder):
 
 
 @pytest.mark.usefixtures("first_run")
-@pytest.mark.parametrize("snippet", SNIPPETS[:3], ids=("load", "tf_keras", "keras3"))  # the other one converts
+@pytest.mark.parametrize("snippet", SNIPPETS[:3], ids=NAMED_SNIPPETS[:3])  # the other one converts
 def test_snippet_of_the_readme_runs_as_it_stands(snippet, folder):
-    run_snippet(snippet, folder)
+    run_program(snippet, folder, "alone")
 
 
 @pytest.mark.usefixtures("first_run")
