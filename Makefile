@@ -48,8 +48,11 @@ republish: $(READY)  ## make and publish new versions of what is out of date: TO
 	$(RUN) convert republish --to "$(TO)" --publisher "$(PUBLISHER)" --assets "$(ASSETS)" --source "$(SOURCE)" \
 	  --out "$(OUT)" --flavour $(FLAVOUR) $(HANDLES)
 
-test: lint types  ## lint, types, tests (offline; tiny models)
-	$(RUN) pytest -n $(JOBS) --maxprocesses 4 --dist worksteal -m 'not whole and not browser and not matrix' $(PYTEST)
+# Types are checked beside the tests. What mypy says is shown if it fails: pytest's closing line is the last otherwise.
+test: lint  ## lint, types, tests (offline; tiny models)
+	$(RUN) mypy >$(VENV)/types.txt 2>&1 & types=$$!; \
+	$(RUN) pytest -n $(JOBS) --maxprocesses 4 --dist worksteal -m 'not whole and not browser and not matrix' $(PYTEST); \
+	tests=$$?; wait $$types || { cat $(VENV)/types.txt >&2; exit 1; }; exit $$tests
 
 lint: $(READY)
 	$(RUN) ruff check .
@@ -58,8 +61,8 @@ lint: $(READY)
 types: $(READY)
 	$(RUN) mypy
 
-whole: $(READY)  ## tests with full-size models
-	$(RUN) pytest -m whole $(PYTEST)
+whole: $(READY)  ## tests with full-size models, and in processes of their own
+	$(RUN) pytest -n $(JOBS) --maxprocesses 2 --dist loadfile -m whole $(PYTEST)
 
 browser: $(READY)  ## tests of the page in a real browser (Chromium and its driver)
 	$(RUN) pytest -m browser $(PYTEST)

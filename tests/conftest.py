@@ -4,6 +4,7 @@ import fcntl
 import gc
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # the tests' own helper modules: importlib mode leaves it out
 
 from store import Store
+
+ROOT = Path(__file__).parent.parent
 
 
 def pytest_collection_finish() -> None:
@@ -69,6 +72,59 @@ def tiny_full(tmp_path_factory: pytest.TempPathFactory, tiny_source: Path, tiny_
         _command("validate", *_tiny(), "--set", "full", "--source", str(tiny_source), "--out", str(out))
 
     return _made_once(tmp_path_factory, "tiny_full", make)
+
+
+ENVIRONMENT = {
+    "JAX_ENABLE_X64": "1", "JAX_DISABLE_JIT": "1", "JAX_DEFAULT_MATMUL_PRECISION": "highest", "JAX_PLATFORMS": "cuda",
+    "JAX_PLATFORM_NAME": "gpu", "JAX_ERROR_CHECKING_BEHAVIOR_NAN": "raise", "JAX_NO_TRACING": "1",
+    "JAX_EXPORT_CALLING_CONVENTION_VERSION": "nonsense", "PJRT_NAMES_AND_LIBRARY_PATHS": "x:/nonexistent.so",
+    "EAGER_CONSTANT_FOLDING": "1", "FLAX_PROFILE": "nonsense",
+    "XLA_FLAGS": "--nonsense", "TF_XLA_FLAGS": "--nonsense", "TF2_BEHAVIOR": "0",
+    "TF_FUNCTION_JIT_COMPILE_DEFAULT": "1",
+    "KERAS_BACKEND": "nonsense", "TF_USE_LEGACY_KERAS": "1", "MPLBACKEND": "nonsense", "PYTHONHASHSEED": "7",
+    "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python", "LC_ALL": "C", "TZ": "Asia/Tokyo",
+}  # fmt: skip
+ELSEWHERE = """\
+import sys, time
+from convert.cli import main
+
+def convert(*words):
+    try:
+        main(["convert", *words, "--source", sys.argv[1], "--flavour", "both"])
+    except SystemExit as end:
+        assert not end.code
+
+names = sys.argv[2:]
+convert(names[-1], "--out", "first run", "--debug")
+from validation.views.svg import drawing
+with drawing(10, 10):
+    pass
+real = time.time
+time.time = lambda: real() + 90000000
+import tensorflow as tf
+for _ in range(3):
+    tf.function(lambda x: x + 1).get_concrete_function(tf.TensorSpec([None]))
+convert(*reversed(names), "--out", "second run")
+"""
+
+
+@pytest.fixture(scope="session")
+def made_elsewhere(tmp_path_factory: pytest.TempPathFactory, tiny_source: Path) -> Path:
+    """Tiny models in both flavours made in another process, folder, environment and time zone, with another hash seed.
+
+    `first run` has the extractor's, made before anything else, `said` what that run says. `second run` has both, on
+    another day, in another order and after other work.
+    """
+
+    def make(out: Path) -> None:
+        out.mkdir()
+        command = [sys.executable, "-c", ELSEWHERE, tiny_source, *_tiny()]
+        environment = os.environ | ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=out, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        (out / "said").write_text(done.stderr)
+
+    return _made_once(tmp_path_factory, "made elsewhere", make)
 
 
 def _tiny() -> list[str]:

@@ -107,6 +107,24 @@ def test_test_runs_lint_types_and_tests(make):
         assert f".venv/bin/python -m {tool}" in result.stdout
 
 
+@pytest.mark.parametrize("types", [0, 1])
+@pytest.mark.parametrize("tests", [0, 1])
+def test_test_fails_where_types_or_tests_do_and_ends_with_the_tests(types, tests, make, tmp_path):
+    """With a Python that only says what it was asked for."""
+    program = tmp_path / ".venv" / "bin" / "python"
+    program.parent.mkdir(parents=True)
+    program.write_text(
+        "#!/bin/sh\n"
+        "echo $2 says so\n"
+        f"case $2 in mypy) exit {types};; pytest) exit {tests};; esac\n"
+    )  # fmt: skip
+    program.chmod(0o755)
+    done = make("-o", ".venv/.ready-py312", "test", PYTHON=_fake_python(tmp_path, "py312"))
+    assert (done.returncode == 0) == (types == tests == 0)
+    assert done.stdout.splitlines()[-1] == "pytest says so"
+    assert ("mypy says so" in done.stderr) == bool(types)
+
+
 def test_parity_checks_with_the_full_set(make):
     result = make("-n", "parity", SOURCE="s", OUT="o", VERSION="3", HANDLES="a")
     expected = "validate --set full --source s --out o --version 3 --flavour native a"
@@ -133,7 +151,7 @@ def test_browser_runs_the_tests_of_the_page(make):
 
 
 def test_whole_runs_the_full_size_tests(make):
-    assert ".venv/bin/python -m pytest -m whole" in make("-n", "whole").stdout
+    assert ".venv/bin/python -m pytest -n auto --maxprocesses 2 --dist loadfile -m whole" in make("-n", "whole").stdout
 
 
 def test_bench_writes_below_the_models(make):

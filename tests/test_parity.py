@@ -38,6 +38,33 @@ from validation.parity.check import GATE_PLAN, _probe_plan, check_parity, full_p
 from validation.parity.images import full_inputs
 from validation.parity.oracle import trace_oracle
 
+QUICK_MUTATIONS = (
+    "GELU in its erf form",
+    "layer norm epsilon 1e-5",
+    "GELU in its erf form, graph flavour",
+    "GELU in its erf form, in JAX too",
+    "both norms of a block exchanged",
+    "images of a batch mixed up",
+    "outputs not finite",
+    "weights rounded to bfloat16",
+    "one weight off by 1e-3 of its spread",
+    "one weight off by its last bit",
+    "variables of another checkpoint",
+    "saved_model.pb of the feature extractor",
+    "saved_model.pb of the graph flavour",
+    "one bit flipped in the file of the variables",
+    "file of the variables cut short",
+)
+"""Those that `make test` tries, some of each kind; `make whole` tries all."""
+QUICK_HEADS = ("1000 outputs", "2 outputs", "a bias of 1e6", "times 1e-12", "zeros, 1000 outputs")
+"""Those that `make test` tries, on weights as after training, which show least; `make whole` tries all, on both."""
+
+
+def whole_unless(quick, value, **options):
+    """Return a parameter, of `make whole` alone unless it is quick."""
+    return pytest.param(value, marks=() if quick else pytest.mark.whole, **options)
+
+
 HANDLE, FEATURES = TESTING_HANDLES.values()
 GRAPHS = (HANDLE.in_flavour("graph"), FEATURES.in_flavour("graph"))
 SIZE = HANDLE.checkpoint.architecture.image_size
@@ -151,8 +178,18 @@ LARGEST = {"activations to 1e3": (700, 3000)}
 """Between which limits the largest activation lies."""
 
 
-@pytest.mark.parametrize("handle", [HANDLE, GRAPHS[0]], ids=["native", "graph"])
-@pytest.mark.parametrize("temper", TEMPERS)
+@pytest.mark.parametrize(
+    ("temper", "handle"),
+    [
+        *(pytest.param(temper, HANDLE, id=f"{temper}-native") for temper in TEMPERS),
+        pytest.param("trained-like", GRAPHS[0], id="trained-like-graph"),
+        *(
+            pytest.param(temper, GRAPHS[0], id=f"{temper}-graph", marks=pytest.mark.whole)
+            for temper in TEMPERS
+            if temper != "trained-like"
+        ),
+    ],
+)
 def test_no_false_alarm_on_weights_of_another_temperament(temper, handle, tmp_path):
     path = tempered(handle.checkpoint, temper, tmp_path)
     bench = Bench.of(handle, path)
@@ -181,7 +218,7 @@ ALONE = ("one weight off by 1e-3 of its spread", "one weight off by its last bit
 """So little that the outputs need not notice: the variables must."""
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+@pytest.mark.parametrize("mutation", [whole_unless(one.name in QUICK_MUTATIONS, one, id=one.name) for one in MUTATIONS])
 def test_every_mutation_is_caught(mutation, found):
     findings = found(mutation.name)
     assert findings.problems
@@ -204,8 +241,8 @@ def test_every_mutation_is_caught(mutation, found):
         assert findings.problems[0].startswith("does not load: ")
 
 
-@pytest.mark.parametrize("temper", ["as seeded", "trained-like"])
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("temper", [whole_unless(False, "as seeded"), "trained-like"])
+@pytest.mark.parametrize("head", [whole_unless(head in QUICK_HEADS, head) for head in HEADS])
 def test_no_head_hides_what_comes_before_it(head, temper, tmp_path):
     bench = with_head(HANDLE, temper, head, tmp_path)
     findings = check_hidden(bench, "right")
@@ -309,6 +346,13 @@ def test_the_mutations_have_names_of_their_own():
     assert len({mutation.name for mutation in MUTATIONS}) == len(MUTATIONS)
 
 
+def test_the_quick_ones_are_some_of_each_kind():
+    quick = [mutation for mutation in MUTATIONS if mutation.name in QUICK_MUTATIONS]
+    assert len(quick) == len(QUICK_MUTATIONS)
+    assert {mutation.caught_by for mutation in quick} == {mutation.caught_by for mutation in MUTATIONS}
+    assert set(QUICK_HEADS) <= set(HEADS)
+
+
 # --- what exactly is said ---
 
 
@@ -324,20 +368,20 @@ def test_the_blank_image_shows_the_epsilon(found):
     assert by_input["coffee.png",] < by_input["blank",] / 1000
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "one block skipped",
-        "blocks 2 and 3 exchanged",
-        "both norms of a block exchanged",
-        "kernels of token and channel mixing swapped",
-        "one kernel transposed",
-        "RGB taken as BGR",
-        "input scaled to [0, 1]",
-        "probabilities instead of logits",
-        "images of a batch mixed up",
-    ],
+ANOTHER_FUNCTION = (
+    "one block skipped",
+    "blocks 2 and 3 exchanged",
+    "both norms of a block exchanged",
+    "kernels of token and channel mixing swapped",
+    "one kernel transposed",
+    "RGB taken as BGR",
+    "input scaled to [0, 1]",
+    "probabilities instead of logits",
+    "images of a batch mixed up",
 )
+
+
+@pytest.mark.parametrize("name", [whole_unless(name in QUICK_MUTATIONS, name) for name in ANOTHER_FUNCTION])
 def test_another_function_of_the_same_variables_is_far_off(name, found):
     findings = found(name)
     assert worst(findings) > 100 * LIMIT
@@ -387,6 +431,7 @@ def test_variables_of_another_checkpoint_are_far_off(found):
     assert worst(findings) > 1000 * LIMIT
 
 
+@pytest.mark.whole
 def test_a_head_of_another_size_is_named(found):
     findings = found("head of the wrong size")
     assert "(None, 10)" in findings.problems[0]
