@@ -101,6 +101,8 @@ class _Training:
     labels: Labels | None
     source: str = REPOSITORY
     license: str = LICENSE
+    many_labels: bool = False
+    """Whether an image may have several labels: the loss is then the sigmoid's, one class at a time."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ SAM = _Training(
 )
 # Trained on ImageNet-1k alone (https://github.com/huggingface/pytorch-image-models/pull/651); version 1 said otherwise.
 I1K = _Training("i1k", "imagenet1k", "ImageNet-1k", _PLAIN, (MIXER_PAPER,), 1000, LABELS_1K)
-I21K = _Training("i21k", "imagenet21k", "ImageNet-21k", _PLAIN, (MIXER_PAPER,), 21843, LABELS_21K)
+I21K = _Training("i21k", "imagenet21k", "ImageNet-21k", _PLAIN, (MIXER_PAPER,), 21843, LABELS_21K, many_labels=True)
 SEEDED = _Training("seeded", "testing", "nothing", "seeded, never trained", (MIXER_PAPER,), 1000, LABELS_1K)
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export.saved_model.preprocessing import checked, decoded, scaled
+from export.saved_model.preprocessing import checked, decoded
 from models.preprocessing import Evaluation
+from models.resize import scale
 from validation.parity.images import _preprocess, _read_photograph
 
 SIZE = 224
@@ -36,12 +37,12 @@ def by_area(pixels, height, width):
 
 def test_pixels_are_scaled_to_minus_one_and_one():
     expected = np.float32([-1, -0.5 / 127.5, 0.5 / 127.5, 1])
-    np.testing.assert_array_equal(scaled(tf.constant([0, 127, 128, 255], tf.uint8)), expected)
+    np.testing.assert_array_equal(scale(tf.constant([0, 127, 128, 255], tf.uint8)), expected)
 
 
 def test_scaling_is_that_of_the_images_of_the_proof():
     pixels = noise(SIZE, SIZE)
-    np.testing.assert_array_equal(scaled(tf.constant(pixels)), _preprocess(pixels, SIZE))
+    np.testing.assert_array_equal(scale(tf.constant(pixels)), _preprocess(pixels, SIZE))
 
 
 @pytest.mark.parametrize("shape", [(256, 256), (256, 300), (411, 256)])

@@ -65,6 +65,7 @@ DECIDES_NOTHING = (
     "models/digests.py",
     "models/errors.py",
     "models/markdown.py",
+    "models/pictures.py",
     "models/progress.py",
     "models/records/__init__.py",
     "models/records/layout.py",
@@ -86,6 +87,7 @@ DECIDES_NOTHING = (
     "convert/pipeline/benchmark_floor.py",
     "convert/pipeline/benchmark_scale.py",
     "convert/pipeline/cards.py",
+    "convert/pipeline/classify.py",
     "convert/pipeline/export_formats.py",
     "convert/pipeline/for_each.py",
     "convert/pipeline/interface.py",
@@ -99,6 +101,7 @@ DECIDES_NOTHING = (
     "convert/pipeline/progress.py",
     "convert/pipeline/republish.py",
     "convert/pipeline/selection.py",
+    "convert/pipeline/usable_model.py",
     # What is done with a proven model.
     "export/cards",
     "export/install.py",

@@ -98,7 +98,7 @@ class _ProgressBar:
         self._progress.start()
 
     def _print(self, text: str) -> None:
-        if self._progress is not None:
+        if self._progress is not None and text:
             self._progress.console.print(text, highlight=False, soft_wrap=True)
 
 

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 import typer
 from rich.markup import escape
 
-from convert.cli import benchmark, cards, catalog, convert, environments, formats, publish, republish
+from convert.cli import benchmark, cards, catalog, classify, convert, environments, formats, publish, republish
 from models.errors import MixerError, printable
 
 PROGRAM = "mixer-jax2tf"
@@ -22,7 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for _group in (catalog, convert, formats, environments, publish, benchmark, cards, republish):
+for _group in (catalog, convert, classify, formats, environments, publish, benchmark, cards, republish):
     _group.register(app)
 
 

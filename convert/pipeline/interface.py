@@ -32,6 +32,7 @@ from typing import Literal
 
 from convert.checkpoints.open import CustomCheckpoint, Source
 from convert.pipeline.batch import check_batch, run_batch
+from convert.pipeline.classify import Classified, classify_pictures, find_pictures
 from convert.pipeline.export_formats import ExportOutcome, Exports, check_exports, run_exports
 from convert.pipeline.job import Batch
 from convert.pipeline.outcome import Outcome
@@ -39,6 +40,7 @@ from convert.pipeline.packages import package_models
 from convert.pipeline.processes import Result, run_apart
 from convert.pipeline.progress import Event, Watch
 from convert.pipeline.selection import choose, chosen_names, select_batch
+from convert.pipeline.usable_model import find_model
 from export.package.archive import Package
 from models.catalog import BUCKET, DEFAULT_VERSION, Flavour
 from models.digests import DigestTable
@@ -185,6 +187,32 @@ def package(
     if problems:
         raise HandlesFailedError(problems, packed)
     return packed
+
+
+def classify(
+    model: AnyPath,
+    pictures: Sequence[AnyPath],
+    *,
+    out: AnyPath = "build",
+    version: int = DEFAULT_VERSION,
+    top: int = 5,
+    labels: AnyPath | None = None,
+    protocol: Literal["paper", "hub"] = "paper",
+    exif: bool = True,
+    progress: Watch | None = None,
+) -> list[Classified]:
+    """Classify pictures; the result of one that cannot be read has a `problem` instead of `scores`.
+
+    - `model`: a classifier: its name below `out`, the directory of a SavedModel, or an exported file.
+    - `pictures`: files, and folders of them.
+    - `top`: the most classes of a result; `labels`: a class list, one line a class, instead of the model's own.
+    - `protocol`: "paper" resizes as the signature `serving_bytes` does, "hub" as the collection's notebooks.
+    - `exif`: turn pictures upright as their EXIF orientation says.
+    """
+    found = find_pictures([str(one) for one in pictures])
+    usable = find_model(str(model), Path(out), version, labels=_path(labels))
+    call = partial(classify_pictures, usable, found, top=top, protocol=protocol, exif=exif)
+    return run_apart(partial(_logging, call), progress)
 
 
 def _run(batch: Batch, progress: Watch | None) -> list[Outcome]:

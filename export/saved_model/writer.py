@@ -22,10 +22,11 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from export.saved_model.canonical import rewrite_saved_model
-from export.saved_model.preprocessing import checked, decoded, scaled
+from export.saved_model.preprocessing import checked, decoded
 from export.saved_model.settings import fixed_settings
 from export.saved_model.variables import Layout, read_layout, shared, write_variables
 from models.params import nest
+from models.resize import scale
 from models.signatures import OUTPUT, SERVING_DEFAULT, SIGNATURES
 
 Function = Callable[[Mapping[str, Any], tf.Tensor], Any]
@@ -159,8 +160,8 @@ def _further_entries(apply: Entry, mixer: Callable[..., Any], named: list[str], 
         return lambda inputs: mixer(checked(inputs, image_size))[name]
 
     return {
-        "serving_uint8": lambda pixels: apply(scaled(pixels)),
-        "serving_bytes": lambda encoded: apply(scaled(decoded(encoded, image_size))),
+        "serving_uint8": lambda pixels: apply(scale(pixels)),
+        "serving_bytes": lambda encoded: apply(scale(decoded(encoded, image_size))),
         **{name: entry_of(name) for name in named},
     }
 

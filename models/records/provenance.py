@@ -19,6 +19,7 @@ _MODEL = (
     "models/mixer.py",
     "models/params.py",
     "models/preprocessing.py",
+    "models/resize.py",
     "models/selection.py",
     "models/signatures.py",
     "convert/checkpoints/buffer.py",

@@ -1,0 +1,167 @@
+"""Commands that use models: classify."""
+
+import csv
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from convert.cli import console, options
+from models.catalog import DEFAULT_VERSION
+from models.errors import UsageError
+
+if TYPE_CHECKING:
+    from convert.pipeline.classify import Classified
+    from convert.pipeline.usable_model import UsableModel
+
+
+class _Protocol(StrEnum):
+    """How pictures are resized."""
+
+    paper = "paper"
+    hub = "hub"
+
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A classifier: its name below --out, the directory of a SavedModel, or an exported file.",
+    ),
+]
+Images = Annotated[
+    list[str], typer.Argument(metavar="IMAGE...", help="Picture files, folders of them, or - for standard input.")
+]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Where models are found by name: DIR/<name>/<version>.")]
+Top = Annotated[int, typer.Option(metavar="K", min=1, help="How many classes are shown for each picture.")]
+ClassList = Annotated[
+    Path | None,
+    typer.Option("--labels", metavar="FILE", help="Class list, one line a class, instead of the model's own."),
+]
+ProtocolOption = Annotated[
+    _Protocol,
+    typer.Option(
+        "--protocol",
+        help="paper: the smaller side resized, the middle cropped, as in the signature serving_bytes; hub: resized to "
+        "the model's size, aspect ignored, as in the collection's notebooks.",
+    ),
+]
+Exif = Annotated[bool, typer.Option("--exif/--no-exif", help="Turn pictures upright as their EXIF orientation says.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Print CSV, one line a class, instead of a table.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command()(classify)
+
+
+def classify(
+    model: Model,
+    images: Images,
+    out: Out = Path("build"),
+    version: options.Version = DEFAULT_VERSION,
+    top: Top = 5,
+    labels: ClassList = None,
+    protocol: ProtocolOption = _Protocol.paper,
+    exif: Exif = True,
+    json: options.Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """Classify pictures: the likeliest classes of each, with their probabilities."""
+    from convert.pipeline.classify import STDIN, classify_pictures, find_pictures, raise_unreadable
+    from convert.pipeline.usable_model import find_model
+
+    if json and as_csv:
+        raise UsageError("--json and --csv exclude each other.")
+    pictures = find_pictures(images)
+    found = find_model(model, out, version, labels=labels)
+    results = classify_pictures(
+        found,
+        pictures,
+        top=top,
+        protocol=protocol.value,
+        exif=exif,
+        stdin=sys.stdin.buffer if STDIN in pictures else None,
+        watch=console.progress_bar() if len(pictures) > 1 else None,
+    )
+    if json:
+        console.print_json(_as_json(found, results, protocol.value, exif=exif))
+    elif as_csv:
+        _print_csv(results)
+    else:
+        _print_table(found, results)
+    for note in _notes(found, protocol.value, exif=exif):
+        console.tell(note)
+    raise_unreadable(results)
+
+
+def _print_table(model: "UsableModel", results: Sequence["Classified"]) -> None:
+    rows = []
+    files = [Path(one.picture).name for one in results]
+    short = len(set(files)) == len(files)
+    for one, file in zip(results, files, strict=True):
+        for rank, score in enumerate(one.scores):
+            picture = (file if short else one.picture) if rank == 0 else ""
+            rows.append((picture, str(rank + 1), score.name or "", str(score.index), f"{score.probability:.2%}"))
+    if rows:
+        console.print_table(model.name, ("picture", "#rank", "class", "#index", "#probability"), rows)
+
+
+def _print_csv(results: Sequence["Classified"]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(("picture", "rank", "index", "name", "probability", "logit"))
+    for one in results:
+        for rank, score in enumerate(one.scores, 1):
+            writer.writerow((one.picture, rank, score.index, score.name or "", score.probability, score.logit))
+
+
+def _as_json(model: "UsableModel", results: Sequence["Classified"], protocol: str, *, exif: bool) -> dict[str, object]:
+    return {
+        "model": model.name,
+        "path": str(model.path),
+        "origin": model.origin,
+        "protocol": protocol,
+        "exif": exif,
+        "probability": _scores(model),
+        "pictures": [
+            {
+                "picture": one.picture,
+                "problem": one.problem,
+                "classes": [
+                    {
+                        "index": score.index,
+                        "name": score.name,
+                        "probability": score.probability,
+                        "logit": score.logit,
+                    }
+                    for score in one.scores
+                ],
+            }
+            for one in results
+        ],
+    }
+
+
+def _scores(model: "UsableModel") -> str:
+    return "sigmoid" if model.many_labels else "softmax"
+
+
+def _notes(model: "UsableModel", protocol: str, *, exif: bool) -> list[str]:
+    turned = "turned upright by EXIF, then " if exif else ""
+    resized = {
+        "paper": "the smaller side resized and the middle cropped, as in the signature serving_bytes",
+        "hub": "resized to the model's size, aspect ignored",
+    }
+    notes = [
+        f"pictures: {turned}{resized[protocol]}; probabilities by {_scores(model)}, for display only.",
+    ]
+    if model.classes is None:
+        notes.append("the classes have no names here: give a class list with --labels.")
+    if model.origin == "seeded":
+        notes.append("the weights are synthetic, never trained: these classes mean nothing.")
+    elif model.origin is None:
+        notes.append("what the model was made from is not known: no manifest or model.json was found with it.")
+    return notes

@@ -1,0 +1,239 @@
+"""Find the model that a user names, in any format, and open it for use: images in, logits out."""
+
+import difflib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from models.catalog import ALL_HANDLES, GRAPH_SUFFIX
+from models.errors import MixerError, UsageError, shown
+from models.formats import FORMATS, FormatName
+from models.records.formats import ExportManifest
+from models.records.layout import ARCHIVE_SUFFIX, ModelPaths
+from models.signatures import SERVING_DEFAULT
+from models.storage.files import read_small
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from validation.formats.runtimes import RunnableModel
+
+Kind = Literal["saved_model"] | FormatName
+
+_MOST_BYTES = 4 << 20  # of a class list or of model.json
+_FORMATS_BY_SUFFIX: dict[str, FormatName] = {
+    Path(file).suffix: name for name, one in FORMATS.items() for file in one.models
+}
+
+
+@dataclass(frozen=True)
+class UsableModel:
+    """A classifier on disk and what is known about it."""
+
+    name: str
+    path: Path
+    """The SavedModel's directory, or the exported file."""
+    kind: Kind
+    origin: str | None
+    """Origin of its checkpoint, `seeded` for synthetic weights; None if unknown."""
+    classes: tuple[str, ...] | None
+    """The class names, in the order of the logits; None if unknown."""
+    many_labels: bool
+    """Whether it was trained with several labels an image (sigmoid), as far as is known."""
+
+    def open(self) -> "RunnableModel":
+        """Load the model, and check its interface and the length of its class list.
+
+        Raises:
+            MixerError: it cannot be loaded, has another interface, or another number of classes than its list.
+        """
+        from validation.formats.runtimes import open_model
+
+        try:
+            model = _open_saved_model(self.path) if self.kind == "saved_model" else open_model(self.kind, self.path)
+        except MixerError:
+            raise
+        except Exception as error:  # each runtime raises its own types
+            raise MixerError(f"{self.path} cannot be loaded: {shown(str(error).strip(), 300)}") from error
+        takes, gives = model.takes[0], model.gives[0]
+        sizes = takes[2]
+        if takes[1] != "float32" or len(sizes) != 4 or sizes[1] is None or sizes[1] != sizes[2] or sizes[3] != 3:
+            raise MixerError(f"{self.path} takes {takes[1]} {sizes}: expected float32 images (None, size, size, 3).")
+        if len(gives[2]) != 2:
+            raise MixerError(f"{self.path} gives {gives[1]} {gives[2]}: expected logits (None, classes).")
+        if self.classes is not None and gives[2][1] not in (None, len(self.classes)):
+            raise UsageError(
+                f"the class list has {len(self.classes):,} lines, and {self.path} has {gives[2][1]:,} classes: "
+                "give the list that it was trained with (--labels)."
+            )
+        return model
+
+
+def find_model(given: str, out: Path, version: int, *, labels: Path | None = None) -> UsableModel:
+    """Find a classifier by the name of a model below `out`, or by the path of a SavedModel or an exported file.
+
+    Raises:
+        UsageError: there is no such model, it is a feature extractor, or `labels` is not a class list.
+    """
+    given_classes = None if labels is None else read_classes(labels)
+    named = ModelPaths.of(out, given, version)
+    if "/" not in given and named.directory.is_dir():
+        return _in_directory(named.directory, given_classes)
+    path = Path(given)
+    if path.is_dir():
+        return _in_directory(path, given_classes)
+    if path.is_file():
+        if path.name.endswith(ARCHIVE_SUFFIX):
+            raise UsageError(f"{path} is an archive: unpack it into a directory, and give that directory.")
+        if path.suffix not in _FORMATS_BY_SUFFIX:
+            raise UsageError(
+                f"{path} is not a model: expected the directory of a SavedModel, or a file that ends in "
+                f"{', '.join(_FORMATS_BY_SUFFIX)}."
+            )
+        return _exported(path, given_classes)
+    raise UsageError(_not_found(given, out, version))
+
+
+def read_classes(path: Path) -> tuple[str, ...]:
+    """Return the lines of a class list.
+
+    Raises:
+        UsageError: it cannot be read, has an empty line, or is not text.
+    """
+    try:
+        lines = read_small(path, _MOST_BYTES).decode("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(f"{path} is not a readable class list: {reason}; expected text, one line a class.") from error
+    if not lines or not all(line.strip() for line in lines):
+        raise UsageError(
+            f"{path} is not a class list: {'a line' if lines else 'it'} is empty; expected one line a class."
+        )
+    return tuple(line.strip() for line in lines)
+
+
+def _in_directory(path: Path, classes: tuple[str, ...] | None) -> UsableModel:
+    if (path / "saved_model.pb").is_file():
+        return _saved_model(path, classes)
+    for one in FORMATS.values():
+        files = [path / file for file in one.models if (path / file).is_file()]
+        if files:
+            return _exported(files[0], classes)
+    versions = sorted(below.name for below in path.glob("*") if below.name.isdigit() and below.is_dir())
+    hint = f" Give a version: {', '.join(str(path / one) for one in versions[:5])}." if versions else ""
+    raise UsageError(f"{path} contains neither a SavedModel nor an exported file.{hint}")
+
+
+def _saved_model(path: Path, classes: tuple[str, ...] | None) -> UsableModel:
+    facts = _read_facts(path)
+    name = str(facts.get("handle", path.name))
+    if "features" in str(_below(facts, "output", "meaning") or ""):
+        raise _extractor(name)
+    listed = _below(facts, "output", "classes")
+    if classes is None and isinstance(listed, str):
+        classes = read_classes(path / listed)
+    return UsableModel(
+        name, path, "saved_model", _below(facts, "checkpoint", "origin"), classes, _has_many_labels(name)
+    )
+
+
+def _exported(path: Path, classes: tuple[str, ...] | None) -> UsableModel:
+    paths, kind = ModelPaths.around(path.parent), _FORMATS_BY_SUFFIX[path.suffix]
+    FORMATS[kind].require()
+    if not paths.manifest.is_file():  # copied elsewhere, or not made here
+        return UsableModel(path.name, path, kind, None, classes, many_labels=False)
+    manifest = ExportManifest.read(paths.manifest)
+    if manifest.head == "fe":
+        raise _extractor(manifest.handle)
+    name = manifest.handle.removesuffix(f"-{manifest.format}")
+    if classes is None:
+        classes = _classes_of(name, ModelPaths.of(paths.out, name + GRAPH_SUFFIX, manifest.version))
+    return UsableModel(manifest.handle, path, kind, manifest.checkpoint.origin, classes, _has_many_labels(name))
+
+
+def _classes_of(name: str, source: ModelPaths) -> tuple[str, ...] | None:
+    """Return the class list of a catalog handle, or of the SavedModel that a custom model was exported from."""
+    if name in ALL_HANDLES:
+        labels = ALL_HANDLES[name].labels
+        return None if labels is None else read_classes(labels.checked_path())
+    lists = sorted((source.directory / "assets").glob("*.txt"))
+    return read_classes(lists[0]) if len(lists) == 1 else None
+
+
+def _has_many_labels(name: str) -> bool:
+    handle = ALL_HANDLES.get(name.removesuffix(GRAPH_SUFFIX))
+    return handle is not None and handle.checkpoint.training.many_labels
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    """Return the contents of a SavedModel's `model.json`; empty if it was not made by this project."""
+    file = path / "assets.extra" / "model.json"
+    if not file.is_file():
+        return {}
+    try:
+        facts = json.loads(read_small(file, _MOST_BYTES))
+    except (OSError, ValueError) as error:
+        raise MixerError(f"{file} cannot be read: {error}. Convert the model again.") from error
+    return facts if isinstance(facts, dict) else {}
+
+
+def _below(facts: dict[str, Any], *keys: str) -> Any:  # noqa: ANN401 (as in JSON)
+    found: Any = facts
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found
+
+
+def _extractor(name: str) -> UsageError:
+    return UsageError(f"{name} is a feature extractor, which has no classes: give a classifier.")
+
+
+def _not_found(given: str, out: Path, version: int) -> str:
+    expected = "expected a model's name below --out, the directory of a SavedModel, or an exported file."
+    made = list(_names_below(out, version))
+    if given in ALL_HANDLES or given.removesuffix(GRAPH_SUFFIX) in ALL_HANDLES:
+        flavour = " --flavour graph" if given.endswith(GRAPH_SUFFIX) else ""
+        handle = given.removesuffix(GRAPH_SUFFIX)
+        return (
+            f"{ModelPaths.of(out, given, version).directory} does not exist: run "
+            f"`mixer-jax2tf convert-all {handle}{flavour}` first, or give the --out and --version of the model."
+        )
+    near = difflib.get_close_matches(given, [*made, *ALL_HANDLES], n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    there = f" Version {version} below {out}: {', '.join(made[:12])}." if made else ""
+    return f"no model {given!r}: {expected}{hint}{there}"
+
+
+def _names_below(out: Path, version: int) -> Iterator[str]:
+    for folder in sorted(out.glob("*")):
+        if ModelPaths(folder, str(version)).directory.is_dir():
+            yield folder.name
+
+
+def _open_saved_model(path: Path) -> "RunnableModel":
+    import tensorflow as tf
+
+    from validation.formats.runtimes import RunnableModel
+
+    model = tf.saved_model.load(str(path))
+    if SERVING_DEFAULT not in model.signatures:
+        raise MixerError(f"{path} has no signature {SERVING_DEFAULT}: found {', '.join(model.signatures) or 'none'}.")
+    serve = model.signatures[SERVING_DEFAULT]
+    takes, gives = serve.structured_input_signature[1], serve.structured_outputs
+    if len(takes) != 1 or len(gives) != 1:
+        raise MixerError(f"{path} takes {len(takes)} inputs and gives {len(gives)} outputs: expected one of each.")
+
+    (entry,), (exit_,) = takes, gives
+
+    def run(images: "NDArray[np.float32]") -> "NDArray[np.float32]":
+        # A signature does not keep its model alive, so the model is asked for it each time.
+        outputs: NDArray[np.float32] = model.signatures[SERVING_DEFAULT](**{entry: tf.constant(images)})[exit_].numpy()
+        return outputs
+
+    def tensor(name: str, spec: Any) -> tuple[str, str, tuple[int | None, ...]]:  # noqa: ANN401 (TensorSpec)
+        return name, spec.dtype.name, tuple(spec.shape.as_list())
+
+    return RunnableModel((tensor(entry, takes[entry]),), (tensor(exit_, gives[exit_]),), run)
