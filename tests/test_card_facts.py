@@ -47,7 +47,7 @@ def test_every_handle_is_what_its_records_say(name, flavour, tmp_path):
     assert found.archive == f"https://models.example/mixers/{found.manifest.handle}/2.tar.gz"
     assert found.page == f"https://models.example/mixers/{found.manifest.handle}/2.md"
     assert (found.is_catalogued, found.trained, found.fine_tunable) == (True, True, True)
-    assert (found.class_list, found.classes) == ("assets/labels.txt", ("a", "ü"))
+    assert (found.manifest.class_list, found.classes) == ("assets/labels.txt", ("a", "ü"))
 
 
 def test_platforms_are_those_that_the_report_ran_on(tmp_path):

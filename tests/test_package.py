@@ -288,7 +288,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(destination, monkeypatch):
 
 def test_old_provenance_never_stands_beside_a_new_archive(destination, monkeypatch):
     package_model(destination)
-    monkeypatch.setattr("export.package.archive.make_statement", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("export.package.provenance.Statement.of", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         package_model(destination, overwrite=True)
     assert siblings_of(destination) == ["2", "2.manifest.json", "2.report.json", "2.tar.gz"]

@@ -18,7 +18,7 @@ from reporting import forged
 from convert.cli import main
 from export.cards.facts import read_card_facts
 from export.package.archive import package_model
-from export.package.provenance import Statement, make_statement
+from export.package.provenance import Statement
 from export.package.verify import verify
 from models.errors import MixerError, UsageError
 from models.records.contents import compare_files
@@ -249,7 +249,7 @@ def test_provenance_of_another_model_is_a_fault(siblings):
     other = manifest.checkpoint.model_copy(update={"sha256": "9" * 64})
     bound = Statement.read(siblings.provenance).bound
     del bound["2.report.json"]
-    statement = make_statement(manifest.model_copy(update={"handle": "other", "checkpoint": other}), bound)
+    statement = Statement.of(manifest.model_copy(update={"handle": "other", "checkpoint": other}), bound)
     siblings.provenance.write_bytes(statement.to_bytes())
     assert verify(siblings.archive).differences == (
         f"2.provenance.json says externalParameters.handle 'other', 2.manifest.json '{HANDLE}'",

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from export.cards.errata import ERRATA, Erratum
 from export.cards.publisher import Publisher
-from export.package.consistency import Asked, Records, compare_records
-from export.package.facts import ModelFacts, SignatureFacts, class_list, read_facts, read_member
+from export.package.consistency import Records
+from export.package.facts import ModelFacts, SignatureFacts, read_member
 from models.catalog import GRAPH_SUFFIX, HANDLES, SQUARE_HANDLES, TESTING_HANDLES, Handle
 from models.citations import ACCURACIES, CitedAccuracy
 from models.errors import MixerError
@@ -118,11 +118,6 @@ class CardFacts:
         return bool(self.report.fine_tunable)
 
     @property
-    def class_list(self) -> str | None:
-        """The path of the class list within the model."""
-        return class_list(self.manifest)
-
-    @property
     def platforms_run(self) -> tuple[str, ...]:
         """The platforms that the model was exported for and was run on for the report."""
         notes = [note.partition(": exported, not run") for note in self.report.not_checked]
@@ -144,7 +139,7 @@ def read_card_facts(destination: ModelPaths, where: Publisher) -> CardFacts:
         said = "".join(f"\n  {problem}" for problem in problems)
         raise MixerError(f"version {destination.version} cannot have a card:{said}")
     handle = _handle(manifest)
-    labels = class_list(manifest)
+    labels = manifest.class_list
     return CardFacts(
         where,
         destination,
@@ -173,9 +168,10 @@ def _read_records(destination: ModelPaths) -> Records:
     return Records(
         destination,
         manifest,
-        asked=Asked(destination.handle, destination.version),
+        destination.handle,
+        destination.version,
         report=Report.read(destination.report) if destination.report in there else None,
-        facts=read_facts(_model(destination), manifest),
+        facts=ModelFacts.read(_model(destination), manifest),
         found={path.name: hash_file(path) for path in there},
     )
 
@@ -183,7 +179,7 @@ def _read_records(destination: ModelPaths) -> Records:
 def _problems(records: Records) -> Iterator[str]:
     destination, report = records.paths, records.report
     again = f"`mixer-jax2tf validate {destination.handle} --set full`"
-    for record, differences in compare_records(records).items():
+    for record, differences in records.differences().items():
         hint = f"; {again} writes a new report" if record == "report" else ""
         yield from (f"{difference}{hint}" for difference in differences)
     if report is None:

@@ -16,9 +16,9 @@ from typing import BinaryIO, Self
 
 from isal import isal_zlib
 
-from export.package.consistency import Asked, Records, compare_records
-from export.package.facts import read_facts
-from export.package.provenance import make_statement
+from export.package.consistency import Records
+from export.package.facts import ModelFacts
+from export.package.provenance import Statement
 from export.package.signing import Signer
 from models.errors import MixerError, UsageError
 from models.progress import Progress
@@ -92,11 +92,11 @@ def package_model(
                 f"Convert {destination.handle} again (--overwrite)."
             )
         _refuse_what_nobody_unpacks(manifest, packed.size)
-        _refuse_contradictions(Records(destination, manifest, facts=read_facts(destination.directory, manifest)))
+        _refuse_contradictions(Records(destination, manifest, facts=ModelFacts.read(destination.directory, manifest)))
         destination.signature.unlink(missing_ok=True)
         destination.provenance.unlink(missing_ok=True)
     with _translate_os_errors(destination.provenance):
-        statement = make_statement(manifest, {destination.archive.name: packed.sha256, **bound})
+        statement = Statement.of(manifest, {destination.archive.name: packed.sha256, **bound})
         write_atomically(destination.provenance, statement.to_bytes())
     if sign is not None:
         sign(destination.provenance, destination.signature)
@@ -123,8 +123,9 @@ def _proven(destination: ModelPaths) -> tuple[Manifest, dict[str, str]]:
         raise MixerError(f"{destination.report} is missing: the model was not checked. {again} first.")
     manifest, report = Manifest.read(destination.manifest), Report.read(destination.report)
     found = {path.name: hash_file(path) for path in (destination.manifest, destination.report)}
-    asked = Asked(destination.handle, destination.version)
-    _refuse_contradictions(Records(destination, manifest, asked, report, found=found))
+    _refuse_contradictions(
+        Records(destination, manifest, destination.handle, destination.version, report=report, found=found)
+    )
     if report.verdict != "passed":
         raise MixerError(f"{destination.report} says that it {report.verdict}: {'; '.join(report.problems)}.")
     contradictions = list(report.contradictions(TOLERANCES))
@@ -134,7 +135,7 @@ def _proven(destination: ModelPaths) -> tuple[Manifest, dict[str, str]]:
 
 
 def _refuse_contradictions(records: Records) -> None:
-    differences = [difference for found in compare_records(records).values() for difference in found]
+    differences = [difference for found in records.differences().values() for difference in found]
     if differences:
         said = "".join(f"\n  {difference}" for difference in differences)
         raise MixerError(

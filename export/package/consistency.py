@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Literal
 
-from export.package.facts import MODEL_JSON, ModelFacts, class_list
-from export.package.provenance import LOCAL_BUILDER, WORKFLOW, Statement, make_statement
+from export.package.facts import MODEL_JSON, ModelFacts
+from export.package.provenance import LOCAL_BUILDER, WORKFLOW, Statement
 from models.records.contents import Bound, Described, compare_files
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
@@ -22,8 +22,8 @@ Name = Literal["asked", "report", "facts", "provenance", "index"]
 
 _PAIRS: tuple[tuple[Name, str, str, str], ...] = (
     # record, what, its field, the corresponding field of the manifest
-    ("asked", "handle", "asked.handle", "manifest.handle"),
-    ("asked", "version", "asked.version", "manifest.version"),
+    ("asked", "handle", "handle", "manifest.handle"),
+    ("asked", "version", "version", "manifest.version"),
     ("report", "handle", "report.handle", "manifest.handle"),
     ("report", "version", "report.version", "manifest.version"),
     ("report", "flavour", "report.flavour", "manifest.flavour"),
@@ -36,7 +36,7 @@ _PAIRS: tuple[tuple[Name, str, str, str], ...] = (
     ("facts", "image size", "facts.image_size", "manifest.image_size"),
     ("facts", "parameters", "facts.parameters", "manifest.parameters"),
     ("facts", "classes", "facts.outputs", "manifest.num_classes"),
-    ("facts", "class list", "facts.output.classes", "class_list"),
+    ("facts", "class list", "facts.output.classes", "manifest.class_list"),
     ("facts", "checkpoint", "facts.checkpoint.object", "manifest.checkpoint.object"),
     ("facts", "checkpoint's sha256", "facts.checkpoint.sha256", "manifest.checkpoint.sha256"),
     ("facts", "origin", "facts.checkpoint.origin", "manifest.checkpoint.origin"),
@@ -46,20 +46,15 @@ _PAIRS: tuple[tuple[Name, str, str, str], ...] = (
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The handle and version that a model was requested as or is named by; None where unknown."""
-
-    handle: str | None
-    version: int | None
-
-
-@dataclass(frozen=True)
 class Records:
     """The records of one model; None for those that are missing or cannot be read."""
 
     paths: ModelPaths
     manifest: Manifest | None
-    asked: Asked | None = None
+    handle: str | None = None
+    """The handle that the model was requested as or is named by, where known."""
+    version: int | None = None
+    """Its version, likewise."""
     report: Report | None = None
     facts: ModelFacts | None = None
     """From the model's own `model.json`."""
@@ -70,24 +65,17 @@ class Records:
     archive: bool = True
     """Whether the archive is compared too; False where a model is checked as a directory."""
 
-    @property
-    def class_list(self) -> str | None:
-        """The path of the class list within the model, according to its manifest."""
-        return None if self.manifest is None else class_list(self.manifest)
+    def differences(self) -> dict[Name, list[str]]:
+        """Return, for each record that exists, its differences from the manifest and the files, in words."""
+        names: tuple[Name, ...] = ("report", "facts", "provenance", "index")
+        there: tuple[Name, ...] = ("asked", *(name for name in names if getattr(self, name) is not None))
+        return {name: [*_fields(self, name), *_files(self, name)] for name in there}
 
     def name(self, record: Name) -> str:
         """Return the name of a record for messages."""
         paths = self.paths
         names = {"report": paths.report.name, "provenance": paths.provenance.name}
         return {"asked": "its path", "facts": MODEL_JSON, "index": INDEX, **names}[record]
-
-
-def compare_records(records: Records) -> dict[Name, list[str]]:
-    """Return, for each record that exists, its differences from the manifest and the files, in words."""
-    names: tuple[Name, ...] = ("asked", "report", "facts", "provenance", "index")
-    return {
-        name: [*_fields(records, name), *_files(records, name)] for name in names if getattr(records, name) is not None
-    }
 
 
 def _fields(records: Records, name: Name) -> Iterator[str]:
@@ -113,7 +101,7 @@ def _provenance(records: Records) -> Iterator[tuple[str, object, object]]:
     if statement is None or manifest is None:
         return
     builder = statement.predicate.run_details.builder.id
-    expected = make_statement(manifest, {}, builder=builder)
+    expected = Statement.of(manifest, {}, builder=builder)
     said, meant = dict(_flat(statement)), dict(_flat(expected))
     for what in sorted(said.keys() | meant.keys()):
         yield what, said.get(what), meant.get(what)

@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -78,6 +79,23 @@ class ModelFacts(_Facts):
     signatures: dict[str, SignatureFacts] = {}
     """Empty for models made before there were several."""
 
+    @classmethod
+    def read(cls, path: Path, manifest: Manifest) -> Self | None:
+        """Read the facts of a model, given as directory or archive; None where its manifest lists no `model.json`.
+
+        Raises:
+            MixerError: the file cannot be read.
+        """
+        if MODEL_JSON not in manifest.files:
+            return None
+        content = read_member(path, manifest, MODEL_JSON, most=MOST_BYTES)
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            raise MixerError(
+                f"{path / MODEL_JSON} cannot be read: {fault_of(error)}. Convert the model again."
+            ) from error
+
     @property
     def architecture_name(self) -> str | None:
         """The architecture's name in the catalog."""
@@ -92,26 +110,6 @@ class ModelFacts(_Facts):
     def outputs(self) -> int | None:
         """The number of outputs for each image."""
         return self.output.shape[-1] if self.output.shape else None
-
-
-def read_facts(path: Path, manifest: Manifest) -> ModelFacts | None:
-    """Return the facts in a model, given as directory or archive; None where its manifest lists no `model.json`.
-
-    Raises:
-        MixerError: the file cannot be read.
-    """
-    if MODEL_JSON not in manifest.files:
-        return None
-    content = read_member(path, manifest, MODEL_JSON, most=MOST_BYTES)
-    try:
-        return ModelFacts.model_validate_json(content)
-    except ValidationError as error:
-        raise MixerError(f"{path / MODEL_JSON} cannot be read: {fault_of(error)}. Convert the model again.") from error
-
-
-def class_list(manifest: Manifest) -> str | None:
-    """Return the path of the class list within a model."""
-    return next((name for name in sorted(manifest.files) if name.startswith("assets/")), None)
 
 
 def read_member(path: Path, manifest: Manifest, name: str, most: int = _MOST_OF_LABELS) -> bytes:

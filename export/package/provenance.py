@@ -62,7 +62,7 @@ class _RunDetails(_Part):
     builder: _Builder
 
 
-class Provenance(_Part):
+class _Predicate(_Part):
     """SLSA's description of how something was built."""
 
     build_definition: _BuildDefinition
@@ -77,7 +77,33 @@ class Statement(_Part):
     )
     subject: tuple[_Resource, ...]
     predicate_type: Literal["https://slsa.dev/provenance/v1"] = "https://slsa.dev/provenance/v1"
-    predicate: Provenance
+    predicate: _Predicate
+
+    @classmethod
+    def of(cls, manifest: Manifest, bound: Mapping[str, str], *, builder: str | None = None) -> Self:
+        """Return the statement about files that were made from a model.
+
+        Args:
+            manifest: the model's manifest.
+            bound: the sha256 of each file, by name.
+            builder: who made them; None for the current builder.
+        """
+        definition = _BuildDefinition(
+            build_type=BUILD_TYPE,
+            external_parameters={
+                "handle": manifest.handle,
+                "version": manifest.version,
+                "flavour": manifest.flavour,
+                "checkpoint": manifest.checkpoint.object,
+            },
+            internal_parameters={"pipeline": manifest.pipeline, "pipeline_sha256": manifest.pipeline_sha256},
+            resolved_dependencies=(_checkpoint(manifest), *_sources(manifest), *_libraries(manifest)),
+        )
+        made_by = _Builder(id=builder or _builder(), version={"mixer-jax2tf": manifest.pipeline})
+        return cls(
+            subject=tuple(_Resource(name=name, digest={"sha256": sha256}) for name, sha256 in bound.items()),
+            predicate=_Predicate(build_definition=definition, run_details=_RunDetails(builder=made_by)),
+        )
 
     def to_bytes(self) -> bytes:
         """Return the contents of the statement's file: indented JSON, UTF-8."""
@@ -106,32 +132,6 @@ class Statement(_Part):
             name, sha256 = str(subject.name), (subject.digest or {}).get("sha256", "")
             bound[name] = sha256 if bound.get(name, sha256) == sha256 else ""
         return bound
-
-
-def make_statement(manifest: Manifest, bound: Mapping[str, str], *, builder: str | None = None) -> Statement:
-    """Return the statement about files that were made from a model.
-
-    Args:
-        manifest: the model's manifest.
-        bound: the sha256 of each file, by name.
-        builder: who made them; None for the current builder.
-    """
-    definition = _BuildDefinition(
-        build_type=BUILD_TYPE,
-        external_parameters={
-            "handle": manifest.handle,
-            "version": manifest.version,
-            "flavour": manifest.flavour,
-            "checkpoint": manifest.checkpoint.object,
-        },
-        internal_parameters={"pipeline": manifest.pipeline, "pipeline_sha256": manifest.pipeline_sha256},
-        resolved_dependencies=(_checkpoint(manifest), *_sources(manifest), *_libraries(manifest)),
-    )
-    made_by = _Builder(id=builder or _builder(), version={"mixer-jax2tf": manifest.pipeline})
-    return Statement(
-        subject=tuple(_Resource(name=name, digest={"sha256": sha256}) for name, sha256 in bound.items()),
-        predicate=Provenance(build_definition=definition, run_details=_RunDetails(builder=made_by)),
-    )
 
 
 def _checkpoint(manifest: Manifest) -> _Resource:

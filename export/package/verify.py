@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from export.install import refuse_aside
-from export.package.consistency import Asked, Records, compare_records
-from export.package.facts import MODEL_JSON, read_facts
+from export.package.consistency import Records
+from export.package.facts import MODEL_JSON, ModelFacts
 from export.package.provenance import Statement
 from models.errors import MixerError, UsageError, printable, shown
 from models.records.contents import Described, compare_files, digest_files
@@ -124,9 +124,10 @@ def _read(path: Path, siblings: ModelPaths, handle: str | None, findings: _Findi
     return Records(
         siblings,
         manifest,
-        Asked(handle, int(siblings.stem) if re.fullmatch("[0-9]{1,18}", siblings.stem) else None),
+        handle,
+        int(siblings.stem) if re.fullmatch("[0-9]{1,18}", siblings.stem) else None,
         findings.read(lambda: Report.read(siblings.report)) if siblings.report.is_file() else None,
-        findings.read(lambda: read_facts(path, manifest)) if whole and manifest is not None else None,
+        findings.read(lambda: ModelFacts.read(path, manifest)) if whole and manifest is not None else None,
         findings.read(lambda: Statement.read(siblings.provenance)) if siblings.provenance.is_file() else None,
         findings.read(lambda: Index.read(index)) if index.is_file() else None,
         {
@@ -161,7 +162,7 @@ def _check_contents(path: Path, siblings: ModelPaths, manifest: Manifest | None,
 
 def _judge(records: Records, findings: _Findings) -> None:
     """Record what the records say, and where they contradict each other or the files."""
-    paths, differences = records.paths, compare_records(records)
+    paths, differences = records.paths, records.differences()
     findings.differences += differences["asked"]
     _judge_report(records, differences.get("report", []), findings)
     if records.facts is not None:

@@ -113,6 +113,11 @@ class Manifest(Record):
         """Bytes of all files."""
         return sum(file.size for file in self.files.values())
 
+    @property
+    def class_list(self) -> str | None:
+        """The path of the class list within the SavedModel."""
+        return next((name for name in sorted(self.files) if name.startswith("assets/")), None)
+
 
 def _schema(record: type[BaseModel]) -> str:
     field = record.model_fields.get("schema_version")
