@@ -16,7 +16,7 @@ from models.records.tolerances import TOLERANCES
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-NAMED_SNIPPETS = ("load", "tf_keras", "keras3", "interface")
+NAMED_SNIPPETS = ("load", "tf_keras", "keras3", "classify", "interface")
 COMMANDS = re.findall(r"^(?:make|\.venv/bin/mixer-jax2tf) [a-z-]+", README, flags=re.MULTILINE)
 
 
@@ -40,14 +40,14 @@ def test_the_tolerance_is_the_one_in_force():
     assert f"JAX's own must stay below {TOLERANCES['jax_oracle_relative'].limit:g} of the scale" in said
 
 
-def test_there_are_four_snippets():
-    kinds = ("saved_model.load", "hub.KerasLayer", "TFSMLayer", "convert_all(")
+def test_there_are_five_snippets():
+    kinds = ("saved_model.load", "hub.KerasLayer", "TFSMLayer", "classify(", "convert_all(")
     assert [kind for kind in kinds for snippet in SNIPPETS if kind in snippet] == [*kinds]
 
 
 @pytest.mark.parametrize(
     ("snippet", "place"),
-    [*((snippet, "here") for snippet in SNIPPETS), pytest.param(SNIPPETS[3], "alone", marks=pytest.mark.whole)],
+    [*((snippet, "here") for snippet in SNIPPETS), pytest.param(SNIPPETS[-1], "alone", marks=pytest.mark.whole)],
     ids=[*NAMED_SNIPPETS, "interface, alone"],
 )
 def test_snippet_runs_on_a_tiny_model(snippet, place, tiny_build, tiny_source, tmp_path):
@@ -56,6 +56,8 @@ def test_snippet_runs_on_a_tiny_model(snippet, place, tiny_build, tiny_source, t
     size = str(handle.checkpoint.architecture.image_size)
     shutil.copytree(tiny_build, tmp_path / "build" / "demo" / "models")
     shutil.copytree(tiny_source, tmp_path / "build" / "demo" / "checkpoints")
+    photographs = Path("validation", "parity", "photographs")
+    shutil.copytree(ROOT / photographs, tmp_path / photographs)
     tiny = snippet.replace("b32_sam", handle.checkpoint.name).replace("224", size)
     assert tiny != snippet
     run_program(tiny, tmp_path, place)
