@@ -20,7 +20,7 @@ RUN := $(VENV)/bin/python -m
 .DEFAULT_GOAL := help
 .PHONY: help setup demo convert-all parity republish test lint types whole browser matrix bench lock clean
 
-help:  ## show this list
+help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 $(READY): $(LOCK) pyproject.toml
@@ -34,17 +34,17 @@ $(LOCK):
 
 setup: $(READY)  ## set up .venv with the locked packages
 
-demo: $(READY)  ## seed six checkpoints, convert and check all twelve handles, show the table
+demo: $(READY)  ## write six synthetic checkpoints, convert and check all twelve handles, show the table
 	$(RUN) convert seed build/demo/checkpoints
 	$(RUN) convert convert-all --source build/demo/checkpoints --out build/demo/models
 
 convert-all: $(READY)  ## fetch, convert and check the handles from SOURCE into OUT
 	$(RUN) convert convert-all --source "$(SOURCE)" --out "$(OUT)" --version $(VERSION) --flavour $(FLAVOUR) $(HANDLES)
 
-parity: $(READY)  ## check what was converted with the full set; writes OUT/index.html and OUT/parity.xml
+parity: $(READY)  ## check the converted models with the full set; writes OUT/index.html and OUT/parity.xml
 	$(RUN) convert validate --set full --source "$(SOURCE)" --out "$(OUT)" --version $(VERSION) --flavour $(FLAVOUR) $(HANDLES)
 
-republish: $(READY)  ## make and publish new versions of what is out of date: TO=DEST PUBLISHER=name ASSETS=URL
+republish: $(READY)  ## convert and publish new versions of outdated models: TO=DEST PUBLISHER=name ASSETS=URL
 	$(RUN) convert republish --to "$(TO)" --publisher "$(PUBLISHER)" --assets "$(ASSETS)" --source "$(SOURCE)" \
 	  --out "$(OUT)" --flavour $(FLAVOUR) $(HANDLES)
 
@@ -70,7 +70,7 @@ browser: $(READY)  ## tests of the page in a real browser (Chromium and its driv
 matrix: $(READY)  ## run models in each TensorFlow release; writes OUT/matrix.json
 	$(RUN) convert matrix --out "$(OUT)"
 
-bench: $(READY)  ## measure conversion, running and starting models; writes OUT/bench (no HANDLES: all)
+bench: $(READY)  ## measure conversion, inference and start-up; writes OUT/bench (default HANDLES: see bench --help)
 	$(RUN) convert bench --out "$(OUT)/bench" $(HANDLES)
 
 lock: $(READY)  ## resolve the packages again for each Python
@@ -79,5 +79,5 @@ lock: $(READY)  ## resolve the packages again for each Python
 	    --no-header pyproject.toml --output-file .ci/locks/py3$$minor.txt || exit 1; \
 	done
 
-clean:  ## remove .venv and what the demo made
+clean:  ## remove .venv and the demo's files
 	rm -rf $(VENV) build/demo

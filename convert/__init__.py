@@ -1,1 +1,1 @@
-"""From an original `.npz` checkpoint to a TensorFlow function, and the command line."""
+"""Read `.npz` checkpoints, convert them to TensorFlow functions, and run the command line."""

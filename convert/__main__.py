@@ -1,4 +1,4 @@
-"""Run the command line: `python -m convert`."""
+"""The command line as `python -m convert`."""
 
 from convert.cli import main
 

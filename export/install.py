@@ -11,6 +11,7 @@ from pathlib import Path
 from models.errors import MixerError, UsageError
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
+from models.selection import command_for
 from models.storage.files import write_atomically
 from models.storage.temporary import PARTIAL, left_folders, locked, sweep, sweep_files, temporary_folder, uninterrupted
 
@@ -50,15 +51,15 @@ def refuse_foreign(paths: ModelPaths, record: type[Manifest] = Manifest) -> None
         if not (record is Manifest and (paths.directory / "saved_model.pb").is_file()):
             lacks = "is not a SavedModel" if record is Manifest else "has no manifest of an export beside it"
             raise UsageError(
-                f"{paths.directory} {lacks}, so it is left alone: move it away, or give another --out."
+                f"{paths.directory} {lacks}, so it is not replaced: move it away, or give another --out."
             ) from None
         listed = {}
     found = (path.relative_to(paths.directory) for path in paths.directory.rglob("*") if path.is_file())
     strange = sorted(path.as_posix() for path in found if not (path.as_posix() in listed or expected(path)))
     if strange:
         raise UsageError(
-            f"{paths.directory} holds files that were not written with it ({', '.join(strange[:5])}), so it is left "
-            "alone: move them away, or give another --out."
+            f"{paths.directory} contains files that were not written with it ({', '.join(strange[:5])}), so it is not "
+            "replaced: move them away, or give another --out."
         )
 
 
@@ -129,8 +130,8 @@ def _name_left_by_earlier_releases(folder: Path, stem: str) -> None:
     names = [path.name for path in folder.iterdir() if pattern.fullmatch(path.name)] if folder.is_dir() else []
     if names:
         _LOG.warning(
-            "an earlier release was ended and left %s in %s: in `old` is a model that was being replaced, `partial` is "
-            "half written. Move back what you miss, and delete the rest.",
+            "an earlier release of this program was interrupted and left %s in %s: `old` contains a model that was "
+            "being replaced, `partial` an incomplete one. Move back what you need, and delete the rest.",
             ", ".join(sorted(names)),
             folder,
         )
@@ -145,9 +146,9 @@ def refuse_aside(paths: ModelPaths) -> None:
     for folder in left_folders(paths.folder, _prefix(paths)):
         if any((folder / _ASIDE).glob("*")):
             raise UsageError(
-                f"something of {paths.directory} is aside, in {folder / _ASIDE}: a process is replacing it, or was "
-                f"ended as it did. If none is at work, `mixer-jax2tf validate {paths.handle} --out {paths.out} "
-                f"--version {paths.stem}` puts it back."
+                f"files of {paths.directory} are in {folder / _ASIDE}: another process is replacing them, or was "
+                f"interrupted. If none is running, `{command_for('validate', paths.handle)} --out {paths.out} "
+                f"--version {paths.stem}` moves them back."
             )
 
 
@@ -164,7 +165,7 @@ def held(destination: ModelPaths, *, to_make: bool = False) -> Iterator[None]:
     """
 
     def awaited() -> None:
-        _LOG.warning("another process is at work on %s: waiting for it", destination.directory)
+        _LOG.warning("another process is using %s: waiting for it", destination.directory)
 
     with ExitStack() as stack:
         with _translate_os_errors(destination):

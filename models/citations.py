@@ -58,7 +58,7 @@ def _kecam(top1: float) -> CitedAccuracy:
 
 
 def _version_1(top1: float) -> CitedAccuracy:
-    return CitedAccuracy(top1, "version 1 of this collection, whose evidence is no longer to be had", VERSION_1_PAGE)
+    return CitedAccuracy(top1, "version 1 of this collection, whose evidence is no longer available", VERSION_1_PAGE)
 
 
 ACCURACIES: dict[str, tuple[CitedAccuracy, ...]] = {

@@ -56,7 +56,7 @@ class DigestTable:
         except OSError as error:
             raise MixerError(f"{path} cannot be read ({error.strerror or error}). {advice}") from error
         except ValidationError as error:
-            raise MixerError(f"{path} is no table of digests: {fault_of(error)}. {advice}") from error
+            raise MixerError(f"{path} is not a table of digests: {fault_of(error)}. {advice}") from error
 
     def write(self, path: Path = DIGESTS_FILE) -> None:
         """Write the table, sorted, so that a change reads well in a diff."""

@@ -38,6 +38,6 @@ FLAVOURS: dict[Flavour, _FlavourSupport] = {
         "plain TensorFlow operations",
         "2.6",
         "2.21",
-        "wherever TensorFlow runs, without XLA too",
+        "wherever TensorFlow runs, with or without XLA",
     ),
 }

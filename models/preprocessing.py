@@ -27,6 +27,6 @@ class Evaluation:
     def what(self) -> str:
         """The steps in words."""
         return (
-            f"the smaller side resized to {self.smaller_side} (by area, no antialiasing, values cut off to whole "
-            f"numbers), {self.image_size} x {self.image_size} cropped from the middle"
+            f"the smaller side resized to {self.smaller_side} (by area, no antialiasing, values truncated to "
+            f"integers), then a central crop of {self.image_size} x {self.image_size}"
         )

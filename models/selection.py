@@ -40,16 +40,13 @@ def custom_handle(template: Handle, name: str, num_classes: int) -> Handle:
         UsageError: the name is in the catalog, has a reserved ending, or cannot name a model.
     """
     if name.removesuffix(GRAPH_SUFFIX) in ALL_HANDLES:
-        raise UsageError(f"--name {name!r} belongs to the catalog: give your own model a name of its own.")
+        raise UsageError(f"--name {name!r} is a name of the catalog: give another name.")
     if name.endswith(_RESERVED_SUFFIXES):
-        raise UsageError(
-            f"--name {name!r} ends as what is made of a model does ({', '.join(_RESERVED_SUFFIXES)}): give "
-            "another name."
-        )
+        raise UsageError(f"--name {name!r} has a reserved ending ({', '.join(_RESERVED_SUFFIXES)}): give another name.")
     if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,99}", name):
         raise UsageError(
             f"--name {name!r} cannot name a model: expected lower-case letters, digits, '_', '-' and '.', "
-            "starting with a letter or digit, at most 100 of them."
+            "starting with a letter or digit, at most 100 characters."
         )
     training = replace(
         template.checkpoint.training,
@@ -68,3 +65,10 @@ def custom_handle(template: Handle, name: str, num_classes: int) -> Handle:
 def is_catalogued(name: str) -> bool:
     """Return whether a name, in either flavour, is in the catalog."""
     return name.removesuffix(GRAPH_SUFFIX) in ALL_HANDLES
+
+
+def command_for(task: str, name: str) -> str:
+    """Return the command that converts or validates a model of this name; of a custom one with words to fill in."""
+    handle = name.removesuffix(GRAPH_SUFFIX)
+    model = handle if is_catalogued(handle) else f"HANDLE --checkpoint FILE --name {handle}"
+    return f"mixer-jax2tf {task} {model}{' --flavour graph' * name.endswith(GRAPH_SUFFIX)}"

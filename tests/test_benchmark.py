@@ -235,7 +235,7 @@ def test_the_command_measures_tiny_models_and_writes_what_came_of_it(
     assert all(len(side.runs) == 1 and not side.failure for side in found.sides)
     assert list(found.sides[1].runs[0].finished) == [FE]
     assert (found.source, found.handles, found.repeats) == ("seeded", (FE,), 1)
-    assert "MB of disk needed" in printed.err
+    assert "MB of disk space needed" in printed.err
     assert [path.name for path in tmp_path.iterdir()] == ["conversion.json"]
     assert sorted(tiny_build.rglob("*")) == before
     assert command("bench", "--markdown", "--out", tmp_path) == 0
@@ -256,16 +256,16 @@ def test_a_side_that_fails_fails_the_command_and_the_others_are_told(tmp_path, c
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--side", "swift", "--side", "cp"], "no side swift in conversion: there are notebook, "),
-        (["--side", "swift"], "no side swift in conversion, inference, start: there are notebook, "),
-        (["--side", "cp", "--part", "start"], "no side cp in start: there are native, graph"),
-        (["--side", "native", "--part", "start", "--part", "conversion"], "no side of conversion is chosen"),
-        ([FE, "--part", "start"], "start takes classifiers, and none is among the handles"),
-        (["--batches", "1,x"], "--batches '1,x' cannot be read: expected numbers above 0"),
-        (["--threads", "100000"], "--threads 100000, but this process may use"),
+        (["--side", "swift", "--side", "cp"], "conversion has no side swift: expected some of notebook, "),
+        (["--side", "swift"], "conversion, inference, start has no side swift: expected some of notebook, "),
+        (["--side", "cp", "--part", "start"], "start has no side cp: expected some of native, graph"),
+        (["--side", "native", "--part", "start", "--part", "conversion"], "--side names no side of conversion"),
+        ([FE, "--part", "start"], "start takes only classifiers, but none of the handles is one"),
+        (["--batches", "1,x"], "--batches '1,x' is not a list of batch sizes: expected positive numbers"),
+        (["--threads", "100000"], "--threads 100000 is more than the"),
         (["--source", "nowhere"], "no such checkpoint: nowhere/imagenet1k/Mixer-B_16.npz, "),
         (["mixer_x"], "unknown handle 'mixer_x'"),
-        (["--markdown"], "holds none of conversion.json, inference.json, start.json: run the benchmark first"),
+        (["--markdown"], "contains none of conversion.json, inference.json, start.json: run the benchmark first"),
     ],
 )
 def test_bad_usage_is_refused_before_any_work(options, said, tmp_path, capsys):
@@ -427,7 +427,7 @@ STARTED = StartBenchmark(**CIRCUMSTANCES, sides=(begun("native"), begun("graph")
 
 def test_the_first_call_of_the_graph_flavour_is_held_against_the_second():
     (only,) = start_findings(STARTED)
-    assert only.what == "B/16, graph: first call less the second, seconds"
+    assert only.what == "B/16, graph: first call minus the second, seconds"
     assert (only.value, only.met) == (pytest.approx(0.5), True)
     assert STARTED.sides[0].runs[0].total == pytest.approx(5.3)
 
@@ -499,7 +499,7 @@ def test_the_readme_shows_what_the_program_writes():
     assert "failed" not in part
     assert "not measured" not in part
     titles = re.findall(
-        r"^\*\*(.*)\.\*\* Measured on \d{4}-\d\d-\d\d, medians of \d+ runs in turn, on ", part, flags=re.M
+        r"^\*\*(.*)\.\*\* Measured on \d{4}-\d\d-\d\d, medians of \d+ interleaved runs, on ", part, flags=re.M
     )
     assert [title.split(maxsplit=1)[0] for title in titles] == ["Converting", "A", "From"]
     rows = scenarios(ALL, PLACE, Scale()).values()

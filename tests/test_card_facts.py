@@ -160,7 +160,9 @@ def test_without_gradients_there_is_no_card(tmp_path):
 def test_what_failed_and_what_was_made_anew_since_have_no_card(tmp_path):
     destination = write_model(tmp_path, report={"problems": ("outputs differ",), "manifest_sha256": "0" * 64})
     another, failed = refused(destination)
-    assert re.fullmatch(r"  2\.manifest\.json has sha256 \w{64}, 0{64} is in 2\.report\.json; `.*` writes .*", another)
+    assert re.fullmatch(
+        r"  2\.manifest\.json has sha256 \w{64}, but 2\.report\.json lists 0{64}; `.*` writes .*", another
+    )
     assert failed == "  its report says that the model failed: outputs differ"
 
 
@@ -182,7 +184,7 @@ def test_a_file_that_is_not_the_manifests_is_not_believed(name, tmp_path):
     destination = write_model(tmp_path, more=model_json())
     path = destination.directory / name
     path.write_bytes(path.read_bytes() + b" ")
-    with pytest.raises(MixerError, match="is not the one that the manifest lists: convert the model again"):
+    with pytest.raises(MixerError, match="is not the file that the manifest lists: convert the model again"):
         read_card_facts(destination, WHERE)
     path.unlink()
     with pytest.raises(MixerError, match="is missing: convert the model again, with --overwrite"):
@@ -202,7 +204,7 @@ def test_a_damaged_archive_is_told(tmp_path):
     package_model(destination)
     shutil.rmtree(destination.directory)
     destination.archive.write_bytes(b"no archive")
-    with pytest.raises(MixerError, match=r"2\.tar\.gz is refused:\n  it is no \.tar\.gz"):
+    with pytest.raises(MixerError, match=r"2\.tar\.gz is refused:\n  it is not a \.tar\.gz"):
         read_card_facts(destination, WHERE)
     with tarfile.open(destination.archive, "w:gz"):
         pass
@@ -221,7 +223,9 @@ def test_a_name_in_a_model_json_is_shown_escaped_and_cut(tmp_path):
 
 def test_a_model_json_of_any_size_is_not_read(tmp_path):
     destination = write_model(tmp_path, more={MODEL_JSON: b"[" + b"[]," * (1 << 20) + b"[]]"})
-    with pytest.raises(MixerError, match=r"model\.json has 3,145,732 bytes, by its manifest; expected 1,048,576 at"):
+    with pytest.raises(
+        MixerError, match=r"model\.json has 3,145,732 bytes, according to its manifest; expected 1,048,576"
+    ):
         read_card_facts(destination, WHERE)
 
 

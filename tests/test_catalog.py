@@ -161,7 +161,7 @@ def test_own_handle_takes_architecture_and_head_from_the_template(head):
 
 @pytest.mark.parametrize("name", [*HANDLES, *TESTING_HANDLES, *SQUARE_HANDLES])
 def test_own_handle_refuses_a_name_of_the_catalog(name):
-    with pytest.raises(UsageError, match=rf"--name '{name}' belongs to the catalog: give your own"):
+    with pytest.raises(UsageError, match=rf"--name '{name}' is a name of the catalog: give another"):
         custom_handle(HANDLES["mixer_b16_i1k_fe"], name, 10)
 
 
@@ -202,9 +202,9 @@ def test_the_reserved_suffixes_are_those_of_the_flavours_and_formats():
 
 @pytest.mark.parametrize("suffix", _RESERVED_SUFFIXES)
 def test_own_handle_refuses_the_name_of_what_is_made_of_a_model(suffix):
-    with pytest.raises(UsageError, match=rf"--name 'flowers{suffix}' ends as what is made of a model does \(-graph, "):
+    with pytest.raises(UsageError, match=rf"--name 'flowers{suffix}' has a reserved ending \(-graph, "):
         custom_handle(HANDLES["mixer_b16_i1k_fe"], f"flowers{suffix}", 10)
-    with pytest.raises(UsageError, match="ends as what is made"):
+    with pytest.raises(UsageError, match="has a reserved ending"):
         custom_handle(HANDLES["mixer_b16_i1k_fe"], f"mixer_b16_i1k_fe{suffix}".replace("-graph", "x-graph"), 10)
     assert custom_handle(HANDLES["mixer_b16_i1k_fe"], f"flowers{suffix}.2", 10).outputs == 768
 

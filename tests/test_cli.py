@@ -234,7 +234,7 @@ def test_a_word_that_means_nothing_is_refused(arguments, text, run):
 @pytest.mark.parametrize(
     ("source", "text"),
     [
-        ("s3://mixer_models", "s3 is not read here"),
+        ("s3://mixer_models", "s3 is not supported"),
         ("gs://", "does not name a bucket"),
         ("no/such/folder", "does not exist"),
         (__file__, "is a file"),
@@ -272,7 +272,7 @@ def test_a_mistake_in_the_program_is_called_one(run, monkeypatch):
     result = run("list")
     assert result.status == 1
     assert "unexpected RuntimeError: some detail" in result.err
-    assert "--debug shows where" in result.err
+    assert "--debug shows the traceback" in result.err
 
 
 # --- seed and fetch ---
@@ -298,7 +298,7 @@ def test_seed_leaves_a_foreign_file_alone(run, tmp_path, monkeypatch):
     path.write_bytes(b"mine")
     result = run("seed", tmp_path)
     assert result.status == 1
-    assert f"{path} exists and is not the seeded file" in result.err
+    assert f"{path} exists, and differs from the synthetic checkpoint" in result.err
     assert path.read_bytes() == b"mine"
 
 
@@ -337,7 +337,7 @@ def test_record_is_for_originals_only(run, tiny_source):
     before = DigestTable.read()
     result = run("fetch", CLASSIFIER, "--record", "--source", tiny_source)
     assert result.status == 2
-    assert f"--record takes originals, from {BUCKET} only; --source is {tiny_source}" in result.err
+    assert f"--record reads the originals, from {BUCKET} only; --source is {tiny_source}" in result.err
     assert DigestTable.read() == before
 
 
@@ -533,7 +533,7 @@ def damaged(path):
 
 
 BAD_CHECKPOINTS = [
-    (truncated, "it was cut off on the way"),
+    (truncated, "the file is truncated"),
     (lambda path: path.write_bytes(b""), "it is empty"),
     (lambda path: path.write_bytes(b"<html>Not found</html>"), "it is a web page or a server's answer"),
     (lambda path: path.write_bytes(bytes(range(200, 250))), "it is not an archive"),
@@ -590,7 +590,7 @@ def test_the_disk_need_of_all_twelve_is_told(run, tmp_path, monkeypatch):
     monkeypatch.setattr(batch, "run_batch", lambda *_: [])
     result = run("convert-all", "--source", tmp_path, "--out", tmp_path / "out")
     needed = sum(4 * handle.parameters + (8 << 20) for handle in HANDLES.values())
-    assert f"{needed / 1e6:,.1f} MB of disk needed" in result.err
+    assert f"{needed / 1e6:,.1f} MB of disk space needed" in result.err
 
 
 def test_a_write_that_fails_leaves_nothing(run, tiny_source, tmp_path, monkeypatch):
@@ -616,7 +616,7 @@ def test_a_directory_of_the_users_own_is_left_alone(run, tiny_source, tmp_path, 
     assert f"exists already: {directory}" in plain.err
     forced = run("convert-all", *places, "--overwrite")
     assert (forced.status, conversions) == (2, [])
-    assert "is not a SavedModel, so it is left alone" in forced.err
+    assert "is not a SavedModel, so it is not replaced" in forced.err
     assert contents(tmp_path) == before
 
 
@@ -668,7 +668,7 @@ def test_what_a_killed_process_left_aside_is_put_back_by_each_command(command, l
     set_aside(build, *left)
     options = ["--source", tiny_source] if command == "validate" else []
     result = run(*TO_READ[command], *options, "--out", build)
-    assert not re.search("nothing was converted there|unknown handle", result.err)
+    assert not re.search("there is no converted model|unknown handle", result.err)
     after = contents(build / CLASSIFIER)
     assert before.keys() <= after.keys()
     assert not [name for name in after if name.startswith(".")]
@@ -693,8 +693,8 @@ def test_verify_says_that_something_is_aside_and_what_puts_it_back(left, run, bu
     before = contents(build)
     result = run("verify", build / CLASSIFIER / "2")
     assert result.status == 2
-    assert f"something of {build / CLASSIFIER / '2'} is aside" in result.err
-    assert f"`mixer-jax2tf validate {CLASSIFIER} --out {build} --version 2` puts it back" in result.err
+    assert f"files of {build / CLASSIFIER / '2'} are in " in result.err
+    assert f"`mixer-jax2tf validate {CLASSIFIER} --out {build} --version 2` moves them back" in result.err
     assert contents(build) == before
 
 
@@ -730,7 +730,7 @@ def test_what_another_process_makes_meanwhile_is_awaited_and_kept(run, tiny_sour
             result = run("convert-all", CLASSIFIER, "--source", tiny_source, "--out", build, "--json")
         finally:
             logger.removeHandler(handler)
-    assert said == [f"another process is at work on {build / CLASSIFIER / '2'}: waiting for it"]
+    assert said == [f"another process is using {build / CLASSIFIER / '2'}: waiting for it"]
     assert result.verdicts == {CLASSIFIER: "kept"}
     assert conversions == []
 
@@ -796,7 +796,7 @@ def test_a_file_that_the_user_put_into_a_model_is_never_deleted(run, tiny_source
     for more in ((), ("--overwrite",)):
         result = run("convert-all", *TESTING_HANDLES, "--source", tiny_source, "--out", build, *more)
         assert (result.status, conversions) == (2, [])
-        assert "2 holds files that were not written with it (stray), so it is left alone: move them away" in result.err
+        assert "files that were not written with it (stray), so it is not replaced: move them away" in result.err
     assert contents(build) == before
 
 
@@ -815,7 +815,7 @@ def test_another_checkpoint_makes_the_handle_anew(run, build, tmp_path, conversi
 def test_validate_without_a_manifest_tells_what_to_run(place, run, tiny_source, tmp_path):
     result = run("validate", CLASSIFIER, "--source", tiny_source, "--out", tmp_path / place)
     assert result.status == 1
-    assert f"{CLASSIFIER}/2.manifest.json is missing: nothing was converted there" in result.err
+    assert f"{CLASSIFIER}/2.manifest.json is missing: there is no converted model" in result.err
     assert f"Run `mixer-jax2tf convert {CLASSIFIER}` first" in result.err
 
 
@@ -850,10 +850,10 @@ def swap_models(build):
     [
         (damage_weights, f"{WEIGHTS} has sha256 "),
         (damage_weights, "does not load: DataLossError"),
-        (drop_a_file, "saved_model.pb is missing, but in the manifest"),
-        (add_a_file, "stray is not in the manifest"),
+        (drop_a_file, "saved_model.pb is missing, but the manifest lists it"),
+        (add_a_file, "stray is not listed in the manifest"),
         (change_labels, "assets/labels_1k.txt has "),
-        (drop_labels, "assets/labels_1k.txt is missing, but in the manifest"),
+        (drop_labels, "assets/labels_1k.txt is missing, but the manifest lists it"),
         (drop_directory, "does not load: OSError: SavedModel file does not exist"),
         (swap_models, f"the manifest is of {EXTRACTOR}, expected {CLASSIFIER}"),
     ],
@@ -911,7 +911,7 @@ def test_replacing_needs_room_for_the_largest_that_are_written_at_a_time(
     monkeypatch.setattr(batch, "run_batch", lambda *_: [])
     result = run(task, *TESTING_HANDLES, "--source", tiny_source, "--out", build, "--overwrite", "--flavour", "both")
     sizes = sorted(4 * handle.parameters + (8 << 20) for handle in TESTING_HANDLES.values())
-    assert f"{sum(sizes[-1:] * at_a_time) / 1e6:,.1f} MB of disk needed" in result.err
+    assert f"{sum(sizes[-1:] * at_a_time) / 1e6:,.1f} MB of disk space needed" in result.err
 
 
 # --- one's own Mixer ---
@@ -994,7 +994,7 @@ def test_a_class_list_of_any_size_is_not_read(run, own, labels, tmp_path):
     options = ("--checkpoint", own, "--name", "flowers", "--labels", labels)
     result = run("convert", CLASSIFIER, *options, "--out", tmp_path / "out")
     assert result.status == 1
-    assert f"{labels} has more than the 10,000 bytes expected at most" in result.err
+    assert f"{labels} has more than 10,000 bytes, the most that was expected" in result.err
 
 
 def test_a_name_reaches_the_terminal_escaped(run, tmp_path):
@@ -1028,8 +1028,8 @@ def test_labels_that_are_no_text_are_refused(run, own, labels, tmp_path):
         ((CLASSIFIER,), ("--checkpoint", "x.npz"), "needs both --checkpoint FILE and --name NAME"),
         ((CLASSIFIER,), ("--name", "x"), "needs both --checkpoint FILE and --name NAME"),
         ((CLASSIFIER,), ("--labels", "x.txt"), "needs both --checkpoint FILE and --name NAME"),
-        ((CLASSIFIER,), ("--checkpoint", "x.npz", "--name", CLASSIFIER), "belongs to the catalog"),
-        ((CLASSIFIER,), ("--checkpoint", "x.npz", "--name", "mixer_b16_sam_fe"), "belongs to the catalog"),
+        ((CLASSIFIER,), ("--checkpoint", "x.npz", "--name", CLASSIFIER), "is a name of the catalog"),
+        ((CLASSIFIER,), ("--checkpoint", "x.npz", "--name", "mixer_b16_sam_fe"), "is a name of the catalog"),
         ((CLASSIFIER,), ("--checkpoint", "x.npz", "--name", "../x"), "'../x' cannot name a model"),
         ((CLASSIFIER,), ("--checkpoint", "x.npz", "--name", ""), "'' cannot name a model"),
         ((CLASSIFIER, EXTRACTOR), ("--checkpoint", "x.npz", "--name", "x"), "--checkpoint takes one HANDLE"),
@@ -1076,7 +1076,9 @@ def test_a_process_says_what_it_does_and_nothing_else(tiny_source, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert [outcome["verdict"] for outcome in json.loads(result.stdout)] == ["passed", "passed"]
-    ours = r"\S+ MB of disk needed in |fetching and reading |looking at |converting |checking |mixer_\w+: passed in "
+    ours = (
+        r"\S+ MB of disk space needed in |fetching and reading |comparing |converting |checking |mixer_\w+: passed in "
+    )
     lines = result.stderr.splitlines()
     assert [line for line in lines if not re.match(f"{ours}|not checked: ", line)] == []
     assert "not checked: cuda, rocm, tpu: exported, not run" in lines
@@ -1125,7 +1127,7 @@ def interrupt_before(handles, number, arguments, tmp_path):
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
     assert "Traceback" not in err
-    assert "interrupted: what was finished stays; run the same command again to go on" in err
+    assert "interrupted: finished work is kept; run the same command again to continue" in err
     return process.returncode
 
 

@@ -121,7 +121,7 @@ def test_a_checkpoint_that_changed_meanwhile_is_refused(tiny_source, tmp_path):
     np.savez(checkpoint.path, **(arrays | {"head/bias": arrays["head/bias"] + 1}))
     assert checkpoint.loaded.sha256 == checkpoint.record.sha256
     checkpoint.release()
-    with pytest.raises(MixerError, match=r"changed while it was worked with: sha256 \w+, expected \w+\. Wait until"):
+    with pytest.raises(MixerError, match=r"changed while it was in use: sha256 \w+, expected \w+\. Wait until"):
         _ = checkpoint.loaded
 
 

@@ -50,7 +50,7 @@ ROW = b'{"object": "a", "origin": "seeded", "size": 1, "md5": "", "crc32c": "", 
         (b"[%b]" % ROW.replace(b"seeded", b"own"), r"0\.origin: Input should be 'original' or 'seeded'"),
         (b"[%b]" % ROW.replace(b"1", b'"1"'), r"0\.size: Input should be a valid integer"),
         (b"[%b]" % ROW.replace(b"md5", b"sha1"), r"0\.md5: Field required"),
-        (b"[]" + b" " * (1 << 20), "has more than the 1,048,576 bytes expected"),
+        (b"[]" + b" " * (1 << 20), "has more than 1,048,576 bytes, the most"),
     ],
 )
 def test_a_malformed_table_is_refused_in_words(content, text, tmp_path):

@@ -114,9 +114,9 @@ def test_a_tensorflow_too_old_for_native_is_sent_to_the_graph_flavour(model, alo
     status, told = alone(model, ("tensorflow_cpu", "2.12.1"), ("numpy", "1.23.5"), code=code)
     found = by_subject(told)
     assert status == 1
-    assert found["TensorFlow"]["found"] == "2.12.1; the native flavour is proven in 2.13 to 2.21: too old"
+    assert found["TensorFlow"]["found"] == "2.12.1; the native flavour is tested with 2.13 to 2.21: too old"
     advice = (
-        'take the graph flavour (HANDLE-graph), for TensorFlow from 2.6 on, or python -m pip install "tensorflow>=2.13"'
+        'use the graph flavour (HANDLE-graph), for TensorFlow 2.6 or later, or python -m pip install "tensorflow>=2.13"'
     )
     assert found["TensorFlow"]["advice"] == found["trial"]["advice"] == advice
     assert found["NumPy"] == {"about": "NumPy", "status": "ok", "found": "1.23.5", "advice": ""}
@@ -163,7 +163,7 @@ def test_a_trial_that_hangs_is_ended(model, tmp_path, monkeypatch):
         ("native", "2.12.1", "warning", "too old"),
         ("graph", "2.12.1", "ok", "2.6 to 2.21"),
         ("graph", "2.5.0", "warning", "too old"),
-        ("graph", "2.22.0rc0", "ok", "newer than was tried"),
+        ("graph", "2.22.0rc0", "ok", "newer than the tested releases"),
     ],
 )
 def test_the_release_is_held_against_the_range(flavour, release, status, said):
@@ -176,7 +176,7 @@ def test_the_release_is_held_against_the_range(flavour, release, status, said):
 def test_hub_without_pkg_resources_or_tf_keras_is_told():
     installed = {"tensorflow": "2.18.1", "tensorflow_hub": "0.16.1", "setuptools": "82.0", "keras": "3.15.1"}
     hub, keras = look_beside(installed, has_pkg_resources=False)
-    assert hub.found == "0.16.1 needs pkg_resources, which setuptools 82.0 has not"
+    assert hub.found == "0.16.1 needs pkg_resources, which setuptools 82.0 does not have"
     assert '"setuptools<82"' in hub.advice
     assert (hub.status, keras.status) == ("warning", "warning")
     assert '"tf_keras==2.18.*"' in keras.advice
@@ -199,10 +199,10 @@ def test_another_path_gets_a_hint(model, tmp_path):
     archive = tmp_path / "model.tar.gz"
     archive.touch()
     assert look_at_files(archive).advice.startswith("unpack the archive")
-    assert look_at_files(tmp_path / "nowhere").advice == "look at the path"
+    assert look_at_files(tmp_path / "nowhere").advice == "check the path"
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert look_at_files(empty).advice.startswith("give the directory that holds saved_model.pb")
+    assert look_at_files(empty).advice.startswith("give the directory that contains saved_model.pb")
 
 
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"\xff" * 99])

@@ -182,7 +182,7 @@ def test_a_changed_saved_model_is_refused(export, build):
     path.write_bytes(path.read_bytes() + b"\n")
     status, _, err = export(EXTRACTOR, "--to", "onnx")
     assert status == 1
-    assert "is not what its manifest says (saved_model.pb has " in err
+    assert "differs from its manifest (saved_model.pb has " in err
     assert not (build / f"{EXTRACTOR}-onnx" / "2").exists()
 
 

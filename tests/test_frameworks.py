@@ -20,7 +20,7 @@ def process(*words, **variables):
 
 
 def test_conversion_writes_the_same_bytes_whatever_the_environment_sets(tiny_build, made_elsewhere):
-    assert "not heeded: JAX_ENABLE_X64=1" in (made_elsewhere / "said").read_text()
+    assert "ignored: JAX_ENABLE_X64=1" in (made_elsewhere / "said").read_text()
     for name in MADE:
         files = [path for path in (tiny_build / name / "2").rglob("*") if path.is_file()]
         assert len(files) > 4
@@ -48,5 +48,5 @@ def test_protocol_buffers_in_pure_python_are_refused(tiny_source, tmp_path):
     words = ("-c", begin, "convert", EXTRACTOR, "--source", tiny_source, "--out", tmp_path)
     ran = process(*words, PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION="python")
     assert ran.returncode == 2, ran.stderr
-    assert "mixer-jax2tf: Protocol Buffers run in their pure Python implementation" in ran.stderr
+    assert "mixer-jax2tf: Protocol Buffers use their pure Python implementation" in ran.stderr
     assert not list(tmp_path.rglob("saved_model.pb"))

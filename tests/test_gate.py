@@ -155,7 +155,7 @@ def test_the_report_of_the_gate_set_says_what_it_did_not_look_at(handle, tiny_bu
     assert not {check.name for check in report.checks} & {"gradient_relative", "step_relative", "consumer"}
     assert report.not_checked == (
         "cuda, rocm, tpu: exported, not run",
-        "gradients, and what consumers do: see the full set",
+        "gradients, and the ways users call a model: only `--set full` checks them",
     )
     assert not (tiny_build / handle / "2.evidence.npz").exists()
 
@@ -245,7 +245,7 @@ def test_a_model_with_wrong_gradients_is_not_fine_tunable(build, tiny_source, pa
     report = report_of(build, CLASSIFIER)
     assert report.fine_tunable is False
     assert report.figure("gradient_relative") == pytest.approx(1, rel=0.02)
-    assert any(problem.startswith("gradient by ") for problem in report.problems)
+    assert any(problem.startswith("gradient with respect to ") for problem in report.problems)
     assert all(step.saved_model < 1e-5 for step in report.depth)
 
 

@@ -92,10 +92,11 @@ def test_a_gradient_that_is_off_by_a_factor_is_noticed(factor, bench, check):
     assert result.found.worst_relative == pytest.approx(abs(1 - factor), rel=0.02)
     assert result.found.input_relative == pytest.approx(abs(1 - factor), rel=0.02)
     assert result.problems[0] == (
-        f"gradient by {result.found.worst_variable} is {result.found.worst_relative:.3g} off, allowed 0.0001"
+        f"gradient with respect to {result.found.worst_variable} differs by {result.found.worst_relative:.3g}, "
+        "allowed 0.0001"
     )
-    assert result.problems[1].startswith("gradient by the images is ")
-    assert any("outputs after an SGD step are" in problem for problem in result.problems)
+    assert result.problems[1].startswith("gradient with respect to the images differs by ")
+    assert any("outputs after an SGD step differ" in problem for problem in result.problems)
 
 
 @pytest.mark.parametrize("name", ["MixerBlock_1/channel_mixing/Dense_0/kernel", "stem/bias"])
@@ -111,7 +112,7 @@ def test_the_variable_whose_gradient_is_off_is_named(name, bench, check):
     assert result.found.worst_variable == name
     assert result.found.worst_relative == pytest.approx(0.5, rel=1e-3)
     assert result.found.input_relative < LIMIT
-    assert result.problems[0].startswith(f"gradient by {name} is 0.5 off, allowed ")
+    assert result.problems[0].startswith(f"gradient with respect to {name} differs by 0.5, allowed ")
 
 
 def changed(params, name, change):
@@ -123,7 +124,7 @@ def changed(params, name, change):
 def test_a_gradient_by_the_images_that_is_off_is_named(bench, check):
     result = check(lambda params, images: bench.right(params, tf.stop_gradient(images) + images * 0))
     assert result.found.worst_relative < LIMIT
-    assert result.problems == ["gradient by the images is 1 off, allowed 0.0001"]
+    assert result.problems == ["gradient with respect to the images differs by 1, allowed 0.0001"]
 
 
 def test_a_gradient_that_is_not_finite_is_infinitely_far(bench, check):
@@ -134,7 +135,7 @@ def test_a_gradient_that_is_not_finite_is_infinitely_far(bench, check):
     result = check(lambda params, images: spoil(bench.right(params, images)))
     assert (result.found.worst_relative, result.found.input_relative) == (np.inf, np.inf)
     assert result.found.step_relative == np.inf
-    assert any("inf off, allowed 0.0001" in problem for problem in result.problems)
+    assert any("by inf, allowed 0.0001" in problem for problem in result.problems)
 
 
 def test_a_variable_without_a_gradient_is_named(bench, check):
@@ -169,7 +170,7 @@ def test_frozen_variables_are_not_all(bench, check):
     result = check(bench.right, freeze)
     assert result.found.compared == 2
     assert result.problems[0] == "2 gradients compared, expected 30"
-    assert any(problem.startswith("outputs after an SGD step are") for problem in result.problems)
+    assert any(problem.startswith("outputs after an SGD step differ") for problem in result.problems)
 
 
 def test_a_model_with_nothing_to_train_is_no_match(bench, check):
@@ -179,14 +180,14 @@ def test_a_model_with_nothing_to_train_is_no_match(bench, check):
     result = check(bench.right, freeze)
     assert (result.found.worst_variable, result.found.worst_relative) == (None, np.inf)
     assert result.problems[0] == "0 gradients compared, expected 30"
-    assert "gradient by None is inf off, allowed 0.0001" in result.problems
+    assert "gradient with respect to None differs by inf, allowed 0.0001" in result.problems
 
 
 def test_a_step_that_moves_nothing_proves_nothing(bench, tiny_build):
     found = examine(tiny_build / HANDLE.name / "2", bench).found
     still = replace(found, step_change=1e-6)
     assert not still.checks[-1].has_power
-    assert problems_of(still) == ["an SGD step moves the outputs by 1e-06 only: nothing was trained"]
+    assert problems_of(still) == ["an SGD step moves the outputs only by 1e-06: nothing was trained"]
 
 
 @pytest.mark.parametrize("name", ["worst_relative", "input_relative", "step_relative"])
@@ -194,4 +195,4 @@ def test_a_step_that_moves_nothing_proves_nothing(bench, tiny_build):
 def test_each_figure_has_its_limit(name, value, bench, tiny_build):
     found = examine(tiny_build / HANDLE.name / "2", bench).found
     (problem,) = problems_of(replace(found, **{name: value}))
-    assert f"{value:.3g} off, allowed 0.0001" in problem
+    assert f" by {value:.3g}, allowed 0.0001" in problem

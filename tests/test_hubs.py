@@ -237,7 +237,7 @@ def test_a_version_must_be_above_the_published_one_on_the_stand_ins(site, tmp_pa
 def test_a_publication_that_ended_before_its_tag_is_finished_on_the_stand_in(hugging_face, tmp_path):
     repository, destination = HuggingFaceRepository.parse("hf:somebody/mixers"), packed(tmp_path)
     hugging_face.fail = {"/tag/": 500}
-    with pytest.raises(MixerError, match=r"hf:somebody/mixers/.*: Hugging Face or its client says: "):
+    with pytest.raises(MixerError, match=r"hf:somebody/mixers/.*: Hugging Face or its client reports "):
         repository.publish(destination, RULES)
     assert hugging_face.tags == {}
     hugging_face.fail = {}
@@ -251,7 +251,7 @@ def test_a_publication_that_ended_before_its_tag_is_finished_on_the_stand_in(hug
 
 def test_a_tag_of_another_version_is_in_the_way_on_the_stand_in(hugging_face, tmp_path):
     hugging_face.tags[f"{HANDLE}-v2"] = hugging_face.commits[0]["oid"]
-    with pytest.raises(MixerError, match=f"the tag {HANDLE}-v2 is taken, but the folder holds another version"):
+    with pytest.raises(MixerError, match=f"the tag {HANDLE}-v2 exists, but the folder contains another version"):
         HuggingFaceRepository.parse("hf:somebody/mixers").publish(packed(tmp_path), RULES)
     assert len(hugging_face.commits) == 1
 
@@ -272,7 +272,7 @@ def test_what_is_no_manifest_there_is_told(site, tmp_path, content):
         hub.variations[variation(hub)][-1]["files"]["manifest.json"] = content
     else:
         hub.commit({**hub.files, f"{HANDLE}/manifest.json": content})
-    with pytest.raises(MixerError, match=r"manifest\.json is no readable manifest of schema 1"):
+    with pytest.raises(MixerError, match=r"manifest\.json is not a readable manifest of schema 1"):
         place.publish(packed(tmp_path, version=3), RULES)
 
 
@@ -305,12 +305,12 @@ def test_a_directory_that_is_not_what_was_packed_does_not_leave(site, tmp_path):
     for path in sorted(destination.directory.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     destination.directory.rmdir()
-    assert f"{destination.directory} may not be published:\n  it is not there" in refuse(site, destination)
+    assert f"{destination.directory} may not be published:\n  it does not exist" in refuse(site, destination)
 
 
 def test_a_licence_that_is_not_known_is_nothing_for_kaggle(kaggle, tmp_path):
     own = packed(tmp_path, handle="my_mixer", checkpoint={"origin": "own"}, num_classes=1000)
-    with pytest.raises(MixerError, match="the licence of my_mixer's weights is not known, and Kaggle asks for one"):
+    with pytest.raises(MixerError, match="the licence of my_mixer's weights is unknown, but Kaggle requires one"):
         KaggleModel.parse("kaggle:somebody/mixers").publish(own, RULES)
     assert kaggle.calls == []
 
@@ -321,7 +321,7 @@ def test_a_licence_that_is_not_known_is_nothing_for_kaggle(kaggle, tmp_path):
 def test_what_a_stand_in_refuses_is_told_without_a_secret(site, tmp_path):
     hub, place = site
     hub.fail = {"GetModelInstance": 401, "/api/models/": 401}
-    with pytest.raises(MixerError, match=r"or its client says: .*Expected that it may be read and written") as error:
+    with pytest.raises(MixerError, match=r"or its client reports .*Expected an address that the credentials") as error:
         place.publish(packed(tmp_path), RULES)
     assert "secret" not in str(error.value)
 
@@ -335,13 +335,13 @@ def test_a_repository_that_there_is_not_is_not_made_on_the_stand_in(hugging_face
 @pytest.mark.parametrize(
     ("place", "name", "said"),
     [
-        (KaggleModel, "kaggle:", "names no model on Kaggle: expected kaggle:owner/model"),
-        (KaggleModel, "kaggle:owner", "names no model on Kaggle"),
-        (KaggleModel, "kaggle:owner/model/tensorFlow2", "names no model on Kaggle"),
-        (KaggleModel, "kaggle:../model", "names no model on Kaggle"),
-        (HuggingFaceRepository, "hf:repo", "names no repository on Hugging Face: expected hf:owner/repo"),
-        (HuggingFaceRepository, "hf:owner/repo/more", "names no repository on Hugging Face"),
-        (HuggingFaceRepository, "hf:owner/../x", "names no repository on Hugging Face"),
+        (KaggleModel, "kaggle:", "is not a model on Kaggle: expected kaggle:owner/model"),
+        (KaggleModel, "kaggle:owner", "is not a model on Kaggle"),
+        (KaggleModel, "kaggle:owner/model/tensorFlow2", "is not a model on Kaggle"),
+        (KaggleModel, "kaggle:../model", "is not a model on Kaggle"),
+        (HuggingFaceRepository, "hf:repo", "is not a repository on Hugging Face: expected hf:owner/repo"),
+        (HuggingFaceRepository, "hf:owner/repo/more", "is not a repository on Hugging Face"),
+        (HuggingFaceRepository, "hf:owner/../x", "is not a repository on Hugging Face"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -376,7 +376,7 @@ def test_the_command_publishes_at_the_stand_ins(to, kaggle, hugging_face, tmp_pa
         assert (one["handle"], one["version"], one["verdict"]) == (HANDLE, 2, verdict)
     assert destination.archive.is_file()
     code, _, err = run(capfd, "publish", HANDLE, "--to", "kaggle:x", "--out", tmp_path)
-    assert (code, "names no model on Kaggle" in err) == (2, True)
+    assert (code, "is not a model on Kaggle" in err) == (2, True)
     assert not {"kaggle-secret", "hf_secret"} & set((out + err).split())
 
 
@@ -386,7 +386,7 @@ def test_what_is_published_on_a_hub_is_not_compared(place, tmp_path, monkeypatch
     cards = ("--publisher", "somebody", "--assets", "https://models.example")
     for command in (("outdated", "--published", place), ("republish", "--to", place, *cards)):
         code, _, err = run(capfd, *command, "--source", tmp_path)
-        assert (code, f"{place}: only publish sends there; here expected gs://bucket" in err) == (2, True)
+        assert (code, f"{place}: only `publish` takes this destination; expected gs://bucket" in err) == (2, True)
     assert not list(tmp_path.glob("*:*"))
 
 

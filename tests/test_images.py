@@ -151,7 +151,7 @@ def test_photographs_come_as_rgb_bytes(name):
 
 
 def test_a_missing_photograph_is_named():
-    with pytest.raises(MixerError, match=r"photograph .*zebra\.png is missing: check out this project again"):
+    with pytest.raises(MixerError, match=r"photograph .*zebra\.png is missing: restore it"):
         _read_photograph("zebra.png")
 
 

@@ -303,7 +303,7 @@ def test_of_two_makers_of_a_version_the_second_waits_and_finds_it_made(destinati
             assert (said, first.returncode) == ("", 0)
             refused, _ = second.communicate(timeout=60)
     assert state(destination) == complete("first")
-    assert waits == f"another process is at work on {destination.directory}: waiting for it\n"
+    assert waits == f"another process is using {destination.directory}: waiting for it\n"
     assert refused == f"{destination.directory} exists already: give another --version, or --overwrite to replace it.\n"
     assert names(destination) == ["2", "2.manifest.json"]
 
@@ -354,7 +354,9 @@ def test_what_earlier_releases_left_is_named_and_kept(destination, caplog):
     module._name_left_by_earlier_releases.cache_clear()
     tidy(destination)
     tidy(destination)
-    assert f"an earlier release was ended and left {', '.join(left)} in {destination.folder}: " in caplog.text
+    assert (
+        f"release of this program was interrupted and left {', '.join(left)} in {destination.folder}: " in caplog.text
+    )
     assert len(caplog.records) == 1
     assert names(destination) == sorted(["2", "2.manifest.json", *left, *others])
 
@@ -436,7 +438,7 @@ def test_what_is_no_saved_model_is_never_replaced(destination, kind):
         target.mkdir()
         (target / "thesis.txt").write_text("mine", encoding="utf-8")
     before = state(destination)
-    with pytest.raises(UsageError, match="is not a SavedModel, so it is left alone: move it away"):
+    with pytest.raises(UsageError, match="is not a SavedModel, so it is not replaced: move it away"):
         put(destination, "new", overwrite=True)
     assert state(destination) == before
 
@@ -445,7 +447,7 @@ def test_what_a_user_put_into_a_model_is_never_deleted(destination):
     put(destination, "old")
     (destination.directory / "notes.txt").write_text("mine", encoding="utf-8")
     before = state(destination)
-    with pytest.raises(UsageError, match=r"not written with it \(notes.txt\), so it is left alone: move them away"):
+    with pytest.raises(UsageError, match=r"not written with it \(notes.txt\), so it is not replaced: move them away"):
         put(destination, "new", overwrite=True)
     assert state(destination) == before
 

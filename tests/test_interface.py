@@ -124,5 +124,5 @@ def test_a_process_that_is_killed_is_told_with_its_last_words(tiny_source, tmp_p
             for pid in found.stdout.split():
                 os.kill(int(pid), signal.SIGKILL)
 
-    with pytest.raises(MixerError, match="ended before its time, perhaps for want of memory"):
+    with pytest.raises(MixerError, match="ended unexpectedly, perhaps out of memory"):
         convert_all([CLASSIFIER], source=str(tiny_source), out=tmp_path, progress=kill)

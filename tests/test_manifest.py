@@ -100,9 +100,9 @@ def test_differences_are_told_apart_and_sorted(build):
     flip_a_byte(destination.directory / "saved_model.pb")
     found, said = digest_files(destination.directory), manifest.files["saved_model.pb"].sha256
     assert compare_files(manifest.files, found) == [
-        "notes.txt is not in the manifest",
-        f"saved_model.pb has sha256 {found['saved_model.pb'].sha256}, {said} is in the manifest",
-        "variables/variables.index is missing, but in the manifest",
+        "notes.txt is not listed in the manifest",
+        f"saved_model.pb has sha256 {found['saved_model.pb'].sha256}, but the manifest lists {said}",
+        "variables/variables.index is missing, but the manifest lists it",
     ]
 
 
@@ -110,7 +110,7 @@ def test_missing_directory_differs_in_all_files(build):
     destination, manifest = made(build, NAMES[0])
     shutil.rmtree(destination.directory)
     differences = compare_files(manifest.files, digest_files(destination.directory))
-    assert differences == sorted(f"{name} is missing, but in the manifest" for name in manifest.files)
+    assert differences == sorted(f"{name} is missing, but the manifest lists it" for name in manifest.files)
 
 
 def flip_a_byte(path, position=-1):

@@ -58,14 +58,14 @@ def whole(*rows):
     ("given", "verdict", "problem"),
     [
         (cell(), "runs", None),
-        (cell(failure="load: no"), "failed", "a_graph is promised to run: load: no"),
+        (cell(failure="load: no"), "failed", "a_graph should run in this release, but does not: load: no"),
         (cell(promised=False, failure="load: no"), "no, not promised", None),
         (cell(promised=False), "runs, not promised", None),
-        (cell(doctor=False), "runs", "a_graph: the doctor says that it cannot run, but found was: it runs"),
+        (cell(doctor=False), "runs", "a_graph: the doctor says that it cannot run, but the result is: it runs"),
         (
             cell(promised=False, failure="load: no", doctor=True),
             "no, not promised",
-            "a_graph: the doctor says that it can run, but found was: load: no",
+            "a_graph: the doctor says that it can run, but the result is: load: no",
         ),
     ],
 )
@@ -276,7 +276,7 @@ def test_a_model_that_gives_other_outputs_than_jax_fails_the_command(here, tmp_p
     monkeypatch.setattr(reference, "apply_both", lambda *given: tuple(1.001 * value for value in right(*given)))
     assert command("matrix", FE, "--releases", NEWEST, "--flavour", "graph", "--out", tmp_path) == 1
     printed = capsys.readouterr()
-    assert f"{FE}-graph is promised to run: signatures: over the limit of 5e-05" in printed.err
+    assert f"{FE}-graph should run in this release, but does not: signatures: over the limit of 5e-05" in printed.err
     assert "**failed**" in printed.out
 
 
@@ -355,7 +355,7 @@ def test_rows_of_another_kind_are_not_mixed(monkeypatch, tmp_path, capsys, chang
 
 def test_bad_usage_is_refused_before_any_work(tmp_path, capsys):
     assert command("matrix", "--releases", "2.12,1.15") == 2
-    assert "no TensorFlow release 1.15 in the matrix" in capsys.readouterr().err
+    assert "the matrix has no TensorFlow release 1.15" in capsys.readouterr().err
     assert command("matrix", "mixer_x") == 2
     assert command("matrix", "--source", tmp_path / "nowhere") == 2
     assert command("matrix", "--markdown", "--out", tmp_path) == 1

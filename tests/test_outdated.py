@@ -90,7 +90,7 @@ def test_what_cannot_be_compared_is_said(mirror):
     found = compare_with_published(HANDLE, mirror, Source(), Now(NOW.libraries, NOW.pipeline, DigestTable(())))
     assert found.reasons == ()
     assert len(found.unknown) == 1
-    assert "no digest that both know: models/digests.json has no entry of sha256" in found.unknown[0]
+    assert "its digests cannot be compared: models/digests.json has no entry of sha256" in found.unknown[0]
     assert compare_with_published(HANDLE, mirror, Source(size=1), NOW).unknown == ()
 
 
@@ -158,4 +158,4 @@ def test_the_command_tells_a_place_that_cannot_be_read(tmp_path, source, capfd):
     code, _, err = run(capfd, "outdated", HANDLE, "--published", mirror.root, "--source", source)
     assert (code, "is not a readable index" in err) == (1, True)
     code, _, err = run(capfd, "outdated", HANDLE, "--published", "s3://x", "--source", source)
-    assert (code, "s3 is not published to here" in err) == (2, True)
+    assert (code, "s3 is not supported" in err) == (2, True)

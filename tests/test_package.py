@@ -58,7 +58,7 @@ def test_a_model_that_no_reader_would_unpack_is_not_packed(tmp_path, monkeypatch
     monkeypatch.setattr(archives, "SMALL", 1 << 20)
     destination = write_model(tmp_path / "zeros", more={WEIGHTS: bytes(8 << 20)})
     with pytest.raises(
-        MixerError, match=r"of which 1,048,576 may be unpacked; the model has 8,388,6\d\d\. Nobody could"
+        MixerError, match=r"the model has 8,388,6\d\d bytes, but an archive of .* is unpacked to 1,048,576 at most"
     ):
         package_model(destination)
     assert not destination.archive.exists()
@@ -207,13 +207,13 @@ def test_what_differs_from_the_manifest_is_not_packed(destination):
     (destination.directory / "strange").write_text("x")
     (destination.directory / "saved_model.pb").write_text("longer graph")
     (destination.directory / "fingerprint.pb").unlink()
-    with pytest.raises(MixerError, match=r"2 is not what 2\.manifest\.json says, so it was not packed") as error:
+    with pytest.raises(MixerError, match=r"2 differs from 2\.manifest\.json, so it was not packed") as error:
         package_model(destination)
     told = str(error.value).splitlines()
     assert told[1:4] == [
-        "  fingerprint.pb is missing, but in the manifest",
-        "  saved_model.pb has 12 bytes, 5 are in the manifest",
-        "  strange is not in the manifest",
+        "  fingerprint.pb is missing, but the manifest lists it",
+        "  saved_model.pb has 12 bytes, but the manifest lists 5",
+        "  strange is not listed in the manifest",
     ]
     assert told[4].startswith(f"  {WEIGHTS} has sha256 {hashlib.sha256(content).hexdigest()}, ")
     assert told[5] == f"Convert {HANDLE} again (--overwrite)."
@@ -225,25 +225,25 @@ def test_a_model_without_manifest_or_report_is_not_packed(destination):
     with pytest.raises(MixerError, match=rf"2\.report\.json is missing: .* `mixer-jax2tf validate {HANDLE}` first"):
         package_model(destination)
     destination.manifest.unlink()
-    with pytest.raises(MixerError, match=r"2\.manifest\.json is missing: nothing was converted there"):
+    with pytest.raises(MixerError, match=r"2\.manifest\.json is missing: there is no converted model"):
         package_model(destination)
 
 
 def test_a_model_that_failed_is_not_packed(destination):
     write_report(destination, Manifest.read(destination.manifest), problems=("outputs differ",))
-    with pytest.raises(MixerError, match=r"2\.report\.json says that it failed: outputs differ\."):
+    with pytest.raises(MixerError, match=r"2\.report\.json says that the model failed: outputs differ\."):
         package_model(destination)
 
 
 def test_a_model_whose_figures_speak_against_its_verdict_is_not_packed(destination):
     write_report(destination, Manifest.read(destination.manifest), checks=forged())
-    with pytest.raises(MixerError, match=r"2\.report\.json cannot be relied on: .* measured 9\.9, over its limit"):
+    with pytest.raises(MixerError, match=r"2\.report\.json cannot be trusted: .* measured 9\.9, over its limit"):
         package_model(destination)
 
 
 def test_a_report_of_another_manifest_is_not_bound(destination):
     write_report(destination, Manifest.read(destination.manifest), manifest_sha256="e" * 64)
-    with pytest.raises(MixerError, match=r"2\.manifest\.json has sha256 \w+, e{64} is in 2\.report\.json"):
+    with pytest.raises(MixerError, match=r"2\.manifest\.json has sha256 \w+, but 2\.report\.json lists e{64}"):
         package_model(destination)
 
 
@@ -364,9 +364,9 @@ def test_a_signature_over_the_provenance_can_be_checked(destination, key, tmp_pa
 
 
 def test_what_is_no_key_is_told_before_any_work(key, tmp_path):
-    with pytest.raises(UsageError, match=r"public\.pem is no private key to sign with .* expected a PEM file"):
+    with pytest.raises(UsageError, match=r"public\.pem is not a usable private key .* expected a PEM file"):
         signer(tmp_path / "public.pem")
-    with pytest.raises(UsageError, match=r"nowhere\.pem is no private key to sign with \(FileNotFoundError"):
+    with pytest.raises(UsageError, match=r"nowhere\.pem is not a usable private key \(FileNotFoundError"):
         signer(tmp_path / "nowhere.pem")
 
 

@@ -193,7 +193,7 @@ def test_verdicts_stand_in_words(page):
 
 
 def test_seeded_weights_are_called_stand_ins(page):
-    assert "seeded (6 handles) : stand-ins" in page.text
+    assert "seeded (6 handles) : synthetic" in page.text
     assert "not the original weights" in page.text
 
 
@@ -217,7 +217,7 @@ def test_comparison_with_an_earlier_version_is_shown_and_does_not_touch_the_verd
     assert "1 handle: 1 passed." in page.text
     assert "Earlier version. tiny_1.tar.gz is different. A new version may differ on purpose" in page.text
     assert "sha256 (archive): " + "9" * 64 in page.text
-    assert f"outputs 2e-06 of their scale apart, {ON} signatures the same variables 149 of 150" in page.text
+    assert f"outputs differ by 2e-06 of their scale, {ON} signatures the same variables 149 of 150" in page.text
     assert "<li>what differs</li>" in page.source
 
 
@@ -239,9 +239,9 @@ def test_report_of_another_manifest_is_void(page):
 
 def test_full_report_shows_figures_limits_and_provenance(page):
     section = page.section(next(iter(HANDLES.values())))
-    for expected in ("SavedModel against JAX.", "Errors and their limit.", "Error along the depth.", "stem/bias"):
+    for expected in ("SavedModel compared with JAX.", "Errors and their limit.", "Error along the depth.", "stem/bias"):
         assert expected in section
-    for expected in ("hub.load", "tpu: exported, not run", "c" * 64, "f" * 64, "d" * 40, "in no commit", "2.21.0"):
+    for expected in ("hub.load", "tpu: exported, not run", "c" * 64, "f" * 64, "d" * 40, "uncommitted", "2.21.0"):
         assert expected in section
     for tolerance in TOLERANCES.values():
         assert tolerance.reason.split(".")[0].replace("'", "&#39;") in section
@@ -364,7 +364,7 @@ def test_one_output_far_off_is_drawn_and_counted(tmp_path):
     report = report_of(manifest, worst=31 * LIMIT, problems=("far",))
     put(tmp_path, HANDLE, manifest, report, (names, found, jax))
     page = show(tmp_path, [HANDLE])
-    assert "1 of 4,000 lie there" in page.text
+    assert "1 of 4,000 are;" in page.text
     marks = re.findall(r'<path[^>]*class="stroke-limit"[^>]*stroke-width="6"', page.source)
     assert len(marks) == 2, "in both panels, large and red"
     assert any("1 are over the limit" in attributes["aria-label"] for attributes in page.all("svg"))
@@ -401,7 +401,7 @@ def test_evidence_that_is_not_the_reports_is_left_out(tmp_path, change):
     else:
         put(tmp_path, HANDLE, evidence=(names, found[:, :5], jax))
     page = show(tmp_path, [HANDLE])
-    assert "no pictures of the outputs" in page.text
+    assert "no plots of the outputs" in page.text
     assert len(page.all("svg")) == 2
 
 
@@ -413,7 +413,7 @@ def test_evidence_must_be_of_the_models_own_head(tmp_path):
         one.model_copy(update={"measured": off[one.probe]}) if one.name == "max_relative" else one for one in checks()
     ]
     put(tmp_path, HANDLE, manifest, report_of(manifest, checks=tuple(some)))
-    assert "no pictures of the outputs" in show(tmp_path, [HANDLE]).text
+    assert "no plots of the outputs" in show(tmp_path, [HANDLE]).text
 
 
 def test_a_report_without_the_limit_of_outputs_has_no_pictures_of_them(tmp_path):
@@ -431,7 +431,7 @@ def test_a_report_that_cannot_be_read_is_to_be_written_again_by_one_command(tmp_
     (tmp_path / HANDLE.name / f"{VERSION}.report.json").write_bytes(b"{}")
     text = show(tmp_path, [HANDLE]).text
     assert "mixer-jax2tf validate" in text
-    assert "to make it again" not in text
+    assert "convert-all" not in text
 
 
 def test_records_of_another_handle_are_void(tmp_path):

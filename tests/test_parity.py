@@ -393,7 +393,7 @@ def test_an_output_that_is_not_finite_is_said_to_be_infinitely_far(found):
     assert worst(findings) == np.inf
     assert any("max_relative inf is over" in problem for problem in findings.problems)
     assert any("top1 agrees on 0% of the images" in problem for problem in findings.problems)
-    assert any("inf off the oracle, JAX " in problem for problem in findings.problems)
+    assert any("differs from the oracle by inf, JAX " in problem for problem in findings.problems)
 
 
 def test_rounded_weights_are_named_and_seen(found):

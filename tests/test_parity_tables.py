@@ -68,7 +68,7 @@ def test_what_was_not_checked_is_said_once(outcome):
     lines = summarise([seeded, without, outcome]).splitlines()
     assert lines[lines.index("**Not checked:**") + 2 :] == [
         "- cuda: exported, not run",
-        "- the original checkpoints: seeded ones stand in for them",
+        "- the original checkpoints: synthetic ones were used instead",
         f"- {HANDLE}: {ZERO_HEAD}",
         f"- {HANDLE}: hub.load: No module named 'tensorflow_hub'",
         f"- {HANDLE}: 1 comparison of outputs had no power: the head hides what comes before it",
@@ -79,4 +79,4 @@ def test_features_are_not_said_to_be_hidden_by_a_head(outcome):
     changes = {"checks": checks(head="fe", more=(check("max_relative", 0.0, power=0.0),)), "head": "fe"}
     report = outcome.report.model_copy(update=changes)
     said = summarise([Outcome(HANDLE, "original", verdict="passed", report=report)])
-    assert "1 comparison of outputs had no power: the images have all the same features" in said
+    assert "1 comparison of outputs had no power: all images have the same features" in said

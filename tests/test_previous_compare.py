@@ -228,7 +228,7 @@ def test_another_number_of_outputs_is_told(tiny_build, model, compare):
     found = compare(model, tiny_build / EXTRACTOR / "2")
     width = CHECKPOINT.architecture.hidden_dim
     assert found.outputs is None
-    assert found.differences[0] == f"outputs: of shape (4, 1000), the published version's (4, {width})"
+    assert found.differences[0] == f"outputs: shape (4, 1000), in the published version (4, {width})"
     assert found.variables.different == ("head/bias", "head/kernel")
 
 
@@ -392,7 +392,7 @@ def test_the_same_model_as_an_archive_ends_with_0(run, build, model, tmp_path):
     status, out, _ = run("validate", CLASSIFIER, "--reference", archive)
     assert status == 0
     assert f"{CLASSIFIER} against tiny_1.tar.gz" in out
-    assert f"{COUNT} of {COUNT} have an equal one among its {COUNT}, bit for bit ({COUNT} by name)" in out
+    assert f"{COUNT} of {COUNT} equal one of its {COUNT}, bit for bit ({COUNT} were compared by name)" in out
     found = report_of(build).reference
     assert (found.name, found.kind, found.verdict) == ("tiny_1.tar.gz", "archive", "same")
 
@@ -429,7 +429,7 @@ def test_a_failed_model_ends_with_1_whatever_the_reference(run, build, model):
     status, _, err = run("validate", CLASSIFIER, "--reference", build / EXTRACTOR / "2")
     assert status == 1
     assert "1 of 1 handles failed" in err
-    assert "stray is not in the manifest" in err
+    assert "stray is not listed in the manifest" in err
     assert f"{CLASSIFIER} differs from 2:" in err
     assert report_of(build).reference.verdict == "different"
 
@@ -471,7 +471,7 @@ def test_the_page_lists_the_differences(run, build):
 def test_a_reference_takes_one_handle(handles, run, build, model):
     status, _, err = run("validate", *handles, "--reference", model)
     assert status == 2
-    assert "--reference takes one HANDLE in one flavour: the one that it is an earlier version of" in err
+    assert "--reference takes one HANDLE in one flavour: the model that it is an earlier version of" in err
 
 
 def test_a_reference_that_is_none_is_refused_before_any_work(run, build, tmp_path):

@@ -117,12 +117,12 @@ def hostile(model, path):
 
 BAD = {
     nothing: r"--reference .*given does not exist: expected a SavedModel's directory, or its \.tar\.gz",
-    empty_directory: r"--reference .*given has no saved_model\.pb \(it holds nothing\): expected .* at its root",
-    directory_of_versions: r"--reference .*given has no saved_model\.pb \(it holds 2, 2\.manifest\.json",
-    text: r"--reference .*given is refused:\n  it is no \.tar\.gz, or damaged: .*Not a gzipped file",
-    empty_file: r"--reference .*given is refused:\n  it is no \.tar\.gz",
-    plain_tar: r"--reference .*given is refused:\n  it is no \.tar\.gz",
-    one_level_too_deep: r"--reference .*given has no saved_model\.pb \(it holds tiny\): expected .* not in a directory",
+    empty_directory: r"--reference .*given has no saved_model\.pb \(it contains nothing\): expected .* at its root",
+    directory_of_versions: r"--reference .*given has no saved_model\.pb \(it contains 2, 2\.manifest\.json",
+    text: r"--reference .*given is refused:\n  it is not a \.tar\.gz, or damaged: .*Not a gzipped file",
+    empty_file: r"--reference .*given is refused:\n  it is not a \.tar\.gz",
+    plain_tar: r"--reference .*given is refused:\n  it is not a \.tar\.gz",
+    one_level_too_deep: r"--reference .*given has no saved_model\.pb \(it contains tiny\): expected .* not in a sub",
     truncated: r"--reference .*given is refused:\n  it is cut off or damaged in or after '.*': EOFError",
     hostile: r"(?s)--reference .*given is refused:\n  '\.\./model' leads out of .*saved_model\.pb' leads out",
 }
@@ -161,9 +161,9 @@ def test_the_summary_says_what_was_compared():
         verdict="different",
     )
     assert summarise(found) == (
-        ("outputs", "inf of their scale apart, serving_default on noise, blank (batch 2)"),
+        ("outputs", "differ by inf of their scale, serving_default on noise, blank (batch 2)"),
         ("signatures", "the same"),
-        ("variables", "29 of 30 have an equal one among its 31, bit for bit (2 by name)"),
+        ("variables", "29 of 30 equal one of its 31, bit for bit (2 were compared by name)"),
     )
     unknown = found.model_copy(update={"outputs": None, "signatures": None, "variables": None})
     assert {outcome for _, outcome in summarise(unknown)} == {"not compared"}

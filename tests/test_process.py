@@ -91,7 +91,7 @@ def test_where_no_temporary_folder_can_be_made_anywhere_it_is_said_in_words():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "mixer_b16_i1k_fe" in done.stdout
-    assert "no folder for temporary files can be made" in done.stderr
+    assert "no temporary directory can be made" in done.stderr
     assert "(No space left on device)" in done.stderr
-    assert "set TMPDIR to a place that can be written" in done.stderr
+    assert "set TMPDIR to a writable directory" in done.stderr
     assert "Traceback" not in done.stderr

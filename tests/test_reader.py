@@ -230,7 +230,7 @@ def test_pickled_objects_are_never_loaded(path):
         (b"version https://git-lfs.github.com/spec/v1\noid", "it is text, not an archive: 'version https://git-lfs"),
         (b"\x1f\x8b\x08\x00" + bytes(range(128, 256)), "it starts with the bytes 1f 8b 08 00"),
         (bytes(100), "it starts with the bytes 00 00 00 00"),
-        (b"PK\3\4" + bytes(1000), "its end is missing: it was cut off"),
+        (b"PK\3\4" + bytes(1000), "its end is missing: the file is truncated"),
     ],
 )
 def test_what_is_no_archive_is_named(path, content, match):
@@ -250,7 +250,7 @@ def test_an_empty_archive_lacks_everything(path):
 def test_a_truncated_file_is_refused(path, share):
     content = saved(path).read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    refused(path, "it was cut off on the way")
+    refused(path, "the file is truncated")
 
 
 def test_what_follows_the_archive_is_refused(path):
@@ -308,7 +308,7 @@ def test_other_compressions_are_refused(path, method, name):
 
 
 def test_a_member_that_is_no_array_is_unexpected(path):
-    refused(archive_of(path, [*members(), ("notes.txt", b"hello", {})]), "notes.txt: a member that is no array")
+    refused(archive_of(path, [*members(), ("notes.txt", b"hello", {})]), "notes.txt: a member that is not an array")
 
 
 def test_encrypted_members_are_refused(path):

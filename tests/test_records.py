@@ -139,7 +139,7 @@ def changed(record, **fields):
 
 BREACHES = {
     "unknown field": (lambda record: changed(record, surprise=1), "surprise: Extra inputs are not permitted"),
-    "later schema": (lambda record: changed(record, schema_version=3), "it is of schema 3"),
+    "later schema": (lambda record: changed(record, schema_version=3), "it has schema 3"),
     "unknown flavour": (lambda record: changed(record, flavour="plain"), "flavour: Input should be 'native' or"),
     "unknown set of inputs": (
         lambda record: changed(record, **{"inputs_set" if record is REPORT else "head": "half"}),
@@ -149,7 +149,7 @@ BREACHES = {
     "cut off": (lambda record: record.to_bytes()[:100], "Invalid JSON: EOF"),
     "empty": (lambda _: b"", "Invalid JSON: EOF"),
     "not JSON": (lambda _: b"\x89PNG", "Invalid JSON"),
-    "another kind": (lambda record: RECORDS[record is MANIFEST].to_bytes(), "it is of schema"),
+    "another kind": (lambda record: RECORDS[record is MANIFEST].to_bytes(), "it has schema"),
 }
 
 
@@ -176,9 +176,7 @@ def test_a_record_is_called_in_words(tmp_path):
 def test_a_report_of_an_earlier_schema_is_to_be_written_again(tmp_path):
     path = tmp_path / "2.report.json"
     path.write_bytes(changed(REPORT, schema_version=1, comparisons=[]))
-    with pytest.raises(
-        MixerError, match=r"of schema 2: it is of schema 1\. `mixer-jax2tf validate` .* writes it again"
-    ):
+    with pytest.raises(MixerError, match=r"of schema 2: it has schema 1\. `mixer-jax2tf validate` .* writes a new one"):
         Report.read(path)
 
 
@@ -219,9 +217,9 @@ def test_a_record_of_any_size_is_not_read(record, tmp_path):
     path = tmp_path / "2.record.json"
     with path.open("wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(MixerError, match=r"2\.record\.json has more than the 1,048,576 bytes expected at most"):
+    with pytest.raises(MixerError, match=r"2\.record\.json has more than 1,048,576 bytes, the most that was expected"):
         type(record).read(path)
-    with pytest.raises(MixerError, match=r"gs://x has more than 1,048,576 bytes, which no (manifest|report) has"):
+    with pytest.raises(MixerError, match=r"gs://x has more than 1,048,576 bytes, too many for a (manifest|report)"):
         type(record).parse(bytes((1 << 20) + 1), "gs://x")
 
 

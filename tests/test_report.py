@@ -144,7 +144,7 @@ def test_the_gate_set_says_nothing_of_what_it_did_not_look_at(manifest_bytes):
     assert not {check.name for check in report.checks} & {*OF_THE_FULL_SET, "consumer"}
     assert report.not_checked == (
         "cuda, rocm, tpu: exported, not run",
-        "gradients, and what consumers do: see the full set",
+        "gradients, and the ways users call a model: only `--set full` checks them",
     )
 
 
@@ -235,11 +235,11 @@ def compared_with(report, **changes):
 FORGED = {
     "an earlier version that is called the same": (
         lambda report: compared_with(report, differences=("1 does not load",)),
-        "earlier version: the verdict is same, but the differences",
+        "earlier version: the verdict is same, but its list of differences",
     ),
     "an earlier version that is called another": (
         lambda report: compared_with(report, verdict="different"),
-        "earlier version: the verdict is different, but the differences",
+        "earlier version: the verdict is different, but its list of differences",
     ),
     "an earlier version far off": (
         lambda report: compared_with(report, outputs=(COMPARISON.checks[0].model_copy(update={"measured": 9.9}),)),
@@ -247,18 +247,18 @@ FORGED = {
     ),
     "an earlier version with other signatures": (
         lambda report: compared_with(report, signatures=("signature x: only in the published version",)),
-        "is not among its differences",
+        "but no difference is listed",
     ),
     "a figure over its limit": (lambda report: altered(report, "max_relative", measured=9.9), "measured 9.9, over its"),
     "no number": (lambda report: altered(report, "step_relative", measured=float("nan")), "measured nan, over its"),
     "no figure": (lambda report: altered(report, "max_ulp", measured=None), "measured None, over its"),
-    "no limit": (lambda report: altered(report, "max_ulp", measured=9.9, limit=None), "its limit 64 is left out"),
+    "no limit": (lambda report: altered(report, "max_ulp", measured=9.9, limit=None), "its limit 64 is missing"),
     "nothing measured": (
         lambda report: altered(report, "gradient_relative", measured=None, limit=None),
-        "nothing was measured against a limit",
+        "no measurement was compared with a limit",
     ),
-    "no word of power": (lambda report: altered(report, "max_relative", power=None), "what power they have"),
-    "gradients that failed": (lambda report: altered(report, "step_relative", power=0.0), "no gradients say so"),
+    "no word of power": (lambda report: altered(report, "max_relative", power=None), "the power of its comparisons"),
+    "gradients that failed": (lambda report: altered(report, "step_relative", power=0.0), "no gradients prove it"),
     "no limits at all": (
         lambda report: report.model_copy(
             update={
@@ -266,10 +266,13 @@ FORGED = {
                 "tolerances": {},
             }
         ),
-        "nothing was measured against a limit",
+        "no measurement was compared with a limit",
     ),
-    "another limit": (lambda report: altered(report, "max_relative", limit=10.0), "is not that of the report's"),
-    "a problem": (lambda report: altered(report, "files", problems=("x",)), "the verdict is passed, but the problems"),
+    "another limit": (lambda report: altered(report, "max_relative", limit=10.0), "differs from the report's"),
+    "a problem": (
+        lambda report: altered(report, "files", problems=("x",)),
+        "the verdict is passed, but its list of problems",
+    ),
     "no power": (lambda report: altered(report, "max_relative", power=0.2), "no check max_relative can tell"),
     "no probing head": (lambda report: without(report, "head"), "no check max_relative on a probing head can tell"),
     "no probing stem": (lambda report: without(report, "stem"), "no check max_relative on a probing stem can tell"),
@@ -279,22 +282,25 @@ FORGED = {
     ),
     "a zero head with power": (
         lambda report: report.model_copy(update={"zero_head": True}),
-        "zero_head is True, and the outputs have power",
+        "zero_head is True, but outputs have power",
     ),
     "a zero head that is not named": (
         lambda report: altered(report, "max_relative", probe=None, power=0.0),
-        "zero_head is False, and the outputs have no power",
+        "zero_head is False, but outputs have no power",
     ),
     "gradients of the gate set": (
         lambda report: report.model_copy(update={"inputs_set": "gate"}),
-        "which only the full set finds out",
+        "which only the full set checks",
     ),
     "no word of fine-tuning": (lambda report: report.model_copy(update={"fine_tunable": None}), "does not say whether"),
     "a check less": (
         lambda report: report.model_copy(update={"checks": tuple(c for c in report.checks if c.name != "variables")}),
         "no check variables can tell",
     ),
-    "failed without a reason": (lambda report: report.model_copy(update={"verdict": "failed"}), "that it names give"),
+    "failed without a reason": (
+        lambda report: report.model_copy(update={"verdict": "failed"}),
+        "but its list of problems means",
+    ),
 }
 
 
@@ -313,6 +319,6 @@ def test_limits_that_were_wider_than_todays_are_told_apart(manifest_bytes):
     report = altered(passed(manifest_bytes), "max_relative", limit=10.0, measured=9.9)
     report = report.model_copy(update={"tolerances": TOLERANCES | {"max_relative": wide}})
     assert list(report.contradictions()) == []
-    assert list(report.contradictions(TOLERANCES)) == ["it allowed max_relative 10, now 5e-05"]
+    assert list(report.contradictions(TOLERANCES)) == ["its limit of max_relative is 10, today's is 5e-05"]
     narrow = {name: one for name, one in TOLERANCES.items() if name != "max_ulp"}
-    assert "it judged by limits that there are no longer: max_ulp" in list(report.contradictions(narrow))
+    assert "it uses limits that no longer exist: max_ulp" in list(report.contradictions(narrow))

@@ -231,9 +231,9 @@ def test_a_checkpoint_that_changed_at_the_source_stops_everything(first, tiny_so
     sha256 = hashlib.sha256(changed.read_bytes()).hexdigest()
     recorded = SEEDED.find(CHECKPOINT.object, "seeded").sha256
     assert (
-        f"{CHECKPOINT.object} changed: its sha256 at {tmp_path / 'source'} is {sha256}, recorded is {recorded}" in said
+        f"{CHECKPOINT.object} changed: its sha256 at {tmp_path / 'source'} is {sha256}, recorded was {recorded}" in said
     )
-    assert "accept it with `mixer-jax2tf fetch --record`, look at the change of models/digests.json, and commit" in said
+    assert "record it with `mixer-jax2tf fetch --record`, review the change of models/digests.json, and commit" in said
     changed.write_bytes(content + b"x")
     assert f"its size at {tmp_path / 'source'} is {len(content) + 1}" in refused(
         work_in(out, tmp_path / "source"), mirror
@@ -260,7 +260,7 @@ def test_a_changed_object_of_a_bucket_is_known_without_a_download(store, first, 
     content = (tiny_source / CHECKPOINT.object).read_bytes()
     store.put("changed", CHECKPOINT.object, content[::-1])
     said = refused(work_in(out, "gs://changed"), mirror)
-    assert f"its md5 at gs://changed is {gsutil_md5(content[::-1])}, recorded is {entry.md5}" in said
+    assert f"its md5 at gs://changed is {gsutil_md5(content[::-1])}, recorded was {entry.md5}" in said
     assert store.served == 0
 
 
@@ -272,13 +272,13 @@ def test_without_a_recorded_original_nothing_leaves(first, tiny_source):
     out, mirror = first
     age(mirror, FEATURES, pipeline="0.0.9")
     work = work_in(out, tiny_source, rules=PublishPolicy(SEEDED, allow_dirty=True))
-    assert f"models/digests.json has no original {CHECKPOINT.object}: accept it with `mixer-" in refused(work, mirror)
+    assert f"models/digests.json has no original {CHECKPOINT.object}: record it with `mixer-" in refused(work, mirror)
 
 
 @pytest.mark.parametrize(
     ("state", "said"),
     [
-        ((None, None), "no git commit names these sources"),
+        ((None, None), "the sources are of no known git commit"),
         (("c" * 40, True), f"the sources differ from commit {'c' * 40}"),
     ],
     ids=("none", "dirty"),
@@ -362,6 +362,6 @@ def test_the_command_says_what_failed(first, tiny_source, capfd, monkeypatch):
 
 
 def test_the_command_knows_its_places(tiny_source, tmp_path, capfd):
-    for to, said in (("s3://x", "s3 is not published to here"), (tmp_path, "is where the models are made")):
+    for to, said in (("s3://x", "s3 is not supported"), (tmp_path, "is the output directory")):
         code, _, err = run(capfd, "republish", *WHERE, "--to", to, "--source", tiny_source, "--out", tmp_path)
         assert (code, said in err) == (2, True)

@@ -146,5 +146,5 @@ def test_a_graph_that_does_not_tell_its_variables_is_refused(tmp_path):
     tf.saved_model.save(tf.Module(), str(tmp_path))
     meta_graph = saved_in(tmp_path)
     del meta_graph.graph_def.node[:]
-    with pytest.raises(MixerError, match="expected one constant that tells which variable is which, found 0"):
+    with pytest.raises(MixerError, match="expected one string constant, which names the variables, found 0"):
         add_saver(meta_graph)

@@ -149,7 +149,7 @@ def test_a_head_of_zeros_is_named(tmp_path):
     )
     assert "| outputs of a probing head, from JAX's, the largest difference | 1.0e-06 | 5e-05 |" in parity
     assert "the same first class" not in parity
-    assert "head/kernel is zero throughout" in parity
+    assert "head/kernel is all zeros" in parity
     assert "the figures are those of a probing head" in parity
 
 

@@ -121,7 +121,7 @@ def test_another_file_is_never_overwritten(tmp_path, content):
     path = tmp_path / TINY.object
     path.parent.mkdir()
     path.write_bytes(content)
-    with pytest.raises(_SeedError, match=r"exists and is not the seeded file.*move it away"):
+    with pytest.raises(_SeedError, match=r"exists, and differs from the synthetic checkpoint.*move it away"):
         write_seeded(TINY, tmp_path)
     assert path.read_bytes() == content
 
@@ -129,7 +129,7 @@ def test_another_file_is_never_overwritten(tmp_path, content):
 def test_a_file_without_record_is_never_overwritten(tmp_path):
     row = tiny_with(3)
     write_seeded(row, tmp_path)
-    with pytest.raises(_SeedError, match="exists and is not the seeded file"):
+    with pytest.raises(_SeedError, match="exists, and differs from the synthetic checkpoint"):
         write_seeded(row, tmp_path)
 
 

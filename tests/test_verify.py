@@ -65,8 +65,8 @@ def test_a_whole_model_is_as_it_should_be(kind, siblings):
     assert (found.verdict, found.differences, found.not_checked) == ("same", (), ())
     assert (found.kind, found.handle, found.version) == (kind, HANDLE, 2)
     assert found.checked == (
-        "5 files of 20,015 bytes are those of 2.manifest.json",
-        "2.report.json says that the model of this manifest passed (inputs: full)",
+        "5 files, 20,015 bytes, as listed in 2.manifest.json",
+        "2.report.json is of this manifest and says that the model passed (inputs: full)",
         "2.provenance.json binds 2.tar.gz, 2.manifest.json, 2.report.json",
     )
     assert tree(siblings.folder) == before  # nothing is unpacked
@@ -79,8 +79,8 @@ def test_what_is_not_beside_it_is_said_and_no_fault(kind, siblings):
     found = verify(getattr(siblings, kind))
     assert found.verdict == "same"
     assert found.not_checked == (
-        "there is no 2.report.json, so nothing says whether the model was proven",
-        "there is no 2.provenance.json, so nothing says who packed it, and from what",
+        "there is no 2.report.json, so whether the model passed the parity check is unknown",
+        "there is no 2.provenance.json, so who packed the model, and from what, is unknown",
     )
 
 
@@ -105,7 +105,7 @@ def test_every_damaged_file_of_a_directory_is_told(siblings):
         "variables/added",
         WEIGHTS,
     ]
-    assert "has 4 bytes, 5 are in the manifest" in found.differences[1]
+    assert "has 4 bytes, but the manifest lists 5" in found.differences[1]
 
 
 def repack(archive, edit):
@@ -128,10 +128,10 @@ def test_every_damaged_file_of_an_archive_is_told(siblings):
 
     repack(siblings.archive, edit)
     found = verify(siblings.archive).differences
-    assert found[0] == "saved_model.pb is missing, but in the manifest"
+    assert found[0] == "saved_model.pb is missing, but the manifest lists it"
     assert found[1].startswith(f"{WEIGHTS} has sha256 ")
     assert found[2].startswith("2.tar.gz has sha256 ")
-    assert found[2].endswith(" is in 2.provenance.json")
+    assert ", but 2.provenance.json lists " in found[2]
     assert len(found) == 3
 
 
@@ -171,14 +171,14 @@ def test_a_bomb_is_refused_before_it_is_read(siblings):
     bomb = tarfile.TarInfo("bomb")
     bomb.size = MOST_BYTES
     siblings.archive.write_bytes(gzip.compress(bomb.tobuf(tarfile.GNU_FORMAT) + bytes(4096)))
-    assert "'bomb' makes it unpack to more than" in verify(siblings.archive).differences[0]
+    assert "with 'bomb' it unpacks to more than" in verify(siblings.archive).differences[0]
 
 
 def test_a_directory_of_more_than_its_manifest_lists_is_not_read(siblings, monkeypatch):
     monkeypatch.setattr("models.records.contents.sha256_of", pytest.fail)
     os.truncate(siblings.directory / "saved_model.pb", 1 << 40)
     (only,) = (one for one in verify(siblings.directory).differences if "saved" in one or "bytes" in one)
-    assert re.search(r"2 has \d+ files of 1,099,\d{3},\d{3},\d{3} bytes, more than a model of its manifest", only)
+    assert re.search(r"2 has \d+ files, 1,099,\d{3},\d{3},\d{3} bytes: more than its manifest lists", only)
 
 
 @pytest.mark.parametrize("name", ["\x1b[31mred\u202e\n", "n" * 60_000])
@@ -207,7 +207,7 @@ def test_paths_in_an_archive_are_compared_whatever_stands_before_them(siblings):
 def test_a_manifest_of_other_bytes_is_noticed_by_report_and_provenance(kind, siblings):
     siblings.manifest.write_bytes(siblings.manifest.read_bytes() + b"\n")
     found = verify(getattr(siblings, kind)).differences
-    assert [one.rpartition(" ")[2] for one in found] == ["2.report.json", "2.provenance.json"]
+    assert [one.split(", but ")[1].split(" ")[0] for one in found] == ["2.report.json", "2.provenance.json"]
     assert all(one.startswith("2.manifest.json has sha256 ") for one in found)
     assert len(found) == 2
 
@@ -232,7 +232,7 @@ def test_a_report_whose_figures_speak_against_it_is_a_fault(siblings):
     write_report(destination, Manifest.read(siblings.manifest), checks=forged())
     (only,) = verify(siblings.directory).differences
     assert only.startswith("2.report.json contradicts itself: max_relative, ")
-    assert only.endswith("measured 9.9, over its limit 5e-05, without a problem being named")
+    assert only.endswith("measured 9.9, over its limit 5e-05, but no problem is listed")
 
 
 def test_a_report_of_another_model_is_a_fault(siblings):
@@ -257,7 +257,7 @@ def test_provenance_of_another_model_is_a_fault(siblings):
             f"2.provenance.json says resolvedDependencies[{CHECKPOINT.object}].digest.sha256 '{'9' * 64}', "
             f"2.manifest.json '{'a' * 64}'"
         ),
-        "2.report.json is not in 2.provenance.json",
+        "2.report.json is not listed in 2.provenance.json",
     )
 
 
@@ -346,7 +346,7 @@ def test_a_model_that_says_the_same_of_itself_is_in_order(kind, tmp_path):
     destination = with_facts(tmp_path)
     package_model(destination)
     found = verify(getattr(destination, kind))
-    assert (found.verdict, found.checked[2]) == ("same", f"{MODEL_JSON} says the same of the model")
+    assert (found.verdict, found.checked[2]) == ("same", f"{MODEL_JSON} agrees with 2.manifest.json")
 
 
 @pytest.mark.parametrize(
@@ -422,7 +422,7 @@ def test_the_index_of_a_mirror_is_held_against_it(mirrored):
     mirrored.provenance.write_bytes(mirrored.provenance.read_bytes() + b"\n")
     (only,) = verify(mirrored.archive).differences
     assert only.startswith("2.provenance.json has ")
-    assert only.endswith(" in index.json")
+    assert "index.json" in only
 
 
 INDEXES = {
@@ -454,15 +454,16 @@ def test_what_the_index_lists_and_what_is_there_are_compared_both_ways(mirrored)
     mirrored.report.unlink()
     mirrored.card.write_text("a card")
     flip(mirrored.provenance)
-    listed = [one for one in verify(mirrored.archive).differences if one.endswith(INDEX)]
-    assert listed[0] == "2.md is not in index.json"
+    listed = [one for one in verify(mirrored.archive).differences if INDEX in one]
+    assert listed[0] == "2.md is not listed in index.json"
     assert listed[1].startswith("2.provenance.json has sha256 ")
-    assert listed[2:] == ["2.report.json is missing, but in index.json"]
+    assert listed[2:] == ["2.report.json is missing, but index.json lists it"]
 
 
 def test_a_version_that_the_index_does_not_list_is_not_whole(mirrored):
     (mirrored.folder / INDEX).write_bytes(Index(handle=HANDLE).to_bytes())
-    assert verify(mirrored.archive).differences == ("index.json does not list version 2: it was not published whole",)
+    (only,) = verify(mirrored.archive).differences
+    assert only == "index.json does not list version 2: its publication is incomplete"
 
 
 def test_an_unpacked_model_needs_no_archive_beside_it(mirrored):
@@ -484,7 +485,9 @@ def test_a_damaged_index_is_a_fault(content, mirrored):
 
 def test_without_a_manifest_there_is_nothing_to_check_against(siblings):
     siblings.manifest.unlink()
-    with pytest.raises(UsageError, match=r"2\.manifest\.json is missing, so there is nothing to check .* get it from"):
+    with pytest.raises(
+        UsageError, match=r"2\.manifest\.json is missing, so there is nothing to compare .* with: download"
+    ):
         verify(siblings.archive)
 
 
@@ -547,7 +550,7 @@ def test_the_command_tells_all_differences_and_exits_with_3(siblings, capfd):
     found = json.loads(said.out)
     assert (found["verdict"], found["kind"], found["path"]) == ("different", "archive", str(siblings.archive))
     assert len(found["differences"]) == 3
-    assert "2.tar.gz is not as it should be:\n  " in said.err
+    assert "2.tar.gz differs from its records:\n  " in said.err
     assert all(one.splitlines()[0] in said.err for one in found["differences"])
     assert "Traceback" not in said.err
 

@@ -140,7 +140,7 @@ class Subject(argparse.Namespace):
             worst[name] = _distance(found, self.serve(images), self.scale.max())  # the images have no own scale
         furthest, names = max(worst, key=lambda name: worst[name]), ", ".join(sorted(worst))
         far = worst[furthest] > self.limit
-        return Outcome(f"{furthest} is the furthest off of {names}" if far else names, worst[furthest])
+        return Outcome(f"{furthest} differs most, of {names}" if far else names, worst[furthest])
 
     def _labels(self) -> Outcome:
         if not hasattr(self.model, "labels"):
@@ -182,7 +182,7 @@ class Subject(argparse.Namespace):
         for index, variable in enumerate(variables):
             variable.assign_sub(rate * gradients[index])
         moved = _distance(model(images), before, self.scale[: len(images)])
-        detail = f"{len(variables)}, none None; a step of SGD moved the outputs by {moved:.1e} of their scale"
+        detail = f"{len(variables)} gradients, none missing; an SGD step moved outputs by {moved:.1e} of their scale"
         return _judged(moved > self.limit, detail)
 
     def _saved_again(self) -> float:
@@ -201,7 +201,7 @@ class Subject(argparse.Namespace):
         elif keras.__version__.startswith("3."):
             layer = keras.layers.TFSMLayer(self.directory, call_endpoint=self.entry)
         else:
-            raise ModuleNotFoundError(f"Keras 3 is not installed, but {keras.__version__}")
+            raise ModuleNotFoundError(f"Keras 3 is needed, but {keras.__version__} is installed")
         self.brief(layer)
         inputs = keras.Input(self.spec.shape[1:])
         outputs = layer(inputs) if hub else next(iter(layer(inputs).values()))
@@ -243,14 +243,14 @@ class Subject(argparse.Namespace):
         except (TypeError, ValueError, self.tf.errors.InvalidArgumentError) as error:
             if re.search(words.replace("SIZE", str(self.spec.shape[1])), str(error)):
                 return Outcome(_gist(error), None, "refused")
-            raise AssertionError(f"refused, but not in words that help: {_gist(error)}") from error
+            raise AssertionError(f"refused, but with an unclear message: {_gist(error)}") from error
         if not may_pass or outputs.shape != (len(given), self.outputs):
-            raise AssertionError(f"accepted without a word, gives outputs {outputs.shape}; expected a refusal")
+            raise AssertionError(f"accepted without an error, with outputs {outputs.shape}; expected an error")
         numbers = given.astype(np.float32)
         broken = np.isnan(numbers).any(axis=(1, 2, 3))
         status = "accepted" if np.isnan(outputs[broken]).all() else "failed"
         expected = outputs[:0] if broken.all() else self.serve(self.tf.constant(numbers[~broken]))
-        detail = f"outputs {outputs.shape}; NaN went in for {broken.sum()} images, the others as from float32"
+        detail = f"outputs {outputs.shape}; NaN for the {broken.sum()} images with NaN, the others as from float32"
         return Outcome(detail, _distance(outputs[~broken], expected, self.scale[: len(broken)][~broken]), status)
 
 
@@ -274,7 +274,7 @@ CHECKS: dict[str, Callable[[Subject], Outcome | float]] = {
     "hub.KerasLayer, trainable": partial(Subject._keras, trainable=True),
     "Keras 3 TFSMLayer": partial(Subject._keras, trainable=True, hub=False),
     "saved_model_cli run": Subject._command_line,
-    "no JAX, no Flax": lambda _: _judged({*BLOCKED}.isdisjoint(sys.modules), f"{', '.join(BLOCKED)}: not to be loaded"),
+    "no JAX, no Flax": lambda _: _judged({*BLOCKED}.isdisjoint(sys.modules), f"{', '.join(BLOCKED)}: not allowed"),
 }
 
 
@@ -324,11 +324,11 @@ def _tensorflow() -> Any:  # noqa: ANN401
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    parser = argparse.ArgumentParser(description="Call a Mixer's SavedModel in every way its users do.")
+    parser = argparse.ArgumentParser(description="Check the ways in which users call a Mixer's SavedModel.")
     parser.add_argument("directory", type=os.path.abspath, help="the SavedModel")
     parser.add_argument("--inputs", help=".npy, float32 [n, height, width, 3]; default: noise")
     parser.add_argument("--expected", help=".npy, [n, outputs]; default: only compare the ways with each other")
-    parser.add_argument("--scale", help=".npy, [n]: what differences are measured by; default: the largest output")
+    parser.add_argument("--scale", help=".npy, [n]: what differences are divided by; default: the largest output")
     parser.add_argument("--limit", type=float, default=LIMIT, help="default: %(default)s of the scale")
     parser.add_argument("--json", default=os.devnull, help="where to write the result, again after each check")
     on = parser.parse_args(arguments, namespace=Subject())
@@ -342,7 +342,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report: dict[str, Any] = {"tensorflow": on.tf.__version__, "python": sys.version.split()[0]}
     report.update({name: installed.get(name) for name in ("numpy", "keras", "tf_keras", "tensorflow_hub")}, checks=[])
     for name in CHECKS:
-        report["checks"].append({"name": name, **Outcome("the process ended in it", status="failed")._asdict()})
+        report["checks"].append({"name": name, **Outcome("the process ended", status="failed")._asdict()})
         Path(on.json).write_text(json.dumps(report))
         report["checks"][-1] = found = _attempt(name, on)
         sys.stdout.write("{status:9}{name:36}{detail}\n".format(**{**found, "detail": _shown(found["detail"])}))

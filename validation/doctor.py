@@ -28,7 +28,7 @@ RANGES = {"native": ("2.13", "2.21"), "graph": ("2.6", "2.21")}
 WHAT = {"native": "JAX's own lowering, the operation XlaCallModule", "graph": "plain TensorFlow operations"}
 PACKAGES = ("tensorflow", "tensorflow_cpu", "tensorflow_intel", "tensorflow_macos", "tensorflow_rocm", "tf_nightly")
 INSTALL = "python -m pip install"
-UNEXPECTED = "it should run: copy or unpack the directory again, install TensorFlow again, and report it if that fails"
+UNEXPECTED = "it should run: copy or unpack the directory again, reinstall TensorFlow, and report it if that fails"
 
 # Fields of saved_model.pb by number (https://github.com/tensorflow/tensorflow/tree/master/tensorflow/core/protobuf):
 # SavedModel.meta_graphs, MetaGraphDef.graph_def, then GraphDef.node or GraphDef.library.function.node_def, NodeDef.op.
@@ -99,12 +99,12 @@ def look_at_files(directory: Path) -> Finding:
     """Report whether the files of a SavedModel are complete."""
     if not directory.is_dir():
         unpack = "unpack the archive into a directory first: mkdir model && tar -xzf ARCHIVE -C model"
-        advice = unpack if directory.is_file() else "look at the path"
-        return Finding("files", "problem", f"{directory} is no directory", advice)
+        advice = unpack if directory.is_file() else "check the path"
+        return Finding("files", "problem", f"{directory} is not a directory", advice)
     within = sorted(path.parent for path in directory.glob("*/saved_model.pb"))
     if not (directory / "saved_model.pb").is_file():
-        advice = f"give {within[-1]}" if within else "give the directory that holds saved_model.pb and variables/"
-        return Finding("files", "problem", f"{directory} holds no saved_model.pb", advice)
+        advice = f"give {within[-1]}" if within else "give the directory that contains saved_model.pb and variables/"
+        return Finding("files", "problem", f"{directory} contains no saved_model.pb", advice)
     shards = sorted((directory / "variables").glob("variables.data-*-of-*"))
     count = int(shards[0].name.rpartition("-")[2]) if shards else 1
     names = ["index", *(f"data-{index:05d}-of-{count:05d}" for index in range(count))]
@@ -122,7 +122,7 @@ def look_at_flavour(directory: Path) -> tuple[Finding, str | None]:
     try:
         found = operations((directory / "saved_model.pb").read_bytes())
         if not found:
-            raise ValueError("it holds no operation")
+            raise ValueError("it contains no operation")
     except (OSError, ValueError) as error:
         advice = "copy or unpack the directory again"
         return Finding("flavour", "problem", f"saved_model.pb cannot be read: {error}", advice), None
@@ -138,7 +138,7 @@ def _wanted(flavour: str) -> str:
     upgrade = f'{INSTALL} "tensorflow>={RANGES[flavour][0]}"'
     if flavour == "graph":
         return upgrade
-    return f"take the graph flavour (HANDLE-graph), for TensorFlow from {RANGES['graph'][0]} on, or {upgrade}"
+    return f"use the graph flavour (HANDLE-graph), for TensorFlow {RANGES['graph'][0]} or later, or {upgrade}"
 
 
 def look_at_tensorflow(installed: dict[str, str], flavour: str) -> Finding:
@@ -149,11 +149,11 @@ def look_at_tensorflow(installed: dict[str, str], flavour: str) -> Finding:
         advice = f'{INSTALL} "tensorflow>={lowest}"'
         return Finding("TensorFlow", "warning", f"not installed in {sys.executable}", advice)
     release = installed[names[0]]
-    found = f"{release}; the {flavour} flavour is proven in {lowest} to {highest}"
+    found = f"{release}; the {flavour} flavour is tested with {lowest} to {highest}"
     if _numbers(release) < _numbers(lowest):
         return Finding("TensorFlow", "warning", f"{found}: too old", _wanted(flavour))
     if _numbers(release) > _numbers(highest):
-        return Finding("TensorFlow", "ok", f"{found}: newer than was tried")
+        return Finding("TensorFlow", "ok", f"{found}: newer than the tested releases")
     return Finding("TensorFlow", "ok", found)
 
 
@@ -167,7 +167,7 @@ def look_beside(installed: dict[str, str], *, has_pkg_resources: bool) -> Iterat
         found = f"{numpy}, but TensorFlow {release} was built for NumPy 1" if old else numpy
         yield Finding("NumPy", "warning" if old else "ok", found, advice)
     if hub and not has_pkg_resources:
-        found = f"{hub} needs pkg_resources, which setuptools {installed.get('setuptools', '(missing)')} has not"
+        found = f"{hub} needs pkg_resources, which setuptools {installed.get('setuptools', '(missing)')} does not have"
         advice = f'{INSTALL} "setuptools<82"; tf.saved_model.load needs no tensorflow_hub'
         yield Finding("tensorflow_hub", "warning", found, advice)
     elif hub:
@@ -186,7 +186,7 @@ CAUSES = (
     (r"Descriptors cannot", f'{INSTALL} "protobuf<3.20"'),
     (r"No module named 'tensorflow'", "install TensorFlow, as above"),
     (r"(?i)checksum|data ?loss|corrupt|truncated|out of range|wire format", "copy or unpack the directory again"),
-    (r"(?i)SIGILL", "this processor lacks instructions that this TensorFlow is built with: take another build"),
+    (r"(?i)SIGILL", "this processor lacks instructions that this TensorFlow is built with: use another build"),
     (r"(?i)SIGKILL|ResourceExhausted|out of memory|OOM", "free memory: the model and its first call need it"),
 )
 
@@ -278,7 +278,7 @@ def _shown(text: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    parser = argparse.ArgumentParser(description="Say whether this environment can run a SavedModel.")
+    parser = argparse.ArgumentParser(description="Check whether this environment can run a SavedModel.")
     parser.add_argument("directory", type=Path, help="the SavedModel")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--trial", type=Path, help=argparse.SUPPRESS)

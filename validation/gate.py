@@ -12,7 +12,6 @@ import numpy as np
 import tensorflow as tf
 
 from models.catalog import Checkpoint, Handle, Head
-from models.errors import MixerError
 from models.params import Params
 from models.records.contents import compare_files, digest_files
 from models.records.layout import ModelPaths
@@ -89,9 +88,10 @@ class Gate:
         """Check the model at the destination, and write its report.
 
         Raises:
-            MixerError: nothing was converted there.
+            MixerError: there is no converted model.
         """
-        manifest_bytes = _read_manifest(destination)
+        destination.require_manifest()
+        manifest_bytes = destination.manifest.read_bytes()
         manifest = Manifest.read(destination.manifest)
         reference = self._reference
         plan = GATE_PLAN if self._set == "gate" else full_plan(reference.inputs.names)
@@ -207,13 +207,3 @@ class Gate:
     def _some_inputs(self) -> Inputs:
         inputs = self._reference.inputs
         return Inputs(SOME_INPUTS, inputs.images[[inputs.names.index(name) for name in SOME_INPUTS]])
-
-
-def _read_manifest(destination: ModelPaths) -> bytes:
-    try:
-        return destination.manifest.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise MixerError(
-            f"{destination.manifest} is missing: nothing was converted there. Run `mixer-jax2tf convert "
-            f"{destination.handle}` first, or give the --out and --version it was converted with."
-        ) from error

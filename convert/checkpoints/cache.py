@@ -84,8 +84,8 @@ class Slot:
     def not_writable(self, error: OSError) -> MixerError:
         """Return the error for a cache that cannot be written."""
         return MixerError(
-            f"cannot write the cache {self.cache}: {error.strerror} ({error.filename}). Expected a folder that may be "
-            f"written: name another with --cache or {VARIABLE}."
+            f"cannot write the cache {self.cache}: {error.strerror} ({error.filename}). Expected a writable "
+            f"directory: choose another with --cache or {VARIABLE}."
         )
 
     @contextmanager

@@ -76,7 +76,7 @@ def fetch(
     except StoreUnreachableError as error:
         if not slot.holds_entry(entry):
             raise
-        _LOG.warning("using the checked file of the cache, %s, because: %s", slot.file, error)
+        _LOG.warning("using %s from the cache, whose digest was checked, because: %s", slot.file, error)
         transferred = 0
     else:
         _refuse_difference(stored, entry)
@@ -103,7 +103,7 @@ def record(
     stored = gsutil.stat(checkpoint.url, slot.state)
     if stored.crc32c is None:
         raise MixerError(
-            f"{checkpoint.url}: the store gives no crc32c, expected one of every object: nothing to record."
+            f"{checkpoint.url}: the store gives no crc32c, which every object must have: nothing was recorded."
         )
     _bring(slot, stored, progress)
     found = hash_file(slot.file)
@@ -152,7 +152,7 @@ def parse_source(source: str) -> str | Path:
             return source.rstrip("/")
         raise UsageError(f"--source {source!r} does not name a bucket: {expected}, such as {BUCKET}.")
     if "://" in source:
-        raise UsageError(f"--source {source!r}: {source.split(':')[0]} is not read here; {expected}.")
+        raise UsageError(f"--source {source!r}: {source.split(':')[0]} is not supported; {expected}.")
     try:
         folder = Path(source).expanduser()
         source.encode()
@@ -160,9 +160,9 @@ def parse_source(source: str) -> str | Path:
             return folder.absolute()
         exists = source and folder.exists()
     except (OSError, RuntimeError, ValueError) as error:
-        raise UsageError(f"--source {source[:200]!r} cannot be looked at ({error}): {expected}.") from error
+        raise UsageError(f"--source {source[:200]!r} cannot be read ({error}): {expected}.") from error
     if exists:
-        raise UsageError(f"--source {source!r} is a file: {expected}; one's own file is given with --checkpoint.")
+        raise UsageError(f"--source {source!r} is a file: {expected}; a custom checkpoint is given with --checkpoint.")
     raise UsageError(f"--source {source!r} does not exist: {expected}. Is a `gs://` missing?")
 
 
@@ -174,7 +174,7 @@ def _from_directory(checkpoint: Checkpoint, folder: Path) -> FetchedFile:
         raise MixerError(
             f"{checkpoint.object} is missing in {folder}. Expected the bucket's layout, <folder>/Mixer-<size>_<patch>"
             f".npz; found {', '.join(nearest)}. Put the file there, or give another --source "
-            "(`mixer-jax2tf seed DIR` makes one to try things with)."
+            "(`mixer-jax2tf seed DIR` writes synthetic checkpoints to try with)."
         )
     return FetchedFile(path, checkpoint.object, file_url(checkpoint.object), path.stat().st_size, 0)
 
@@ -191,8 +191,8 @@ def _refuse_difference(stored: StoredObject, entry: Digest | None) -> None:
     found = [f"{name} {now}, recorded {then}" for name, now, then in pairs if now not in (None, then)]
     if found:
         raise MixerError(
-            f"{stored.url} is not the recorded object: the store has {'; '.join(found)}. Nothing was downloaded. If "
-            "the checkpoint was updated, `mixer-jax2tf fetch --record` accepts it: look at the change of "
+            f"{stored.url} differs from the recorded object: the store has {'; '.join(found)}. Nothing was downloaded. "
+            "If the checkpoint was updated, `mixer-jax2tf fetch --record` records it: review the change of "
             "models/digests.json and commit it."
         )
 
@@ -231,6 +231,6 @@ def _refuse_full_disk(slot: Slot, stored: StoredObject) -> None:
     free = shutil.disk_usage(slot.partial.parent).free
     if free < needed + _SPARE:
         raise MixerError(
-            f"{stored.url}: {needed:,} bytes are to come, but the disk of the cache {slot.cache} is full: {free:,} "
-            f"bytes are free. Make room, or name a cache on another disk with --cache or {VARIABLE}."
+            f"{stored.url}: {needed:,} bytes are still to be downloaded, but the disk of the cache {slot.cache} has "
+            f"only {free:,} bytes free. Free some space, or choose a cache on another disk with --cache or {VARIABLE}."
         )

@@ -20,7 +20,7 @@ CHUNK = 1 << 22
 """Bytes read at once: many, so that little time is lost if another thread keeps Python busy between reads."""
 MOST_OF_CONTENTS = 1 << 20
 """Most bytes of a table of contents: usually about a hundred for each of 294 arrays, millions in a hostile one."""
-_PICKLE = "it is a pickle, which is never loaded: that would run the code inside it. Save the arrays by np.savez."
+_PICKLE = "it is a pickle, which is never loaded: that would run the code inside it. Save the arrays with np.savez."
 _FOREIGN = {bytes((0x80, protocol)): _PICKLE for protocol in range(2, 6)}
 _FOREIGN[b"\x93NUMPY"] = "it is a single array (.npy), not an archive of named ones."
 UNREADABLE = (BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OverflowError, struct.error)
@@ -63,7 +63,7 @@ def read_contents(file: io.FileIO, size: int) -> ZipFile:
     last = tail.rfind(b"PK\5\6")  # the record of 22 bytes that ends an archive
     follow = len(tail) - last - 22
     if last < 0 or follow < 0:
-        raise CheckpointError("it starts like an archive, but its end is missing: it was cut off on the way.")
+        raise CheckpointError("it starts like an archive, but its end is missing: the file is truncated.")
     if follow:
         raise CheckpointError(f"{follow:,} bytes follow the end of the archive.")
     try:

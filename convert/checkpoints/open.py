@@ -47,7 +47,7 @@ class OpenCheckpoint:
             loaded = load_checkpoint(self.path, self.checkpoint.architecture, num_classes=self.checkpoint.num_classes)
             if loaded.sha256 != self.record.sha256:
                 raise MixerError(
-                    f"{self.path} changed while it was worked with: sha256 {loaded.sha256}, expected "
+                    f"{self.path} changed while it was in use: sha256 {loaded.sha256}, expected "
                     f"{self.record.sha256}. Wait until it is written, then try again."
                 )
             self._loaded = loaded
@@ -88,7 +88,7 @@ def open_catalog(
     if origin == "unknown" and entry is not None:
         raise MixerError(
             f"{file.path} has sha256 {loaded.sha256}, expected that of the recorded original, {entry.sha256}: it was "
-            "damaged or changed. Fetch it again; convert weights of your own with --checkpoint and --name; accept an "
+            "damaged or changed. Fetch it again; convert custom weights with --checkpoint and --name; record an "
             "updated original with `mixer-jax2tf fetch --record`."
         )
     record = CheckpointRecord(
@@ -140,7 +140,7 @@ def _check_class_list(labels: Path, classes: int, checkpoint: Path) -> None:
     try:
         content.decode()
     except UnicodeDecodeError as error:
-        raise MixerError(f"{labels} is not UTF-8 text ({error.reason}): expected one line a class.") from error
+        raise MixerError(f"{labels} is not UTF-8 text ({error.reason}): expected one line per class.") from error
     lines = content.removesuffix(b"\n").count(b"\n") + 1 if content else 0
     if lines != classes:
         raise MixerError(f"{labels} has {lines} lines, expected one for each of the {classes} classes of {checkpoint}.")

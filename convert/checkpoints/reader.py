@@ -140,7 +140,7 @@ class _Content:
     def _read(self, name: str, info: ZipInfo, stream: StoredMember | io.BufferedIOBase) -> bool:
         """Load a member that fits, note what does not, and return whether all of it was read."""
         if not info.filename.endswith(".npy"):
-            self._note("unexpected", name, "a member that is no array")
+            self._note("unexpected", name, "a member that is not an array")
             return False
         shape, fortran, dtype = _header(stream)
         if not self._fits(name, shape, dtype):

@@ -74,8 +74,8 @@ def write_seeded(checkpoint: Checkpoint, directory: Path, *, progress: Progress 
             found = sha256_of(partial)
             if recorded and found != recorded.sha256:
                 raise _SeedError(
-                    f"the seeded {checkpoint.name} has sha256 {found} here, models/digests.json records "
-                    f"{recorded.sha256}: NumPy {np.__version__} is not what it was. Report this; use another NumPy."
+                    f"the synthetic {checkpoint.name} has sha256 {found} here, but models/digests.json records "
+                    f"{recorded.sha256}: NumPy {np.__version__} computes other values. Report this; use another NumPy."
                 )
     except OSError as error:
         raise _SeedError(f"{path} cannot be written: {error.strerror or error}. Choose another directory.") from error
@@ -164,6 +164,6 @@ def _keep(path: Path, recorded: Digest | None) -> Path:
     if recorded and path.is_file() and path.stat().st_size == recorded.size and sha256_of(path) == recorded.sha256:
         return path
     raise _SeedError(
-        f"{path} exists and is not the seeded file that would be written there. It is left as it is: "
+        f"{path} exists, and differs from the synthetic checkpoint that would be written there, so it is not replaced: "
         "move it away, or give another directory."
     )

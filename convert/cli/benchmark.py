@@ -31,33 +31,39 @@ Handles = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="HANDLE",
-        help="Handles of the catalog; none means all twelve to convert, a B/16 to run, a B/16 and an L/16 to start.",
+        help="Handles of the catalog. Default: all twelve for conversion, a B/16 for inference, a B/16 and an L/16 for "
+        "start.",
     ),
 ]
 Parts = Annotated[
-    list[_PartChoice] | None, typer.Option("--part", help="What to measure, may be repeated; none means all.")
+    list[_PartChoice] | None, typer.Option("--part", help="Part to measure; may be repeated. Default: all.")
 ]
 Sides = Annotated[
     list[str] | None,
-    typer.Option("--side", metavar="SIDE", help="Measure these sides only, may be repeated; a wrong one lists them."),
+    typer.Option("--side", metavar="SIDE", help="Measure only this side; may be repeated. An unknown name lists all."),
 ]
-Repeats = Annotated[int, typer.Option(metavar="N", min=1, help="How often each side is run, in turn with the others.")]
-Batches = Annotated[str, typer.Option(metavar="1,8,32", help="Batches that loaded models are run with.")]
+Repeats = Annotated[int, typer.Option(metavar="N", min=1, help="Runs of each side, interleaved with the others.")]
+Batches = Annotated[str, typer.Option(metavar="1,8,32", help="Batch sizes of inference.")]
 Threads = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, help="Threads of each engine.", show_default="the cores of this process"),
 ]
 GivenSource = Annotated[
     Path | None,
-    typer.Option("--source", metavar="DIR", help="Checkpoints, in the bucket's layout, instead of seeding them."),
+    typer.Option(
+        "--source", metavar="DIR", help="Checkpoints in the bucket's layout. Default: synthetic ones are made."
+    ),
 ]
 GivenModels = Annotated[
     Path | None,
-    typer.Option("--models", metavar="DIR", help="Converted models to copy, run and start; what is missing is added."),
+    typer.Option("--models", metavar="DIR", help="Converted models to use; missing ones are converted into it."),
 ]
-Count = Annotated[int, typer.Option(metavar="N", min=2, help="Small checkpoints to convert in one run.")]
+Out = Annotated[
+    Path, typer.Option(metavar="DIR", help="Directory of the records and, during the run, of all other files.")
+]
+Count = Annotated[int, typer.Option(metavar="N", min=2, help="Number of small checkpoints to convert in one run.")]
 Blocks = Annotated[
-    int, typer.Option(metavar="N", min=1, help="Blocks of a model that is converted with twice as many.")
+    int, typer.Option(metavar="N", min=1, help="Blocks of a small model, which is also converted with twice as many.")
 ]
 
 
@@ -75,17 +81,16 @@ def bench(
     threads: Threads = None,
     source: GivenSource = None,
     models: GivenModels = None,
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Where the records go, and for a while all that is made.")
-    ] = Path("build/bench"),
+    out: Out = Path("build/bench"),
     count: Count = 100,
     blocks: Blocks = 24,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Measure nothing; print what the records in DIR say (the README's part).")
+        bool,
+        typer.Option("--markdown", help="Measure nothing; print the records in DIR as Markdown, as in the README."),
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Measure conversion, running and starting models, against the notebook way, JAX, and other engines."""
+    """Measure conversion, inference and start-up, and compare with the notebook way, JAX and other engines."""
     from convert.pipeline import benchmark as run
     from validation.benchmark import tables
     from validation.benchmark.conversion import Scale
@@ -109,7 +114,9 @@ def bench(
         Scale(count=count, blocks=blocks),
     )
     if work.threads > cores:
-        raise UsageError(f"--threads {threads}, but this process may use {cores} cores: give at most so many.")
+        raise UsageError(
+            f"--threads {threads} is more than the {cores} cores that this process may use: give at most {cores}."
+        )
     if not part:
         work = run.narrowed(work)
     watch = console.progress_bar()
@@ -150,6 +157,6 @@ def _numbers(text: str) -> tuple[int, ...]:
     words = [word.strip() for word in text.split(",")]
     if not all(word.isdigit() and int(word) > 0 for word in words):
         raise UsageError(
-            f"--batches {text!r} cannot be read: expected numbers above 0 with commas between, as in 1,8,32."
+            f"--batches {text!r} is not a list of batch sizes: expected positive numbers with commas, such as 1,8,32."
         )
     return tuple(dict.fromkeys(map(int, words)))

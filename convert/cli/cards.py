@@ -24,10 +24,10 @@ def card(
     flavour: options.FlavourOption = options.Flavour.native,
     json: options.Json = False,
 ) -> None:
-    """Write the cards of proven models, for TensorFlow Hub, Kaggle and Hugging Face.
+    """Write the cards of models that passed their check, for TensorFlow Hub, Kaggle and Hugging Face.
 
-    Every figure is that of the manifest and of the report: `validate --set full` writes one that tells whether the
-    model can be fine-tuned. Cards that are there are replaced.
+    All figures come from the manifest and the report; only a report of `validate --set full` says whether the model can
+    be fine-tuned. Existing cards are replaced.
     """
     from convert.pipeline.cards import write_cards
     from convert.pipeline.selection import chosen_names

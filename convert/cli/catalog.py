@@ -29,7 +29,9 @@ def register(app: typer.Typer) -> None:
 def list_handles(
     handles: options.Handles = None,
     json: options.Json = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown (the README's).")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table as Markdown, as in the README.")
+    ] = False,
 ) -> None:
     """List the handles of the catalog."""
     chosen = select_handles(handles or ())
@@ -85,9 +87,9 @@ def _row(handle: Handle) -> tuple[str, ...]:
 
 
 def seed(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; laid out as the bucket is.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory to write to, in the bucket's layout.")],
 ) -> None:
-    """Write six full-size seeded checkpoints: the originals' names and shapes, made-up weights."""
+    """Write six full-size synthetic checkpoints: the originals' names and shapes, with generated weights."""
     from convert.checkpoints.synthetic import write_seeded
 
     with steps(console.progress_bar(), len(CHECKPOINTS)) as on:
@@ -102,11 +104,11 @@ def fetch(
     source: options.Source = BUCKET,
     cache: options.Cache = None,
     record: Annotated[
-        bool, typer.Option("--record", help=f"Accept what {BUCKET} holds now into models/digests.json.")
+        bool, typer.Option("--record", help=f"Record the digests of {BUCKET} in models/digests.json.")
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Bring the checkpoints of the handles into the cache."""
+    """Fetch the checkpoints of the handles into the cache."""
     chosen = {handle.checkpoint.object: handle.checkpoint for handle in select_handles(handles or ())}
     if record:
         _record(list(chosen.values()), source, cache)
@@ -141,7 +143,7 @@ def _record(checkpoints: list[Checkpoint], source: str, cache: Path | None) -> N
     from models.errors import UsageError
 
     if source != BUCKET:
-        raise UsageError(f"--record takes originals, from {BUCKET} only; --source is {source}.")
+        raise UsageError(f"--record reads the originals, from {BUCKET} only; --source is {source}.")
     rows = []
     with steps(console.progress_bar(), len(checkpoints)) as on:
         for checkpoint in checkpoints:

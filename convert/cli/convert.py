@@ -36,7 +36,7 @@ def convert(
     jobs: options.Jobs = 1,
     json: options.Json = False,
 ) -> None:
-    """Write SavedModels with their manifests; checks nothing yet (see validate)."""
+    """Convert checkpoints to SavedModels with manifests; does not check the outputs (see validate)."""
     batch = _batch("convert", handles, source, cache, out, version, flavour, (checkpoint, name, labels))
     _run(replace(batch, overwrite=overwrite, jobs=jobs), json=json)
 
@@ -50,7 +50,7 @@ def validate(
     flavour: options.FlavourOption = options.Flavour.native,
     inputs_set: options.InputsSetOption = options.InputsSet.gate,
     reference: options.Reference = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Show where along the depth errors arise.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Show the error after each step of the model.")] = False,
     checkpoint: options.CustomCheckpoint = None,
     name: options.CustomName = None,
     json: options.Json = False,
@@ -58,7 +58,7 @@ def validate(
     """Compare SavedModels with JAX and their checkpoints, and write their reports."""
     batch = _batch("validate", handles, source, cache, out, version, flavour, (checkpoint, name, None))
     if reference is not None and (not handles or len(batch.handles) != 1):
-        raise UsageError("--reference takes one HANDLE in one flavour: the one that it is an earlier version of.")
+        raise UsageError("--reference takes one HANDLE in one flavour: the model that it is an earlier version of.")
     _run(replace(batch, inputs_set=inputs_set.value, explain=explain), reference=reference, json=json)
 
 
@@ -76,7 +76,7 @@ def convert_all(
     jobs: options.Jobs = 1,
     json: options.Json = False,
 ) -> None:
-    """Fetch, convert and check; what is complete and proven already is kept."""
+    """Fetch, convert and validate; skips models that are up to date and passed."""
     batch = _batch("convert-all", handles, source, cache, out, version, flavour, (checkpoint, name, labels))
     _run(replace(batch, overwrite=overwrite, jobs=jobs), json=json)
 

@@ -21,10 +21,11 @@ WHOLE = [name for name, handle in HANDLES.items() if handle.checkpoint.name == "
 
 Handles = Annotated[
     list[str] | None,
-    typer.Argument(metavar="HANDLE", help=f"Models to run; none means {', '.join([*TESTING_HANDLES, *WHOLE])}."),
+    typer.Argument(metavar="HANDLE", help=f"Models to run. Default: {', '.join([*TESTING_HANDLES, *WHOLE])}."),
 ]
 SeededOr = Annotated[
-    str | None, typer.Option("--source", metavar="S", help="Read checkpoints from there, instead of seeding them.")
+    str | None,
+    typer.Option("--source", metavar="S", help="Where to read checkpoints. Default: synthetic ones are made."),
 ]
 
 
@@ -37,18 +38,18 @@ def register(app: typer.Typer) -> None:
 def matrix(
     handles: Handles = None,
     releases: Annotated[
-        str | None, typer.Option(metavar="2.12,2.14", help="TensorFlow releases; default: all of the matrix.")
+        str | None, typer.Option(metavar="2.12,2.14", help="TensorFlow releases. Default: all of the matrix.")
     ] = None,
     source: SeededOr = None,
     cache: options.Cache = None,
     flavour: options.FlavourOption = options.Flavour.both,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where matrix.json goes.")] = Path("build"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Directory of matrix.json.")] = Path("build"),
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Run nothing; print what stands in DIR/matrix.json (the README's).")
+        bool, typer.Option("--markdown", help="Run nothing; print DIR/matrix.json as Markdown, as in the README.")
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Run models in one TensorFlow release after the other, each alone in an environment that is removed after."""
+    """Run models in each TensorFlow release, each in a temporary environment."""
     from convert.pipeline.matrix import make_and_run
     from validation.compatibility.matrix import Matrix
     from validation.compatibility.tables import markdown_lines, tabulate
@@ -100,25 +101,27 @@ def _earlier(path: Path, chosen: Sequence[Handle], flavours: Sequence[Flavour]) 
     ):
         if found and found != wanted:
             raise UsageError(
-                f"{path} is of other {what}: found {found}, expected {wanted}, as its other releases are to be kept. "
-                "Give another --out, or run all releases."
+                f"{path} is of other {what}, so its results cannot be combined with these: found {found}, expected "
+                f"{wanted}. Give another --out, or run all releases."
             )
     return earlier
 
 
 def doctor(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A SavedModel.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The directory of a SavedModel.")],
     python: Annotated[
-        str, typer.Option(metavar="PYTHON", help="Ask the environment of this Python.", show_default="this one")
+        str, typer.Option(metavar="PYTHON", help="Check the environment of this Python.", show_default="this one")
     ] = sys.executable,
     json: options.Json = False,
 ) -> None:
-    """Say whether an environment can run a model, and what to do if not; exit status 1 if it cannot."""
+    """Check whether an environment can run a model, and say what to do if not; exit status 1 if it cannot."""
     from validation import doctor as file
 
     command = [python, str(Path(file.__file__).resolve()), str(directory), *["--json"] * json]
     try:
         done = subprocess.run(command, check=False)
     except OSError as error:
-        raise UsageError(f"--python {python} cannot be started ({error.strerror}): expected a Python.") from error
+        raise UsageError(
+            f"--python {python} cannot be started ({error.strerror}): expected a Python interpreter."
+        ) from error
     raise typer.Exit(done.returncode)

@@ -21,16 +21,16 @@ To = Annotated[
     FormatName,
     typer.Option(
         "--to",
-        help="Format, with the weights that it is written in: "
+        help="Format, with the dtypes of the weights: "
         + "; ".join(f"{name} ({', '.join(one.models.values())})" for name, one in FORMATS.items())
-        + ". Each needs the extra of its name.",
+        + ". Each needs the extra of the same name.",
     ),
 ]
 Out = Annotated[
     Path,
     typer.Option(
         metavar="DIR",
-        help="Where the models are: in DIR/<handle>-graph; they go to DIR/<handle>-<format>.",
+        help="Directory of the models: reads DIR/<handle>-graph, writes DIR/<handle>-<format>.",
     ),
 ]
 
@@ -52,7 +52,7 @@ def export(
     name: options.CustomName = None,
     json: options.Json = False,
 ) -> None:
-    """Write graph SavedModels in a format beyond TensorFlow, and hold each file against a float64 oracle."""
+    """Export SavedModels of the graph flavour to another format, and compare each file with a float64 oracle."""
     from convert.checkpoints.open import Source
     from convert.pipeline.export_formats import Exports, check_exports, run_exports
     from convert.pipeline.selection import choose, custom_checkpoint

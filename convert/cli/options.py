@@ -9,39 +9,35 @@ import typer
 from models import catalog
 
 Handles = Annotated[
-    list[str] | None, typer.Argument(metavar="HANDLE", help="Handles of the catalog; none means all twelve.")
+    list[str] | None, typer.Argument(metavar="HANDLE", help="Handles of the catalog. Default: all twelve.")
 ]
 Source = Annotated[
-    str, typer.Option(metavar="S", help="Bucket (gs://...) or directory of its layout to read checkpoints from.")
+    str, typer.Option(metavar="S", help="Where to read checkpoints: gs://bucket, or a directory of its layout.")
 ]
 Cache = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
         envvar="MIXER_JAX2TF_CACHE",
-        help="Where downloads are kept.",
+        help="Directory of downloaded checkpoints.",
         show_default="the user's cache directory",
     ),
 ]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Where the models go: DIR/<handle>/<version>.")]
-Version = Annotated[int, typer.Option(metavar="N", min=1, max=999_999, help="Version of the models.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace models that exist.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Directory of the models: DIR/<handle>/<version>.")]
+Version = Annotated[int, typer.Option(metavar="N", min=1, max=999_999, help="Version number of the models.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing models.")]
 Jobs = Annotated[
     int,
-    typer.Option(
-        metavar="J", min=1, help="Processes at a time, each on a checkpoint; fewer where memory does not allow them."
-    ),
+    typer.Option(metavar="J", min=1, help="Parallel processes, one checkpoint each; fewer if memory is short."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
-Publisher = Annotated[
-    str, typer.Option(metavar="P", help="Who publishes: a publisher of TensorFlow Hub, an owner on Kaggle.")
-]
+Publisher = Annotated[str, typer.Option(metavar="P", help="Publisher on TensorFlow Hub, and owner on Kaggle.")]
 Assets = Annotated[
     str,
     typer.Option(
         metavar="URL",
-        help="Where published models are to be had: https://..., below which <handle>/<version>.tar.gz lies.",
+        help="Base URL of the published archives: https://..., followed by /<handle>/<version>.tar.gz.",
     ),
 ]
 
@@ -52,20 +48,19 @@ SignKey = Annotated[
         metavar="KEY.pem", help="Sign the provenance with this private key (elliptic curve; needs the extra `sign`)."
     ),
 ]
-AllowDirty = Annotated[
-    bool, typer.Option("--allow-dirty", help="Publish models made from sources that no commit names.")
-]
+AllowDirty = Annotated[bool, typer.Option("--allow-dirty", help="Publish models made from uncommitted sources.")]
 CustomCheckpoint = Annotated[
     Path | None,
     typer.Option(
         "--checkpoint",
         metavar="FILE",
-        help="One's own Mixer: an .npz of HANDLE's architecture; its head tells the classes. Needs --name.",
+        help="Custom checkpoint: an .npz of HANDLE's architecture, with any number of classes. Needs --name.",
     ),
 ]
-CustomName = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the model made from it.")]
+CustomName = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the custom model.")]
 Labels = Annotated[
-    Path | None, typer.Option("--labels", metavar="FILE", help="Its class list: a text file, one line a class.")
+    Path | None,
+    typer.Option("--labels", metavar="FILE", help="Class list of the custom model: a text file, one line per class."),
 ]
 
 
@@ -92,21 +87,24 @@ class InputsSet(StrEnum):
 
 
 InputsSetOption = Annotated[
-    InputsSet, typer.Option("--set", help="gate: outputs and variables; full: more inputs, gradients, consumers.")
+    InputsSet,
+    typer.Option(
+        "--set", help="gate: outputs and variables; full: also more inputs, gradients, and the ways users call a model."
+    ),
 ]
 Reference = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR|TAR.GZ",
-        help="An earlier version of HANDLE, as published, to compare outputs, signatures and variables with; exit "
-        "status 3 where they differ. A SavedModel is a program: give one that you trust.",
+        help="A published earlier version of HANDLE, to compare outputs, signatures and variables with; exit status 3 "
+        "if they differ. A SavedModel is a program: give one that you trust.",
     ),
 ]
 FlavourOption = Annotated[
     Flavour,
     typer.Option(
         "--flavour",
-        help="native: JAX's own lowering as one operation, TensorFlow 2.13 or later; graph: plain operations, "
-        "TensorFlow 2.6 or later and converters, named HANDLE-graph.",
+        help="native: JAX's lowering as one operation, for TensorFlow 2.13 or later; graph: plain operations, for "
+        "TensorFlow 2.6 or later and for converters, named HANDLE-graph.",
     ),
 ]

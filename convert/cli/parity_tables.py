@@ -93,10 +93,10 @@ def print_depth(outcomes: Sequence[Outcome]) -> None:
         steps = outcome.report.depth if outcome.report else ()
         first = next((step.name for step in steps if not step.saved_model <= max(limit, 4 * step.jax)), None)
         rows = [
-            (step.name, f"{step.jax:.1e}", f"{step.saved_model:.1e}", "leaves the oracle" * (step.name == first))
+            (step.name, f"{step.jax:.1e}", f"{step.saved_model:.1e}", "first over the limit" * (step.name == first))
             for step in steps
         ]
-        what = "distance from the oracle, over the activations' spread" if rows else "nothing to explain"
+        what = "distance from the oracle, over the activations' spread" if rows else "not measured"
         console.print_table(f"{outcome.handle}: {what}", ("after", "#JAX", "#SavedModel", ""), rows)
 
 
@@ -127,8 +127,8 @@ _SUMMARY_COLUMNS = (
 )
 
 _NOTE = (
-    "Largest differences, the worst image: of outputs over the scale of the image's outputs, of a variable's gradient "
-    "over its largest value; of the comparisons that can tell right from wrong, probing heads included."
+    "Largest differences, of the worst image: outputs over the scale of the image's outputs, a variable's gradient "
+    "over its largest value. Only comparisons that can tell right from wrong count, probing heads included."
 )
 
 
@@ -176,7 +176,7 @@ def _not_checked(outcome: Outcome) -> Iterator[str]:
         return
     yield from outcome.report.not_checked
     if outcome.origin == "seeded":
-        yield "the original checkpoints: seeded ones stand in for them"
+        yield "the original checkpoints: synthetic ones were used instead"
     if outcome.report.zero_head:
         yield f"{outcome.handle}: {ZERO_HEAD}"
     powerless = [check for check in outcome.report.checks if not check.has_power]
@@ -187,5 +187,5 @@ def _not_checked(outcome: Outcome) -> Iterator[str]:
     if outputs:
         compared = f"{outputs} comparison{'s' * (outputs > 1)} of outputs"
         hidden = "the head hides what comes before it"
-        why = hidden if outcome.report.head == "classification" else "the images have all the same features"
+        why = hidden if outcome.report.head == "classification" else "all images have the same features"
         yield f"{outcome.handle}: {compared} had no power: {why}"

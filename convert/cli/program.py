@@ -16,8 +16,8 @@ PROGRAM = "mixer-jax2tf"
 
 app = typer.Typer(
     name=PROGRAM,
-    help="Turn the original MLP-Mixer checkpoints (JAX) into TensorFlow SavedModels, and prove that nothing changed.",
-    epilog="Any command takes --debug: show the traceback of an error.",
+    help="Convert the original MLP-Mixer checkpoints from JAX to TensorFlow SavedModels, and prove their parity.",
+    epilog="Every command takes --debug, which shows the traceback of an error.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -37,7 +37,9 @@ def run(arguments: Sequence[str]) -> None:
             print(printable(traceback.format_exc()), file=sys.stderr)  # noqa: T201
         if isinstance(error, MixerError):
             _fail(str(error), error.exit_status)
-        _fail(f"unexpected {type(error).__name__}: {error}\nThis is a mistake in the program: --debug shows where.", 1)
+        _fail(
+            f"unexpected {type(error).__name__}: {error}\nThis is a bug in the program: --debug shows the traceback.", 1
+        )
 
 
 def commands() -> typer.core.TyperGroup:

@@ -32,11 +32,11 @@ def package(
     out: options.Out = Path("build"),
     version: options.Version = DEFAULT_VERSION,
     flavour: options.FlavourOption = options.Flavour.native,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace archives that exist.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing archives.")] = False,
     sign_key: options.SignKey = None,
     json: options.Json = False,
 ) -> None:
-    """Pack proven models as .tar.gz, each with its provenance."""
+    """Pack models that passed their check as .tar.gz, each with its provenance."""
     from convert.pipeline.for_each import raise_problems
     from convert.pipeline.packages import package_models
     from convert.pipeline.selection import chosen_names
@@ -73,7 +73,7 @@ def verify(
         console.print_table(f"{found.handle or path} version {found.version or '?'}", ("what", ""), lines)
     if found.differences:
         said = "".join(f"\n  {difference}" for difference in found.differences)
-        raise DifferentError(f"{path} is not as it should be:{said}\nGet it again from where it was published.")
+        raise DifferentError(f"{path} differs from its records:{said}\nDownload it again from where it was published.")
 
 
 def publish(
@@ -81,18 +81,18 @@ def publish(
         str,
         typer.Option(
             metavar="DEST",
-            help="Where to: gs://bucket[/prefix], a directory (a mirror), kaggle:owner/model or hf:owner/repo.",
+            help="Destination: gs://bucket[/prefix], a directory (a mirror), kaggle:owner/model or hf:owner/repo.",
         ),
     ],
     handles: options.Handles = None,
     out: options.Out = Path("build"),
     version: options.Version = DEFAULT_VERSION,
     flavour: options.FlavourOption = options.Flavour.native,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go where; send nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent; send nothing.")] = False,
     allow_dirty: options.AllowDirty = False,
     json: options.Json = False,
 ) -> None:
-    """Publish packed models; what is published is never overwritten."""
+    """Publish packed models; published versions are never overwritten."""
     from convert.pipeline.for_each import for_each, raise_problems
     from convert.pipeline.selection import chosen_names
     from export.publish.destinations import opened_place
@@ -118,14 +118,16 @@ def publish(
 
 
 def outdated(
-    published: Annotated[str, typer.Option(metavar="DEST", help="Where the models are published: as --to of publish.")],
+    published: Annotated[
+        str, typer.Option(metavar="DEST", help="Where the models are published: gs://bucket[/prefix] or a directory.")
+    ],
     handles: options.Handles = None,
     source: options.Source = BUCKET,
     cache: options.Cache = None,
     flavour: options.FlavourOption = options.Flavour.native,
     json: options.Json = False,
 ) -> None:
-    """Say which published models need a new version, and why; downloads no checkpoint."""
+    """List which published models need a new version, and why; downloads no checkpoints."""
     from convert.checkpoints.fetch import parse_source, probe
     from convert.pipeline.for_each import raise_problems
     from convert.pipeline.outdated import compare_all_with_published

@@ -32,11 +32,13 @@ def republish(
     out: options.Out = Path("build"),
     flavour: options.FlavourOption = options.Flavour.native,
     sign_key: options.SignKey = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be made and why; make nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show which models would be made, and why; make none.")
+    ] = False,
     allow_dirty: options.AllowDirty = False,
     json: options.Json = False,
 ) -> None:
-    """Make, prove, pack, describe and publish a new version of each model that is out of date, and of no other."""
+    """Convert, validate, pack and publish a new version of each model that is out of date, with its cards."""
     from convert.checkpoints.fetch import parse_source
     from convert.pipeline.for_each import raise_problems
     from convert.pipeline.republish import Work, bring_up_to_date

@@ -43,7 +43,9 @@ def to_graph(apply: Apply) -> TensorFlowFunction:
         abstract = jax.tree.map(_abstract, params), _abstract(images, shape)
         closed, outputs = jax.make_jaxpr(apply, return_shape=True)(*abstract)
         if closed.effects:
-            raise GraphError(f"the function has effects ({closed.effects}), which a graph cannot keep: write it pure.")
+            raise GraphError(
+                f"the function has effects ({closed.effects}), which a graph cannot represent: write a pure function."
+            )
         given = [Operand.of(tf.convert_to_tensor(value)) for value in (*jax.tree.leaves(params), images)]
         writer = _Writer(tf.shape(images)[0] if size is None else tf.constant(size))
         found = [operand.full for operand in writer.write(closed, given)]
@@ -117,7 +119,7 @@ def _known_shape(shape: tuple[Any, ...], name: str) -> Shape:
     unknown = [str(size) for size in shape if not isinstance(size, int)]
     if unknown not in ([], [BATCH]):
         raise GraphError(
-            f"{name} gives the shape {shape}, expected sizes that are known but for one that is the batch: keep the "
-            "batch as an axis of its own."
+            f"{name} gives the shape {shape}, expected constant sizes except for one axis, the batch: keep the batch "
+            "as a separate axis."
         )
     return tuple(size if isinstance(size, int) else None for size in shape)

@@ -140,7 +140,7 @@ def _convert_element_type(params: Params, shape: Shape, batch: tf.Tensor, x: Ope
 def _tile(params: Params, shape: Shape, batch: tf.Tensor, x: Operand) -> Operand:
     """Repeat along axes; by the size of the batch only where the operand's axis has size 1."""
     if x.tensor.dtype == tf.uint16:
-        raise GraphError("has no rule for uint16, which TensorFlow does not repeat.")
+        raise GraphError("has no rule for uint16, which tf.tile does not support.")
     multiples = [
         batch if size is None and x.shape[axis] == 1 else params["reps"][axis] for axis, size in enumerate(shape)
     ]
@@ -163,7 +163,9 @@ def _slice(params: Params, shape: Shape, batch: tf.Tensor, x: Operand) -> Operan
     for axis, (start, stop, step) in enumerate(places):
         whole = x.shape[axis] is None and shape[axis] is None
         if not whole and not (isinstance(start, int) and isinstance(stop, int)):
-            raise GraphError(f"has no rule for {start}:{stop} of the batch: only for all of it, or known places.")
+            raise GraphError(
+                f"has no rule for {start}:{stop} of the batch: only for the whole batch, or constant indices."
+            )
         slices.append(slice(None) if whole else slice(start, stop, step))
     return Operand(x.full[tuple(slices)], shape)
 

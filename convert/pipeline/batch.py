@@ -31,7 +31,7 @@ def check_batch(batch: Batch, watch: Watch | None = None) -> None:
     if batch.task != "validate":
         prepare_out(batch.out)
     elif batch.out.exists() and not batch.out.is_dir():
-        raise UsageError(f"--out {batch.out} is not a directory: expected the one that the models are in.")
+        raise UsageError(f"--out {batch.out} is not a directory: expected the directory of the models.")
     items = batch.items
     for item in items:
         tidy(item.paths)

@@ -94,14 +94,16 @@ def check_bench(bench: Bench, watch: Watch) -> None:
     names = dict.fromkeys(name for part in bench.parts for name in known[part])
     unknown = [side for side in bench.sides if side not in names]
     if unknown:
-        raise UsageError(f"no side {', '.join(unknown)} in {', '.join(bench.parts)}: there are {', '.join(names)}.")
+        raise UsageError(
+            f"{', '.join(bench.parts)} has no side {', '.join(unknown)}: expected some of {', '.join(names)}."
+        )
     for part in bench.parts:
         if not any(bench.wants(name) for name in known[part]):
             raise UsageError(
-                f"no side of {part} is chosen: it has {', '.join(known[part])}; or leave out --part {part}."
+                f"--side names no side of {part} ({', '.join(known[part])}): add one, or leave out --part {part}."
             )
         if not bench.handles_of(part):
-            raise UsageError(f"{part} takes classifiers, and none is among the handles.")
+            raise UsageError(f"{part} takes only classifiers, but none of the handles is one: add a classifier.")
     for name, engine in ENGINES.items():
         if "inference" in bench.parts and name in bench.sides:
             engine.require()
@@ -118,7 +120,7 @@ def _check_files(bench: Bench, watch: Watch) -> None:
         if missing:
             raise UsageError(
                 f"no such checkpoint: {', '.join(missing)}. --source takes a directory of the bucket's layout; leave "
-                "it out to have checkpoints seeded."
+                "it out to use synthetic checkpoints."
             )
     bench.out.mkdir(parents=True, exist_ok=True)
     advice = "free some space, name fewer handles or sides, or give --source, --models or another --out."
@@ -254,5 +256,7 @@ def read_parts(out: Path, parts: Sequence[Part]) -> list[Benchmark]:
     """
     there = [part for part in parts if (out / f"{part}.json").is_file()]
     if not there:
-        raise UsageError(f"{out} holds none of {', '.join(f'{part}.json' for part in parts)}: run the benchmark first.")
+        raise UsageError(
+            f"{out} contains none of {', '.join(f'{part}.json' for part in parts)}: run the benchmark first."
+        )
     return [PARTS[part].read(out / f"{part}.json") for part in there]

@@ -206,14 +206,14 @@ def _read_source(work: Exports, handle: Handle, sha256: str | None = None) -> by
         return saved_model.manifest.read_bytes()
     if manifest.checkpoint.sha256 != sha256:
         raise MixerError(
-            f"{saved_model.directory} was made from a checkpoint of sha256 {manifest.checkpoint.sha256}, found here is "
-            f"{sha256}: give the --{'checkpoint' if work.custom else 'source'} that it was converted from, or convert "
-            f"it again (`{convert}`)."
+            f"{saved_model.directory} was made from a checkpoint of sha256 {manifest.checkpoint.sha256}, this one "
+            f"has {sha256}: give the --{'checkpoint' if work.custom else 'source'} that it was converted from, or "
+            f"convert it again (`{convert}`)."
         )
     differences = compare_files(manifest.files, digest_files(saved_model.directory))
     if differences:
         raise MixerError(
-            f"{saved_model.directory} is not what its manifest says ({'; '.join(differences)}): convert it again "
+            f"{saved_model.directory} differs from its manifest ({'; '.join(differences)}): convert it again "
             f"(`{convert} --overwrite`)."
         )
     return saved_model.manifest.read_bytes()

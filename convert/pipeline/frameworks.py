@@ -59,7 +59,7 @@ def _drop_settings() -> None:
         if (name.startswith(FAMILIES) or name in OTHERS) and not name.startswith(KEPT):
             value = os.environ.pop(name)
             if name != PLATFORMS:
-                LOG.debug("not heeded: %s=%s", name, value)
+                LOG.debug("ignored: %s=%s", name, value)
 
 
 def _require_usual_protobuf() -> None:
@@ -67,9 +67,9 @@ def _require_usual_protobuf() -> None:
 
     if api_implementation.Type() == "python":
         raise UsageError(
-            "Protocol Buffers run in their pure Python implementation, which writes the same model in other bytes: "
-            "expected upb, which comes with the wheel. Let nothing import google.protobuf before this program with "
-            "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION set, or install protobuf again."
+            "Protocol Buffers use their pure Python implementation, which serializes the same model to other bytes: "
+            "expected upb, which is in the wheel. Import google.protobuf before this program only without "
+            "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION, or reinstall protobuf."
         )
 
 

@@ -124,7 +124,7 @@ def validate(
         inputs_set=inputs_set,
     )
     if reference is not None and len(batch.handles) != 1:
-        raise UsageError("reference takes one handle in one flavour: the one that it is an earlier version of.")
+        raise UsageError("reference takes one handle in one flavour: the model that it is an earlier version of.")
     with ExitStack() as stack:
         published = None if reference is None else stack.enter_context(opened(Path(reference)))
         return _run(replace(batch, published=published), progress)

@@ -143,7 +143,7 @@ def _convert(batch: Batch, item: Item, checkpoint: OpenCheckpoint, steps: Steps)
 
 def _convert_and_check(batch: Batch, item: Item, checkpoint: OpenCheckpoint, gate: "Gate", steps: Steps) -> Outcome:
     if batch.task == "convert-all":
-        steps.start(f"looking at {item.paths.directory}")
+        steps.start(f"comparing {item.paths.directory} with its records")
         report = convert_handle.find_current(item, checkpoint)
         if report is not None:
             return judged(item.paths, report, kept=True)

@@ -27,7 +27,7 @@ def compare_all_with_published(
     now = Now(library_versions(), pipeline_version(), digests)
 
     def work(name: str, on: Steps) -> PublishedState:
-        on.start(f"looking at {name}")
+        on.start(f"comparing {name} with its published version")
         return compare_with_published(name, store, looked(checkpoints[name]), now)
 
     return for_each(list(checkpoints), work, watch)

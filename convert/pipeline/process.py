@@ -37,7 +37,7 @@ _tidy: set[int] = set()
 
 def run_and_leave(run: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> NoReturn:
     """Run a command, and end the process with its exit status."""
-    end_on_signals("mixer-jax2tf: interrupted: what was finished stays; run the same command again to go on.\n")
+    end_on_signals("mixer-jax2tf: interrupted: finished work is kept; run the same command again to continue.\n")
     with own_temporary_folder():
         status = 0
         try:
@@ -111,8 +111,8 @@ def own_temporary_folder() -> Iterator[None]:
             except OSError as error:
                 failures.append(f"{place} ({error.strerror or error})")
         else:  # many commands need none
-            said = f"no folder for temporary files can be made in {', '.join(failures)}"
-            print(printable(f"mixer-jax2tf: {said}: set TMPDIR to a place that can be written."), file=sys.stderr)  # noqa: T201
+            said = f"no temporary directory can be made in {', '.join(failures)}"
+            print(printable(f"mixer-jax2tf: {said}: set TMPDIR to a writable directory."), file=sys.stderr)  # noqa: T201
         yield
 
 

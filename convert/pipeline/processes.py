@@ -93,7 +93,7 @@ def processes(batch: Batch, groups: Sequence[Group], note: Callable[[str], None]
     fitting = max(1, memory // need)
     if fitting < wanted:
         note(
-            f"{wanted} processes may take {megabytes(need)} each, this machine has {megabytes(memory)} of memory: "
+            f"{wanted} processes may need {megabytes(need)} each, but this machine has {megabytes(memory)} of memory: "
             f"{fitting} are used."
         )
     return min(wanted, fitting)
@@ -117,8 +117,8 @@ def run_apart(call: Callable[[Watch], Result], watch: Watch | None) -> Result:
             said.seek(-min(_MOST_LAST_WORDS, said.seek(0, os.SEEK_END)), os.SEEK_END)
             last = printable(said.read().decode(errors="replace")).strip()
             raise MixerError(
-                "the process that did the work ended before its time, perhaps for want of memory"
-                + (f"; its last words:\n{last}" if last else ".")
+                "the worker process ended unexpectedly, perhaps out of memory"
+                + (f"; its last output:\n{last}" if last else ".")
             )
         return cast(Result, answer.value)
 
@@ -166,7 +166,7 @@ def _receive(connection: Connection, watch: Watch | None = None) -> _Answer | No
 
 
 def _ended_early(group: Group) -> list[Outcome]:
-    reason = "a process ended before its time, perhaps for want of memory: try again with a lower --jobs."
+    reason = "a worker process ended unexpectedly, perhaps out of memory: try again with a lower --jobs."
     return [Outcome(item.paths.handle, problems=(reason,)) for item in group]
 
 

@@ -119,7 +119,9 @@ def _refuse(work: Work, looked: Callable[[Checkpoint], SourceObject]) -> None:
     problems = [problem for one in checkpoints for problem in _changes(one, work, looked)]
     commit, dirty = git_state()
     if not work.rules.allow_dirty and (commit is None or dirty):
-        found = "no git commit names these sources" if commit is None else f"the sources differ from commit {commit}"
+        found = (
+            "the sources are of no known git commit" if commit is None else f"the sources differ from commit {commit}"
+        )
         problems.append(f"{found}: commit them, or give --allow-dirty")
     if problems:
         said = "".join(f"\n  {problem}" for problem in problems)
@@ -129,7 +131,7 @@ def _refuse(work: Work, looked: Callable[[Checkpoint], SourceObject]) -> None:
 def _changes(checkpoint: Checkpoint, work: Work, looked: Callable[[Checkpoint], SourceObject]) -> Iterator[str]:
     """Yield how the source's file differs from the recorded one, or that none is recorded."""
     digests, origins = work.rules.digests, sorted(work.rules.origins)
-    accept = "accept it with `mixer-jax2tf fetch --record`, look at the change of models/digests.json, and commit it"
+    accept = "record it with `mixer-jax2tf fetch --record`, review the change of models/digests.json, and commit it"
     entries = [entry for origin in origins if (entry := digests.find(checkpoint.object, origin)) is not None]
     if not entries:
         yield f"models/digests.json has no {' or '.join(origins)} {checkpoint.object}: {accept}"
@@ -144,7 +146,7 @@ def _changes(checkpoint: Checkpoint, work: Work, looked: Callable[[Checkpoint], 
         for what, is_now, recorded in pairs:
             if None not in (is_now, recorded) and is_now != recorded:
                 yield (
-                    f"{checkpoint.object} changed: its {what} at {work.source} is {is_now}, recorded is {recorded}; "
+                    f"{checkpoint.object} changed: its {what} at {work.source} is {is_now}, recorded was {recorded}; "
                     f"{accept}"
                 )
                 break
@@ -189,7 +191,7 @@ def _batches(work: Work, numbers: dict[str, int], watch: Watch) -> Iterator[Batc
     foreign = [str(one.directory) for one in places if os.path.lexists(one.directory) and not one.manifest.is_file()]
     if foreign:
         raise UsageError(
-            f"{', '.join(foreign)} has no manifest, so it is left alone: move it away, or give another --out."
+            f"{', '.join(foreign)} has no manifest, so it is not replaced: move it away, or give another --out."
         )
     source = Source(work.source, work.cache, work.rules.digests)
     for number in sorted(set(numbers.values())):

@@ -27,7 +27,7 @@ def choose(handles: Sequence[str], source: str, custom: CustomCheckpoint | None)
         raise UsageError("--checkpoint takes one HANDLE, which gives the architecture and the head.")
     else:
         if custom.labels is not None and not custom.labels.is_file():
-            raise UsageError(f"--labels {custom.labels} is not a file: expected a text file, one line a class.")
+            raise UsageError(f"--labels {custom.labels} is not a file: expected a text file, one line per class.")
         custom_handle(chosen[0], custom.name, 1)  # refuses an unusable name before any work
         if custom.labels is not None and chosen[0].head == "fe":
             raise UsageError(f"--labels is for classifiers: {chosen[0].name} gives features, which have no classes.")
@@ -48,7 +48,7 @@ def custom_checkpoint(checkpoint: Path | None, name: str | None, labels: Path | 
     if checkpoint is None and name is None and labels is None:
         return None
     if checkpoint is None or name is None:
-        raise UsageError("one's own Mixer needs both --checkpoint FILE and --name NAME (--labels FILE is optional).")
+        raise UsageError("a custom model needs both --checkpoint FILE and --name NAME (--labels FILE is optional).")
     return CustomCheckpoint(checkpoint, name, labels)
 
 

@@ -27,6 +27,7 @@ from models.records.layout import ModelPaths
 from models.records.manifest import FileDigest, Manifest
 from models.records.report import Report
 from models.records.tolerances import TOLERANCES
+from models.selection import command_for
 from models.storage.archives import MOST_OF_HEADERS, most_unpacked
 from models.storage.files import hash_file, write_atomically, written_whole
 
@@ -88,7 +89,7 @@ def package_model(
         if differences:
             said = "".join(f"\n  {difference}" for difference in differences)
             raise MixerError(
-                f"{destination.directory} is not what {destination.manifest.name} says, so it was not packed:{said}\n"
+                f"{destination.directory} differs from {destination.manifest.name}, so it was not packed:{said}\n"
                 f"Convert {destination.handle} again (--overwrite)."
             )
         _refuse_what_nobody_unpacks(manifest, packed.size)
@@ -113,12 +114,8 @@ def package_model(
 
 def _proven(destination: ModelPaths) -> tuple[Manifest, dict[str, str]]:
     """Return a model's manifest, and the sha256 of manifest and report by file name, if the model passed its check."""
-    again = f"Run `mixer-jax2tf validate {destination.handle}`"
-    if not destination.manifest.is_file():
-        raise MixerError(
-            f"{destination.manifest} is missing: nothing was converted there. Run `mixer-jax2tf convert "
-            f"{destination.handle}` first, or give the --out and --version it was converted with."
-        )
+    again = f"Run `{command_for('validate', destination.handle)}`"
+    destination.require_manifest()
     if not destination.report.is_file():
         raise MixerError(f"{destination.report} is missing: the model was not checked. {again} first.")
     manifest, report = Manifest.read(destination.manifest), Report.read(destination.report)
@@ -127,10 +124,10 @@ def _proven(destination: ModelPaths) -> tuple[Manifest, dict[str, str]]:
         Records(destination, manifest, destination.handle, destination.version, report=report, found=found)
     )
     if report.verdict != "passed":
-        raise MixerError(f"{destination.report} says that it {report.verdict}: {'; '.join(report.problems)}.")
+        raise MixerError(f"{destination.report} says that the model {report.verdict}: {'; '.join(report.problems)}.")
     contradictions = list(report.contradictions(TOLERANCES))
     if contradictions:
-        raise MixerError(f"{destination.report} cannot be relied on: {'; '.join(contradictions)}. {again} first.")
+        raise MixerError(f"{destination.report} cannot be trusted: {'; '.join(contradictions)}. {again} first.")
     return manifest, {name: hashes.sha256 for name, hashes in found.items()}
 
 
@@ -140,7 +137,7 @@ def _refuse_contradictions(records: Records) -> None:
         said = "".join(f"\n  {difference}" for difference in differences)
         raise MixerError(
             f"the records of {records.paths.directory} contradict each other, so it was not packed:{said}\n"
-            f"Run `mixer-jax2tf validate {records.paths.handle}` again, or convert it again (--overwrite)."
+            f"Run `{command_for('validate', records.paths.handle)}` again, or convert it again (--overwrite)."
         )
 
 
@@ -148,8 +145,8 @@ def _refuse_what_nobody_unpacks(manifest: Manifest, packed: int) -> None:
     most = most_unpacked(packed)
     if manifest.size + MOST_OF_HEADERS > most:
         raise MixerError(
-            f"the archive would have {packed:,} bytes, of which {most:,} may be unpacked; the model has "
-            f"{manifest.size:,}. Nobody could read it: give the SavedModel's directory."
+            f"the model has {manifest.size:,} bytes, but an archive of {packed:,} bytes is unpacked to {most:,} at "
+            "most (a limit against decompression bombs). Share the SavedModel's directory instead."
         )
 
 
@@ -160,7 +157,7 @@ def _translate_os_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         raise MixerError(
             f"could not write {path} ({error.strerror or error}: {error.filename or 'its contents'}): free some space, "
-            "or look at the rights."
+            "or check the permissions."
         ) from error
 
 

@@ -137,13 +137,13 @@ def _files(records: Records, name: Name) -> Iterator[str]:
     if listed is None:
         return
     if name == "index" and not listed:
-        yield f"{INDEX} does not list version {paths.stem}: it was not published whole"
+        yield f"{INDEX} does not list version {paths.stem}: its publication is incomplete"
         return
     required = {"report": (paths.manifest,), "provenance": (paths.archive, paths.manifest, paths.report)}
     wanted = {path.name for path in required.get(name, paths.required)}
     there = {key: one for key, one in records.found.items() if name == "index" or key in wanted}
     for key in sorted(wanted - listed.keys() - there.keys()):
-        yield f"{key} is not in {record}"
+        yield f"{key} is not listed in {record}"
     seen = {key: one for key, one in listed.items() if records.archive or key != paths.archive.name}
     yield from compare_files(seen, there, record)
 

@@ -120,11 +120,11 @@ def read_member(path: Path, manifest: Manifest, name: str, most: int = _MOST_OF_
     """
     listed, called = manifest.files[name], path / shown(name)
     if listed.size > most:
-        raise MixerError(f"{called} has {listed.size:,} bytes, by its manifest; expected {most:,} at most.")
+        raise MixerError(f"{called} has {listed.size:,} bytes, according to its manifest; expected {most:,} at most.")
     content = (_from_directory if path.is_dir() else read_file)(path, name, listed.size)
     if content is None or hashlib.sha256(content).hexdigest() != listed.sha256:
         raise MixerError(
-            f"{called} is {'missing' if content is None else 'not the one that the manifest lists'}: convert the "
+            f"{called} is {'missing' if content is None else 'not the file that the manifest lists'}: convert the "
             "model again, with --overwrite."
         )
     return content

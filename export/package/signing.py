@@ -24,7 +24,7 @@ def signer(key: Path) -> Signer:
     if importlib.util.find_spec("model_signing") is None:
         raise UsageError(
             "--sign-key needs the package model-signing, which is not installed: .venv/bin/pip install -e '.[sign]' "
-            "brings it; without --sign-key nothing is signed."
+            "installs it; without --sign-key nothing is signed."
         )
     from model_signing import signing
 
@@ -33,7 +33,7 @@ def signer(key: Path) -> Signer:
         config.use_elliptic_key_signer(private_key=key)
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(
-            f"--sign-key {key} is no private key to sign with ({type(error).__name__}: {error}): expected a PEM file "
+            f"--sign-key {key} is not a usable private key ({type(error).__name__}: {error}): expected a PEM file "
             "with an unencrypted key of the curve P-256, P-384 or P-521."
         ) from error
 

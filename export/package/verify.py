@@ -94,8 +94,8 @@ def verify(path: Path, *, handle: str | None = None, hashes: FileHashes | None =
     siblings = ModelPaths.around(path)
     if not siblings.manifest.is_file():
         raise UsageError(
-            f"{siblings.manifest} is missing, so there is nothing to check {path} against: get it from where the model "
-            "was published, and put it beside it."
+            f"{siblings.manifest} is missing, so there is nothing to compare {path} with: download the manifest from "
+            "where the model was published, and put it beside the model."
         )
     findings = _Findings(hashes or FileHashes())
     try:
@@ -155,7 +155,7 @@ def _check_contents(path: Path, siblings: ModelPaths, manifest: Manifest | None,
     if manifest is None:
         return False
     differences = compare_files(manifest.files, found)
-    what = f"{len(manifest.files)} files of {manifest.size:,} bytes are those of {siblings.manifest.name}"
+    what = f"{len(manifest.files)} files, {manifest.size:,} bytes, as listed in {siblings.manifest.name}"
     findings.add(what, differences)
     return not differences
 
@@ -166,17 +166,17 @@ def _judge(records: Records, findings: _Findings) -> None:
     findings.differences += differences["asked"]
     _judge_report(records, differences.get("report", []), findings)
     if records.facts is not None:
-        findings.add(f"{MODEL_JSON} says the same of the model", differences["facts"])
+        findings.add(f"{MODEL_JSON} agrees with {paths.manifest.name}", differences["facts"])
     if records.provenance is not None:
         findings.add(f"{paths.provenance.name} binds {', '.join(records.provenance.bound)}", differences["provenance"])
         if paths.signature.is_file():
             findings.not_checked.append(
                 f"the signature {paths.signature.name}: `model_signing verify key {paths.provenance} --signature "
-                f"{paths.signature} --public_key KEY` does it"
+                f"{paths.signature} --public_key KEY` checks it"
             )
     elif not paths.provenance.is_file():
         findings.not_checked.append(
-            f"there is no {paths.provenance.name}, so nothing says who packed it, and from what"
+            f"there is no {paths.provenance.name}, so who packed the model, and from what, is unknown"
         )
     if records.index is not None:
         listed = ", ".join(records.index.versions.get(paths.stem, ()))
@@ -187,9 +187,11 @@ def _judge_report(records: Records, differences: list[str], findings: _Findings)
     report, name = records.report, records.paths.report.name
     if report is None:
         if not records.paths.report.is_file():
-            findings.not_checked.append(f"there is no {name}, so nothing says whether the model was proven")
+            findings.not_checked.append(f"there is no {name}, so whether the model passed the parity check is unknown")
         return
     if report.verdict != "passed":
         differences = [*differences, f"{name} says that the model failed: {'; '.join(report.problems)}"]
     differences += [f"{name} contradicts itself: {found}" for found in report.contradictions()]
-    findings.add(f"{name} says that the model of this manifest passed (inputs: {report.inputs_set})", differences)
+    findings.add(
+        f"{name} is of this manifest and says that the model passed (inputs: {report.inputs_set})", differences
+    )

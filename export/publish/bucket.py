@@ -26,29 +26,29 @@ INDEX = ("-h", "Cache-Control:no-cache", "-h", "Content-Type:application/json")
 _WRITING = (
     KnownFailure(
         "PreconditionException|412",
-        "it is there already, or was changed meanwhile, and nothing was overwritten: is somebody else publishing? Run "
+        "it exists already, or changed in the meantime, and nothing was overwritten: is somebody else publishing? Run "
         "the same command again; it compares first.",
     ),
     KnownFailure(
         "AccessDenied|Exception: 40[13]|'status': '40[13]'|Anonymous caller|protected data|authorized|[Cc]redentials",
-        "the store does not let us in. Expected a bucket that may be listed, read and written: name a gsutil "
-        "configuration with your credentials in BOTO_CONFIG.",
+        "access was denied. Expected a bucket that may be listed, read and written: set BOTO_CONFIG to a gsutil "
+        "configuration with your credentials.",
     ),
     KnownFailure(
         "NotFoundException|BucketNotFound|404|No URLs matched",
-        "there is no such bucket or object. Expected a bucket that exists: look at --to.",
+        "there is no such bucket or object. Expected a bucket that exists: check --to.",
     ),
     KnownFailure(
         "HashMismatch|differs|doesn't match|corrupt",
-        "what arrived differs from what was sent, and was deleted. Run the same command again; if it differs again, "
-        "something on the way (a proxy?) changes the bytes.",
+        "the data that arrived differs from the data sent, and was deleted. Run the same command again; if this "
+        "repeats, something between here and the store (a proxy?) changes the data.",
     ),
     KnownFailure(
         "Connection (refused|reset|aborted)|Unable to find the server|[Uu]nreachable|timed out|gaierror|SSL"
         "|EOF occurred|RemoteDisconnected|Broken pipe|Resumable|IncompleteRead|[Pp]roxy|OSError: None"
         "|(Exception: |'status': ')(429|50\\d)",
-        "the store cannot be reached. Look at the network (behind a proxy set https_proxy) and run the same command "
-        "again; what was finished is not sent again.",
+        "the store cannot be reached. Check the network (behind a proxy, set https_proxy) and run the same command "
+        "again; finished files are not sent again.",
         StoreUnreachableError,
     ),
 )
@@ -171,7 +171,7 @@ def parse_destination(destination: str) -> str | Path:
             return destination.rstrip("/")
         raise UsageError(f"{destination!r} does not name a bucket: {expected}.")
     if "://" in destination:
-        raise UsageError(f"{destination!r}: {destination.split(':')[0]} is not published to here; {expected}.")
+        raise UsageError(f"{destination!r}: {destination.split(':')[0]} is not supported; {expected}.")
     folder = Path(destination).expanduser()
     if not destination or (folder.exists() and not folder.is_dir()):
         raise UsageError(f"{destination!r} is not a directory: {expected}.")

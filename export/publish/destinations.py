@@ -45,7 +45,7 @@ def opened_store(to: str, out: Path | None = None) -> Iterator[Store]:
     """
     if to.startswith(tuple(HUBS)):
         raise UsageError(
-            f"{to}: only publish sends there; here expected gs://bucket, gs://bucket/prefix or a directory."
+            f"{to}: only `publish` takes this destination; expected gs://bucket, gs://bucket/prefix or a directory."
         )
     place = parse_destination(to)
     if isinstance(place, str):
@@ -53,5 +53,5 @@ def opened_store(to: str, out: Path | None = None) -> Iterator[Store]:
             yield store
         return
     if out is not None and place.resolve() == out.resolve():
-        raise UsageError(f"--to {to} is where the models are made (--out): give another directory.")
+        raise UsageError(f"--to {to} is the output directory (--out): give another directory.")
     yield Mirror(place)

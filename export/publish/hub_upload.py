@@ -50,7 +50,9 @@ def prepare(destination: ModelPaths, rules: PublishPolicy) -> HubUpload:
         MixerError: it may not be (see `check_publishable`), or its directory is missing or differs from its records.
     """
     admitted = check_publishable(destination, rules)
-    differences = verify(destination.directory).differences if destination.directory.is_dir() else ("it is not there",)
+    differences = (
+        verify(destination.directory).differences if destination.directory.is_dir() else ("it does not exist",)
+    )
     if differences:
         said = "".join(f"\n  {difference}" for difference in differences)
         raise MixerError(f"{destination.directory} may not be published:{said}")
@@ -77,7 +79,7 @@ def already_published(parcel: HubUpload, published: Manifest | None, address: st
     here, number = parcel.manifest, published.version
     again = f"Convert with --version {number + 1}."
     if published.handle != here.handle:
-        raise MixerError(f"{address} holds {published.handle}, expected {here.handle}: look at --to.")
+        raise MixerError(f"{address} contains {published.handle}, expected {here.handle}: check --to.")
     if number > here.version:
         raise MixerError(f"version {here.version} is not above the published {number} ({address}). {again}")
     if number < here.version:
@@ -86,7 +88,7 @@ def already_published(parcel: HubUpload, published: Manifest | None, address: st
     if differences:
         said = "".join(f"\n  {difference}" for difference in differences)
         raise MixerError(
-            f"version {number} is published already with other files than those here ({address}). Compared with its "
+            f"version {number} is published already, with other files ({address}). Compared with the published "
             f"manifest:{said}\n{again}"
         )
     return True
@@ -103,8 +105,9 @@ def translate_client_errors(site: str, address: str, credentials: str) -> Iterat
         why = "" if error.__cause__ is None else f" ({type(error.__cause__).__name__}: {error.__cause__})"
         said = " ".join(f"{error}{why}".split())[:500].rstrip(".")
         raise MixerError(
-            f"{address}: {site} or its client says: {type(error).__name__}: {said}. Expected that it may be read and "
-            f"written with the credentials in {credentials}; look at --to and the network, then run it again."
+            f"{address}: {site} or its client reports {type(error).__name__}: {said}. Expected an address that the "
+            f"credentials in {credentials} may read and write: check --to and the network, then run the same command "
+            "again."
         ) from error
 
 
@@ -117,7 +120,7 @@ def require_client(name: str, destination: str) -> None:
     if importlib.util.find_spec(name) is None:
         raise UsageError(
             f"--to {destination} needs the package {name}, which is not installed: .venv/bin/pip install -e '.[hub]' "
-            "brings it."
+            "installs it."
         )
 
 

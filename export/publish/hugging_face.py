@@ -59,7 +59,7 @@ class HuggingFaceRepository:
         """
         name = destination.removeprefix(PREFIX)
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name, re.ASCII):
-            raise UsageError(f"--to {destination!r} names no repository on Hugging Face: expected hf:owner/repo.")
+            raise UsageError(f"--to {destination!r} is not a repository on Hugging Face: expected hf:owner/repo.")
         require_client("huggingface_hub", destination)
         return cls(name)
 
@@ -82,7 +82,7 @@ class HuggingFaceRepository:
             tagged = tag in {one.name for one in api.list_repo_refs(self.name).tags}
             there = already_published(parcel, _published(api, self.name, now.sha, handle, names), address)
             if tagged and not there:
-                raise MixerError(f"{address}: the tag {tag} is taken, but the folder holds another version.")
+                raise MixerError(f"{address}: the tag {tag} exists, but the folder contains another version.")
             if there:
                 cards = {}
             else:
@@ -137,7 +137,7 @@ def _published(api: "HfApi", name: str, commit: str | None, handle: str, names: 
     try:
         return None if content is None else Manifest.model_validate_json(content)
     except ValidationError as error:
-        raise MixerError(f"{PREFIX}{name}/{path} is no readable manifest of schema 1.") from error
+        raise MixerError(f"{PREFIX}{name}/{path} is not a readable manifest of schema 1.") from error
 
 
 def _read(api: "HfApi", name: str, path: str, commit: str | None, names: set[str]) -> bytes | None:

@@ -54,7 +54,7 @@ class KaggleModel:
         """
         name = destination.removeprefix(PREFIX)
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*", name):
-            raise UsageError(f"--to {destination!r} names no model on Kaggle: expected kaggle:owner/model.")
+            raise UsageError(f"--to {destination!r} is not a model on Kaggle: expected kaggle:owner/model.")
         require_client("kagglehub", destination)
         return cls(name)
 
@@ -69,7 +69,7 @@ class KaggleModel:
         """
         parcel = prepare(destination, rules)
         if not is_catalogued(destination.handle):
-            raise MixerError(f"the licence of {destination.handle}'s weights is not known, and Kaggle asks for one.")
+            raise MixerError(f"the licence of {destination.handle}'s weights is unknown, but Kaggle requires one.")
         variation = f"{self.name}/{FRAMEWORK}/{destination.handle}"
         address = f"{PREFIX}{variation}"
         with translate_client_errors("Kaggle", address, CREDENTIALS):
@@ -107,7 +107,7 @@ def _published(variation: str) -> Manifest | None:
                 return None
             raise
         except ValidationError as error:
-            raise MixerError(f"{PREFIX}{variation}: its {MANIFEST} is no readable manifest of schema 1.") from error
+            raise MixerError(f"{PREFIX}{variation}: its {MANIFEST} is not a readable manifest of schema 1.") from error
 
 
 def _upload(parcel: HubUpload, variation: str) -> None:

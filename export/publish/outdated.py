@@ -53,8 +53,8 @@ def compare_with_published(handle: str, store: Store, source: SourceObject, now:
     md5, sha256 = _recorded_md5(was, now.digests), _known_sha256(was.object, source, now.digests)
     known = sha256 is not None or (source.md5 is not None and md5 is not None)
     unknown = (
-        f"{was.object} has the published size, but no digest that both know: models/digests.json has no entry of "
-        f"sha256 {was.sha256}"
+        f"{was.object} has the published size, but its digests cannot be compared: models/digests.json has no entry "
+        f"of sha256 {was.sha256}"
     )
     unsure = not known and source.size == was.size
     pairs = (("size", source.size, was.size), ("sha256", sha256, was.sha256), ("md5", source.md5, md5))

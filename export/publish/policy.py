@@ -12,7 +12,7 @@ from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.report import ZERO_HEAD, Report
 from models.records.tolerances import TOLERANCES
-from models.selection import is_catalogued
+from models.selection import command_for, is_catalogued
 from models.storage.files import FileHashes, Hashes
 
 ORIGINS = frozenset({"original"})
@@ -47,11 +47,7 @@ def check_publishable(destination: ModelPaths, rules: PublishPolicy) -> Publisha
     Raises:
         MixerError: the model may not be published; lists all reasons.
     """
-    if not destination.manifest.is_file():
-        raise MixerError(
-            f"{destination.manifest} is missing: nothing was converted there. Run `mixer-jax2tf convert "
-            f"{destination.handle}` first, or give the --out and --version it was converted with."
-        )
+    destination.require_manifest()
     manifest, hashes = Manifest.read(destination.manifest), FileHashes()
     problems = [
         *_missing(destination),
@@ -72,13 +68,14 @@ def check_publishable(destination: ModelPaths, rules: PublishPolicy) -> Publisha
 
 
 def _missing(destination: ModelPaths) -> Iterator[str]:
+    package = f"mixer-jax2tf package {destination.handle}"
     for path, command in (
-        (destination.report, "validate"),
-        (destination.archive, "package"),
-        (destination.provenance, "package"),
+        (destination.report, command_for("validate", destination.handle)),
+        (destination.archive, package),
+        (destination.provenance, package),
     ):
         if not path.is_file():
-            yield f"there is no {path.name}: `mixer-jax2tf {command} {destination.handle}` writes it"
+            yield f"there is no {path.name}: `{command}` writes it"
 
 
 def _differences(destination: ModelPaths, hashes: FileHashes) -> tuple[str, ...]:
@@ -93,11 +90,11 @@ def _report_problems(destination: ModelPaths) -> Iterator[str]:
         report = Report.read(destination.report)
     except MixerError:  # reported by `_differences`
         return
-    again = f"`mixer-jax2tf validate {destination.handle} --set full`"
+    again = f"`{command_for('validate', destination.handle)} --set full`"
     for found in [one for one in report.contradictions(TOLERANCES) if one not in {*report.contradictions()}]:
-        yield f"its report is not by today's limits: {found}; {again} writes a new one"
+        yield f"its report uses other limits than today's: {found}; {again} writes a new one"
     if report.zero_head and is_catalogued(destination.handle):
-        yield f"{ZERO_HEAD}; that is no model to publish under a handle of the catalog"
+        yield f"{ZERO_HEAD}; such a model is not published under a handle of the catalog"
 
 
 def _origin_problems(manifest: Manifest, name: str, rules: PublishPolicy) -> Iterator[str]:
@@ -105,7 +102,7 @@ def _origin_problems(manifest: Manifest, name: str, rules: PublishPolicy) -> Ite
     catalogued = is_catalogued(name)
     allowed = rules.origins if catalogued else frozenset({"own"})
     if checkpoint.origin not in allowed:
-        whose = "a handle of the catalog" if catalogued else "a name of one's own"
+        whose = "a handle of the catalog" if catalogued else "a custom name"
         yield (
             f"its checkpoint is of origin {checkpoint.origin}, but under {whose} only {' or '.join(sorted(allowed))} "
             "is published"
@@ -124,14 +121,14 @@ def _place_problems(manifest: Manifest) -> Iterator[str]:
     url = manifest.checkpoint.url
     if ("://" not in url and not url.startswith("file:")) or url.startswith("file:/"):  # as in earlier manifests
         yield (
-            "its manifest says where the checkpoint lay on the disk of whoever made it, which would be published: "
-            "convert it again (--overwrite)"
+            "its manifest contains the local path of the checkpoint, which would be published: convert it again "
+            "(--overwrite)"
         )
 
 
 def _source_problems(manifest: Manifest) -> Iterator[str]:
     again = "convert it again from a commit, or give --allow-dirty"
     if manifest.git_commit is None:
-        yield f"no git commit names which sources it was made from: {again}"
+        yield f"it was made from sources of no known git commit: {again}"
     elif manifest.git_dirty is not False:
         yield f"it was made from sources that differ from commit {manifest.git_commit}: {again}"

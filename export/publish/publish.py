@@ -138,7 +138,7 @@ def read_index(store: Store, handle: str) -> Index:
     address = store.address(handle, INDEX)
     index = Index.parse(store.cat(handle, INDEX), address)
     if index.handle != handle:
-        raise MixerError(f"{address} is of {index.handle}, expected {handle}: is this where the models are published?")
+        raise MixerError(f"{address} lists versions of {index.handle}, expected {handle}: check the destination.")
     return index
 
 
@@ -162,13 +162,13 @@ def _compare_with_published(place: _Published, version: int, admitted: Publishab
     listed = {name: _with_md5(one, local.get(name)) for name, one in place.index.versions[str(version)].items()}
     found = {name: one for name, one in place.files.items() if name.startswith(f"{version}.")}
     required = {path.name for path in ModelPaths.of(Path(), place.handle, version).required}
-    damage = [f"{name} is not in {INDEX}" for name in sorted(required - listed.keys() - found.keys())]
+    damage = [f"{name} is not listed in {INDEX}" for name in sorted(required - listed.keys() - found.keys())]
     damage += compare_files(listed, found, INDEX)
     if damage:
         said = "".join(f"\n  {difference}" for difference in damage)
         raise MixerError(
-            f"version {version}, published already, is not what {place.address(INDEX)} lists:{said}\n"
-            f"Have it repaired, or publish version {place.next_free}."
+            f"the published version {version} differs from {place.address(INDEX)}:{said}\n"
+            f"Repair it there, or publish version {place.next_free}."
         )
     _refuse_other_contents(place, version, admitted.manifest)
     items = [
@@ -196,8 +196,9 @@ def _refuse_other_contents(place: _Published, version: int, manifest: Manifest) 
     if differences:
         said = "".join(f"\n  {difference}" for difference in differences)
         raise MixerError(
-            f"version {version} is published already with other files than those here, and never overwritten "
-            f"({place.address(INDEX)}). Compared with its manifest:{said}\nConvert with --version {place.next_free}."
+            f"version {version} is published already, with other files, which are never overwritten "
+            f"({place.address(INDEX)}). Compared with the published manifest:{said}\n"
+            f"Convert with --version {place.next_free}."
         )
 
 
@@ -218,7 +219,7 @@ def _refuse_others(place: _Published, version: int, local: Mapping[str, Hashes])
         said = "".join(f"\n  {other}" for other in others)
         raise MixerError(
             f"an unfinished publication of version {version} left other files, which are never overwritten:{said}\n"
-            f"Convert with --version {place.next_free}, or remove them there, if nobody reads them."
+            f"Convert with --version {place.next_free}, or remove them there, if nobody uses them."
         )
     return there.keys()
 
@@ -247,16 +248,17 @@ def _read_back(place: _Published, local: Mapping[str, Hashes]) -> None:
     for name, hashes in local.items():
         stored = found.get(name)
         if stored is None:
-            wrong.append(f"{place.address(name)} is not there")
+            wrong.append(f"{place.address(name)} is missing")
         elif (stored.size, stored.md5) != (hashes.size, hashes.md5):
             wrong.append(
-                f"{place.address(name)} has {stored.size:,} bytes of md5 {stored.md5}, sent were {hashes.size:,} of "
-                f"{hashes.md5}"
+                f"{place.address(name)} has {stored.size:,} bytes of md5 {stored.md5}, but {hashes.size:,} of "
+                f"{hashes.md5} were sent"
             )
     if wrong:
         said = "".join(f"\n  {one}" for one in wrong)
         raise MixerError(
-            f"what was sent is not what is there, so {INDEX} was not written:{said}\nRemove it there, and run it again."
+            f"the published files differ from those sent, so {INDEX} was not written:{said}\n"
+            "Remove them there, and run the same command again."
         )
 
 
@@ -268,6 +270,6 @@ def _write_index(place: _Published, index: Index) -> None:
         stored, hashes = place.store.files(place.handle).get(INDEX), hash_file(file)
     if stored is None or (stored.size, stored.md5) != (hashes.size, hashes.md5):
         raise MixerError(
-            f"{place.address(INDEX)} is not what was written (md5 {stored.md5 if stored else 'unknown'}, expected "
-            f"{hashes.md5}): is somebody else publishing? Run it again."
+            f"{place.address(INDEX)} differs from what was written (md5 {stored.md5 if stored else 'unknown'}, "
+            f"expected {hashes.md5}): is somebody else publishing? Run the same command again."
         )

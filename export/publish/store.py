@@ -161,8 +161,8 @@ def _new(path: Path) -> Iterator[BinaryIO]:
 
 def _meanwhile(path: Path) -> MixerError:
     return MixerError(
-        f"{path} was put there or changed meanwhile, and nothing was overwritten: is somebody else publishing? Run it "
-        "again; it compares first."
+        f"{path} was created or changed in the meantime, and nothing was overwritten: is somebody else publishing? Run "
+        "the same command again; it compares first."
     )
 
 
@@ -172,6 +172,6 @@ def _translate_os_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise MixerError(
-            f"{error.filename or path}: {error.strerror or error}. Expected a directory to publish in, that may be "
-            "read, written and locked, with room for the models."
+            f"{error.filename or path}: {error.strerror or error}. Expected a directory that can be read, written "
+            "and locked, with space for the models."
         ) from error

@@ -104,7 +104,7 @@ def _number_anew(meta_graph: MetaGraphDef) -> None:
     content = meta_graph.SerializeToString(deterministic=True)
     left = [old for old, new in names.items() if re.search(rf"{re.escape(old)}(?!\d)".encode(), content) and old != new]
     if set(left) - set(names.values()):
-        raise MixerError(f"saved_model.pb still refers to {', '.join(left)} by its old name: a use not known here.")
+        raise MixerError(f"saved_model.pb still refers to {', '.join(left)} by its old name, in an unknown place.")
 
 
 def _renumbered(names: Iterable[str], pattern: re.Pattern[str]) -> dict[str, str]:

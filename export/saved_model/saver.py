@@ -45,8 +45,8 @@ def _description(meta_graph: MetaGraphDef) -> NodeDef:
     texts = [one for one in constants if one.attr["value"].tensor.dtype == tf.string.as_datatype_enum]
     if len(texts) != 1:
         raise MixerError(
-            f"TensorFlow saved a graph that is not known here: expected one constant that tells which variable is "
-            f"which, found {len(texts)}. Convert with the TensorFlow that the lock file names."
+            f"TensorFlow saved an unexpected graph: expected one string constant, which names the variables, found "
+            f"{len(texts)}. Convert with the TensorFlow of the lock file (`make setup`)."
         )
     return texts[0]
 

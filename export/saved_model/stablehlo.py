@@ -110,14 +110,14 @@ def _read(context: ir.Context, artifact: bytes) -> ir.Module:
         module = stablehlo.deserialize_portable_artifact(context, artifact)
     except _REFUSED as error:
         raise LoweringError(
-            f"the exported function cannot be read back ({error}): it is no artifact, or holds more than "
+            f"the exported function cannot be read back ({error}): it is not an artifact, or contains more than "
             "StableHLO, such as the sharding of a linear solver. Write the model without it."
         ) from error
     calls = list(_custom_calls(module.operation))
     unknown = sorted(set(map(_target, calls)) - {SHAPE_ASSERTION})
     if unknown:
         raise LoweringError(
-            f"the exported function calls {', '.join(unknown)}: nothing is known of where that runs. Write the "
+            f"the exported function calls {', '.join(unknown)}, and on which platforms that runs is unknown. Write the "
             "model without it."
         )
     for call in calls:

@@ -38,7 +38,7 @@ def digest_files(directory: Path, most: int | None = None) -> dict[str, FileDige
     files = {path: path.stat().st_size for path in sorted(directory.rglob("*")) if path.is_file()}
     size = sum(files.values())
     if most is not None and (size > most or len(files) > MOST_FILES):
-        raise MixerError(f"{directory} has {len(files):,} files of {size:,} bytes, more than a model of its manifest")
+        raise MixerError(f"{directory} has {len(files):,} files, {size:,} bytes: more than its manifest lists")
     return {
         path.relative_to(directory).as_posix(): FileDigest(sha256=sha256_of(path), size=length)
         for path, length in files.items()
@@ -63,13 +63,13 @@ def compare_files(
 def _difference(name: str, listed: Described | None, found: Described | None, record: str) -> str | None:
     called = shown(name)
     if found is None:
-        return f"{called} is missing, but in {record}"
+        return f"{called} is missing, but {record} lists it"
     if listed is None:
-        return f"{called} is not in {record}"
+        return f"{called} is not listed in {record}"
     if None not in (listed.size, found.size) and listed.size != found.size:
-        return f"{called} has {found.size:,} bytes, {listed.size:,} are in {record}"
+        return f"{called} has {found.size:,} bytes, but {record} lists {listed.size:,}"
     for digest in _DIGESTS:
         said, is_there = getattr(listed, digest, None), getattr(found, digest, None)
         if said is not None and is_there is not None:
-            return None if said == is_there else f"{called} has {digest} {is_there}, {said} is in {record}"
-    return f"{called} cannot be compared: no digest is both in {record} and known of what is there"
+            return None if said == is_there else f"{called} has {digest} {is_there}, but {record} lists {said}"
+    return f"{called} cannot be compared: no kind of digest is both listed in {record} and known of the file"

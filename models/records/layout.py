@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from models.errors import UsageError
+from models.errors import MixerError, UsageError
+from models.selection import command_for
 
 ARCHIVE_SUFFIX = ".tar.gz"
 
@@ -96,6 +97,18 @@ class ModelPaths:
     def required(self) -> tuple[Path, ...]:
         """The files published with every model; card and signature are published if they exist."""
         return (self.archive, self.manifest, self.report, self.provenance)
+
+    def require_manifest(self) -> None:
+        """Check that the model was converted.
+
+        Raises:
+            MixerError: it has no manifest.
+        """
+        if not self.manifest.is_file():
+            raise MixerError(
+                f"{self.manifest} is missing: there is no converted model. Run `{command_for('convert', self.handle)}` "
+                "first, or give the --out and --version it was converted with."
+            )
 
     def _beside(self, suffix: str) -> Path:
         return self.folder / f"{self.stem}{suffix}"

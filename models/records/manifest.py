@@ -59,7 +59,7 @@ class Record(BaseModel):
         """
         kind = cls.noun()
         if len(content) > MOST_BYTES:
-            raise MixerError(f"{where} has more than {MOST_BYTES:,} bytes, which no {kind} has.")
+            raise MixerError(f"{where} has more than {MOST_BYTES:,} bytes, too many for a {kind}.")
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
@@ -131,6 +131,6 @@ def fault_of(error: ValidationError) -> str:
     first = next((one for one in found if one["loc"] == ("schema_version",)), found[0])
     where, said = shown(".".join(map(str, first["loc"]))), shown(first["msg"])
     if where == "schema_version":
-        return f"it is of schema {shown(first['input'])}"
+        return f"it has schema {shown(first['input'])}"
     more = f" (and {len(found) - 1:,} more)" if len(found) > 1 else ""
     return f"{where}: {said}{more}" if where else f"{said}{more}"

@@ -56,7 +56,7 @@ class Index(BaseModel):
         try:
             index = cls.model_validate_json(content)
             if not all(_VERSION.fullmatch(version) for version in index.versions):
-                raise MixerError(f"versions are numbers, found {', '.join(map(shown, sorted(index.versions)[:5]))}")
+                raise MixerError(f"versions must be numbers, found {', '.join(map(shown, sorted(index.versions)[:5]))}")
         except (ValidationError, MixerError) as error:
             said = fault_of(error) if isinstance(error, ValidationError) else error
             raise MixerError(f"{where} is not a readable index of schema 1: {said}") from error

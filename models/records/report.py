@@ -15,7 +15,7 @@ from models.records.manifest import Record
 LEAST_POWER = 0.5
 """A comparison with less power is listed, but is no evidence."""
 
-ZERO_HEAD = "head/kernel is zero throughout: every image has the same outputs, those of head/bias"
+ZERO_HEAD = "head/kernel is all zeros: every image has the same outputs, those of head/bias"
 
 _FIGURES = ("max_ulp", "oracle_excess_ulp", "jax_oracle_relative")
 _GRADIENTS = ("gradients_missing", "gradient_relative", "step_relative")
@@ -114,7 +114,7 @@ class Verdict(Record):
         try:
             return super().read(path)
         except MixerError as error:
-            raise MixerError(f"{error} `mixer-jax2tf validate` (of an export, `export`) writes it again.") from error
+            raise MixerError(f"{error} `mixer-jax2tf validate` (for an export, `export`) writes a new one.") from error
 
     @property
     def needs(self) -> tuple[Need, ...]:
@@ -147,17 +147,17 @@ class Verdict(Record):
         """
         expected = "failed" if self.problems else "passed"
         if self.verdict != expected:
-            yield f"the verdict is {self.verdict}, but the problems that it names give {expected}"
+            yield f"the verdict is {self.verdict}, but its list of problems means {expected}"
         for check in self.checks:
             yield from (f"{check}: {problem}" for problem in self._judge(check))
         if self.verdict == "passed":
             yield from self._missing()
         for name, tolerance in (today or {}).items():
             if name in self.tolerances and not self.tolerances[name].limit <= tolerance.limit:
-                yield f"it allowed {name} {self.tolerances[name].limit:g}, now {tolerance.limit:g}"
+                yield f"its limit of {name} is {self.tolerances[name].limit:g}, today's is {tolerance.limit:g}"
         unknown = sorted({check.name for check in self.checks if check.limit is not None} - (today or {}).keys())
         if today is not None and unknown:
-            yield f"it judged by limits that there are no longer: {', '.join(unknown)}"
+            yield f"it uses limits that no longer exist: {', '.join(unknown)}"
 
     def concluded(self) -> Self:
         """Return the report or, if its checks contradict its verdict, a failed one that says why."""
@@ -172,24 +172,24 @@ class Verdict(Record):
             if not any(check.has_power and probe in {None, check.probe} for check in self.find(name)):
                 where = f" on a probing {probe}" if probe else ""
                 yield (
-                    f"no check {name}{where} can tell a right model from a wrong one: it is missing, or what it "
-                    "compares hardly depends on the image"
+                    f"no check {name}{where} can tell a right model from a wrong one: it is missing, or "
+                    "the outputs that it compares hardly depend on the image"
                 )
         powers = {check.power for check in self.checks if check.name in OF_OUTPUTS and check.probe is None}
         if powers and self.zero_head != (powers == {0}):
-            yield f"zero_head is {self.zero_head}, and the outputs have {'' if self.zero_head else 'no '}power"
+            yield f"zero_head is {self.zero_head}, but outputs have {'' if self.zero_head else 'no '}power"
 
     def _judge(self, check: Check) -> Iterator[str]:
         tolerance = self.tolerances.get(check.name)
         if tolerance is not None and check.measured is not None and check.limit is None:
-            yield f"measured {check.measured:g}, and its limit {tolerance.limit:g} is left out"
+            yield f"measured {check.measured:g}, but its limit {tolerance.limit:g} is missing"
         needed = check.name in {need.name for need in self.needs} - _WITHOUT_LIMIT
         if needed and None in (check.measured, check.limit) and not check.problems:
-            yield "nothing was measured against a limit"
+            yield "no measurement was compared with a limit"
         if check.is_over and not check.problems:
-            yield f"measured {check.measured}, over its limit {check.limit:g}, without a problem being named"
+            yield f"measured {check.measured}, over its limit {check.limit:g}, but no problem is listed"
         if check.limit is not None and (tolerance is None or tolerance.limit != check.limit):
-            yield f"its limit {check.limit:g} is not that of the report's tolerances"
+            yield f"its limit {check.limit:g} differs from the report's tolerances"
 
 
 def _rank(figure: float | None) -> float:
@@ -277,24 +277,24 @@ class Report(Verdict):
         tried = [check for name in _GRADIENTS for check in self.find(name)]
         works = bool(tried) and all(check.has_power and not check.problems for check in tried)
         if self.fine_tunable and not works:
-            yield "it can be fine-tuned, but no gradients say so"
+            yield "it says that the model can be fine-tuned, but no gradients prove it"
         if self.fine_tunable is not None and self.inputs_set != "full":
-            yield "it says whether it can be fine-tuned, which only the full set finds out"
+            yield "it says whether the model can be fine-tuned, which only the full set checks"
         if self.reference is not None:
             yield from (f"earlier version: {said}" for said in self._judge_earlier(self.reference))
         if self.fine_tunable is None and self.inputs_set == "full" and self.verdict == "passed":
-            yield "it does not say whether it can be fine-tuned"
+            yield "it does not say whether the model can be fine-tuned"
         if any(check.power is None for check in self.find("max_relative")):
-            yield "comparisons of outputs do not say what power they have"
+            yield "the power of its comparisons of outputs is missing"
 
     def _judge_earlier(self, found: PublishedComparison) -> Iterator[str]:
         """Yield contradictions between the comparison's verdict and its own differences and figures."""
         expected = "different" if found.differences else "same"
         if found.verdict != expected:
-            yield f"the verdict is {found.verdict}, but the differences that it names give {expected}"
+            yield f"the verdict is {found.verdict}, but its list of differences means {expected}"
         for check in found.outputs or ():
             yield from (f"{check}: {said}" for said in self._judge(check))
         problems = any(check.problems for check in found.outputs or ())
         others = found.variables and (found.variables.different or found.variables.left_over)
         if not found.differences and (problems or found.signatures or others):
-            yield "what it found in outputs, signatures and variables is not among its differences"
+            yield "outputs, signatures or variables differ, but no difference is listed"

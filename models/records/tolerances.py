@@ -19,11 +19,11 @@ TOLERANCES = {
     "max_ulp": Tolerance(
         limit=64.0,
         reason="Largest absolute difference in units of the last place of the largest output, or of the scale where "
-        "that is larger: rounding of about a hundred layers, whatever the scale; up to 19 are seen.",
+        "that is larger: rounding of about a hundred layers, whatever the scale; up to 19 were measured.",
     ),
     "cosine_distance": Tolerance(
         limit=1e-9,
-        reason="1 - cosine similarity grows with the square of the relative difference: 5e-5 squared, with room.",
+        reason="1 - cosine similarity grows with the square of the relative difference: 5e-5 squared, with a margin.",
     ),
     "oracle_excess_ulp": Tolerance(
         limit=16.0,
@@ -34,7 +34,7 @@ TOLERANCES = {
         limit=5e-5,
         reason="JAX's own largest difference from the float64 oracle over the scale: JAX is what the SavedModel is "
         "compared with, so a Mixer that is wrong in both must fail here. It is the rounding of one float32 "
-        "computation, so no more than is allowed between two; up to 1e-5 is seen.",
+        "computation, so no more than is allowed between two; up to 1e-5 was measured.",
     ),
     "batch_relative": Tolerance(
         limit=5e-5,
@@ -44,7 +44,7 @@ TOLERANCES = {
     "gradient_relative": Tolerance(
         limit=1e-4,
         reason="Largest difference of a variable's gradient over its largest value: a gradient passes twice as many "
-        "layers as an output; some 4e-6 is seen.",
+        "layers as an output; about 4e-6 was measured.",
     ),
     "gradients_missing": Tolerance(
         limit=0.0,
@@ -57,25 +57,25 @@ TOLERANCES = {
     ),
     "top1_disagreement": Tolerance(
         limit=0.0,
-        reason="Share of images with another first class; classes whose reference logits are closer than twice "
+        reason="Share of images whose top-1 class differs; classes whose reference logits are closer than twice "
         "max_relative count as equal.",
     ),
     "top5_disagreement": Tolerance(
         limit=0.0,
-        reason="Share of images with another set of first five classes, with the same exception.",
+        reason="Share of images whose set of top-5 classes differs, with the same exception.",
     ),
     "variables": Tolerance(
         limit=0.0,
-        reason="Number of variables that differ from the checkpoint's arrays in a bit: conversion copies them.",
+        reason="Number of variables that differ from the checkpoint's arrays in any bit: conversion copies them.",
     ),
     "consumer": Tolerance(
         limit=5e-5,
-        reason="As max_relative, of what users do with the model in a process without JAX: the same computation.",
+        reason="As max_relative, for the ways users call the model, in a process without JAX: the same computation.",
     ),
 }
 
 
-_SAME_FIRST_CLASS = Tolerance(limit=0.0, reason="Share of images with another first class, but for ties.")
+_SAME_FIRST_CLASS = Tolerance(limit=0.0, reason="Share of images whose top-1 class differs, ties excepted.")
 
 EXPORT_TOLERANCES: dict[Weights, dict[str, Tolerance]] = {
     "float32": {
@@ -92,13 +92,14 @@ EXPORT_TOLERANCES: dict[Weights, dict[str, Tolerance]] = {
         "max_relative": Tolerance(
             limit=5e-2,
             reason="Largest difference of an output over the scale of the image's outputs. Weights of 11 "
-            "bits are off by up to 5e-4 each, and the errors of the layers add up: 6e-3 is seen on photographs, 2e-2 "
-            "on a blank image, whose layer norms enlarge them. What moves outputs by less than this is noticed in the "
-            "float32 file, which comes from the same graph.",
+            "bits are off by up to 5e-4 each, and the errors of the layers add up: 6e-3 was measured on photographs, "
+            "2e-2 on a blank image, whose layer norms enlarge them. Smaller errors are noticed in the float32 "
+            "file, which comes from the same graph.",
         ),
         "top1_disagreement": _SAME_FIRST_CLASS,
         "cosine_distance": Tolerance(
-            limit=1e-5, reason="1 - cosine similarity: the typical error rather than the largest; up to 1.4e-6 is seen."
+            limit=1e-5,
+            reason="1 - cosine similarity: the typical error rather than the largest; up to 1.4e-6 was measured.",
         ),
         "tie": Tolerance(
             limit=2e-2,
@@ -111,12 +112,13 @@ EXPORT_TOLERANCES: dict[Weights, dict[str, Tolerance]] = {
             limit=0.75,
             reason="Largest difference of an output over the scale of the image's outputs. Kernels, and "
             "the inputs of dense layers, of 8 bits each are off by up to 4e-3 of the largest in their row, and the "
-            "errors of the layers add up: 0.28 is seen in logits, 0.47 in features. What moves outputs by less than "
-            "this is noticed in the float32 file, which comes from the same graph.",
+            "errors of the layers add up: 0.28 was measured in logits, 0.47 in features. Smaller errors are noticed in "
+            "the float32 file, which comes from the same graph.",
         ),
         "top1_disagreement": _SAME_FIRST_CLASS,
         "cosine_distance": Tolerance(
-            limit=1e-2, reason="1 - cosine similarity: the typical error rather than the largest; up to 2e-3 is seen."
+            limit=1e-2,
+            reason="1 - cosine similarity: the typical error rather than the largest; up to 2e-3 was measured.",
         ),
         "tie": Tolerance(
             limit=0.25,

@@ -200,7 +200,7 @@ class _Unpacked(igzip.IGzipFile):
     def read(self, size: int | None = -1) -> bytes:
         if size is None or not 0 <= size <= MOST_AT_ONCE:
             if size is None or size < 0:
-                raise MixerError("a header claims no number of bytes that there can be")
+                raise MixerError("a header claims an impossible number of bytes")
             raise MixerError(f"a header claims {size:,} bytes, more than {MOST_AT_ONCE:,}")
         if self.in_headers:
             self.headers += size
@@ -217,9 +217,9 @@ class _Unpacked(igzip.IGzipFile):
         position: int = super().seek(offset, whence)  # type: ignore[no-untyped-call]
         return position
 
-    def refuse_bomb(self, position: int, who: str = "it unpacks") -> None:
+    def refuse_bomb(self, position: int, who: str = "it") -> None:
         if position > self.most:
-            raise MixerError(f"{who} to more than {self.most:,} bytes, which no model of its size has")
+            raise MixerError(f"{who} unpacks to more than {self.most:,} bytes, too many for an archive of its size")
 
 
 def _take_members(file: io.RawIOBase, take: _Take, most: int) -> Iterator[str]:
@@ -236,7 +236,7 @@ def _take_members(file: io.RawIOBase, take: _Take, most: int) -> Iterator[str]:
                     clean = False
                     yield f"'{shown(member.name)}' {fault}"
                 if clean:  # before a byte of it is unpacked
-                    unpacked.refuse_bomb(member.offset_data + member.size, f"'{shown(member.name)}' makes it unpack")
+                    unpacked.refuse_bomb(member.offset_data + member.size, f"with '{shown(member.name)}' it")
                     unpacked.in_headers = False
                     if take(archive, member):
                         return
@@ -246,15 +246,15 @@ def _take_members(file: io.RawIOBase, take: _Take, most: int) -> Iterator[str]:
     except MixerError as error:
         yield str(error)
     except _DAMAGE as error:
-        where = f"cut off or damaged in or after '{shown(member.name)}'" if member else "no .tar.gz, or damaged"
+        where = f"cut off or damaged in or after '{shown(member.name)}'" if member else "not a .tar.gz, or damaged"
         yield f"it is {where}: {type(error).__name__}: {shown(error)}"
 
 
 def _refuse_flood(count: int, attributes: int, member: tarfile.TarInfo) -> None:
     if count > MOST_MEMBERS:
-        raise MixerError(f"it has more than {MOST_MEMBERS:,} members, where a model has about ten")
+        raise MixerError(f"it has more than {MOST_MEMBERS:,} members; a model has about ten")
     if attributes > MOST_ATTRIBUTES:
-        raise MixerError(f"its members have more than {MOST_ATTRIBUTES:,} attributes, where a model's have a few")
+        raise MixerError(f"its members have more than {MOST_ATTRIBUTES:,} attributes; those of a model have a few")
     if member.size < 0:  # tarfile would go backwards from here, and loop forever
         raise MixerError(f"'{shown(member.name)}' claims a size of {member.size:,} bytes")
 
@@ -274,7 +274,7 @@ def _faults(member: tarfile.TarInfo, seen: set[PurePosixPath]) -> Iterator[str]:
         yield "is neither a plain file nor a directory, but a device, a pipe or a sparse file"
     if not member.isdir():
         if path in seen:
-            yield "stands in it twice"
+            yield "appears twice"
         seen.add(path)
 
 
@@ -283,14 +283,14 @@ def _faults_of_the_end(unpacked: _Unpacked, offset: int, last: tarfile.TarInfo |
 
     Reading to the end also makes gzip check its checksum.
     """
-    after = f"after '{shown(last.name)}'" if last else "at its start"
+    where = f"after '{shown(last.name)}'" if last else "at its start"
     ahead = unpacked.tell() - offset  # bytes already read of the supposed end
     rest, length = unpacked.last[-ahead:] if ahead else unpacked.read(MOST_AT_ONCE), 0
     while rest:
         if rest.count(0) != len(rest):
-            yield f"{after} comes what is neither a member nor the end of an archive"
+            yield f"the bytes {where} are neither a member nor the end of an archive"
             return
         length += len(rest)
         rest = unpacked.read(MOST_AT_ONCE)
     if length < tarfile.BLOCKSIZE:
-        yield f"{after} its end is missing: it was cut off there"
+        yield f"its end is missing: it was cut off {where}"

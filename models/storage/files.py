@@ -72,7 +72,9 @@ def read_small(path: Path, most: int) -> bytes:
     with path.open("rb") as file:
         content = file.read(most + 1)
     if len(content) > most:
-        raise MixerError(f"{path} has more than the {most:,} bytes expected at most. Get the right file.")
+        raise MixerError(
+            f"{path} has more than {most:,} bytes, the most that was expected: it is another file, or damaged."
+        )
     return content
 
 
@@ -201,5 +203,5 @@ def require_room(out: Path, needed: int, advice: str) -> str:
     """
     free = shutil.disk_usage(out).free
     if needed > free:
-        raise UsageError(f"{out} has {megabytes(free)} free, {megabytes(needed)} are needed: {advice}")
-    return f"{megabytes(needed)} of disk needed in {out}, {megabytes(free)} free"
+        raise UsageError(f"{out} has {megabytes(free)} free, but {megabytes(needed)} are needed: {advice}")
+    return f"{megabytes(needed)} of disk space needed in {out}, {megabytes(free)} free"

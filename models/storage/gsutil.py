@@ -90,7 +90,7 @@ def described(url: str, output: str) -> StoredObject:
     fields = dict(re.findall(r"^ {4}([^:]+):\s*(\S+)", output, flags=re.MULTILINE))
     if "Content-Length" not in fields or "Generation" not in fields:
         raise MixerError(
-            f"{url}: cannot read what gsutil says of it (expected lines 'Content-Length:' and 'Generation:'): "
+            f"{url}: cannot read gsutil's answer (expected lines 'Content-Length:' and 'Generation:'): "
             f"{output[:500]!r}. Is this gsutil 5.38? `make setup` installs it."
         )
     return StoredObject(
@@ -122,8 +122,8 @@ def download(stored: StoredObject, destination: Path, state: Path, progress: Pro
         size = max(_size(partial), _size(destination))
         if size > stored.size or _ends_as_page(partial):  # gsutil would accept a page as a part, and request the next
             raise StoreUnreachableError(
-                f"{stored.url}: something on the way (a portal to sign in at?) answers with a web page in the place of "
-                "the object. Open the network with a browser, then run the same command again."
+                f"{stored.url}: a web page arrived instead of the object. Does this network ask you to sign in? Do so "
+                "in a browser, then run the same command again."
             )
         if progress is not None:
             progress(min(size, stored.size), stored.size)
@@ -190,9 +190,8 @@ def run(arguments: list[str], folder: Path, state: Path, watch: Callable[[int], 
                 seen, since = size, time.monotonic()
             elif time.monotonic() - since > PATIENCE:
                 raise StoreUnreachableError(
-                    f"{address}: nothing moved for {PATIENCE:.0f} seconds, so gsutil was ended. Expected an "
-                    "answer from the store: look at the network and run the same command again; it goes on with what "
-                    "was finished."
+                    f"{address}: no data was transferred for {PATIENCE:.0f} seconds, so gsutil was stopped. Check the "
+                    "network and run the same command again; it continues with what was finished."
                 )
 
 
@@ -227,7 +226,7 @@ def _program() -> Path:
     if not program.is_file():
         raise MixerError(
             f"gsutil is missing: expected the program at {program}, beside the running Python. "
-            "`make setup` makes the project's environment with it; then run `.venv/bin/mixer-jax2tf` "
+            "`make setup` creates the project's environment with it; then run `.venv/bin/mixer-jax2tf` "
             "(or give --source a directory, which needs no gsutil)."
         )
     return program

@@ -32,22 +32,22 @@ class KnownFailure:
 READING = (
     KnownFailure(
         "No space left on device|Disk quota exceeded",
-        "the disk is full. Make room, or name a cache on another disk with --cache or MIXER_JAX2TF_CACHE, and run the "
-        "same command again: it goes on where this one stopped.",
+        "the disk is full. Free some space, or choose a cache on another disk with --cache or MIXER_JAX2TF_CACHE, and "
+        "run the same command again: it continues where this one stopped.",
     ),
     KnownFailure(
         "HashMismatch|cloud-supplied digest",
-        "what arrived differs from the hash that the store gives, so it was deleted. Run the same command again; if it "
-        "differs again, something on the way (a proxy?) changes the bytes.",
+        "the data received does not match the store's hash, so it was deleted. Run the same command again; if this "
+        "repeats, something between here and the store (a proxy?) changes the data.",
     ),
     KnownFailure(
         "AccessDenied|Exception: 40[13]|'status': '40[13]'|Anonymous caller|protected data|authorized",
-        "the store does not let us read it (or it does not exist). Expected an object that anyone may read; for a "
-        "private bucket name a gsutil configuration with your credentials in BOTO_CONFIG.",
+        "access was denied (or it does not exist). Expected an object that anyone may read; for a private bucket, set "
+        "BOTO_CONFIG to a gsutil configuration with your credentials.",
     ),
     KnownFailure(
         "No URLs matched|NotFoundException|Exception: 404",
-        "the store has no such object. Expected a bucket of the layout <folder>/Mixer-<size>_<patch>.npz: look at "
+        "the store has no such object. Expected a bucket of the layout <folder>/Mixer-<size>_<patch>.npz: check "
         "--source (`mixer-jax2tf list` names the objects).",
     ),
     KnownFailure(
@@ -55,8 +55,8 @@ READING = (
         "|EOF occurred|RemoteDisconnected|Broken pipe|ResumableDownload|IncompleteRead|[Pp]roxy"
         "|OSError: None"  # a proxy that does not exist, if PySocks is installed
         "|(Exception: |'status': ')(429|50\\d)",
-        "the store cannot be reached. Look at the network (behind a proxy set https_proxy) and run the same command "
-        "again, or give --source a directory that holds the checkpoints.",
+        "the store cannot be reached. Check the network (behind a proxy, set https_proxy) and run the same command "
+        "again, or give --source a directory with the checkpoints.",
         StoreUnreachableError,
     ),
 )
@@ -69,8 +69,8 @@ def failure(url: str, ran: GsutilResult, kept: int = 0, known: tuple[KnownFailur
     quoted = f"\n  gsutil: {said[:400]}" if said else ""
     if ran.status < 0:
         return MixerError(
-            f"{url}: gsutil was ended from outside ({signal.Signals(-ran.status).name}).{rest} Run the same command "
-            f"again: it goes on where this one stopped.{quoted}"
+            f"{url}: gsutil was killed ({signal.Signals(-ran.status).name}).{rest} Run the same command "
+            f"again: it continues where this one stopped.{quoted}"
         )
     for one in known:
         if re.search(one.pattern, said):

@@ -93,7 +93,7 @@ def _catalog_ways(handles: Sequence[Handle], place: Folders) -> list[Scenario]:
     )
     options = (*names, "--source", str(place.source), "--out", str(out), "--version", VERSION)
     rows = [
-        Scenario("notebook", "the notebook way, one process a handle", notebook, reads, out),
+        Scenario("notebook", "the notebook way, one process per handle", notebook, reads, out),
         Scenario("imports", "only importing what `convert` imports", ((*PYTHON, "convert.pipeline.benchmark_floor"),)),
         Scenario(
             "floor",

@@ -141,13 +141,13 @@ class _Race:
         if name == reference:
             return
         if reference in self._failures:
-            raise _EngineError(f"not run, since there is nothing to hold it against: {reference} failed")
+            raise _EngineError(f"not run, since there is nothing to compare it with: {reference} failed")
         wanted, found = (np.load(self._folder / f"{each}-{batch}.npy") for each in (reference, name))
         limit = TOLERANCES["max_relative"].limit
         worst = _largest_difference(wanted, found)
         self._differences[name] = max(worst, self._differences.get(name, 0.0))
         if not worst <= limit:
-            raise _EngineError(f"not timed, since its outputs are wrong: {worst:.1e} off JAX's, allowed {limit:g}")
+            raise _EngineError(f"not timed, since its outputs differ from JAX's by {worst:.1e}, allowed {limit:g}")
 
     def run(self, batch: int, repeats: int) -> None:
         """Time the batch in each engine in turn; it was compiled when the outputs were compared.

@@ -138,7 +138,7 @@ def _starts(found: StartBenchmark) -> Tables:
         "TensorFlow's import",
         "load",
         "first call",
-        "of it preparing",
+        "of which preparing",
         "second call",
         "to first outputs",
     )
@@ -183,6 +183,6 @@ def _where(found: Benchmark) -> str:
     others = f"load before {machine.load:g}" if machine.busy is None else f"busy with something else: {machine.busy:g}"
     trial = "" if machine.quiet else " **A trial: the machine was busy with something else.**"
     return (
-        f"Measured on {found.date}, medians of {found.repeats} runs in turn, on {machine.processor}, {machine.cores} "
-        f"cores, {machine.memory / 1e9:.0f} GB ({machine.platform}, {others}), {libraries}.{trial}"
+        f"Measured on {found.date}, medians of {found.repeats} interleaved runs, on {machine.processor}, "
+        f"{machine.cores} cores, {machine.memory / 1e9:.0f} GB ({machine.platform}, {others}), {libraries}.{trial}"
     )

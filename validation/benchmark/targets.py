@@ -53,7 +53,7 @@ def start_findings(found: StartBenchmark) -> list[Finding]:
     """Return the figures about starting."""
     return [
         Finding(
-            f"{side.architecture}, {side.flavour}: first call less the second, seconds",
+            f"{side.architecture}, {side.flavour}: first call minus the second, seconds",
             median([run.first - run.second for run in side.runs]),
             GRAPH_FIRST_CALL,
         )

@@ -60,7 +60,9 @@ def select_releases(names: Sequence[str] = ()) -> list[Release]:
     """
     unknown = [name for name in names if name not in RELEASES]
     if unknown:
-        raise UsageError(f"no TensorFlow release {', '.join(unknown)} in the matrix: it has {', '.join(RELEASES)}.")
+        raise UsageError(
+            f"the matrix has no TensorFlow release {', '.join(unknown)}: expected some of {', '.join(RELEASES)}."
+        )
     return [release for name, release in RELEASES.items() if not names or name in names]
 
 

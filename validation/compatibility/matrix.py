@@ -75,10 +75,10 @@ class Cell(Record):
     def problem(self) -> str | None:
         """A model that fails although promised, or a wrong answer of the doctor; None if neither."""
         if self.verdict == "failed":
-            return f"{self.handle} is promised to run: {self.failure}"
+            return f"{self.handle} should run in this release, but does not: {self.failure}"
         if self.doctor != (self.failure is None):
             word = "can" if self.doctor else "cannot"
-            return f"{self.handle}: the doctor says that it {word} run, but found was: {self.failure or 'it runs'}"
+            return f"{self.handle}: the doctor says that it {word} run, but the result is: {self.failure or 'it runs'}"
         return None
 
 
@@ -238,9 +238,9 @@ def _ask_doctor(directory: Path, python: Path) -> dict[str, Any]:
     try:
         told = dict(json.loads(done.stdout))
     except ValueError as error:
-        raise MixerError(f"the doctor says nothing in {python}: {done.stderr[-300:]}") from error
+        raise MixerError(f"the doctor printed no JSON in {python}: {done.stderr[-300:]}") from error
     if told["can_run"] != (done.returncode == 0):
-        raise MixerError(f"the doctor exits with {done.returncode}, but says that can_run is {told['can_run']}")
+        raise MixerError(f"the doctor's exit status is {done.returncode}, but its can_run is {told['can_run']}")
     return told
 
 

@@ -41,9 +41,9 @@ def markdown_lines(found: Matrix) -> Iterator[str]:
     columns, rows = tabulate(found)
     yield "<!-- made by: mixer-jax2tf matrix --markdown -->"
     yield ""
-    yield f"Measured on {found.date} ({found.platform}, CPU) with seeded checkpoints. A figure: every check passed, and"
-    yield "by that much the outputs differ from JAX's at most, over the scale of an image's outputs (allowed:"
-    yield f"{LIMIT:g}); in brackets where the flavour promises nothing. No: it promises nothing, and does not run."
+    yield f"Measured on {found.date} ({found.platform}, CPU) with seeded checkpoints. A number: every check passed, and"
+    yield "this is the largest difference from JAX's outputs, over the scale of an image's outputs (allowed:"
+    yield f"{LIMIT:g}); in brackets: the release is outside the flavour's range. No: outside it, and it does not run."
     yield ""
     yield from markdown_table([*columns[:4], *(f"#{column}" for column in columns[4:])], rows).splitlines()
     yield ""

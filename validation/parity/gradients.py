@@ -77,7 +77,7 @@ class _GradientCheck:
                 limit,
                 power=self.power,
                 probe=self.probe,
-                problem=f"gradient by {what} is {found:.3g} off, allowed {limit:.3g}",
+                problem=f"gradient with respect to {what} differs by {found:.3g}, allowed {limit:.3g}",
             )
             for on, what, found in (
                 (
@@ -92,11 +92,11 @@ class _GradientCheck:
         if self.compared != self.expected:
             missing += (f"{self.compared} gradients compared, expected {self.expected}",)
         moved = self.step_change > step
-        still = () if moved else (f"an SGD step moves the outputs by {self.step_change:.3g} only: nothing was trained",)
+        still = () if moved else (f"an SGD step moves the outputs only by {self.step_change:.3g}: nothing was trained",)
         after = limited(
             "step_relative", f"outputs after an SGD step, {images}", self.step_relative, step,
             power=self.power if moved else 0.0, probe=self.probe,
-            problem=f"outputs after an SGD step are {self.step_relative:.3g} off, allowed {step:.3g}",
+            problem=f"outputs after an SGD step differ by {self.step_relative:.3g}, allowed {step:.3g}",
         )  # fmt: skip
         detail = f"the step moves the outputs by {self.step_change:.3g} of their scale"
         return (

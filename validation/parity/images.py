@@ -90,7 +90,7 @@ def _read_photograph(name: str) -> NDArray[np.uint8]:
     """
     path = _FOLDER / name
     if not path.is_file():
-        raise MixerError(f"photograph {path} is missing: check out this project again.")
+        raise MixerError(f"the photograph {path} is missing: restore it (git checkout).")
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))
 

@@ -126,14 +126,14 @@ class Comparison:
         yield Check(name="saved_model_oracle_relative", on=on, measured=found.saved_model, power=power, probe=probe)
         limit = TOLERANCES["oracle_excess_ulp"].limit
         said = (
-            f"{on}: {found.saved_model:.3g} off the oracle, JAX {found.jax:.3g}; that is "
+            f"{on}: the SavedModel differs from the oracle by {found.saved_model:.3g}, JAX by {found.jax:.3g}: "
             f"{found.excess_ulp:.3g} ULP over twice JAX's error, allowed {limit:.3g}"
         )
         yield limited("oracle_excess_ulp", on, found.excess_ulp, limit, power=power, probe=probe, problem=said)
         limit = TOLERANCES["jax_oracle_relative"].limit
         said = (
-            f"{on}: JAX is off the oracle by {found.jax:.3g}, allowed {limit:.3g}: what it is compared with is wrong "
-            "itself"
+            f"{on}: JAX differs from the oracle by {found.jax:.3g}, allowed {limit:.3g}: the outputs to compare with "
+            "are wrong themselves"
         )
         yield limited("jax_oracle_relative", on, found.jax, limit, power=power, probe=probe, problem=said)
 

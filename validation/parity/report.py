@@ -78,7 +78,9 @@ def make_report(
 def _not_checked(manifest: Manifest, inputs_set: Literal["gate", "full"]) -> tuple[str, ...]:
     others = [platform for platform in manifest.platforms if platform != "cpu"]
     said = [f"{', '.join(others)}: exported, not run"] if others else []
-    said += ["gradients, and what consumers do: see the full set"] if inputs_set == "gate" else []
+    said += (
+        ["gradients, and the ways users call a model: only `--set full` checks them"] if inputs_set == "gate" else []
+    )
     return tuple(said)
 
 

@@ -58,7 +58,7 @@ def _compare_outputs(
     ours: Outputs, theirs: Outputs, names: tuple[str, ...], expected: Expected
 ) -> tuple[tuple[Check, ...] | None, list[str]]:
     if ours.shape != theirs.shape or ours.ndim != 2 or len(ours) != len(names):
-        return None, [f"outputs: of shape {ours.shape}, the published version's {theirs.shape}"]
+        return None, [f"outputs: shape {ours.shape}, in the published version {theirs.shape}"]
     if not np.isfinite(theirs).all():
         odd = [name for name, row in zip(names, theirs, strict=True) if not np.isfinite(row).all()]
         return None, [f"outputs: the published version's are not finite on {', '.join(odd)}"]

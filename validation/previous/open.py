@@ -68,8 +68,8 @@ def _require_saved_model(directory: Path, path: Path) -> None:
     if not (directory / SAVED_MODEL).is_file():
         found = ", ".join(sorted(entry.name for entry in directory.iterdir())[:5]) or "nothing"
         raise UsageError(
-            f"--reference {path} has no {SAVED_MODEL} (it holds {found}): expected a SavedModel with that file at its "
-            "root, not in a directory further in."
+            f"--reference {path} has no {SAVED_MODEL} (it contains {found}): expected a SavedModel with that file at "
+            "its root, not in a subdirectory."
         )
 
 
@@ -77,14 +77,14 @@ def summarise(found: PublishedComparison) -> tuple[tuple[str, str], ...]:
     """Return pairs of what was compared and the result."""
     variables, unknown = found.variables, "not compared"
     named = (check for check in found.outputs or () if check.name == "max_relative" and check.measured is not None)
-    outputs = next((f"{check.measured:.3g} of their scale apart, {check.on}" for check in named), unknown)
+    outputs = next((f"differ by {check.measured:.3g} of their scale, {check.on}" for check in named), unknown)
     return (
         ("outputs", outputs),
         ("signatures", unknown if found.signatures is None else "differ" if found.signatures else "the same"),
         (
             "variables",
-            f"{variables.equal} of {variables.count} have an equal one among its {variables.published}, bit for bit "
-            f"({variables.same_name} by name)"
+            f"{variables.equal} of {variables.count} equal one of its {variables.published}, bit for bit "
+            f"({variables.same_name} were compared by name)"
             if variables
             else unknown,
         ),

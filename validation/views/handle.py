@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from models.catalog import HANDLES
 from models.records.report import Check
+from models.selection import command_for
 from validation.previous.open import summarise
 from validation.views.cells import NOTHING, Row, Table, code, figure_of, link, share
 from validation.views.model_records import ModelRecords, Status
@@ -16,10 +17,10 @@ from validation.views.plots import Picture, draw_agreement, draw_depth, draw_err
 
 ORIGINS = {
     "original": "the digest is the one recorded from the public bucket",
-    "seeded": "stand-ins with the names, shapes and types of the originals and weights made up. What is proven is the "
-    "conversion, not the original weights",
-    "unknown": "no digest of the original is recorded, so nothing says whether these are its weights",
-    "own": "somebody's own checkpoint, not of the collection",
+    "seeded": "synthetic weights with the names, shapes and dtypes of the originals. They prove the conversion, not "
+    "the original weights",
+    "unknown": "no digest of the original is recorded, so whether these are its weights is unknown",
+    "own": "a custom checkpoint, not of the collection",
 }
 
 _SIGNS: dict[Status, str] = {"passed": "✓", "failed": "✕", "void": "!", "not checked": "?", "not made": NOTHING}
@@ -44,6 +45,10 @@ class HandleView:
     def name(self) -> str:
         """The handle."""
         return self.model.handle.name
+
+    def command(self, task: str) -> str:
+        """Return the command that converts or validates the model."""
+        return command_for(task, self.name)
 
     @cached_property
     def lineage(self) -> list[tuple[str, str]]:
@@ -107,7 +112,7 @@ def _lineage(model: ModelRecords) -> Iterator[tuple[str, str]]:
     if manifest:
         yield "Origin", f"{manifest.checkpoint.origin}: {ORIGINS[manifest.checkpoint.origin]}"
     siblings = [other.name for other in HANDLES.values() if other.checkpoint == checkpoint and other != handle]
-    yield "Made from", Markup("").join([code(checkpoint.object), *(f", as is {name}" for name in siblings)])
+    yield "Made from", Markup("").join([code(checkpoint.object), *(f", like {name}" for name in siblings)])
     sizes = f"{architecture.num_blocks} blocks, {architecture.hidden_dim} channels, {architecture.tokens} tokens"
     yield "Architecture", f"Mixer {architecture.name}: {sizes}"
     yield "Trained on", f"{training.data}, {training.method}"
@@ -128,7 +133,7 @@ def _pictures(model: ModelRecords, anchor: str) -> Iterator[tuple[str, Picture]]
         ours, jax = evidence.saved_model.astype(np.float64), evidence.jax.astype(np.float64)
         with np.errstate(invalid="ignore", over="ignore"):
             shares = (ours - jax) / evidence.scale[:, np.newaxis] / tolerance.limit
-        yield "SavedModel against JAX.", draw_agreement(ours, jax, shares, f"{anchor}-agreement")
+        yield "SavedModel compared with JAX.", draw_agreement(ours, jax, shares, f"{anchor}-agreement")
         yield "Errors and their limit.", draw_errors(shares, f"{anchor}-errors")
     if report and report.depth:
         yield "Error along the depth.", draw_depth(report.depth, f"{anchor}-depth")
@@ -160,7 +165,7 @@ def _provenance(model: ModelRecords) -> Iterator[tuple[str, str]]:
     manifest, report = model.manifest, model.report
     if manifest is None:
         return
-    dirty = ", with changes that are in no commit" if manifest.git_dirty else ""
+    dirty = ", with uncommitted changes" if manifest.git_dirty else ""
     yield "Checkpoint", f"{manifest.checkpoint.url}, {manifest.checkpoint.size:,} bytes"
     yield "Its sha256", code(manifest.checkpoint.sha256)
     yield "Made with", _versions(manifest.libraries)

@@ -12,6 +12,7 @@ from models.errors import MixerError
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.report import Report
+from models.selection import command_for
 
 if TYPE_CHECKING:
     from validation.parity.saved_outputs import SavedOutputs
@@ -52,7 +53,7 @@ class ModelRecords:
         try:
             manifest = Manifest.read(paths.manifest)
         except MixerError as error:
-            unreadable.append(f"{_first_line(error, out)} Run `mixer-jax2tf convert-all` to make it again.")
+            unreadable.append(f"{_first_line(error, out)} Run `{command_for('convert-all', handle.name)}` again.")
         try:
             report = Report.read(paths.report) if paths.report.is_file() else None
         except MixerError as error:
@@ -79,7 +80,8 @@ def _contradictions(
             reasons.append(f"the {name} is of {found}, expected {expected}.")
     if manifest and report and report.manifest_sha256 != digest:
         reasons.append(
-            "the report is of another manifest: the model was made again since. Run `mixer-jax2tf validate`."
+            "the report is of another manifest: the model was converted again since. Run "
+            f"`{command_for('validate', handle.name)}`."
         )
     reasons += [f"the report contradicts itself: {reason}." for reason in (report.contradictions() if report else ())]
     return reasons
@@ -89,15 +91,15 @@ def _read_evidence(path: Path, report: Report) -> tuple["SavedOutputs | None", t
     if report.inputs_set == "gate":
         return None, ()
     if not path.is_file():
-        return None, (f"{path.name} is missing: no pictures of the outputs.",)
+        return None, (f"{path.name} is missing: no plots of the outputs.",)
     from validation.parity.saved_outputs import SavedOutputs  # not needed for a gate set
 
     try:
         evidence = SavedOutputs.read(path)
     except Exception as error:  # NumPy raises any of a dozen types for a damaged archive
-        return None, (f"{path.name} cannot be read ({error}): no pictures of the outputs.",)
+        return None, (f"{path.name} cannot be read ({error}): no plots of the outputs.",)
     if not _fits(evidence, report):
-        return None, (f"{path.name} is not of this report: no pictures of the outputs.",)
+        return None, (f"{path.name} is of another report: no plots of the outputs.",)
     return evidence, ()
 
 

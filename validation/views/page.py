@@ -101,7 +101,7 @@ _COLUMNS = (
 
 
 def _overview(views: Sequence[HandleView]) -> Table:
-    caption = "The handles: worst difference of SavedModel and JAX, over the scale of the image's outputs"
+    caption = "The handles: largest difference between SavedModel and JAX, over the scale of the image's outputs"
     return Table(caption, _COLUMNS, tuple(tuple(_row(view)) for view in views))
 
 

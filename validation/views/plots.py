@@ -71,15 +71,16 @@ def draw_margins(margins: Sequence[Margin], prefix: str) -> Picture:
         svg = to_markup(figure, prefix=prefix, label=_margins_label(margins))
     return Picture(
         svg,
-        "One row a handle, to the right is worse, on a logarithmic scale. Filled circle: SavedModel against JAX, which "
-        "must stay left of the red bar, its limit. Diamond and square: SavedModel and JAX against the float64 oracle; "
-        "a diamond far to the right of its square would be bad. An arrow at the edge stands for NaN or infinity.",
+        "One row per handle, on a logarithmic scale; further right is worse. Filled circle: SavedModel compared with "
+        "JAX, which must be left of the red bar, its limit. Diamond and square: SavedModel and JAX compared with the "
+        "float64 oracle; a diamond far to the right of its square would be bad. An arrow at the edge means NaN or "
+        "infinity.",
     )
 
 
 def _margins_label(margins: Sequence[Margin]) -> str:
     rows = (f"{margin.name} {figure_of(margin.to_jax)} (limit {figure_of(margin.limit)})" for margin in margins)
-    return f"Dot plot of the worst difference of SavedModel and JAX: {', '.join(rows)}"
+    return f"Dot plot of the largest difference between SavedModel and JAX: {', '.join(rows)}"
 
 
 def draw_agreement(saved_model: Values, jax: Values, shares: Values, prefix: str) -> Picture:
@@ -112,7 +113,7 @@ def draw_agreement(saved_model: Values, jax: Values, shares: Values, prefix: str
         svg = to_markup(figure, prefix=prefix, label=label)
     return Picture(
         svg,
-        "Above, each output of the SavedModel over JAX's: marks off the diagonal would be bad. Below, their difference "
+        "Above, each output of the SavedModel by JAX's: marks off the diagonal would be bad. Below, their difference "
         "in percent of the limit: any beyond 100 would be bad, and is red and large. Outputs that fall into one square "
         f"of {CELL} pixels are one mark, fainter for fewer than ten; none of the {x.size:,} is left out."
         f"{_lost(finite)}",
@@ -172,9 +173,9 @@ def draw_errors(shares: Values, prefix: str) -> Picture:
         svg = to_markup(figure, prefix=prefix, label=label)
     return Picture(
         svg,
-        "How many outputs (upwards, logarithmic) differ from JAX's by how much (to the right, logarithmic): anything "
-        f"right of the red line would be bad. {over:,} of {percent.size:,} lie there; {equal:,} are equal to the last "
-        f"bit and not drawn.{_lost(finite)}",
+        "Number of outputs (vertical, logarithmic) by their difference from JAX's (horizontal, logarithmic): any to "
+        f"the right of the red line would be bad. {over:,} of {percent.size:,} are; {equal:,} are bit-identical and "
+        f"not drawn.{_lost(finite)}",
     )
 
 
@@ -205,9 +206,9 @@ def draw_depth(steps: Sequence[DepthStep], prefix: str) -> Picture:
         svg = to_markup(figure, prefix=prefix, label=label)
     return Picture(
         svg,
-        "Largest error of the activations against the float64 oracle (upwards, logarithmic) after each step, from the "
-        "stem through the blocks to the output: a line that jumps, or a SavedModel far above JAX, would be bad. A "
-        "triangle at the top stands for NaN or infinity.",
+        "Largest error of the activations, compared with the float64 oracle (vertical, logarithmic), after each step, "
+        "from the stem through the blocks to the output: a line that jumps, or a SavedModel far above JAX, would be "
+        "bad. A triangle at the top means NaN or infinity.",
     )
 
 
