@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from store import Store
 
 from export.package.archive import package_model
-from export.publish.bucket import bucket
+from export.publish.bucket import Bucket
 from export.publish.policy import PublishPolicy
 from export.publish.publish import publish
 from export.publish.store import Mirror
@@ -81,7 +81,7 @@ def main():
             os.environ["BOTO_CONFIG"] = str(store.boto)
             try:
                 store.make_bucket("publishing")
-                with bucket("gs://publishing/models") as there:
+                with Bucket.opened("gs://publishing/models") as there:
                     rows.append(measure("publish to a bucket", lambda: send(there)))
                     rows.append(measure("once more", lambda: send(there)))
             finally:

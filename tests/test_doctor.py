@@ -15,7 +15,6 @@ from convert.cli import main
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
 from models.flavours import FLAVOURS
 from validation import doctor
-from validation.doctor import look_at_files, look_at_flavour, look_at_tensorflow, look_beside, operations
 
 FILE = Path(doctor.__file__)
 FE = TESTING_HANDLES["mixer_ti8_seeded_fe"]
@@ -152,7 +151,7 @@ def test_a_numpy_too_new_is_told(model, alone):
 def test_a_trial_that_hangs_is_ended(model, tmp_path, monkeypatch):
     (tmp_path / "tensorflow.py").write_text("import time; time.sleep(600)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    finding = doctor.look_at_trial(model, "wait", timeout=10)
+    finding = doctor._look_at_trial(model, "wait", timeout=10)
     assert finding == ("trial", "problem", "importing TensorFlow: the process did not end within 10 s", "wait")
 
 
@@ -166,23 +165,28 @@ def test_a_trial_that_hangs_is_ended(model, tmp_path, monkeypatch):
         ("graph", "2.22.0rc0", "ok", "newer than the tested releases"),
     ],
 )
-def test_the_release_is_held_against_the_range(flavour, release, status, said):
-    finding = look_at_tensorflow({"tensorflow": release}, flavour)
-    assert finding.status == status
-    assert finding.found.endswith(said)
-    assert bool(finding.advice) == (status == "warning")
+def test_the_release_is_compared_with_the_range(tiny_build, alone, flavour, release, status, said):
+    finding = by_subject(alone(directory_of(tiny_build, flavour), ("tensorflow", release))[1])["TensorFlow"]
+    assert finding["status"] == status
+    assert finding["found"].endswith(said)
+    assert bool(finding["advice"]) == (status == "warning")
 
 
-def test_hub_without_pkg_resources_or_tf_keras_is_told():
-    installed = {"tensorflow": "2.18.1", "tensorflow_hub": "0.16.1", "setuptools": "82.0", "keras": "3.15.1"}
-    hub, keras = look_beside(installed, has_pkg_resources=False)
-    assert hub.found == "0.16.1 needs pkg_resources, which setuptools 82.0 does not have"
-    assert '"setuptools<82"' in hub.advice
-    assert (hub.status, keras.status) == ("warning", "warning")
-    assert '"tf_keras==2.18.*"' in keras.advice
-    right = installed | {"tf_keras": "2.18.0"}
-    assert [finding.status for finding in look_beside(right, has_pkg_resources=True)] == ["ok", "ok"]
-    assert next(look_beside({"keras": "3.0.0"}, has_pkg_resources=False)).status == "ok", "needs hub to matter"
+def test_hub_without_pkg_resources_or_tf_keras_is_told(model, alone, tmp_path):
+    packages = (("tensorflow", "2.18.1"), ("tensorflow_hub", "0.16.1"), ("setuptools", "82.0"), ("keras", "3.15.1"))
+    found = by_subject(alone(model, *packages)[1])
+    hub, keras = found["tensorflow_hub"], found["Keras"]
+    assert hub["found"] == "0.16.1 needs pkg_resources, which setuptools 82.0 does not have"
+    assert '"setuptools<82"' in hub["advice"]
+    assert (hub["status"], keras["status"]) == ("warning", "warning")
+    assert '"tf_keras==2.18.*"' in keras["advice"]
+    (tmp_path / "packages" / "pkg_resources.py").touch()
+    found = by_subject(alone(model, ("tf_keras", "2.18.0"))[1])
+    assert (found["tensorflow_hub"]["status"], found["Keras"]["status"]) == ("ok", "ok")
+
+
+def test_keras_3_matters_only_with_hub(model, alone):
+    assert by_subject(alone(model, ("keras", "3.0.0"))[1])["Keras"]["status"] == "ok"
 
 
 def test_files_that_are_missing_are_named(model, alone):
@@ -191,36 +195,42 @@ def test_files_that_are_missing_are_named(model, alone):
     (files,) = told["findings"]
     assert (status, files["found"]) == (1, "variables/ lacks variables.index: the model has no weights")
     shutil.rmtree(model / "variables")
-    assert "lacks variables.index, variables.data-00000-of-00001" in look_at_files(model).found
+    (files,) = alone(model)[1]["findings"]
+    assert "lacks variables.index, variables.data-00000-of-00001" in files["found"]
 
 
-def test_another_path_gets_a_hint(model, tmp_path):
-    assert look_at_files(tmp_path).advice == f"give {model}"
+def test_another_path_gets_a_hint(model, alone, tmp_path):
+    def advice(path):
+        (files,) = alone(path)[1]["findings"]
+        return files["advice"]
+
+    assert advice(tmp_path) == f"give {model}"
     archive = tmp_path / "model.tar.gz"
     archive.touch()
-    assert look_at_files(archive).advice.startswith("unpack the archive")
-    assert look_at_files(tmp_path / "nowhere").advice == "check the path"
+    assert advice(archive).startswith("unpack the archive")
+    assert advice(tmp_path / "nowhere") == "check the path"
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert look_at_files(empty).advice.startswith("give the directory that contains saved_model.pb")
+    assert advice(empty).startswith("give the directory that contains saved_model.pb")
 
 
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"\xff" * 99])
-def test_a_damaged_graph_is_told(model, damage):
+def test_a_damaged_graph_is_told(model, alone, damage):
     path = model / "saved_model.pb"
     path.write_bytes(damage(path.read_bytes()))
-    finding, flavour = look_at_flavour(model)
-    assert (finding.status, flavour) == ("problem", None)
-    assert finding.found.startswith("saved_model.pb cannot be read: ")
+    _, finding = alone(model)[1]["findings"]  # and no more: what it needs is unknown
+    assert (finding["about"], finding["status"]) == ("flavour", "problem")
+    assert finding["found"].startswith("saved_model.pb cannot be read: ")
 
 
-def test_weights_cut_short_are_told(model):
+def test_weights_cut_short_are_told(model, capsys):
     path = model / "variables" / "variables.data-00000-of-00001"
     path.write_bytes(path.read_bytes()[:1000])
-    finding = doctor.look_at_trial(model, doctor.UNEXPECTED)
-    assert finding.status == "problem"
-    assert finding.found.startswith("loading: ")
-    assert "copy or unpack the directory again" in finding.advice
+    assert doctor.main([str(model), "--json"]) == 1
+    finding = by_subject(json.loads(capsys.readouterr().out))["trial"]
+    assert finding["status"] == "problem"
+    assert finding["found"].startswith("loading: ")
+    assert "copy or unpack the directory again" in finding["advice"]
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
@@ -230,8 +240,8 @@ def test_operations_are_those_that_tensorflow_reads(tiny_build, flavour):
     data = (directory_of(tiny_build, flavour) / "saved_model.pb").read_bytes()
     graph = SavedModel.FromString(data).meta_graphs[0].graph_def
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-    assert operations(data) == {node.op for node in nodes}
-    assert ("XlaCallModule" in operations(data)) == (flavour == "native")
+    assert doctor._operations(data) == {node.op for node in nodes}
+    assert ("XlaCallModule" in doctor._operations(data)) == (flavour == "native")
 
 
 def run(*arguments):

@@ -14,7 +14,7 @@ from convert.cli import main
 from models.catalog import DEFAULT_VERSION, HANDLES, TESTING_HANDLES
 from models.errors import MixerError, UsageError
 from validation.benchmark import inference
-from validation.benchmark.engine_worker import serve
+from validation.benchmark.engine_worker import _serve
 from validation.benchmark.engines import ENGINES, Engine, OpenModel
 from validation.benchmark.inference import Contender, _image_flops, _large_products, _largest_difference, measure_model
 from validation.benchmark.records import InferenceBenchmark, StartBenchmark
@@ -61,7 +61,7 @@ def test_the_worker_answers_line_by_line(tmp_path):
     np.save(tmp_path / "i.npy", np.ones((2, 3), np.float32))
     asked = [{"run": str(tmp_path / "i.npy"), "to": str(tmp_path / "o.npy")}, {"run": str(tmp_path / "i.npy")}]
     answers = io.StringIO()
-    serve(OpenModel(lambda images: 2 * images), map(json.dumps, [*asked, {"multiply": [1, 2, 3]}]), answers)
+    _serve(OpenModel(lambda images: 2 * images), map(json.dumps, [*asked, {"multiply": [1, 2, 3]}]), answers)
     first, *said = map(json.loads, answers.getvalue().splitlines())
     assert first == {"open": True}
     assert said[0]["seconds"] > 0

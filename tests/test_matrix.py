@@ -205,21 +205,21 @@ def here(request, monkeypatch, tmp_path_factory):
         yield Path(sys.executable)
 
     def ask_doctor(directory, python):
-        return {"can_run": all(finding.status != "problem" for finding in doctor.examine(directory))}
+        return {"can_run": all(finding.status != "problem" for finding in doctor._examine(directory))}
 
     def try_here(directory, otherwise):
-        trial = doctor.Trial(directory, tmp_path_factory.mktemp("trial") / "result")
+        trial = doctor._Trial(directory, tmp_path_factory.mktemp("trial") / "result")
         try:
             trial._call(tf)
         except Exception as error:  # TensorFlow raises any of a dozen types
-            return doctor.Finding("trial", "problem", str(error), otherwise)
-        return doctor.Finding("trial", "ok", "")
+            return doctor._Finding("trial", "problem", str(error), otherwise)
+        return doctor._Finding("trial", "ok", "")
 
     monkeypatch.setattr(matrix, "environment", environment)
     if request.param == "this process":
         monkeypatch.setattr(matrix, "run_consumer", consume_here)
         monkeypatch.setattr(matrix, "_ask_doctor", ask_doctor)
-        monkeypatch.setattr(doctor, "look_at_trial", try_here)
+        monkeypatch.setattr(doctor, "_look_at_trial", try_here)
 
 
 def consume_here(directory, *, inputs, expected, scale, **_):

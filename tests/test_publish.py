@@ -20,7 +20,7 @@ from reporting import checks, forged
 
 from export.package.archive import package_model
 from export.package.verify import verify
-from export.publish.bucket import Bucket, bucket, parse_destination
+from export.publish.bucket import Bucket, parse_destination
 from export.publish.policy import ORIGINS, PublishPolicy
 from export.publish.publish import publish
 from export.publish.store import Mirror
@@ -112,7 +112,7 @@ def test_a_bucket_holds_the_same_index_last_and_says_so_before(destination, mirr
     calls, run = [], gsutil.run
     monkeypatch.setattr(gsutil, "run", lambda words, *rest: calls.append(words) or run(words, *rest))
     publish(destination, mirror, RULES)
-    with bucket(gs) as there:
+    with Bucket.opened(gs) as there:
         planned = publish(destination, there, RULES, dry_run=True)
         assert (objects(store, gs), store.received, planned.verdict, planned.sent) == ({}, 0, "to be published", 0)
         done = publish(destination, there, RULES)
@@ -328,7 +328,7 @@ def test_a_place_that_cannot_be_locked_is_told(destination, mirror, monkeypatch)
 
 def test_every_request_that_writes_says_what_it_may_replace(_big, store, gs):
     big, rules = ModelPaths.of(_big, HANDLE, 2), PublishPolicy(DigestTable(()), origins=frozenset({"own"}))
-    with bucket(gs) as there:
+    with Bucket.opened(gs) as there:
         publish(big, there, rules)
         index = there.files(HANDLE)["index.json"].generation
         publish(packed(_big, version=3, checkpoint={"origin": "own"}), there, rules)
@@ -656,12 +656,12 @@ def test_a_model_under_a_foreign_name_does_not_leave(destination, mirror):
 PROGRAM = f"""
 import sys
 from pathlib import Path
-from export.publish.bucket import bucket
+from export.publish.bucket import Bucket
 from export.publish.policy import PublishPolicy
 from models.records.layout import ModelPaths
 from export.publish.publish import publish
 from models.digests import DigestTable
-with bucket(sys.argv[2]) as there:
+with Bucket.opened(sys.argv[2]) as there:
     made = ModelPaths.of(Path(sys.argv[1]), {HANDLE!r}, 2)
     publish(made, there, PublishPolicy(DigestTable(()), origins=frozenset({{"own"}})))
 """
@@ -711,7 +711,7 @@ def finish(store, gs, destination, whole):
     left, seen = without_index(objects(store, gs)), []
     store.reset()
     rules = PublishPolicy(DigestTable(()), origins=frozenset({"own"}))
-    with bucket(gs) as there:
+    with Bucket.opened(gs) as there:
         done = publish(destination, there, rules, progress=lambda *both: seen.append(both))
     assert without_index(objects(store, gs)) == whole
     assert Index.parse(objects(store, gs)[f"{HANDLE}/index.json"], "there").latest == 2
@@ -759,7 +759,10 @@ def test_an_upload_that_does_not_move_is_ended(_big, store, gs, monkeypatch):
         if store.received >= 4 * MIB:  # not before: gsutil takes its time to start
             monkeypatch.setattr(gsutil, "PATIENCE", 2)
 
-    with bucket(gs) as there, pytest.raises(StoreUnreachableError, match=f"{HANDLE}/: no data was transferred for 2"):
+    with (
+        Bucket.opened(gs) as there,
+        pytest.raises(StoreUnreachableError, match=f"{HANDLE}/: no data was transferred for 2"),
+    ):
         there.put([archive], HANDLE, look)
     assert 0 < seen[-1][0] <= seen[-1][1] == archive.stat().st_size
 

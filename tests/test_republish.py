@@ -16,7 +16,7 @@ from convert.pipeline import republish
 from convert.pipeline.republish import Work, bring_up_to_date
 from export.cards.publisher import Publisher
 from export.package.verify import verify
-from export.publish.bucket import bucket
+from export.publish.bucket import Bucket
 from export.publish.policy import PublishPolicy
 from export.publish.store import Mirror
 from models.catalog import TESTING_HANDLES
@@ -120,7 +120,7 @@ def test_only_what_is_out_of_date_gets_the_next_number(first, tiny_source):
 def test_it_goes_to_a_bucket_through_the_real_client(store, tiny_source, tmp_path, _first):
     store.make_bucket("republished")
     work = work_in(shutil.copytree(_first[0] / "build", tmp_path / "build"), tiny_source, FEATURES)
-    with bucket("gs://republished/models") as place:
+    with Bucket.opened("gs://republished/models") as place:
         done = bring_up_to_date(work, place)
         assert standing(done) == [(FEATURES, 2, "republished")]
         received = store.received

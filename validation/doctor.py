@@ -35,7 +35,7 @@ UNEXPECTED = "it should run: copy or unpack the directory again, reinstall Tenso
 OPERATIONS = ((2, 2, 1, 2), (2, 2, 2, 1, 3, 2))
 
 
-class Finding(NamedTuple):
+class _Finding(NamedTuple):
     """What was found `about` something: `ok`, a `warning` (explains, or affects other uses), or a `problem`."""
 
     about: str
@@ -83,7 +83,7 @@ def _at(data: bytes, path: Sequence[int]) -> Iterator[bytes]:
             yield from _at(content, path[1:])
 
 
-def operations(saved_model: bytes) -> set[str]:
+def _operations(saved_model: bytes) -> set[str]:
     """Return the names of all operations in the contents of `saved_model.pb`, read without TensorFlow.
 
     Raises:
@@ -95,16 +95,16 @@ def operations(saved_model: bytes) -> set[str]:
         raise ValueError(str(error)) from error
 
 
-def look_at_files(directory: Path) -> Finding:
+def _look_at_files(directory: Path) -> _Finding:
     """Report whether the files of a SavedModel are complete."""
     if not directory.is_dir():
         unpack = "unpack the archive into a directory first: mkdir model && tar -xzf ARCHIVE -C model"
         advice = unpack if directory.is_file() else "check the path"
-        return Finding("files", "problem", f"{directory} is not a directory", advice)
+        return _Finding("files", "problem", f"{directory} is not a directory", advice)
     within = sorted(path.parent for path in directory.glob("*/saved_model.pb"))
     if not (directory / "saved_model.pb").is_file():
         advice = f"give {within[-1]}" if within else "give the directory that contains saved_model.pb and variables/"
-        return Finding("files", "problem", f"{directory} contains no saved_model.pb", advice)
+        return _Finding("files", "problem", f"{directory} contains no saved_model.pb", advice)
     shards = sorted((directory / "variables").glob("variables.data-*-of-*"))
     count = int(shards[0].name.rpartition("-")[2]) if shards else 1
     names = ["index", *(f"data-{index:05d}-of-{count:05d}" for index in range(count))]
@@ -112,22 +112,22 @@ def look_at_files(directory: Path) -> Finding:
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
         found = f"variables/ lacks {', '.join(missing)}: the model has no weights"
-        return Finding("files", "problem", found, "copy or unpack the whole directory again, variables/ included")
+        return _Finding("files", "problem", found, "copy or unpack the whole directory again, variables/ included")
     size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
-    return Finding("files", "ok", f"saved_model.pb and {len(paths)} files of variables, {size / 1e6:,.1f} MB in all")
+    return _Finding("files", "ok", f"saved_model.pb and {len(paths)} files of variables, {size / 1e6:,.1f} MB in all")
 
 
-def look_at_flavour(directory: Path) -> tuple[Finding, str | None]:
+def _look_at_flavour(directory: Path) -> tuple[_Finding, str | None]:
     """Report the flavour of a SavedModel, found from its operations."""
     try:
-        found = operations((directory / "saved_model.pb").read_bytes())
+        found = _operations((directory / "saved_model.pb").read_bytes())
         if not found:
             raise ValueError("it contains no operation")
     except (OSError, ValueError) as error:
         advice = "copy or unpack the directory again"
-        return Finding("flavour", "problem", f"saved_model.pb cannot be read: {error}", advice), None
+        return _Finding("flavour", "problem", f"saved_model.pb cannot be read: {error}", advice), None
     flavour = "native" if "XlaCallModule" in found else "graph"
-    return Finding("flavour", "ok", f"{flavour}: {WHAT[flavour]}; {len(found)} kinds of operations"), flavour
+    return _Finding("flavour", "ok", f"{flavour}: {WHAT[flavour]}; {len(found)} kinds of operations"), flavour
 
 
 def _numbers(release: str) -> tuple[int, ...]:
@@ -141,23 +141,23 @@ def _wanted(flavour: str) -> str:
     return f"use the graph flavour (HANDLE-graph), for TensorFlow {RANGES['graph'][0]} or later, or {upgrade}"
 
 
-def look_at_tensorflow(installed: dict[str, str], flavour: str) -> Finding:
+def _look_at_tensorflow(installed: dict[str, str], flavour: str) -> _Finding:
     """Compare the installed TensorFlow with the range of a flavour."""
     names = [name for name in PACKAGES if name in installed]
     lowest, highest = RANGES[flavour]
     if not names:
         advice = f'{INSTALL} "tensorflow>={lowest}"'
-        return Finding("TensorFlow", "warning", f"not installed in {sys.executable}", advice)
+        return _Finding("TensorFlow", "warning", f"not installed in {sys.executable}", advice)
     release = installed[names[0]]
     found = f"{release}; the {flavour} flavour is tested with {lowest} to {highest}"
     if _numbers(release) < _numbers(lowest):
-        return Finding("TensorFlow", "warning", f"{found}: too old", _wanted(flavour))
+        return _Finding("TensorFlow", "warning", f"{found}: too old", _wanted(flavour))
     if _numbers(release) > _numbers(highest):
-        return Finding("TensorFlow", "ok", f"{found}: newer than the tested releases")
-    return Finding("TensorFlow", "ok", found)
+        return _Finding("TensorFlow", "ok", f"{found}: newer than the tested releases")
+    return _Finding("TensorFlow", "ok", found)
 
 
-def look_beside(installed: dict[str, str], *, has_pkg_resources: bool) -> Iterator[Finding]:
+def _look_beside(installed: dict[str, str], *, has_pkg_resources: bool) -> Iterator[_Finding]:
     """Yield findings about the packages beside TensorFlow, with the conflicts that are known."""
     release = next((installed[name] for name in PACKAGES if name in installed), None)
     numpy, keras, hub = (installed.get(name) for name in ("numpy", "keras", "tensorflow_hub"))
@@ -165,20 +165,20 @@ def look_beside(installed: dict[str, str], *, has_pkg_resources: bool) -> Iterat
         old = _numbers(numpy) >= (2, 0) and _numbers(release) < (2, 18)
         advice = f'{INSTALL} "numpy<2"' if old else ""
         found = f"{numpy}, but TensorFlow {release} was built for NumPy 1" if old else numpy
-        yield Finding("NumPy", "warning" if old else "ok", found, advice)
+        yield _Finding("NumPy", "warning" if old else "ok", found, advice)
     if hub and not has_pkg_resources:
         found = f"{hub} needs pkg_resources, which setuptools {installed.get('setuptools', '(missing)')} does not have"
         advice = f'{INSTALL} "setuptools<82"; tf.saved_model.load needs no tensorflow_hub'
-        yield Finding("tensorflow_hub", "warning", found, advice)
+        yield _Finding("tensorflow_hub", "warning", found, advice)
     elif hub:
-        yield Finding("tensorflow_hub", "ok", hub)
+        yield _Finding("tensorflow_hub", "ok", hub)
     if hub and keras and _numbers(keras) >= (3, 0) and "tf_keras" not in installed:
         minor = ".".join(map(str, _numbers(release or "2.16")))
         found = f"{keras}: hub.KerasLayer is a layer of Keras 2"
         advice = f'{INSTALL} "tf_keras=={minor}.*" and build with tf_keras, or use keras.layers.TFSMLayer'
-        yield Finding("Keras", "warning", found, advice)
+        yield _Finding("Keras", "warning", found, advice)
     elif keras:
-        yield Finding("Keras", "ok", f"{keras}, tf_keras {installed.get('tf_keras', 'not installed')}")
+        yield _Finding("Keras", "ok", f"{keras}, tf_keras {installed.get('tf_keras', 'not installed')}")
 
 
 CAUSES = (
@@ -191,7 +191,7 @@ CAUSES = (
 )
 
 
-def look_at_trial(directory: Path, otherwise: str, timeout: float = 600.0) -> Finding:
+def _look_at_trial(directory: Path, otherwise: str, timeout: float = 600.0) -> _Finding:
     """Load the model and call it on noise, within `timeout` seconds; `otherwise` is the advice for an unknown cause."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "result")
@@ -204,15 +204,15 @@ def look_at_trial(directory: Path, otherwise: str, timeout: float = 600.0) -> Fi
             ended = f"did not end within {timeout:.0f} s"
         told = json.loads(result.read_text()) if result.exists() else {"stage": "starting Python"}
     if told["stage"] == "done":
-        return Finding("trial", "ok", told["detail"])
+        return _Finding("trial", "ok", told["detail"])
     error = told.get("error") or f"the process {ended or 'ended'}"
     causes = (advice for pattern, advice in CAUSES if re.search(pattern, error))
     unknown = told.get("unknown")
     lacks = f"; this TensorFlow has no {', '.join(unknown)}" if unknown else ""
-    return Finding("trial", "problem", f"{told['stage']}: {error}{lacks}", next(causes, otherwise))
+    return _Finding("trial", "problem", f"{told['stage']}: {error}{lacks}", next(causes, otherwise))
 
 
-class Trial:
+class _Trial:
     """Loads a model and calls it; the file `result` always says how far that got."""
 
     def __init__(self, directory: Path, result: Path) -> None:
@@ -232,7 +232,7 @@ class Trial:
             self._tell(error=f"{type(error).__name__}: {' '.join(text.split())[:300]}")
 
     def _call(self, tf: Any) -> None:  # noqa: ANN401
-        found = operations((self._directory / "saved_model.pb").read_bytes())
+        found = _operations((self._directory / "saved_model.pb").read_bytes())
         unknown = sorted(op for op in found if op[0] != "_" and not hasattr(tf.raw_ops, op))
         self._tell(stage="loading", unknown=unknown)
         model = tf.saved_model.load(str(self._directory))
@@ -253,21 +253,21 @@ class Trial:
         self._result.write_text(json.dumps(self._told))
 
 
-def examine(directory: Path) -> Iterator[Finding]:
+def _examine(directory: Path) -> Iterator[_Finding]:
     """Yield the findings about a model in this environment, one by one; if any is a `problem`, it does not run."""
-    files = look_at_files(directory)
+    files = _look_at_files(directory)
     yield files
     if files.status == "problem":
         return
-    finding, flavour = look_at_flavour(directory)
+    finding, flavour = _look_at_flavour(directory)
     yield finding
     if flavour is None:
         return
     installed = {str(it.metadata["Name"]).replace("-", "_"): it.version for it in importlib.metadata.distributions()}
-    tensorflow = look_at_tensorflow(installed, flavour)
+    tensorflow = _look_at_tensorflow(installed, flavour)
     yield tensorflow
-    yield from look_beside(installed, has_pkg_resources=importlib.util.find_spec("pkg_resources") is not None)
-    yield look_at_trial(directory, tensorflow.advice or UNEXPECTED)
+    yield from _look_beside(installed, has_pkg_resources=importlib.util.find_spec("pkg_resources") is not None)
+    yield _look_at_trial(directory, tensorflow.advice or UNEXPECTED)
 
 
 def _shown(text: str) -> str:
@@ -284,10 +284,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--trial", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.trial is not None:
-        Trial(options.directory, options.trial).run()
+        _Trial(options.directory, options.trial).run()
         return 0
     findings = []
-    for finding in examine(options.directory):
+    for finding in _examine(options.directory):
         findings.append(finding)
         if not options.json:
             advice = f"\n{'':24}-> {_shown(finding.advice)}" if finding.advice else ""

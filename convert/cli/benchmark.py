@@ -67,11 +67,6 @@ Blocks = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the program."""
-    app.command()(bench)
-
-
 def bench(
     handles: Handles = None,
     part: Parts = None,

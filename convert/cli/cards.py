@@ -3,16 +3,9 @@
 from dataclasses import asdict
 from pathlib import Path
 
-import typer
-
 from convert.cli import console, options
 from models.catalog import DEFAULT_VERSION
 from models.errors import MixerError
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    app.command()(card)
 
 
 def card(

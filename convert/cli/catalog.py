@@ -19,13 +19,6 @@ if TYPE_CHECKING:
     from convert.checkpoints.fetch import FetchedFile
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the program."""
-    app.command("list")(list_handles)
-    app.command()(seed)
-    app.command()(fetch)
-
-
 def list_handles(
     handles: options.Handles = None,
     json: options.Json = False,
@@ -36,7 +29,7 @@ def list_handles(
     """List the handles of the catalog."""
     chosen = select_handles(handles or ())
     if json:
-        console.print_json([describe(handle) for handle in chosen])
+        console.print_json([_describe(handle) for handle in chosen])
         return
     columns = ("handle", "architecture", "trained on", "output", "#parameters", "object")
     rows = [_row(handle) for handle in chosen]
@@ -46,7 +39,7 @@ def list_handles(
         console.print_table("", columns, rows)
 
 
-def describe(handle: Handle) -> dict[str, object]:
+def _describe(handle: Handle) -> dict[str, object]:
     """Return the catalog's facts about a handle, as JSON values."""
     checkpoint, training = handle.checkpoint, handle.checkpoint.training
     return {

@@ -53,11 +53,6 @@ Exif = Annotated[bool, typer.Option("--exif/--no-exif", help="Turn pictures upri
 Csv = Annotated[bool, typer.Option("--csv", help="Print CSV, one line a class, instead of a table.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the program."""
-    app.command()(classify)
-
-
 def classify(
     model: Model,
     images: Images,

@@ -15,13 +15,6 @@ if TYPE_CHECKING:
     from convert.pipeline.job import Batch, Task
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the program."""
-    app.command()(convert)
-    app.command()(validate)
-    app.command("convert-all")(convert_all)
-
-
 def convert(
     handles: options.Handles = None,
     source: options.Source = BUCKET,

@@ -29,12 +29,6 @@ SeededOr = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the program."""
-    app.command()(matrix)
-    app.command()(doctor)
-
-
 def matrix(
     handles: Handles = None,
     releases: Annotated[

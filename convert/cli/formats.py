@@ -35,11 +35,6 @@ Out = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the program."""
-    app.command()(export)
-
-
 def export(
     to: To,
     handles: options.Handles = None,

@@ -3,7 +3,7 @@
 import logging
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 import typer
@@ -22,8 +22,27 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for _group in (catalog, convert, classify, formats, environments, publish, benchmark, cards, republish):
-    _group.register(app)
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "list": catalog.list_handles,
+    "seed": catalog.seed,
+    "fetch": catalog.fetch,
+    "convert": convert.convert,
+    "validate": convert.validate,
+    "convert-all": convert.convert_all,
+    "classify": classify.classify,
+    "export": formats.export,
+    "matrix": environments.matrix,
+    "doctor": environments.doctor,
+    "package": publish.package,
+    "verify": publish.verify,
+    "publish": publish.publish,
+    "outdated": publish.outdated,
+    "bench": benchmark.bench,
+    "card": cards.card,
+    "republish": republish.republish,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name)(_command)
 
 
 def run(arguments: Sequence[str]) -> None:

@@ -19,14 +19,6 @@ if TYPE_CHECKING:
     from export.publish.publish import Publication
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the program."""
-    app.command()(package)
-    app.command()(verify)
-    app.command()(publish)
-    app.command()(outdated)
-
-
 def package(
     handles: options.Handles = None,
     out: options.Out = Path("build"),

@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from convert.pipeline.republish import Republished
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    app.command()(republish)
-
-
 def republish(
     to: Annotated[
         str, typer.Option(metavar="DEST", help="Where the models are published: gs://bucket[/prefix] or a directory.")

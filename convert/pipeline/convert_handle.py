@@ -30,7 +30,7 @@ class Item:
         return GraphKey.of(self.handle, self.labels)
 
 
-def describe(item: Item, checkpoint: OpenCheckpoint, directory: Path | None) -> Manifest:
+def _describe(item: Item, checkpoint: OpenCheckpoint, directory: Path | None) -> Manifest:
     """Return the manifest of the item as made now from this checkpoint."""
     from convert.flavours.native import PLATFORMS
     from export.saved_model import manifest
@@ -49,7 +49,7 @@ def write(item: Item, checkpoint: OpenCheckpoint, *, overwrite: bool) -> Manifes
             refuse_existing(paths)
         graph_of(item.graph_key).write(flatten(checkpoint.for_head(handle.head)), stage, labels=item.labels)
         write_extras(stage, handle, paths.version, checkpoint.record, labels=item.labels)
-        manifest = describe(item, checkpoint, stage)
+        manifest = _describe(item, checkpoint, stage)
         install(stage, paths, manifest, overwrite=overwrite)
     return manifest
 
@@ -61,7 +61,7 @@ def find_current(item: Item, checkpoint: OpenCheckpoint) -> Report | None:
 
     if not _has_labels(item.paths, item.labels):
         return None
-    expected = describe(item, checkpoint, None)
+    expected = _describe(item, checkpoint, None)
     try:
         report = Report.read(item.paths.report)
     except MixerError:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Self
 
 from models.errors import MixerError, UsageError
 from models.progress import Progress
@@ -63,6 +64,23 @@ class Bucket:
         Gsutil resumes interrupted uploads from that state; with an empty folder it starts again.
         """
         self._url, self._state = url, state
+
+    @classmethod
+    @contextmanager
+    def opened(cls, url: str) -> Iterator[Self]:
+        """Yield a bucket to publish in, with a temporary folder for gsutil's state.
+
+        Raises:
+            MixerError: the folder cannot be made.
+        """
+        try:
+            folder = tempfile.TemporaryDirectory(prefix="gsutil-")
+        except OSError as error:
+            raise MixerError(
+                f"no temporary folder for gsutil can be made ({error.strerror}): is the disk full?"
+            ) from error
+        with folder as state:
+            yield cls(url, Path(state))
 
     def address(self, folder: str, name: str) -> str:
         """Return the URL of an object."""
@@ -176,18 +194,3 @@ def parse_destination(destination: str) -> str | Path:
     if not destination or (folder.exists() and not folder.is_dir()):
         raise UsageError(f"{destination!r} is not a directory: {expected}.")
     return folder.absolute()
-
-
-@contextmanager
-def bucket(url: str) -> Iterator[Bucket]:
-    """Yield a bucket to publish in.
-
-    Raises:
-        MixerError: no temporary folder can be made for gsutil's state.
-    """
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="gsutil-")
-    except OSError as error:
-        raise MixerError(f"no temporary folder for gsutil can be made ({error.strerror}): is the disk full?") from error
-    with folder as state:
-        yield Bucket(url, Path(state))

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from export.publish import hugging_face, kaggle
-from export.publish.bucket import bucket, parse_destination
+from export.publish.bucket import Bucket, parse_destination
 from export.publish.publish import Publication, publish
 from export.publish.store import Mirror, Store
 from models.errors import UsageError
@@ -49,7 +49,7 @@ def opened_store(to: str, out: Path | None = None) -> Iterator[Store]:
         )
     place = parse_destination(to)
     if isinstance(place, str):
-        with bucket(place) as store:
+        with Bucket.opened(place) as store:
             yield store
         return
     if out is not None and place.resolve() == out.resolve():

@@ -30,7 +30,7 @@ def write_extras(
     """
     folder = directory / FOLDER
     folder.mkdir()
-    (folder / "model.json").write_text(json.dumps(facts(handle, version, checkpoint, labels), indent=1) + "\n")
+    (folder / "model.json").write_text(json.dumps(_facts(handle, version, checkpoint, labels), indent=1) + "\n")
     write_warmup(folder, handle)
     training = handle.checkpoint.training
     if training.license == LICENSE:
@@ -38,7 +38,7 @@ def write_extras(
         (folder / "CITATION.bib").write_text("\n".join(CITATIONS[paper] for paper in training.papers))
 
 
-def facts(handle: Handle, version: int, checkpoint: CheckpointRecord, labels: Path | None) -> dict[str, Any]:
+def _facts(handle: Handle, version: int, checkpoint: CheckpointRecord, labels: Path | None) -> dict[str, Any]:
     """Return the contents of `model.json`: what a consumer needs to know about a model."""
     architecture, training, flavour = (
         handle.checkpoint.architecture,

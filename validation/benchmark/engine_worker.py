@@ -30,7 +30,7 @@ def main() -> None:
     _use_cores(int(threads))
     (chosen,) = select_handles([handle])
     model = ENGINES[cast(EngineName, name)].open(chosen, Path(path), int(threads))
-    serve(model, sys.stdin, answers)
+    _serve(model, sys.stdin, answers)
 
 
 def _use_cores(count: int) -> None:
@@ -39,7 +39,7 @@ def _use_cores(count: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(count)
 
 
-def serve(model: OpenModel, requests: IO[str], answers: IO[str]) -> None:
+def _serve(model: OpenModel, requests: IO[str], answers: IO[str]) -> None:
     """Report that the model is open, then answer each request."""
     _answer(answers, {"open": True})
     for line in requests:

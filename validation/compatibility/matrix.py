@@ -194,7 +194,7 @@ def _run_models(release: Release, models: Sequence[Model], python: Path, started
         started(f"TensorFlow {release.name}: {model.handle}")
         cell, told = _run_cell(release, model, python)
         versions |= {name: told[name] for name in ("tensorflow", "python", "numpy", "keras") if told.get(name)}
-        finished(f"TensorFlow {versions.get('tensorflow', release.name)}: {model.handle}: {describe(cell)}")
+        finished(f"TensorFlow {versions.get('tensorflow', release.name)}: {model.handle}: {_describe(cell)}")
         cells.append(cell)
     return _Row(release=release.name, cells=tuple(cells), **versions)
 
@@ -244,7 +244,7 @@ def _ask_doctor(directory: Path, python: Path) -> dict[str, Any]:
     return told
 
 
-def describe(cell: Cell) -> str:
+def _describe(cell: Cell) -> str:
     """Describe the result of a cell in one line."""
     if cell.failure is not None:
         return f"{cell.verdict}: {cell.failure}"
