@@ -44,10 +44,10 @@ from validation.benchmark.records import (
     StartBenchmark,
     StartSide,
     _Machine,
-    describe_machine,
+    circumstances,
 )
 from validation.benchmark.stopwatch import Run, time_commands
-from validation.benchmark.targets import _further_seconds, conversion_findings, inference_findings, start_findings
+from validation.benchmark.targets import _further_seconds, findings
 
 ROOT = Path(__file__).parent.parent
 CLASSIFIER, FE = TESTING_HANDLES
@@ -166,7 +166,6 @@ def test_made_up_models_differ_in_depth_or_in_weights_alone(tmp_path):
     first, second = synthetic_models.rows("Ti/8", 3, 2)
     assert first.architecture == second.architecture
     assert (first.architecture.num_blocks, first.name) == (3, "ti-8-3-0")
-    assert synthetic_models.size_of("Ti/8", 3, 2) == 8 * first.parameters
     benchmark_scale._seed([first, second], tmp_path)
     one, other = (np.load(tmp_path / row.object) for row in (first, second))
     assert {name: value.shape for name, value in one.items()} == first.arrays
@@ -350,7 +349,7 @@ WHOLE = converted(
 
 
 def test_figures_are_ratios_of_medians():
-    found = {one.what.split(",")[0]: one for one in conversion_findings(WHOLE)}
+    found = {one.what.split(",")[0]: one for one in findings(WHOLE)}
     values = [one.value for one in found.values()]
     assert values == pytest.approx([0.2, 2.0, 4.0, 1.0, 0.6, 2.5, 2.5])
     assert [one.met for one in found.values()] == [True, True, False, True, True, True, False]
@@ -361,8 +360,8 @@ def test_figures_are_ratios_of_medians():
 
 def test_what_was_not_measured_has_no_figure():
     some = converted(side("convert", 20.0), Side(name="notebook", what="n", failure="no"), further=())
-    assert [one.value for one in conversion_findings(some)] == [None] * 7
-    assert [one.met for one in conversion_findings(some)] == [None] * 7
+    assert [one.value for one in findings(some)] == [None] * 7
+    assert [one.met for one in findings(some)] == [None] * 7
 
 
 def speeds(*engines):
@@ -385,7 +384,7 @@ RUNNING = speeds(
 
 
 def test_engines_are_held_against_jax():
-    assert [(one.what, round(one.value, 2), one.met) for one in inference_findings(RUNNING)] == [
+    assert [(one.what, round(one.value, 2), one.met) for one in findings(RUNNING)] == [
         ("B/16, batch 8: native over JAX", 1.05, True),
         ("B/16, batch 32: native over JAX", 1.1, False),
         ("B/16, batch 1: graph over JAX", 1.2, True),
@@ -426,7 +425,7 @@ STARTED = StartBenchmark(**CIRCUMSTANCES, sides=(begun("native"), begun("graph")
 
 
 def test_the_first_call_of_the_graph_flavour_is_held_against_the_second():
-    (only,) = start_findings(STARTED)
+    (only,) = findings(STARTED)
     assert only.what == "B/16, graph: first call minus the second, seconds"
     assert (only.value, only.met) == (pytest.approx(0.5), True)
     assert STARTED.sides[0].runs[0].total == pytest.approx(5.3)
@@ -485,7 +484,7 @@ def test_figures_of_a_busy_machine_are_called_a_trial(load, busy, trial):
 
 
 def test_the_machine_is_described():
-    machine = describe_machine()
+    machine = circumstances()["machine"]
     assert machine.processor
     assert machine.cores >= 1
     assert machine.memory > 10**9

@@ -32,7 +32,7 @@ def send_and_await(count):
         time.sleep(0.01)
 
 here = Path(sys.argv[1])
-process.end_on_signals()
+process._end_on_signals("")
 """
 
 

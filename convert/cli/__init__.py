@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _end_at_once_on_signals()  # the imports below take a while
         from convert.pipeline.process import run_and_leave
 
-        run_and_leave(_run, sys.argv[1:])
+        run_and_leave(lambda: _run(sys.argv[1:]))
     _run(arguments)
 
 

@@ -113,7 +113,7 @@ def bench(
             f"--threads {threads} is more than the {cores} cores that this process may use: give at most {cores}."
         )
     if not part:
-        work = run.narrowed(work)
+        work = work.narrowed()
     watch = console.progress_bar()
     run.check_bench(work, watch)
     _print(work.parts, run.run_bench(work, watch), json=json)
@@ -138,10 +138,10 @@ def _print(parts: "Sequence[Part]", done: "Sequence[Benchmark]", *, json: bool) 
 
 
 def _print_tables(part: "Tables") -> None:
-    from validation.benchmark.tables import FINDING_COLUMNS, finding_rows
+    from validation.benchmark.tables import FINDING_COLUMNS
 
     console.print_table(part.title, part.columns, part.rows)
-    console.print_table("", FINDING_COLUMNS, finding_rows(part.findings))
+    console.print_table("", FINDING_COLUMNS, part.finding_rows)
     for failure in part.failures:
         console.tell(f"failed: {failure}")
     for absent in part.absent:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from convert.checkpoints.synthetic import write_seeded
 from convert.pipeline.progress import Event, Steps, Watch, steps
@@ -22,12 +22,10 @@ from validation.benchmark.records import (
     EngineSpeed,
     InferenceBenchmark,
     StartBenchmark,
-    describe_machine,
-    today,
-    versions,
+    circumstances,
 )
 from validation.benchmark.startup import Starter, measure_starts
-from validation.benchmark.synthetic_models import size_of
+from validation.benchmark.synthetic_models import rows
 
 Part = Literal["conversion", "inference", "start"]
 PARTS: dict[Part, type[Benchmark]] = {
@@ -60,6 +58,12 @@ class Bench:
         """Return whether a side is to be measured."""
         return not self.sides or side in self.sides
 
+    def narrowed(self) -> "Bench":
+        """Return the benchmark with only those parts that the chosen sides belong to."""
+        names = _side_names(self)
+        parts = tuple(part for part in self.parts if any(map(self.wants, names[part])))
+        return replace(self, parts=parts or self.parts)
+
     def handles_of(self, part: Part) -> list[Handle]:
         """Return the handles of a part: the given ones that it supports or, by default, all or a few classifiers."""
         if part == "conversion":
@@ -73,13 +77,6 @@ def _side_names(bench: Bench) -> dict[Part, list[str]]:
     """Return the names of the sides of each part."""
     rows = _scenarios(bench, Folders(Path(), Path(), Path()))
     return {"conversion": [*rows], "inference": [*ENGINES], "start": [*FLAVOURS]}
-
-
-def narrowed(bench: Bench) -> Bench:
-    """Return the benchmark with only those parts that the chosen sides belong to."""
-    names = _side_names(bench)
-    parts = tuple(part for part in bench.parts if any(map(bench.wants, names[part])))
-    return replace(bench, parts=parts or bench.parts)
 
 
 def check_bench(bench: Bench, watch: Watch) -> None:
@@ -136,7 +133,7 @@ def _disk_need(bench: Bench) -> int:
     if "conversion" in bench.parts:
         models = sum(4 * handle.parameters for handle in bench.handles_of("conversion"))
         need += models * (2 if bench.wants("floor") or bench.wants("cp") else 1)  # those to copy, and those of one side
-        many = size_of(bench.scale.architecture, 0, bench.scale.count)
+        many = sum(4 * row.parameters for row in rows(bench.scale.architecture, 0, bench.scale.count))
         # The checkpoints, and both heads of each, twice: to copy, and of one side.
         need += 5 * many if bench.wants("many") or bench.wants("many-cp") else 0
     for part, copies in (("start", len(FLAVOURS)), ("inference", len(ENGINES))):
@@ -188,7 +185,8 @@ def _conversion(bench: Bench, place: Folders, on: Steps) -> Benchmark:
     commands = preparation.for_conversion(handles, place, bench.scale, rows)
     preparation.prepare(commands, started=on.start, finished=on.note)
     return ConversionBenchmark(
-        **_circumstances(bench),
+        **circumstances(),
+        repeats=bench.repeats,
         source="seeded" if bench.source is None else "given",
         handles=tuple(handle.name for handle in handles),
         largest=max((place.source / handle.checkpoint.object).stat().st_size for handle in handles),
@@ -206,7 +204,7 @@ def _inference(bench: Bench, place: Folders, on: Steps) -> Benchmark:
     here = [engine for engine in engines if engine.here]
     commands = preparation.for_running(handles, place, [engine.name for engine in here])
     preparation.prepare(commands, started=on.start, finished=on.note)
-    given = _circumstances(bench)
+    given = circumstances()
     speeds = [
         measure_model(
             handle,
@@ -223,6 +221,7 @@ def _inference(bench: Bench, place: Folders, on: Steps) -> Benchmark:
     )
     return InferenceBenchmark(
         **given,
+        repeats=bench.repeats,
         threads=bench.threads,
         product=max((one.product for one in speeds if one.product), default=None),
         models=tuple(one.model.model_copy(update={"engines": one.model.engines + absent}) for one in speeds),
@@ -239,12 +238,9 @@ def _start(bench: Bench, place: Folders, on: Steps) -> Benchmark:
     preparation.prepare(commands, started=on.start, finished=on.note)
     made = [handle.in_flavour("graph" if name == "graph" else "native") for handle in handles for name in flavours]
     starters = [Starter(one, place.kept / one.name / str(DEFAULT_VERSION)) for one in made]
-    given = _circumstances(bench)
-    return StartBenchmark(**given, sides=measure_starts(starters, bench.repeats, started=on.start, finished=on.finish))
-
-
-def _circumstances(bench: Bench) -> dict[str, Any]:
-    return {"date": today(), "machine": describe_machine(), "libraries": versions(), "repeats": bench.repeats}
+    given = circumstances()
+    sides = measure_starts(starters, bench.repeats, started=on.start, finished=on.finish)
+    return StartBenchmark(**given, repeats=bench.repeats, sides=sides)
 
 
 def read_parts(out: Path, parts: Sequence[Part]) -> list[Benchmark]:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -35,19 +35,29 @@ _ending = threading.Lock()
 _tidy: set[int] = set()
 
 
-def run_and_leave(run: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> NoReturn:
-    """Run a command, and end the process with its exit status."""
-    end_on_signals("mixer-jax2tf: interrupted: finished work is kept; run the same command again to continue.\n")
-    with own_temporary_folder():
+def run_and_leave(run: Callable[[], None], *, lifeline: int | None = None) -> NoReturn:
+    """Run a command or a worker, and end the process with its exit status.
+
+    Args:
+        run: the command, whose interruption is reported; or the worker.
+        lifeline: of a worker: a pipe, whose other end closes when the parent ends.
+    """
+    if lifeline is None:
+        said = "mixer-jax2tf: interrupted: finished work is kept; run the same command again to continue.\n"
+        _end_on_signals(said)
+    else:
+        _end_on_signals("")
+        _end_with_parent(lifeline)
+    with _own_temporary_folder():
         status = 0
         try:
-            run(arguments)
+            run()
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    leave(status)
+    _leave(status)
 
 
-def end_on_signals(message: str = "") -> None:
+def _end_on_signals(message: str) -> None:
     """From now on, end this process on SIGINT with status 130, and on SIGTERM with 143, after printing `message`."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -66,7 +76,7 @@ def end_on_signals(message: str = "") -> None:
             signal.signal(number, _stand_still)
 
 
-def end_with_parent(lifeline: int) -> None:
+def _end_with_parent(lifeline: int) -> None:
     """From now on, end this process when the other end of a pipe closes, for instance when the parent is killed."""
 
     def wait() -> None:
@@ -77,7 +87,7 @@ def end_with_parent(lifeline: int) -> None:
     threading.Thread(target=wait, name="lifeline", daemon=True).start()
 
 
-def leave(status: int) -> NoReturn:
+def _leave(status: int) -> NoReturn:
     """End this process without the interpreter's shutdown, which loses signals and may abort C++ threads."""
     for stream in filter(None, (sys.stdout, sys.stderr)):  # None if closed from the start
         try:
@@ -98,7 +108,7 @@ def tidies_up(pid: int) -> None:
 
 
 @contextmanager
-def own_temporary_folder() -> Iterator[None]:
+def _own_temporary_folder() -> Iterator[None]:
     """Put all temporary files of this process, and of those that it starts, into one folder; remove it at the end."""
     places = [os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")]
     failures = []

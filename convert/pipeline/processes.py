@@ -172,10 +172,12 @@ def _ended_early(group: Group) -> list[Outcome]:
 
 def work(descriptor: int) -> None:
     """Run the calls that come over a connection until it closes: the main function of a worker process."""
-    process.end_on_signals()
-    process.end_with_parent(0)
+    process.run_and_leave(lambda: _answer_calls(descriptor), lifeline=0)
+
+
+def _answer_calls(descriptor: int) -> None:
     sending = threading.Lock()  # events may come from several threads, and a connection is not thread-safe
-    with process.own_temporary_folder(), Connection(descriptor) as connection, suppress(EOFError):
+    with Connection(descriptor) as connection, suppress(EOFError):
 
         def send(message: object) -> None:
             with sending:
@@ -188,7 +190,6 @@ def work(descriptor: int) -> None:
             except Exception as error:  # for the caller
                 answer = error if _can_be_sent(error) else MixerError(f"unexpected {type(error).__name__}: {error}")
             send(answer)
-    process.leave(0)
 
 
 def _can_be_sent(error: Exception) -> bool:

@@ -36,6 +36,10 @@ class Scale:
     """Architecture that is converted with `blocks` blocks, and with twice as many."""
     blocks: int = 24
 
+    def many(self, count: int) -> tuple[str, str, str]:
+        """Return the arguments for `count` small checkpoints."""
+        return (self.architecture, "0", str(count))
+
 
 @dataclass(frozen=True)
 class Scenario:
@@ -134,8 +138,8 @@ def _scale_ways(place: Folders, scale: Scale) -> list[Scenario]:
     return [
         Scenario("blocks", f"a small model of {scale.blocks} blocks, both heads", converted(shallow), (), out),
         Scenario("blocks-twice", f"the same with {2 * scale.blocks} blocks", converted(deep), (), out),
-        Scenario("many-one", "one small checkpoint, both heads", converted(many_of(scale, 1)), (), out),
-        Scenario("many", f"{scale.count} of its architecture", converted(many_of(scale, scale.count)), (), out),
+        Scenario("many-one", "one small checkpoint, both heads", converted(scale.many(1)), (), out),
+        Scenario("many", f"{scale.count} of its architecture", converted(scale.many(scale.count)), (), out),
         Scenario(
             "many-cp", "copying (`cp`) their models", (("cp", "-r", str(place.many), str(out)),), (place.many,), out
         ),
@@ -145,11 +149,6 @@ def _scale_ways(place: Folders, scale: Scale) -> list[Scenario]:
 def scale_command(task: str, what: tuple[str, str, str], place: Folders, out: Path) -> Command:
     """Return the command that makes or converts synthetic checkpoints; see `convert/pipeline/benchmark_scale.py`."""
     return (*PYTHON, "convert.pipeline.benchmark_scale", task, *what, str(place.work / "seeds"), str(out))
-
-
-def many_of(scale: Scale, count: int) -> tuple[str, str, str]:
-    """Return the arguments for `count` small checkpoints."""
-    return (scale.architecture, "0", str(count))
 
 
 def run_scenarios(rows: Sequence[Scenario], repeats: int, *, started: Tell, finished: Tell) -> tuple[Side, ...]:

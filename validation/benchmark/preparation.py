@@ -6,7 +6,7 @@ from pathlib import Path
 from models.catalog import Flavour, Handle
 from models.formats import FORMATS, FormatName
 from models.records.provenance import ROOT
-from validation.benchmark.conversion import PYTHON, VERSION, Command, Folders, Scale, Scenario, many_of, scale_command
+from validation.benchmark.conversion import PYTHON, VERSION, Command, Folders, Scale, Scenario, scale_command
 from validation.benchmark.records import Tell
 from validation.benchmark.stopwatch import CommandError, time_commands
 
@@ -31,14 +31,14 @@ def for_conversion(handles: Sequence[Handle], place: Folders, scale: Scale, rows
     for name, what in (
         ("blocks", (deep, str(scale.blocks), "1")),
         ("blocks-twice", (deep, str(2 * scale.blocks), "1")),
-        ("many-one", many_of(scale, 1)),
-        ("many", many_of(scale, scale.count)),
-        ("many-cp", many_of(scale, scale.count)),
+        ("many-one", scale.many(1)),
+        ("many", scale.many(scale.count)),
+        ("many-cp", scale.many(scale.count)),
     ):
         if name in chosen:
             commands.append(scale_command("seed", what, place, place.many))
     if "many-cp" in chosen:
-        commands.append(scale_command("convert", many_of(scale, scale.count), place, place.many))
+        commands.append(scale_command("convert", scale.many(scale.count), place, place.many))
     return list(dict.fromkeys(commands))
 
 

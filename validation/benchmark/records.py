@@ -9,7 +9,7 @@ import platform
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -90,6 +90,14 @@ class ConversionBenchmark(Benchmark):
     """Blocks of the shallower of the two models that differ only in depth; the other has twice as many."""
     sides: tuple[Side, ...]
 
+    def wall(self, name: str) -> float | None:
+        """Return the median seconds of a side; None if it was not measured."""
+        return median([seconds for side in self.named(name) for seconds in side.walls])
+
+    def named(self, name: str) -> list[Side]:
+        """Return the side of a name, if it was measured."""
+        return [side for side in self.sides if side.name == name]
+
 
 class EngineSpeed(Record):
     """The times of one engine running a model."""
@@ -117,6 +125,13 @@ class ModelSpeed(Record):
     flops: int
     """Floating-point operations of one image: those of its matrix products."""
     engines: tuple[EngineSpeed, ...]
+
+    def over_jax(self, name: str, batch: int) -> float | None:
+        """Return the median seconds of an engine over JAX's."""
+        return ratio(*(median(self._seconds(each).get(batch, ())) for each in (name, "jax")))
+
+    def _seconds(self, name: str) -> dict[int, tuple[float, ...]]:
+        return next((engine.seconds for engine in self.engines if engine.name == name), {})
 
 
 class InferenceBenchmark(Benchmark):
@@ -173,7 +188,16 @@ class StartBenchmark(Benchmark):
     sides: tuple[StartSide, ...]
 
 
-def describe_machine() -> _Machine:
+def circumstances() -> dict[str, Any]:
+    """Return the fields of a record that say when, where and with what it is measured now."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": _describe_machine(),
+        "libraries": dict(library_versions()),
+    }
+
+
+def _describe_machine() -> _Machine:
     """Return a description of this machine, after measuring for a second how busy it is."""
     import psutil
 
@@ -192,16 +216,6 @@ def _processor() -> str:
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
-
-
-def today() -> str:
-    """Return the date, UTC."""
-    return datetime.datetime.now(datetime.UTC).date().isoformat()
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries."""
-    return dict(library_versions())
 
 
 def median(values: Sequence[float]) -> float | None:

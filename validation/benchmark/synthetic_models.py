@@ -19,8 +19,3 @@ def rows(architecture: str, blocks: int, count: int) -> list[Checkpoint]:
         Checkpoint(f"{stem}-{number}", f"scale/{stem}-{number}.npz", sizes, SEEDED, testing=True)
         for number in range(count)
     ]
-
-
-def size_of(architecture: str, blocks: int, count: int) -> int:
-    """Return the bytes of these checkpoints' parameters."""
-    return sum(4 * checkpoint.parameters for checkpoint in rows(architecture, blocks, count))

@@ -13,14 +13,7 @@ from validation.benchmark.records import (
     median,
     ratio,
 )
-from validation.benchmark.targets import (
-    Finding,
-    conversion_findings,
-    inference_findings,
-    over_jax,
-    start_findings,
-    wall,
-)
+from validation.benchmark.targets import Finding, findings
 
 
 @dataclass(frozen=True)
@@ -34,6 +27,12 @@ class Tables:
     failures: tuple[str, ...]
     absent: tuple[str, ...] = ()
     """Engines that were not measured because they are not installed."""
+
+    @property
+    def finding_rows(self) -> list[tuple[str, ...]]:
+        """One row per figure: its value and its target."""
+        said = {True: "met", False: "missed", None: "not measured"}
+        return [(one.what, _number(one.value), f"{one.limit:.2f}", said[one.met]) for one in self.findings]
 
 
 def tabulate(found: Benchmark) -> Tables:
@@ -62,7 +61,7 @@ def _conversion(found: ConversionBenchmark) -> Tables:
         f"Converting {len(found.handles)} handles ({found.outputs / 1e9:.2f} GB)",
         columns,
         tuple(_conversion_row(found, side) for side in found.sides),
-        tuple(conversion_findings(found)),
+        tuple(findings(found)),
         tuple(f"{side.name}: {side.failure}" for side in found.sides if side.failure),
     )
 
@@ -71,7 +70,7 @@ def _conversion_row(found: ConversionBenchmark, side: Side) -> tuple[str, ...]:
     if not side.runs:
         return (side.what, "**failed**", *[""] * 6)
     of_catalog = side.name in ("notebook", "floor", "convert", "convert-jobs", "convert-all")
-    over = [ratio(wall(found, side.name), wall(found, name)) if of_catalog else None for name in ("notebook", "floor")]
+    over = [ratio(found.wall(side.name), found.wall(name)) if of_catalog else None for name in ("notebook", "floor")]
     return (
         side.what,
         f"{median(side.walls):.1f}",
@@ -93,7 +92,7 @@ def _inference(found: InferenceBenchmark) -> Tables:
             for batch in batches:
                 seconds = engine.seconds.get(batch, ())
                 rate = ratio(batch * model.flops, median(seconds))
-                over, share = over_jax(model, engine.name, batch), ratio(rate, found.limit)
+                over, share = model.over_jax(engine.name, batch), ratio(rate, found.limit)
                 cells += [f"{median(seconds):.3f}" if seconds else "", _number(over), _number(share, percent=True)]
             rows.append((model.architecture, f"{engine.title} {engine.version or ''}".strip(), *cells))
     heads = [head for batch in batches for head in (f"#batch {batch}, s", "#JAX = 1", "#of the limit")]
@@ -101,7 +100,7 @@ def _inference(found: InferenceBenchmark) -> Tables:
         f"A loaded classifier, {found.threads} threads{_limit(found)}",
         ("model", "engine", *heads),
         tuple(rows),
-        tuple(inference_findings(found)),
+        tuple(findings(found)),
         tuple(
             f"{model.architecture}, {one.title}: {one.failure}"
             for model in found.models
@@ -146,18 +145,12 @@ def _starts(found: StartBenchmark) -> Tables:
         "From process start to first outputs, one image",
         ("model", "flavour", *(f"#{name}" for name in names)),
         tuple(rows),
-        tuple(start_findings(found)),
+        tuple(findings(found)),
         tuple(f"{side.handle}, {side.flavour}: {side.failure}" for side in found.sides if side.failure),
     )
 
 
 FINDING_COLUMNS = ("figure", "#found", "#at most", "")
-
-
-def finding_rows(findings: Sequence[Finding]) -> list[tuple[str, ...]]:
-    """Return one row per figure: its value and its target."""
-    said = {True: "met", False: "missed", None: "not measured"}
-    return [(one.what, _number(one.value), f"{one.limit:.2f}", said[one.met]) for one in findings]
 
 
 def markdown_lines(parts: Sequence[Benchmark]) -> Iterator[str]:
@@ -171,7 +164,7 @@ def markdown_lines(parts: Sequence[Benchmark]) -> Iterator[str]:
         yield from markdown_table(tables.columns, tables.rows).splitlines()
         if tables.findings:
             yield ""
-            yield from markdown_table(FINDING_COLUMNS, finding_rows(tables.findings)).splitlines()
+            yield from markdown_table(FINDING_COLUMNS, tables.finding_rows).splitlines()
         if tables.failures or tables.absent:
             yield ""
             yield from (f"- {' '.join(said.split())[:300]}" for said in (*tables.failures, *tables.absent))

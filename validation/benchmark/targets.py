@@ -1,15 +1,13 @@
 """The targets of the benchmark, mostly ratios of sides that were measured in one run."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from validation.benchmark.records import (
+    Benchmark,
     ConversionBenchmark,
-    EngineSpeed,
     InferenceBenchmark,
-    ModelSpeed,
-    Side,
     StartBenchmark,
     median,
     ratio,
@@ -33,15 +31,22 @@ class Finding:
         return None if self.value is None else self.value <= self.limit
 
 
-def conversion_findings(found: ConversionBenchmark) -> list[Finding]:
-    """Return the figures about conversion."""
+def findings(found: Benchmark) -> list[Finding]:
+    """Return the figures about a part."""
+    if isinstance(found, ConversionBenchmark):
+        return _about_conversion(found)
+    if isinstance(found, InferenceBenchmark):
+        return _about_inference(found)
+    return _about_starts(found) if isinstance(found, StartBenchmark) else []
+
+
+def _about_conversion(found: ConversionBenchmark) -> list[Finding]:
     return [Finding(what.format(found=found), figure(found), limit) for what, limit, figure in _CONVERSION]
 
 
-def inference_findings(found: InferenceBenchmark) -> list[Finding]:
-    """Return the figures about loaded models."""
+def _about_inference(found: InferenceBenchmark) -> list[Finding]:
     return [
-        Finding(f"{model.architecture}, batch {batch}: {name} over JAX", over_jax(model, name, batch), limit)
+        Finding(f"{model.architecture}, batch {batch}: {name} over JAX", model.over_jax(name, batch), limit)
         for model in found.models
         for name, limits in _INFERENCE.items()
         for batch, limit in limits.items()
@@ -49,8 +54,7 @@ def inference_findings(found: InferenceBenchmark) -> list[Finding]:
     ]
 
 
-def start_findings(found: StartBenchmark) -> list[Finding]:
-    """Return the figures about starting."""
+def _about_starts(found: StartBenchmark) -> list[Finding]:
     return [
         Finding(
             f"{side.architecture}, {side.flavour}: first call minus the second, seconds",
@@ -62,37 +66,18 @@ def start_findings(found: StartBenchmark) -> list[Finding]:
     ]
 
 
-def over_jax(model: ModelSpeed, name: str, batch: int) -> float | None:
-    """Return the median seconds of an engine over JAX's."""
-    return ratio(*(median(_engine(model, each).get(batch, ())) for each in (name, "jax")))
-
-
-def _engine(model: ModelSpeed, name: str) -> dict[int, tuple[float, ...]]:
-    found: Iterator[EngineSpeed] = (engine for engine in model.engines if engine.name == name)
-    return next((engine.seconds for engine in found), {})
-
-
-def wall(found: ConversionBenchmark, name: str) -> float | None:
-    """Return the median seconds of a side; None if it was not measured."""
-    return median([seconds for side in _named(found, name) for seconds in side.walls])
-
-
 def _peak(found: ConversionBenchmark, name: str) -> float | None:
-    return max((float(run.peak) for side in _named(found, name) for run in side.runs), default=None)
-
-
-def _named(found: ConversionBenchmark, name: str) -> Sequence[Side]:
-    return [side for side in found.sides if side.name == name]
+    return max((float(run.peak) for side in found.named(name) for run in side.runs), default=None)
 
 
 def _walls(above: str, below: str) -> Callable[[ConversionBenchmark], float | None]:
-    return lambda found: ratio(wall(found, above), wall(found, below))
+    return lambda found: ratio(found.wall(above), found.wall(below))
 
 
 def _further_seconds(found: ConversionBenchmark) -> float | None:
     """Return the seconds of `convert` for the further checkpoints: of each model, from the end of the one before."""
     took = []
-    for run in (run for side in _named(found, "convert") for run in side.runs):
+    for run in (run for side in found.named("convert") for run in side.runs):
         done = sorted((seconds, name in found.further) for name, seconds in run.finished.items())
         gaps = [now - before for (before, _), (now, further) in itertools.pairwise(done) if further]
         took += [sum(gaps)] if gaps else []
@@ -105,14 +90,14 @@ def _memory(found: ConversionBenchmark) -> float | None:
 
 
 def _depth(found: ConversionBenchmark) -> float | None:
-    imports = wall(found, "imports")
-    deep, shallow = (wall(found, name) for name in ("blocks-twice", "blocks"))
+    imports = found.wall("imports")
+    deep, shallow = (found.wall(name) for name in ("blocks-twice", "blocks"))
     return None if None in (imports, deep, shallow) else ratio(deep - imports, shallow - imports)  # type: ignore[operator]
 
 
 def _each(found: ConversionBenchmark) -> float | None:
     """Return the time of each checkpoint after the first, over that of copying its models."""
-    one, many, copy = (wall(found, name) for name in ("many-one", "many", "many-cp"))
+    one, many, copy = (found.wall(name) for name in ("many-one", "many", "many-cp"))
     if one is None or many is None or copy is None or found.count < 2:
         return None
     return ratio((many - one) / (found.count - 1), copy / found.count)
@@ -124,7 +109,7 @@ _CONVERSION: tuple[tuple[str, float, Callable[[ConversionBenchmark], float | Non
     (
         "further checkpoints of a known architecture, over `cp` of their models",
         2.0,
-        lambda found: ratio(_further_seconds(found), wall(found, "cp")),
+        lambda found: ratio(_further_seconds(found), found.wall("cp")),
     ),
     (
         f"peak memory of `convert` over that of importing and {CHECKPOINT_IN_MEMORY:g} times the largest checkpoint",
