@@ -276,7 +276,7 @@ def test_bad_usage_is_refused_before_any_work(options, said, tmp_path, capsys):
 def test_a_disk_too_small_is_refused_before_any_work(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6))
     assert command("bench", "--out", tmp_path) == 2
-    assert re.search(r"has 1\.0 MB free, [\d,.]+ MB are needed: free some space", capsys.readouterr().err)
+    assert re.search(r"has 1\.0 MB free, but [\d,.]+ MB are needed: free some space", capsys.readouterr().err)
     assert list(tmp_path.iterdir()) == []
 
 

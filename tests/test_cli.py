@@ -581,7 +581,7 @@ def test_a_disk_that_is_too_small_is_told_before_any_work(run, tmp_path, monkeyp
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage)
     result = run("convert-all", *TESTING_HANDLES, "--source", source, "--out", tmp_path / "out")
     assert result.status == 2
-    assert "has 1.0 MB free, 17.0 MB are needed" in result.err
+    assert "has 1.0 MB free, but 17.0 MB are needed" in result.err
     assert list((tmp_path / "out").iterdir()) == []
     assert conversions == []
 

@@ -6,7 +6,7 @@ from test_junit import HANDLE
 
 from convert.cli.parity_tables import _NOTE as NOTE
 from convert.cli.parity_tables import _SUMMARY_COLUMNS as COLUMNS
-from convert.cli.parity_tables import summarise
+from convert.cli.parity_tables import _summarise
 from convert.pipeline.outcome import Outcome
 from models.records.report import ZERO_HEAD, Report
 
@@ -31,7 +31,7 @@ def cells(line):
 
 
 def test_a_handle_that_passed_shows_all_its_figures(outcome):
-    lines = summarise([outcome]).splitlines()
+    lines = _summarise([outcome]).splitlines()
     assert lines[0] == "### Parity: 1 of 1 passed"
     assert dict(zip(COLUMNS, cells(lines[4]), strict=True)) == {
         "handle": HANDLE,
@@ -50,7 +50,7 @@ def test_a_handle_that_passed_shows_all_its_figures(outcome):
 
 def test_a_failure_is_named_with_its_reasons_each_on_a_line(outcome):
     failed = Outcome(HANDLE, problems=("does not load: why", "a list:\n  of more"))
-    lines = summarise([outcome, failed]).splitlines()
+    lines = _summarise([outcome, failed]).splitlines()
     assert lines[0] == "### Parity: 1 of 2 passed"
     assert cells(lines[5]) == [HANDLE, *[""] * 7, "0.0", "failed"]
     after = lines[lines.index("**Failed:**") + 2 :]
@@ -65,7 +65,7 @@ def test_what_was_not_checked_is_said_once(outcome):
     dull = consumed("call", worst=0.0).model_copy(update={"power": 0.0})
     absent = outcome.report.model_copy(update={"checks": checks(more=(gone, dumb, dull)), "zero_head": True})
     without = Outcome(HANDLE, "original", verdict="passed", report=absent)
-    lines = summarise([seeded, without, outcome]).splitlines()
+    lines = _summarise([seeded, without, outcome]).splitlines()
     assert lines[lines.index("**Not checked:**") + 2 :] == [
         "- cuda: exported, not run",
         "- the original checkpoints: synthetic ones were used instead",
@@ -78,5 +78,5 @@ def test_what_was_not_checked_is_said_once(outcome):
 def test_features_are_not_said_to_be_hidden_by_a_head(outcome):
     changes = {"checks": checks(head="fe", more=(check("max_relative", 0.0, power=0.0),)), "head": "fe"}
     report = outcome.report.model_copy(update=changes)
-    said = summarise([Outcome(HANDLE, "original", verdict="passed", report=report)])
+    said = _summarise([Outcome(HANDLE, "original", verdict="passed", report=report)])
     assert "1 comparison of outputs had no power: all images have the same features" in said

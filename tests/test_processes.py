@@ -162,8 +162,8 @@ def test_there_are_no_more_processes_than_checkpoints(monkeypatch):
     monkeypatch.setattr(processes.os, "sysconf", lambda _: 1 << 30)
     work = batch(99, HANDLES.values())
     groups = groups_of(work)
-    assert processes.processes(work, groups, print) == len(groups) == 6
-    assert processes.processes(replace(work, jobs=2), groups, print) == 2
+    assert processes._count(work, groups, print) == len(groups) == 6
+    assert processes._count(replace(work, jobs=2), groups, print) == 2
 
 
 def test_there_are_no_more_processes_than_memory_allows(monkeypatch):
@@ -171,11 +171,11 @@ def test_there_are_no_more_processes_than_memory_allows(monkeypatch):
     monkeypatch.setattr(processes.os, "sysconf", sizes.__getitem__)
     checking, noted = batch(6, HANDLES.values(), "convert-all"), []
     groups = groups_of(checking)
-    assert processes.processes(checking, groups, noted.append) == 2
+    assert processes._count(checking, groups, noted.append) == 2
     assert "2 are used" in noted[0]
-    assert processes.processes(replace(checking, task="convert"), groups, noted.append) == 5
+    assert processes._count(replace(checking, task="convert"), groups, noted.append) == 5
     sizes["SC_PHYS_PAGES"] = 1
-    assert processes.processes(checking, groups, noted.append) == 1
+    assert processes._count(checking, groups, noted.append) == 1
 
 
 def test_a_process_reads_its_checkpoints_into_the_same_memory_where_nothing_is_checked(monkeypatch):

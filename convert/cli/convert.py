@@ -101,7 +101,6 @@ def _batch(
 def _run(batch: "Batch", *, reference: Path | None = None, json: bool) -> None:
     from convert.cli import parity_tables
     from convert.pipeline.batch import check_batch, run_batch
-    from convert.pipeline.job import made_handles
     from validation.previous.open import opened
 
     watch = console.progress_bar()
@@ -109,9 +108,4 @@ def _run(batch: "Batch", *, reference: Path | None = None, json: bool) -> None:
     with ExitStack() as stack:
         published = None if reference is None else stack.enter_context(opened(reference))
         done = run_batch(replace(batch, published=published), watch)
-    if batch.explain and not json:
-        parity_tables.print_depth(done)
-    full = batch.inputs_set == "full"
-    if full and batch.out.is_dir():
-        parity_tables.write_for_people(done, batch.out, batch.version, made_handles(batch))
-    parity_tables.print_outcomes(done, json=json, markdown=parity_tables.summarise(done) if full else None)
+    parity_tables.show(batch, done, json=json)

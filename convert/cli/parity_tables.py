@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from convert.cli import console
 from convert.pipeline.outcome import Outcome
@@ -14,8 +15,26 @@ from models.records.report import ZERO_HEAD
 from models.records.tolerances import TOLERANCES
 from models.storage.files import megabytes, write_atomically
 
+if TYPE_CHECKING:
+    from convert.pipeline.job import Batch
 
-def print_outcomes(outcomes: list[Outcome], *, json: bool, markdown: str | None = None) -> None:
+
+def show(batch: "Batch", outcomes: list[Outcome], *, json: bool) -> None:
+    """Print the results of a batch: a table, JSON or, of the full set, Markdown; write what people and CI read of it.
+
+    Raises:
+        MixerError: one or more failed; names them with their reasons.
+        DifferentError: none failed, but one differs from an earlier version; the message says in what.
+    """
+    if batch.explain and not json:
+        _print_depth(outcomes)
+    full = batch.inputs_set == "full"
+    if full and batch.out.is_dir():
+        _write_for_people(outcomes, batch.out, batch.version, batch.made_handles())
+    _print_outcomes(outcomes, json=json, markdown=_summarise(outcomes) if full else None)
+
+
+def _print_outcomes(outcomes: list[Outcome], *, json: bool, markdown: str | None) -> None:
     """Print the results for the handles as JSON, as `markdown` if that is given, or as a table.
 
     Raises:
@@ -83,7 +102,7 @@ def _as_json(outcome: Outcome) -> dict[str, object]:
     return values
 
 
-def print_depth(outcomes: Sequence[Outcome]) -> None:
+def _print_depth(outcomes: Sequence[Outcome]) -> None:
     """Show step by step how far JAX and each SavedModel are from the oracle, and where a SavedModel is first too far.
 
     Too far means over the tolerance of outputs and over four times JAX's own distance there.
@@ -100,7 +119,7 @@ def print_depth(outcomes: Sequence[Outcome]) -> None:
         console.print_table(f"{outcome.handle}: {what}", ("after", "#JAX", "#SavedModel", ""), rows)
 
 
-def write_for_people(outcomes: Sequence[Outcome], out: Path, version: int, handles: Sequence[Handle]) -> None:
+def _write_for_people(outcomes: Sequence[Outcome], out: Path, version: int, handles: Sequence[Handle]) -> None:
     """Write `parity.xml` (JUnit) and `index.html` into the output directory."""
     from validation.views.junit import junit
     from validation.views.page import write_page
@@ -132,7 +151,7 @@ _NOTE = (
 )
 
 
-def summarise(outcomes: Sequence[Outcome]) -> str:
+def _summarise(outcomes: Sequence[Outcome]) -> str:
     """Return verdicts, the three distances, gradients, what failed and what was not checked, in Markdown."""
     passed = sum(outcome.verdict in {"passed", "kept"} for outcome in outcomes)
     parts = [

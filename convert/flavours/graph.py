@@ -16,7 +16,7 @@ from jax import export
 from convert.flavours.native import Apply, TensorFlowFunction
 from convert.flavours.operand import GraphError, Operand, Shape
 from convert.flavours.primitives import RULES, Rule
-from convert.flavours.shared_layers import SharedLayers, is_layer
+from convert.flavours.shared_layers import SharedLayers
 
 BATCH = "batch"
 """Name of the only size that may be unknown."""
@@ -84,7 +84,7 @@ class _Writer:
         name = equation.primitive.name
         if name in NESTED:
             nested = equation.params[NESTED[name]]
-            if name in JITTED and is_layer(nested):
+            if name in JITTED and SharedLayers.fits(nested):
                 return self._layers.call(nested, operands, self._batch)
             return self.write(nested, operands)
         shapes = [_known_shape(result.aval.shape, name) for result in equation.outvars]

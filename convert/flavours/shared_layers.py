@@ -35,6 +35,11 @@ class SharedLayers:
         self._functions: dict[tuple[int, tuple[Any, ...]], Callable[..., list[tf.Tensor]]] = {}
         self._alive: list[Any] = []  # as an `id` is unique only among live objects
 
+    @staticmethod
+    def fits(closed: Any) -> bool:  # noqa: ANN401 (a closed jaxpr)
+        """Return whether a nested jaxpr is large enough to become a function."""
+        return len(closed.jaxpr.eqns) >= WORTH_A_FUNCTION
+
     def call(self, closed: Any, operands: list[Operand], batch: tf.Tensor) -> list[Operand]:  # noqa: ANN401
         """Call the function of a closed jaxpr with operands; write it first if it is new for these shapes."""
         key = (id(closed), tuple(operand.shape for operand in operands))
@@ -54,8 +59,3 @@ class SharedLayers:
         name = "layer of " + ", ".join(str(spec.shape) for spec in specs)
         marked = tf.function(layer, autograph=False, experimental_attributes={IMPLEMENTS: name})
         return marked.get_concrete_function(*specs)
-
-
-def is_layer(closed: Any) -> bool:  # noqa: ANN401 (a closed jaxpr)
-    """Return whether a nested jaxpr is large enough to become a function."""
-    return len(closed.jaxpr.eqns) >= WORTH_A_FUNCTION

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from convert.checkpoints.buffer import ReusableBuffer
 from convert.pipeline.convert_handle import Item
 from convert.pipeline.frameworks import import_frameworks, imports_passed_over
-from convert.pipeline.job import WRITERS, Batch, graphs_needed, run_checkpoint
+from convert.pipeline.job import WRITERS, Batch, run_checkpoint
 from convert.pipeline.outcome import Outcome
 from convert.pipeline.processes import run_in_processes
 from convert.pipeline.progress import Event, Watch, steps
@@ -83,7 +83,7 @@ def run_batch(batch: Batch, watch: Watch | None = None) -> list[Outcome]:
         outcomes: list[Outcome] = []
         converts = batch.task == "convert"
         room = ReusableBuffer(_largest(items)) if converts else None  # checks release theirs bit by bit
-        with imports_passed_over(), tracing_ahead(graphs_needed(batch, items) if converts else []):
+        with imports_passed_over(), tracing_ahead(batch.graphs_needed(items) if converts else []):
             for group in groups.values():
                 for outcome in run_checkpoint(batch, group, on, room):
                     outcomes.append(outcome)

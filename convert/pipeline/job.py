@@ -12,7 +12,7 @@ from convert.checkpoints.open import CustomCheckpoint, OpenCheckpoint, Source, o
 from convert.pipeline import convert_handle
 from convert.pipeline.convert_handle import Item
 from convert.pipeline.for_each import Failure, attempt
-from convert.pipeline.outcome import Outcome, judged
+from convert.pipeline.outcome import Outcome
 from convert.pipeline.progress import Steps
 from convert.pipeline.tracing import GraphKey, tracing_ahead, write_steps
 from export.install import held
@@ -63,12 +63,24 @@ class Batch:
         labels = handle.labels.checked_path() if handle.labels else None
         return Item(handle, ModelPaths.of(self.out, handle.name, self.version), labels)
 
+    def graphs_needed(self, items: Iterable[Item]) -> list[GraphKey]:
+        """Return the graphs that are certainly needed: those of catalog handles without an existing model."""
+        if self.custom is not None:
+            return []
+        return list(dict.fromkeys(item.graph_key for item in items if not item.paths.manifest.is_file()))
 
-def graphs_needed(batch: Batch, items: Iterable[Item]) -> list[GraphKey]:
-    """Return the graphs that are certainly needed: those of catalog handles without an existing model."""
-    if batch.custom is not None:
-        return []
-    return list(dict.fromkeys(item.graph_key for item in items if not item.paths.manifest.is_file()))
+    def made_handles(self) -> list[Handle]:
+        """Return the handles under their models' names, that of a custom checkpoint with its number of classes."""
+        if self.custom is None:
+            return list(self.handles)
+        made = []
+        for item in self.items:
+            try:
+                classes = Manifest.read(item.paths.manifest).num_classes
+            except MixerError:
+                classes = None
+            made.append(custom_handle(item.handle, self.custom.name, classes or item.handle.checkpoint.num_classes))
+        return made
 
 
 def run_checkpoint(
@@ -76,7 +88,7 @@ def run_checkpoint(
 ) -> Iterator[Outcome]:
     """Do the batch's task for items of one checkpoint; yield each outcome as it comes."""
     # Nothing can be traced while checks run: see `tracing_ahead`.
-    with tracing_ahead(graphs_needed(batch, items) if batch.task == "convert-all" else []):
+    with tracing_ahead(batch.graphs_needed(items) if batch.task == "convert-all" else []):
         opened = attempt(lambda: _open(batch, items, steps, room))
     if isinstance(opened, Failure):
         for item in items:
@@ -146,11 +158,11 @@ def _convert_and_check(batch: Batch, item: Item, checkpoint: OpenCheckpoint, gat
         steps.start(f"comparing {item.paths.directory} with its records")
         report = convert_handle.find_current(item, checkpoint)
         if report is not None:
-            return judged(item.paths, report, kept=True)
+            return Outcome.of(item.paths, report, kept=True)
     if batch.task != "validate":
         _convert(batch, item, checkpoint, steps)
     steps.start(f"checking {item.handle.name}")
-    return judged(item.paths, gate.check(item.handle, item.paths), kept=False)
+    return Outcome.of(item.paths, gate.check(item.handle, item.paths), kept=False)
 
 
 def _is_earlier(batch: Batch, paths: ModelPaths, checkpoint: OpenCheckpoint) -> bool:
@@ -158,17 +170,3 @@ def _is_earlier(batch: Batch, paths: ModelPaths, checkpoint: OpenCheckpoint) -> 
     if not paths.manifest.is_file() or batch.custom is None:
         return paths.manifest.is_file()
     return Manifest.read(paths.manifest).checkpoint.sha256 == checkpoint.record.sha256
-
-
-def made_handles(batch: Batch) -> list[Handle]:
-    """Return the handles under their models' names, that of a custom checkpoint with its number of classes."""
-    if batch.custom is None:
-        return list(batch.handles)
-    made = []
-    for item in batch.items:
-        try:
-            classes = Manifest.read(item.paths.manifest).num_classes
-        except MixerError:
-            classes = None
-        made.append(custom_handle(item.handle, batch.custom.name, classes or item.handle.checkpoint.num_classes))
-    return made

@@ -69,7 +69,7 @@ def run_in_processes(
             with suppress(OSError):  # it has ended, which is noticed when its answer is awaited
                 connection.send(partial(_run_group, replace(batch, jobs=1), busy[connection]))
 
-        for _ in range(processes(batch, groups, note)):
+        for _ in range(_count(batch, groups, note)):
             begin(workers.enter_context(_worker()))
         while busy:
             connection = cast(Connection, wait(list(busy))[0])
@@ -84,7 +84,7 @@ def run_in_processes(
     return found
 
 
-def processes(batch: Batch, groups: Sequence[Group], note: Callable[[str], None]) -> int:
+def _count(batch: Batch, groups: Sequence[Group], note: Callable[[str], None]) -> int:
     """Return how many processes to use: no more than `jobs`, the number of groups, and what memory allows."""
     wanted = min(batch.jobs, len(groups))
     largest = max(4 * group[0].handle.checkpoint.parameters for group in groups)

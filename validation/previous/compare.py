@@ -10,7 +10,7 @@ import numpy as np
 from models.records.report import Check, PublishedComparison, PublishedVariables
 from validation.parity.images import Inputs
 from validation.parity.outputs import Expected, Outputs, compare_outputs
-from validation.previous.inspect import ENTRY, Fingerprint, Inspection, Tensors, inspect_saved_model
+from validation.previous.inspect import ENTRY, Fingerprint, Inspection, Tensors
 from validation.previous.open import Published
 
 MOST_NAMES = 5
@@ -28,8 +28,8 @@ def compare_versions(directory: Path, published: Published, inputs: Inputs, expe
         inputs: the images that both are run on.
         expected: the outputs expected of the model made now; gives the scale, and whether the outputs are logits.
     """
-    theirs = inspect_saved_model(published.directory, inputs.images)
-    ours = inspect_saved_model(directory.resolve(), inputs.images)
+    theirs = Inspection.of(published.directory, inputs.images)
+    ours = Inspection.of(directory.resolve(), inputs.images)
     differences = [f"{published.name} {problem}" for problem in theirs.problems]
     differences += [f"this version {problem}" for problem in ours.problems]
     outputs, signatures, variables = None, None, None

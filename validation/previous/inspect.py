@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -60,33 +60,33 @@ class Inspection:
     outputs: Outputs | None
     problems: tuple[str, ...]
 
+    @classmethod
+    def of(cls, directory: Path, images: Images) -> Self:
+        """Load a SavedModel, inspect it, run images `[n, size, size, 3]` through it, and free it.
 
-def inspect_saved_model(directory: Path, images: Images) -> Inspection:
-    """Load a SavedModel, inspect it, run images `[n, size, size, 3]` through it, and free it.
+        An error becomes one of the problems, without the path of the model; nothing is raised.
+        """
+        problems: list[str] = []
 
-    An error becomes one of the problems, without the path of the model; nothing is raised.
-    """
-    problems: list[str] = []
+        def attempt(what: str, look: Callable[[], _T]) -> _T | None:
+            try:
+                return look()
+            except Exception as error:  # TensorFlow raises any of a dozen types for a foreign model
+                said = one_line(error, directory).split(" Received args:")[0]
+                problems.append(f"{what}: {said[:MOST_OF_A_LINE]}")
+                return None
 
-    def attempt(what: str, look: Callable[[], _T]) -> _T | None:
+        model = attempt("does not load", lambda: tf.saved_model.load(str(directory)))
+        if model is None:
+            return cls(None, None, None, tuple(problems))
+        held = [part for part in tf.train.TrackableView(model).descendants() if isinstance(part, tf.Variable)]
         try:
-            return look()
-        except Exception as error:  # TensorFlow raises any of a dozen types for a foreign model
-            said = one_line(error, directory).split(" Received args:")[0]
-            problems.append(f"{what}: {said[:MOST_OF_A_LINE]}")
-            return None
-
-    model = attempt("does not load", lambda: tf.saved_model.load(str(directory)))
-    if model is None:
-        return Inspection(None, None, None, tuple(problems))
-    held = [part for part in tf.train.TrackableView(model).descendants() if isinstance(part, tf.Variable)]
-    try:
-        signatures = attempt("has signatures that cannot be read", lambda: _signatures(model))
-        variables = attempt("has variables that cannot be read", lambda: _fingerprints(model, held))
-        outputs = attempt("does not run", lambda: _run(model, images))
-    finally:
-        free(held)
-    return Inspection(signatures, variables, outputs, tuple(problems))
+            signatures = attempt("has signatures that cannot be read", lambda: _signatures(model))
+            variables = attempt("has variables that cannot be read", lambda: _fingerprints(model, held))
+            outputs = attempt("does not run", lambda: _run(model, images))
+        finally:
+            free(held)
+        return cls(signatures, variables, outputs, tuple(problems))
 
 
 def _fingerprints(model: Any, held: Sequence[Any]) -> tuple[Fingerprint, ...]:  # noqa: ANN401 (a restored user object)

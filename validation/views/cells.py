@@ -4,10 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup
-
-from models.errors import printable
-
 NOTHING = "\N{EN DASH}"
 """Shown where there is no figure."""
 
@@ -36,16 +32,6 @@ class Table:
     caption: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
-
-
-def code(text: str) -> Markup:
-    """Return text as it is in a file or a program."""
-    return Markup("<code>{}</code>").format(printable(text))
-
-
-def link(target: str, text: str) -> str:
-    """Return a link to a page of the web; to anything else only the text."""
-    return Markup('<a href="{}">{}</a>').format(target, printable(text)) if target.startswith("https://") else text
 
 
 def figure_of(value: float | None) -> str:

@@ -8,10 +8,11 @@ import numpy as np
 from markupsafe import Markup
 
 from models.catalog import HANDLES
+from models.errors import printable
 from models.records.report import Check
 from models.selection import command_for
 from validation.previous.open import summarise
-from validation.views.cells import NOTHING, Row, Table, code, figure_of, link, share
+from validation.views.cells import NOTHING, Row, Table, figure_of, share
 from validation.views.model_records import ModelRecords, Status
 from validation.views.plots import Picture, draw_agreement, draw_depth, draw_errors
 
@@ -82,7 +83,7 @@ class HandleView:
     def limits(self) -> Table:
         """The limits that it was judged by."""
         limits = self.model.report.tolerances if self.model.report else {}
-        rows = tuple((code(name), figure_of(one.limit), one.reason) for name, one in limits.items())
+        rows = tuple((_code(name), figure_of(one.limit), one.reason) for name, one in limits.items())
         return Table(f"{self.name}: limits", ("Limit", "#Value", "Reason"), rows)
 
     @property
@@ -101,7 +102,7 @@ class HandleView:
     def files(self) -> Table:
         """The files of the SavedModel."""
         files = sorted(self.model.manifest.files.items()) if self.model.manifest else ()
-        rows = tuple((code(name), f"{file.size:,}", code(file.sha256)) for name, file in files)
+        rows = tuple((_code(name), f"{file.size:,}", _code(file.sha256)) for name, file in files)
         return Table(f"{self.name}: files", ("File", "#Bytes", "sha256"), rows)
 
 
@@ -112,12 +113,12 @@ def _lineage(model: ModelRecords) -> Iterator[tuple[str, str]]:
     if manifest:
         yield "Origin", f"{manifest.checkpoint.origin}: {ORIGINS[manifest.checkpoint.origin]}"
     siblings = [other.name for other in HANDLES.values() if other.checkpoint == checkpoint and other != handle]
-    yield "Made from", Markup("").join([code(checkpoint.object), *(f", like {name}" for name in siblings)])
+    yield "Made from", Markup("").join([_code(checkpoint.object), *(f", like {name}" for name in siblings)])
     sizes = f"{architecture.num_blocks} blocks, {architecture.hidden_dim} channels, {architecture.tokens} tokens"
     yield "Architecture", f"Mixer {architecture.name}: {sizes}"
     yield "Trained on", f"{training.data}, {training.method}"
-    yield "Papers", Markup(" ").join(link(paper, f"arXiv {paper.rpartition('/')[2]}") for paper in training.papers)
-    source = link(training.source, training.source.removeprefix("https://"))
+    yield "Papers", Markup(" ").join(_link(paper, f"arXiv {paper.rpartition('/')[2]}") for paper in training.papers)
+    source = _link(training.source, training.source.removeprefix("https://"))
     yield "Weights from", Markup("{}, {}").format(source, training.license)
     yield "Output", f"{handle.outputs:,} {'logits' if handle.head == 'classification' else 'features'}"
     yield "Parameters", f"{handle.parameters:,}"
@@ -145,7 +146,7 @@ def _summarised(name: str, model: ModelRecords) -> Row:
     measured, limit = (worst.measured, worst.limit) if worst else (None, None)
     powerless = sum(not check.has_power for check in checks)
     return (
-        code(name),
+        _code(name),
         str(len(checks)),
         figure_of(measured),
         figure_of(limit),
@@ -158,7 +159,7 @@ def _summarised(name: str, model: ModelRecords) -> Row:
 def _check(check: Check) -> Row:
     said = "; ".join(part for part in (check.detail, *check.problems) if part)
     figures = (figure_of(value) for value in (check.measured, check.limit, check.power))
-    return (code(check.name), check.on, *figures, said or NOTHING)
+    return (_code(check.name), check.on, *figures, said or NOTHING)
 
 
 def _provenance(model: ModelRecords) -> Iterator[tuple[str, str]]:
@@ -167,16 +168,26 @@ def _provenance(model: ModelRecords) -> Iterator[tuple[str, str]]:
         return
     dirty = ", with uncommitted changes" if manifest.git_dirty else ""
     yield "Checkpoint", f"{manifest.checkpoint.url}, {manifest.checkpoint.size:,} bytes"
-    yield "Its sha256", code(manifest.checkpoint.sha256)
+    yield "Its sha256", _code(manifest.checkpoint.sha256)
     yield "Made with", _versions(manifest.libraries)
-    yield "Project", Markup("{}, sources {}").format(manifest.pipeline, code(manifest.pipeline_sha256))
-    yield "Git commit", Markup("{}{}").format(code(manifest.git_commit), dirty) if manifest.git_commit else "none"
+    yield "Project", Markup("{}, sources {}").format(manifest.pipeline, _code(manifest.pipeline_sha256))
+    yield "Git commit", Markup("{}{}").format(_code(manifest.git_commit), dirty) if manifest.git_commit else "none"
     if report:
         yield "Checked with", _versions(report.libraries)
-        yield "Checking sources", code(report.validator_sha256)
-        yield "Inputs", code(report.inputs_sha256)
-        yield "Manifest", code(report.manifest_sha256)
+        yield "Checking sources", _code(report.validator_sha256)
+        yield "Inputs", _code(report.inputs_sha256)
+        yield "Manifest", _code(report.manifest_sha256)
 
 
 def _versions(libraries: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in libraries.items())
+
+
+def _code(text: str) -> Markup:
+    """Return text as it is in a file or a program."""
+    return Markup("<code>{}</code>").format(printable(text))
+
+
+def _link(target: str, text: str) -> str:
+    """Return a link to a page of the web; to anything else only the text."""
+    return Markup('<a href="{}">{}</a>').format(target, printable(text)) if target.startswith("https://") else text
