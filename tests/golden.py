@@ -24,7 +24,7 @@ from models.catalog import HANDLES, SQUARE_HANDLES, TESTING_HANDLES, Checkpoint,
 from models.digests import DigestTable
 from models.records.tolerances import TOLERANCES
 from models.storage.files import write_atomically
-from validation.parity.images import Inputs, full_inputs
+from validation.parity.images import Inputs
 from validation.parity.oracle import run_oracle
 
 FILE = Path(__file__).with_name("golden.json")
@@ -53,7 +53,7 @@ def read() -> dict[str, Golden]:
 @cache
 def inputs(image_size: int) -> Inputs:
     """Return the images."""
-    every = full_inputs(image_size)
+    every = Inputs.full(image_size)
     return Inputs(IMAGES, every.images[[every.names.index(name) for name in IMAGES]])
 
 

@@ -29,8 +29,8 @@ from models.catalog import HANDLES, SQUARE_HANDLES, TESTING_HANDLES, Architectur
 from models.params import flatten, nest
 from validation.parity import reference
 from validation.parity.check import GATE_ORACLE, GATE_PLAN, Findings, check_parity
-from validation.parity.images import gate_inputs
-from validation.parity.reference import Reference, compute_reference
+from validation.parity.images import Inputs
+from validation.parity.reference import Reference
 
 TINY, TINY_FEATURES = TESTING_HANDLES.values()
 TINY_GRAPH = TINY.in_flavour("graph")
@@ -62,8 +62,8 @@ class Bench:
     def of(cls, handle: Handle, path: Path, **options) -> "Bench":
         checkpoint = handle.checkpoint
         loaded = load_checkpoint(path, checkpoint.architecture, num_classes=checkpoint.num_classes)
-        inputs = gate_inputs(checkpoint.architecture.image_size)
-        reference = compute_reference(checkpoint, path, loaded.params, inputs, GATE_ORACLE, **options)
+        inputs = Inputs.gate(checkpoint.architecture.image_size)
+        reference = Reference.compute(checkpoint, path, loaded.params, inputs, GATE_ORACLE, **options)
         return cls(handle, path, loaded, reference)
 
     def of_the_same(self, handle: Handle) -> "Bench":

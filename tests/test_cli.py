@@ -407,13 +407,13 @@ def test_a_file_that_differs_from_the_recorded_original_is_refused(run, tiny_sou
 
 def test_jax_runs_once_for_both_heads(run, tiny_source, build, monkeypatch):
     computed = []
-    real = gate.compute_reference
+    real = gate.Reference.compute
 
     def count(checkpoint, *arguments):
         computed.append(checkpoint.name)
         return real(checkpoint, *arguments)
 
-    monkeypatch.setattr(gate, "compute_reference", count)
+    monkeypatch.setattr(gate.Reference, "compute", count)
     assert run("validate", *TESTING_HANDLES, "--source", tiny_source, "--out", build).status == 0
     assert computed == [CHECKPOINT.name]
 

@@ -25,7 +25,7 @@ from validation import consumer
 from validation.compatibility import run_consumer as consumption
 from validation.compatibility.run_consumer import LARGE, check_consumer, run_consumer
 from validation.consumer import LIMIT
-from validation.parity.images import gate_inputs
+from validation.parity.images import Inputs
 from validation.parity.outputs import Expected
 from validation.parity.scale import Scale
 
@@ -434,7 +434,7 @@ def test_a_comparison_has_the_power_of_the_outputs_and_is_judged_without_too(pow
     }
     written = [{"name": name, **one._asdict()} for name, one in outcomes.items()]
     monkeypatch.setattr(consumption, "run_consumer", lambda *_, **__: {"checks": written})
-    inputs = gate_inputs(32)
+    inputs = Inputs.gate(32)
     count = len(inputs.names)
     scale = Scale(np.ones(count), np.array([power, *np.ones(count - 1)]), np.ones(count), np.ones(count, bool))
     expected = Expected(inputs.names, np.zeros((count, 3), np.float32), {}, classes=True, scale=scale)

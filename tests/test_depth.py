@@ -9,7 +9,7 @@ from models.catalog import SQUARE, SQUARE_HANDLES, TESTING_HANDLES
 from models.mixer import MlpMixer
 from models.records.report import DepthStep
 from validation.parity.depth import apply_steps, compare_depth
-from validation.parity.images import gate_inputs
+from validation.parity.images import Inputs
 from validation.parity.oracle import trace_oracle
 
 HANDLES = {**TESTING_HANDLES, **SQUARE_HANDLES}
@@ -29,7 +29,7 @@ def material(sources):
     def bring(handle):
         architecture = handle.checkpoint.architecture
         loaded = load_checkpoint(sources[handle], architecture, num_classes=handle.checkpoint.num_classes)
-        return sources[handle], loaded.for_head(handle.head), gate_inputs(architecture.image_size).images[[0, 2]]
+        return sources[handle], loaded.for_head(handle.head), Inputs.gate(architecture.image_size).images[[0, 2]]
 
     return bring
 

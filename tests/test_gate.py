@@ -20,7 +20,7 @@ from models.params import flatten, nest
 from models.records.report import Report
 from models.records.tolerances import TOLERANCES
 from validation import gate
-from validation.parity.images import full_inputs
+from validation.parity.images import Inputs
 from validation.parity.saved_outputs import SavedOutputs
 
 CLASSIFIER, EXTRACTOR = TESTING_HANDLES
@@ -86,7 +86,7 @@ def test_the_depth_is_told_step_by_step_in_order(handle, tiny_full):
 @each_handle
 def test_every_image_is_compared_with_all_three(handle, tiny_full):
     report = report_of(tiny_full, handle)
-    names = (*full_inputs(SIZE).names, "near tie")
+    names = (*Inputs.full(SIZE).names, "near tie")
     compared = [check.on for check in report.find("max_relative")]
     assert {on[on.index("(") :] for on in compared} == {f"(batch {size})" for size in (1, 2, 7, 32)}
     assert {entry for on in compared for entry in ("__call__", "serving_default") if on.startswith(entry)} == {
@@ -109,7 +109,7 @@ def test_heads_and_stems_are_probed(handle, tiny_full):
 @each_handle
 def test_the_evidence_lies_beside(handle, tiny_full):
     evidence = SavedOutputs.read(tiny_full / handle / "2.evidence.npz")
-    assert evidence.names == (*full_inputs(SIZE).names, "near tie")
+    assert evidence.names == (*Inputs.full(SIZE).names, "near tie")
     assert evidence.saved_model.shape == (12, TESTING_HANDLES[handle].outputs)
     assert evidence.oracle.dtype == np.float64
     spread = evidence.oracle.std(axis=1)
@@ -117,7 +117,7 @@ def test_the_evidence_lies_beside(handle, tiny_full):
         assert found.dtype == np.float32
         assert (np.abs(found - evidence.oracle).max(axis=1) < 1e-5 * spread).all()
     model = tf.saved_model.load(str(tiny_full / handle / "2"))
-    expected = model(tf.constant(full_inputs(SIZE).images)).numpy()
+    expected = model(tf.constant(Inputs.full(SIZE).images)).numpy()
     assert np.abs(evidence.saved_model[:-1] - expected).max() < 1e-5 * expected.std()
 
 

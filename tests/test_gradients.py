@@ -12,11 +12,11 @@ from models.catalog import TESTING_HANDLES
 from models.records.tolerances import TOLERANCES
 from validation.memory import release
 from validation.parity.gradients import check_gradients
-from validation.parity.images import gate_inputs
+from validation.parity.images import Inputs
 
 HANDLE, FEATURES = TESTING_HANDLES.values()
 SIZE = HANDLE.checkpoint.architecture.image_size
-INPUTS = gate_inputs(SIZE)
+INPUTS = Inputs.gate(SIZE)
 LIMIT = TOLERANCES["gradient_relative"].limit
 
 

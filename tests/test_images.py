@@ -10,20 +10,12 @@ from PIL import Image
 
 from models.errors import MixerError
 from validation.parity import images
-from validation.parity.images import (
-    NOISE_SEED,
-    PHOTOGRAPHS,
-    Inputs,
-    _preprocess,
-    _read_photograph,
-    full_inputs,
-    gate_inputs,
-)
+from validation.parity.images import NOISE_SEED, PHOTOGRAPHS, Inputs, _preprocess, _read_photograph
 
 
 @pytest.mark.parametrize("size", [32, 224])
 def test_gate_inputs_are_named_images_within_their_range(size):
-    inputs = gate_inputs(size)
+    inputs = Inputs.gate(size)
     assert inputs.names == ("noise", "blank", "chelsea.png", "coffee.png")
     assert inputs.images.shape == (4, size, size, 3)
     assert inputs.images.dtype == np.float32
@@ -32,7 +24,7 @@ def test_gate_inputs_are_named_images_within_their_range(size):
 
 
 def test_noise_fills_the_range_and_blank_is_zero():
-    noise, blank = gate_inputs(64).images[:2]
+    noise, blank = Inputs.gate(64).images[:2]
     assert noise.min() < -0.99
     assert noise.max() > 0.99
     assert abs(float(noise.mean())) < 0.02
@@ -40,7 +32,7 @@ def test_noise_fills_the_range_and_blank_is_zero():
 
 
 def test_photographs_are_in_colour_and_differ():
-    cat, cup = gate_inputs(32).images[2:]
+    cat, cup = Inputs.gate(32).images[2:]
     for photograph in (cat, cup):
         assert photograph.std() > 0.2
         assert not np.array_equal(photograph[..., 0], photograph[..., 2])
@@ -48,13 +40,13 @@ def test_photographs_are_in_colour_and_differ():
 
 
 def test_gate_inputs_are_the_same_each_time():
-    assert gate_inputs(32).sha256 == gate_inputs(32).sha256
-    assert np.array_equal(gate_inputs(32).images, gate_inputs(32).images)
+    assert Inputs.gate(32).sha256 == Inputs.gate(32).sha256
+    assert np.array_equal(Inputs.gate(32).images, Inputs.gate(32).images)
 
 
 @pytest.mark.parametrize("size", [32, 224])
 def test_full_inputs_begin_with_those_of_the_gate(size):
-    gate, full = gate_inputs(size), full_inputs(size)
+    gate, full = Inputs.gate(size), Inputs.full(size)
     assert full.names[:4] == gate.names
     assert np.array_equal(full.images[:4], gate.images)
     assert full.names[4:] == (
@@ -69,13 +61,13 @@ def test_full_inputs_begin_with_those_of_the_gate(size):
     assert full.images.shape == (11, size, size, 3)
     assert full.images.dtype == np.float32
     assert (full.images.min(), full.images.max()) == (-1, 1)
-    assert full.sha256 == full_inputs(size).sha256 != gate.sha256
+    assert full.sha256 == Inputs.full(size).sha256 != gate.sha256
     assert len({image.tobytes() for image in full.images}) == 11
 
 
 def test_full_inputs_are_what_their_names_say():
     size = 33
-    full = full_inputs(size)
+    full = Inputs.full(size)
     image = dict(zip(full.names, full.images, strict=True))
     assert set(np.unique(image["binary noise"])) == {-1, 1}
     assert abs(float(image["binary noise"].mean())) < 0.1
@@ -94,7 +86,7 @@ def test_full_inputs_are_what_their_names_say():
 
 
 def test_inputs_are_joined_in_order():
-    gate, more = gate_inputs(32), Inputs(("x",), np.ones((1, 32, 32, 3), np.float32))
+    gate, more = Inputs.gate(32), Inputs(("x",), np.ones((1, 32, 32, 3), np.float32))
     both = gate + more
     assert both.names == (*gate.names, "x")
     assert np.array_equal(both.images, np.concatenate([gate.images, more.images]))
@@ -104,7 +96,7 @@ def test_inputs_are_joined_in_order():
 def test_the_noise_is_pinned():
     """Of NumPy's PCG64 stream, which is promised never to change; a report's digest of inputs rests on it."""
     noise = np.random.default_rng(NOISE_SEED).uniform(-1, 1, (32, 32, 3)).astype(np.float32)
-    assert np.array_equal(gate_inputs(32).images[0], noise)
+    assert np.array_equal(Inputs.gate(32).images[0], noise)
 
 
 def test_the_digest_sees_values_names_shape_and_order():

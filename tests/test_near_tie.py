@@ -5,7 +5,7 @@ import pytest
 
 from convert.checkpoints.reader import load_checkpoint
 from models.catalog import TESTING_HANDLES
-from validation.parity.images import Inputs, full_inputs, gate_inputs
+from validation.parity.images import Inputs
 from validation.parity.near_tie import POINTS, ROUNDS, find_near_tie
 from validation.parity.reference import apply_both
 
@@ -25,7 +25,7 @@ def gaps(logits):
     return (first - second) / logits.std(axis=1)
 
 
-@pytest.mark.parametrize("inputs", [gate_inputs(SIZE), full_inputs(SIZE)], ids=["gate", "full"])
+@pytest.mark.parametrize("inputs", [Inputs.gate(SIZE), Inputs.full(SIZE)], ids=["gate", "full"])
 def test_the_two_largest_logits_are_far_closer_than_those_of_the_inputs(inputs, logits_of):
     found = find_near_tie(logits_of, inputs)
     gap = gaps(logits_of(found.images))[0]
@@ -34,7 +34,7 @@ def test_the_two_largest_logits_are_far_closer_than_those_of_the_inputs(inputs, 
 
 
 def test_it_is_one_image_of_the_kind_of_the_others(logits_of):
-    inputs = full_inputs(SIZE)
+    inputs = Inputs.full(SIZE)
     found = find_near_tie(logits_of, inputs)
     assert found.names == ("near tie",)
     assert found.images.shape == (1, SIZE, SIZE, 3)
@@ -46,7 +46,7 @@ def test_it_is_one_image_of_the_kind_of_the_others(logits_of):
 
 
 def test_it_is_the_same_each_time(logits_of):
-    first, second = (find_near_tie(logits_of, full_inputs(SIZE)) for _ in range(2))
+    first, second = (find_near_tie(logits_of, Inputs.full(SIZE)) for _ in range(2))
     assert first.sha256 == second.sha256
 
 
@@ -58,7 +58,7 @@ def test_the_model_is_called_with_as_many_images_each_time(logits_of):
         seen.append(images.shape)
         return logits_of(images)
 
-    find_near_tie(count, gate_inputs(SIZE))
+    find_near_tie(count, Inputs.gate(SIZE))
     assert set(seen) == {(POINTS, SIZE, SIZE, 3)}
     assert len(seen) == ROUNDS
 

@@ -11,12 +11,12 @@ import validation.parity.oracle
 from convert.checkpoints.reader import load_checkpoint
 from models.catalog import TESTING_HANDLES
 from models.mixer import MlpMixer
-from validation.parity.images import gate_inputs
+from validation.parity.images import Inputs
 from validation.parity.oracle import run_oracle, trace_oracle
 
 HANDLES = tuple(TESTING_HANDLES.values())
 CHECKPOINT = HANDLES[0].checkpoint
-IMAGES = gate_inputs(CHECKPOINT.architecture.image_size).images
+IMAGES = Inputs.gate(CHECKPOINT.architecture.image_size).images
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 
 from models.records.tolerances import TOLERANCES
 from validation.parity.outputs import Expected, _Distances, _OracleDistances, compare_outputs, relative_distance
-from validation.parity.scale import measure_scale
+from validation.parity.scale import Scale
 
 LIMIT = TOLERANCES["max_relative"].limit
 EXCESS = TOLERANCES["oracle_excess_ulp"].limit
@@ -19,7 +19,7 @@ def compare(found, expected, *, entry="__call__", classes=True, names=None, orac
     """Compare outputs of images; without names, as many as there are."""
     names = names or tuple("abcdefgh"[: len(expected)])
     chosen = np.arange(len(expected)) if indices is None else np.array(indices)
-    scale = measure_scale(expected, expected, None)
+    scale = Scale.measure(expected, expected, None)
     return compare_outputs(entry, found, Expected(names, expected, oracle or {}, classes, scale), chosen)
 
 

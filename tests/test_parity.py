@@ -35,7 +35,7 @@ from models.catalog import TESTING_HANDLES, Handle
 from models.params import flatten, nest
 from models.records.tolerances import TOLERANCES
 from validation.parity.check import GATE_PLAN, _probe_plan, check_parity, full_plan
-from validation.parity.images import full_inputs
+from validation.parity.images import Inputs
 from validation.parity.oracle import trace_oracle
 
 QUICK_MUTATIONS = (
@@ -150,7 +150,7 @@ def test_the_full_plan_has_all_batches_and_both_entries(count):
 
 
 def test_the_full_plan_of_the_full_inputs_sees_every_image_alone_or_among_others():
-    names = (*full_inputs(SIZE).names, "near tie")
+    names = (*Inputs.full(SIZE).names, "near tie")
     plan = full_plan(names)
     assert sorted((len(batch.names), batch.entry) for batch in plan) == [
         (1, "__call__"),
@@ -283,7 +283,7 @@ def test_a_large_stem_bias_hides_the_epsilon_from_all_but_the_probing_stem(handl
     assert furthest(findings)[0] >= 2 * LIMIT
 
 
-@pytest.mark.parametrize("plan", [GATE_PLAN, full_plan((*full_inputs(SIZE).names, "near tie"))], ids=["gate", "full"])
+@pytest.mark.parametrize("plan", [GATE_PLAN, full_plan((*Inputs.full(SIZE).names, "near tie"))], ids=["gate", "full"])
 def test_every_set_shows_the_blank_image_alone_and_under_a_probing_head(plan):
     """Layer norm epsilon shows in it alone."""
     assert ("blank",) in {batch.names for batch in plan if batch.entry == "serving_default"}

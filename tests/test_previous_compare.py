@@ -20,8 +20,8 @@ from convert.cli import main
 from models.catalog import TESTING_HANDLES
 from models.params import flatten, nest
 from models.records.report import Report
-from validation.parity.images import gate_inputs
-from validation.parity.reference import compute_reference
+from validation.parity.images import Inputs
+from validation.parity.reference import Reference
 from validation.previous.compare import _match_variables, compare_versions
 from validation.previous.inspect import Fingerprint
 from validation.previous.open import Published
@@ -32,7 +32,7 @@ HANDLE = TESTING_HANDLES[CLASSIFIER]
 CHECKPOINT = HANDLE.checkpoint
 SIZE = CHECKPOINT.architecture.image_size
 COUNT = len(HANDLE.arrays)
-INPUTS = gate_inputs(SIZE)
+INPUTS = Inputs.gate(SIZE)
 
 
 def loaded(path):
@@ -103,7 +103,7 @@ def apply_plainly(values, images):
 
 @pytest.fixture(scope="module")
 def reference(tiny_source, params):
-    return compute_reference(CHECKPOINT, tiny_source / CHECKPOINT.object, params, INPUTS, ("blank",))
+    return Reference.compute(CHECKPOINT, tiny_source / CHECKPOINT.object, params, INPUTS, ("blank",))
 
 
 @pytest.fixture

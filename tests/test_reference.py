@@ -11,9 +11,9 @@ from convert.checkpoints.synthetic import write_seeded
 from models.catalog import TESTING_HANDLES
 from models.mixer import MlpMixer
 from validation.parity import reference
-from validation.parity.images import Inputs, gate_inputs
+from validation.parity.images import Inputs
 from validation.parity.oracle import run_oracle
-from validation.parity.reference import apply_both, compute_reference
+from validation.parity.reference import Reference, apply_both
 
 CHECKPOINT = next(iter(TESTING_HANDLES.values())).checkpoint
 ARCHITECTURE = CHECKPOINT.architecture
@@ -21,7 +21,7 @@ ARCHITECTURE = CHECKPOINT.architecture
 
 @pytest.fixture(scope="module")
 def inputs():
-    return gate_inputs(ARCHITECTURE.image_size)
+    return Inputs.gate(ARCHITECTURE.image_size)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def seeded(folder, name=CHECKPOINT.name, **changes):
 
 def test_logits_and_features_are_those_of_the_two_models(tmp_path, inputs, images):
     checkpoint, path, params = seeded(tmp_path)
-    found = compute_reference(checkpoint, path, params, inputs, ("blank",))
+    found = Reference.compute(checkpoint, path, params, inputs, ("blank",))
     classifier, extractor = MlpMixer(ARCHITECTURE, 1000), MlpMixer(ARCHITECTURE, None)
     without_head = {name: value for name, value in params.items() if name != "head"}
     logits = jax.jit(classifier.apply)({"params": params}, images)
@@ -67,7 +67,7 @@ def test_logits_and_features_are_those_of_the_two_models(tmp_path, inputs, image
 
 
 def test_outputs_are_float32_of_numpy(tmp_path, inputs):
-    found = compute_reference(*seeded(tmp_path), inputs, ("blank",))
+    found = Reference.compute(*seeded(tmp_path), inputs, ("blank",))
     assert {type(found.logits), type(found.features)} == {np.ndarray}
     assert {found.logits.dtype, found.features.dtype} == {np.dtype(np.float32)}
     assert np.isfinite(found.logits).all()
@@ -76,7 +76,7 @@ def test_outputs_are_float32_of_numpy(tmp_path, inputs):
 
 def test_the_oracle_is_run_on_the_images_named(tmp_path, inputs, images):
     checkpoint, path, params = seeded(tmp_path)
-    found = compute_reference(checkpoint, path, params, inputs, ("coffee.png", "noise"))
+    found = Reference.compute(checkpoint, path, params, inputs, ("coffee.png", "noise"))
     expected = run_oracle(path, images[[3, 0]])
     assert found.inputs is inputs
     assert found.oracle_names == ("coffee.png", "noise")
@@ -94,7 +94,7 @@ def test_an_image_does_not_depend_on_its_neighbours(tmp_path, images):
 
 
 def test_each_head_gets_its_outputs(tmp_path, inputs):
-    both = compute_reference(*seeded(tmp_path), inputs, ("blank",))
+    both = Reference.compute(*seeded(tmp_path), inputs, ("blank",))
     logits, features = both.for_head("classification"), both.for_head("fe")
     assert logits.names == features.names == inputs.names
     assert logits.jax is both.logits
@@ -107,26 +107,26 @@ def test_each_head_gets_its_outputs(tmp_path, inputs):
 
 def test_an_image_that_is_not_there_is_no_input_of_the_oracle(tmp_path, inputs):
     with pytest.raises(ValueError, match="not in tuple"):
-        compute_reference(*seeded(tmp_path), Inputs(inputs.names[:1], inputs.images[:1]), ("blank",))
+        Reference.compute(*seeded(tmp_path), Inputs(inputs.names[:1], inputs.images[:1]), ("blank",))
 
 
 def test_checkpoints_of_one_shape_share_one_trace(tmp_path, inputs, traces):
-    first = compute_reference(*seeded(tmp_path), inputs, ("blank",))
-    second = compute_reference(*seeded(tmp_path, "other"), inputs, ("blank",))
+    first = Reference.compute(*seeded(tmp_path), inputs, ("blank",))
+    second = Reference.compute(*seeded(tmp_path, "other"), inputs, ("blank",))
     assert len(traces) == 1
     assert not np.array_equal(first.logits, second.logits)
 
 
 def test_another_number_of_classes_is_traced_by_itself(tmp_path, inputs, traces):
-    compute_reference(*seeded(tmp_path), inputs, ("blank",))
+    Reference.compute(*seeded(tmp_path), inputs, ("blank",))
     training = replace(CHECKPOINT.training, num_classes=10)
-    few = compute_reference(*seeded(tmp_path, "few", training=training), inputs, ("blank",))
+    few = Reference.compute(*seeded(tmp_path, "few", training=training), inputs, ("blank",))
     assert len(traces) == 2
     assert few.logits.shape == (4, 10)
 
 
 def test_another_architecture_is_traced_by_itself(tmp_path, inputs, traces):
-    compute_reference(*seeded(tmp_path), inputs, ("blank",))
+    Reference.compute(*seeded(tmp_path), inputs, ("blank",))
     deeper = replace(ARCHITECTURE, name="Ti/8 deeper", num_blocks=3)
-    compute_reference(*seeded(tmp_path, "deeper", architecture=deeper), inputs, ("blank",))
+    Reference.compute(*seeded(tmp_path, "deeper", architecture=deeper), inputs, ("blank",))
     assert [architecture.num_blocks for architecture in traces] == [2, 3]

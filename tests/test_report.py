@@ -13,12 +13,12 @@ from models.records.report import DepthStep, PublishedComparison, PublishedVaria
 from models.records.tolerances import TOLERANCES
 from validation.parity import report as report_module
 from validation.parity.check import Findings, _VariablesCheck
-from validation.parity.images import gate_inputs
+from validation.parity.images import Inputs
 from validation.parity.outputs import Comparison, _Distances, _OracleDistances
 from validation.parity.report import VALIDATOR_SOURCES, Extras, is_current, make_report
 
 CLASSIFIER, _ = TESTING_HANDLES
-INPUTS = gate_inputs(32)
+INPUTS = Inputs.gate(32)
 COMPARISON = Comparison(
     "__call__",
     1,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from validation.parity.scale import measure_scale
+from validation.parity.scale import Scale
 
 RANDOM = np.random.default_rng(0)
 FEATURES = RANDOM.standard_normal((3, 64))
@@ -13,7 +13,7 @@ KERNEL = RANDOM.standard_normal((64, 200)).astype(np.float32) / 8
 def scale_of(kernel, bias=None, features=FEATURES):
     head = {"kernel": kernel, "bias": np.zeros(kernel.shape[1], np.float32) if bias is None else bias}
     outputs = features @ head["kernel"] + head["bias"]
-    return outputs, measure_scale(outputs, features, head)
+    return outputs, Scale.measure(outputs, features, head)
 
 
 def test_of_a_usual_head_it_is_the_spread_of_the_outputs():
@@ -25,7 +25,7 @@ def test_of_a_usual_head_it_is_the_spread_of_the_outputs():
 
 
 def test_of_features_it_is_their_spread():
-    scale = measure_scale(FEATURES, FEATURES, None)
+    scale = Scale.measure(FEATURES, FEATURES, None)
     np.testing.assert_allclose(scale.of, FEATURES.std(axis=1))
     assert (scale.power == 1).all()
 
@@ -86,23 +86,23 @@ def test_a_head_of_zeros_has_no_power_and_allows_nothing(bias):
 
 def test_a_head_of_zeros_allows_the_rounding_of_its_bias_where_weights_are_rounded():
     head = {"kernel": np.zeros((64, 2), np.float32), "bias": np.array([-3, 1], np.float32)}
-    scale = measure_scale(np.tile(head["bias"], (3, 1)), FEATURES, head, exact=False)
+    scale = Scale.measure(np.tile(head["bias"], (3, 1)), FEATURES, head, exact=False)
     assert (scale.power == 0).all()
     np.testing.assert_allclose(scale.of, 0.3)
 
 
 def test_outputs_that_are_the_same_for_all_images_have_no_power():
     same = np.repeat(FEATURES[:1], 3, axis=0)
-    assert (measure_scale(same, same, None).power < 1e-4).all()
-    assert (measure_scale(same + 1e-5 * FEATURES, same, None).power < 1e-4).all()
-    assert (measure_scale(same + 1e-2 * FEATURES, same, None).power == 1).all()
-    assert (measure_scale(same[:1], same[:1], None).power == 1).all(), "of one image alone nothing is known"
+    assert (Scale.measure(same, same, None).power < 1e-4).all()
+    assert (Scale.measure(same + 1e-5 * FEATURES, same, None).power < 1e-4).all()
+    assert (Scale.measure(same + 1e-2 * FEATURES, same, None).power == 1).all()
+    assert (Scale.measure(same[:1], same[:1], None).power == 1).all(), "of one image alone nothing is known"
 
 
 def test_what_is_no_number_has_no_power():
     features = FEATURES.copy()
     features[1, 2] = np.nan
-    scale = measure_scale(features, features, None)
+    scale = Scale.measure(features, features, None)
     assert scale.power[1] == 0
     assert np.isnan(scale.of[1])
 

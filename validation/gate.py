@@ -23,10 +23,10 @@ from validation.memory import keep_large_blocks_apart, release, trim
 from validation.parity.check import GATE_ORACLE, GATE_PLAN, check_parity, full_plan, one_line
 from validation.parity.depth import apply_steps, compare_depth
 from validation.parity.gradients import check_gradients
-from validation.parity.images import Inputs, full_inputs, gate_inputs
+from validation.parity.images import Inputs
 from validation.parity.near_tie import find_near_tie
 from validation.parity.oracle import Values, trace_oracle
-from validation.parity.reference import Reference, apply_both, compute_reference
+from validation.parity.reference import Reference, apply_both
 from validation.parity.report import GATE, Extras, make_report
 from validation.parity.saved_outputs import SavedOutputs
 from validation.previous.compare import compare_versions
@@ -130,10 +130,10 @@ class Gate:
         checkpoint, params = self._original.checkpoint, self._original.params
         size = checkpoint.architecture.image_size
         if self._set == "gate":
-            return compute_reference(checkpoint, self._original.path, params, gate_inputs(size), GATE_ORACLE)
-        inputs = full_inputs(size)
+            return Reference.compute(checkpoint, self._original.path, params, Inputs.gate(size), GATE_ORACLE)
+        inputs = Inputs.full(size)
         inputs += find_near_tie(lambda images: apply_both(checkpoint, params, images)[0], inputs)
-        return compute_reference(checkpoint, self._original.path, params, inputs, inputs.names, probe_stem=True)
+        return Reference.compute(checkpoint, self._original.path, params, inputs, inputs.names, probe_stem=True)
 
     def _identity_problems(self, manifest: Manifest, handle: Handle, destination: ModelPaths) -> list[str]:
         problems = []

@@ -67,21 +67,21 @@ def _make(
 
 
 def _make_of(source: Source, handles: Sequence[Handle], flavours: Sequence[Flavour], folder: Path) -> Iterator[Model]:
-    from validation.parity.images import gate_inputs
+    from validation.parity.images import Inputs
     from validation.parity.reference import apply_both
-    from validation.parity.scale import measure_scale
+    from validation.parity.scale import Scale
 
     row = handles[0].checkpoint
     checkpoint = open_catalog(row, source)
     inputs = folder / f"{row.name}.npy"
-    images = gate_inputs(row.architecture.image_size).images
+    images = Inputs.gate(row.architecture.image_size).images
     np.save(inputs, images)
     logits, features = apply_both(row, checkpoint.params, images)
     for handle in handles:
         expected, scale = folder / f"{handle.name}.npy", folder / f"{handle.name}.scale.npy"
         outputs, head = (logits, checkpoint.params["head"]) if handle.num_classes else (features, None)
         np.save(expected, outputs)
-        np.save(scale, measure_scale(outputs, features, head).of)
+        np.save(scale, Scale.measure(outputs, features, head).of)
         labels = handle.labels.checked_path() if handle.labels else None
         for flavour in flavours:
             made = handle.in_flavour(flavour)

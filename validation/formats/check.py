@@ -15,11 +15,11 @@ from models.records.provenance import EXPORT_VALIDATOR_SOURCES, library_versions
 from models.records.report import Check, Probe
 from models.records.tolerances import EXPORT_TOLERANCES, export_tolerances
 from validation.formats.runtimes import RunnableModel, open_model
-from validation.parity.images import Images, Inputs, gate_inputs
+from validation.parity.images import Images, Inputs
 from validation.parity.oracle import OracleOutputs, run_oracle
 from validation.parity.outputs import measure
 from validation.parity.probe import ProbingHead
-from validation.parity.scale import Scale, Values, measure_scale
+from validation.parity.scale import Scale, Values
 
 PLAN = (("noise", "blank", "chelsea.png", "coffee.png"), ("blank",), ("coffee.png",))
 """The batches that each model is run on; their sizes differ, to show that the batch size is free."""
@@ -46,7 +46,7 @@ class Truth:
     @classmethod
     def of(cls, checkpoint: Path, image_size: int) -> "Truth":
         """Run the oracle on a checkpoint's file."""
-        inputs = gate_inputs(image_size)
+        inputs = Inputs.gate(image_size)
         with np.load(checkpoint, allow_pickle=False) as arrays:
             head = {name: arrays[f"head/{name}"] for name in ("kernel", "bias")}
         return cls(inputs, run_oracle(checkpoint, inputs.images), head)
@@ -63,8 +63,8 @@ class Truth:
         """
         features = self.outputs.features
         if handle.head == "fe":
-            return measure_scale(features, features, None)
-        return measure_scale(self.outputs.logits, features, self.head, exact=weights == "float32")
+            return Scale.measure(features, features, None)
+        return Scale.measure(self.outputs.logits, features, self.head, exact=weights == "float32")
 
     def probing(self) -> "Truth":
         """Return the same with a probing head and the outputs expected of it."""

@@ -18,7 +18,7 @@ from models.records.tolerances import TOLERANCES
 from validation.parity.images import Images, Inputs
 from validation.parity.outputs import Outputs, limited, relative_distance
 from validation.parity.probe import ProbingHead, assign
-from validation.parity.scale import Scale, measure_scale
+from validation.parity.scale import Scale
 
 STEP = 0.05
 """Share of the loss that a step would remove if the loss were linear."""
@@ -169,10 +169,10 @@ def _probe(
 ) -> tuple[Scale, Mapping[str, Any]]:
     """Replace a classifier's head with a probing head; return the scale of the model's outputs, and its params."""
     if handle.num_classes is None:
-        return measure_scale(features, features, None), params
+        return Scale.measure(features, features, None), params
     head = ProbingHead.of(features.shape[1], handle.num_classes).heads[0]
     assign(model, head, group="head")
-    return measure_scale(ProbingHead((head,)).outputs(features), features, head), {**params, "head": head}
+    return Scale.measure(ProbingHead((head,)).outputs(features), features, head), {**params, "head": head}
 
 
 def _tensorflow_gradients(model: Any, images: Images) -> tuple[dict[str, Any], tf.Tensor, Outputs]:  # noqa: ANN401

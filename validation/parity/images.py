@@ -28,6 +28,36 @@ class Inputs:
     names: tuple[str, ...]
     images: Images
 
+    @classmethod
+    def gate(cls, image_size: int) -> "Inputs":
+        """Return the inputs of the gate set: noise, a blank image and two photographs.
+
+        The blank image is zero throughout: its tokens are the stem's bias, whose variance is so small that the epsilon
+        of the first layer norms changes the outputs.
+        """
+        drawn = {"noise": _noise(image_size, 0), "blank": np.zeros((image_size, image_size, 3), np.float32)}
+        return _inputs(drawn | _photographs(GATE_PHOTOGRAPHS, image_size))
+
+    @classmethod
+    def full(cls, image_size: int) -> "Inputs":
+        """Return the inputs of the full set except the near tie, which depends on the checkpoint.
+
+        Those of the gate set come first; then more noise (only -1 and 1), the constants -1 and 1, a checkerboard of
+        single pixels, one hot pixel on black, and more photographs.
+        """
+        grid = np.indices((image_size, image_size)).sum(axis=0)[..., np.newaxis] % 2
+        black = np.full((image_size, image_size, 3), -1, np.float32)
+        hot = black.copy()
+        hot[image_size // 3, image_size // 2] = 1
+        drawn = {
+            "binary noise": np.sign(_noise(image_size, 1)),
+            "black": black,
+            "white": -black,
+            "checkerboard": np.broadcast_to(grid * 2 - 1, black.shape).astype(np.float32),
+            "hot pixel": hot,
+        }
+        return cls.gate(image_size) + _inputs(drawn | _photographs(PHOTOGRAPHS[2:], image_size))
+
     @property
     def sha256(self) -> str:
         """Digest of names, shape and values."""
@@ -37,36 +67,6 @@ class Inputs:
     def __add__(self, other: "Inputs") -> "Inputs":
         """Return the images of both, in order."""
         return Inputs(self.names + other.names, np.concatenate([self.images, other.images]))
-
-
-def gate_inputs(image_size: int) -> Inputs:
-    """Return the inputs of the gate set: noise, a blank image and two photographs.
-
-    The blank image is zero throughout: its tokens are the stem's bias, whose variance is so small that the epsilon of
-    the first layer norms changes the outputs.
-    """
-    drawn = {"noise": _noise(image_size, 0), "blank": np.zeros((image_size, image_size, 3), np.float32)}
-    return _inputs(drawn | _photographs(GATE_PHOTOGRAPHS, image_size))
-
-
-def full_inputs(image_size: int) -> Inputs:
-    """Return the inputs of the full set except the near tie, which depends on the checkpoint.
-
-    Those of the gate set come first; then more noise (only -1 and 1), the constants -1 and 1, a checkerboard of single
-    pixels, one hot pixel on black, and more photographs.
-    """
-    grid = np.indices((image_size, image_size)).sum(axis=0)[..., np.newaxis] % 2
-    black = np.full((image_size, image_size, 3), -1, np.float32)
-    hot = black.copy()
-    hot[image_size // 3, image_size // 2] = 1
-    drawn = {
-        "binary noise": np.sign(_noise(image_size, 1)),
-        "black": black,
-        "white": -black,
-        "checkerboard": np.broadcast_to(grid * 2 - 1, black.shape).astype(np.float32),
-        "hot pixel": hot,
-    }
-    return gate_inputs(image_size) + _inputs(drawn | _photographs(PHOTOGRAPHS[2:], image_size))
 
 
 def _inputs(images: dict[str, Images]) -> Inputs:

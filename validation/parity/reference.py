@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ from validation.parity.images import Images, Inputs
 from validation.parity.oracle import OracleOutputs, run_oracle
 from validation.parity.outputs import Expected, Outputs
 from validation.parity.probe import ProbingHead, probing_stem_bias
-from validation.parity.scale import Scale, Values, measure_scale
+from validation.parity.scale import Scale, Values
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,43 @@ class Reference:
     zero_head: bool
     stem: _StemReference | None = None
 
+    @classmethod
+    def compute(
+        cls,
+        checkpoint: Checkpoint,
+        path: Path,
+        params: Mapping[str, Any],
+        inputs: Inputs,
+        oracle_names: tuple[str, ...],
+        *,
+        probe_stem: bool = False,
+    ) -> Self:
+        """Run the Flax model once over the images for both heads, and the oracle on some of them.
+
+        Args:
+            checkpoint: gives the architecture and the number of classes.
+            path: the checkpoint's file, which the oracle reads itself.
+            params: all its params, including the head.
+            inputs: the images.
+            oracle_names: the images that the oracle is run on.
+            probe_stem: whether to run both again, on the blank image with a stem bias that exposes the epsilon.
+        """
+        logits, features = apply_both(checkpoint, params, inputs.images)
+        chosen = [inputs.names.index(name) for name in oracle_names]
+        return cls(
+            inputs,
+            logits,
+            features,
+            oracle_names,
+            run_oracle(path, inputs.images[chosen]),
+            {
+                "classification": Scale.measure(logits, features, params["head"]),
+                "fe": Scale.measure(features, features, None),
+            },
+            zero_head=not np.any(params["head"]["kernel"]),
+            stem=_probe_stem(checkpoint, path, params, inputs) if probe_stem else None,
+        )
+
     def for_head(self, head: Head) -> Expected:
         """Return the expected outputs of a model with that head."""
         classes = head == "classification"
@@ -72,7 +109,7 @@ class Reference:
             jax=jax,
             oracle=dict(zip(self.oracle_names, probe.outputs(self.oracle.features), strict=True)),
             classes=False,
-            scale=measure_scale(jax, self.features, probe.whole),
+            scale=Scale.measure(jax, self.features, probe.whole),
         )
 
     def for_stem(self, probe: ProbingHead | None) -> Expected | None:
@@ -86,44 +123,8 @@ class Reference:
         oracle = self.stem.oracle
         if probe is not None:
             jax, oracle = probe.outputs(jax), probe.outputs(oracle)
-        scale = measure_scale(jax, self.stem.jax, None if probe is None else probe.whole)
+        scale = Scale.measure(jax, self.stem.jax, None if probe is None else probe.whole)
         return Expected(("blank",), jax, {"blank": oracle[0]}, classes=False, scale=scale)
-
-
-def compute_reference(
-    checkpoint: Checkpoint,
-    path: Path,
-    params: Mapping[str, Any],
-    inputs: Inputs,
-    oracle_names: tuple[str, ...],
-    *,
-    probe_stem: bool = False,
-) -> Reference:
-    """Run the Flax model once over the images for both heads, and the oracle on some of them.
-
-    Args:
-        checkpoint: gives the architecture and the number of classes.
-        path: the checkpoint's file, which the oracle reads itself.
-        params: all its params, including the head.
-        inputs: the images.
-        oracle_names: the images that the oracle is run on.
-        probe_stem: whether to run both again, on the blank image with a stem bias that exposes the epsilon.
-    """
-    logits, features = apply_both(checkpoint, params, inputs.images)
-    chosen = [inputs.names.index(name) for name in oracle_names]
-    return Reference(
-        inputs,
-        logits,
-        features,
-        oracle_names,
-        run_oracle(path, inputs.images[chosen]),
-        {
-            "classification": measure_scale(logits, features, params["head"]),
-            "fe": measure_scale(features, features, None),
-        },
-        zero_head=not np.any(params["head"]["kernel"]),
-        stem=_probe_stem(checkpoint, path, params, inputs) if probe_stem else None,
-    )
 
 
 def _probe_stem(checkpoint: Checkpoint, path: Path, params: Mapping[str, Any], inputs: Inputs) -> _StemReference:

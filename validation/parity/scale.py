@@ -6,7 +6,7 @@ the scale is computed from the features and the head that the outputs come from.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,51 +41,56 @@ class Scale:
     unit: Values
     turns: NDArray[np.bool_]
 
+    @classmethod
+    def measure(
+        cls,
+        outputs: NDArray[Any],
+        features: NDArray[Any],
+        head: Mapping[str, NDArray[Any]] | None,
+        *,
+        exact: bool = True,
+    ) -> Self:
+        """Return the scale of the outputs that a head computes from features.
+
+        It is the largest of: s, the standard deviation of the outputs; t, that of the outputs less the bias; r/2, where
+        r is the standard deviation of the features times the root mean square of the norms of the head's columns;
+        a/100, where a is the largest sum of the magnitudes of an output's terms; and a tenth of the largest bias. For
+        the features themselves, without a head, r is 0 and a is their largest magnitude. Power is the larger of r/2 and
+        t, over the scale.
+
+        The scale is zero if the kernel is: outputs must then be equal, unless weights are rounded. Power is then 0; it
+        is almost 0 if all images (two or more) have the same outputs.
+
+        Args:
+            outputs: the expected outputs, `[n, k]`.
+            features: the inputs of the head, `[n, d]`; the outputs themselves if there is no head.
+            head: its `kernel` `[d, k]` and `bias` `[k]`; None for features.
+            exact: whether the weights are stored unrounded; rounding changes the bias, even beside a kernel of zeros.
+        """
+        outputs, features = outputs.astype(np.float64), features.astype(np.float64)
+        spread = outputs.std(axis=1)
+        added = spread if head is None else (outputs - head["bias"]).std(axis=1)
+        if head is None:
+            gain, terms, constant = np.zeros(len(outputs)), OF_THE_TERMS * np.abs(features).max(axis=1), False
+        else:
+            gain, terms, constant = _of_head(features, head)
+        own = np.maximum(added, gain / 2)
+        scale = np.maximum(np.maximum(spread, own), terms)
+        if constant:
+            scale = np.zeros(len(outputs)) if exact else terms
+        most = TOLERANCES["max_relative"].limit if _same_for_all(outputs, scale) else 1
+        positive = np.maximum(scale, np.finfo(np.float64).tiny)
+        largest = np.maximum(np.abs(outputs).max(axis=1), scale).astype(np.float32)
+        return cls(
+            of=positive,
+            power=np.zeros(len(outputs)) if constant else np.nan_to_num(np.minimum(own / positive, most)),
+            unit=np.spacing(largest).astype(np.float64),
+            turns=(added >= gain / 2) & (outputs.shape[1] > 1),
+        )
+
     def __getitem__(self, rows: Any) -> "Scale":  # noqa: ANN401 (any index of an array)
         """Return the scale of some images."""
         return Scale(self.of[rows], self.power[rows], self.unit[rows], self.turns[rows])
-
-
-def measure_scale(
-    outputs: NDArray[Any], features: NDArray[Any], head: Mapping[str, NDArray[Any]] | None, *, exact: bool = True
-) -> Scale:
-    """Return the scale of the outputs that a head computes from features.
-
-    It is the largest of: s, the standard deviation of the outputs; t, that of the outputs less the bias; r/2, where r
-    is the standard deviation of the features times the root mean square of the norms of the head's columns; a/100,
-    where a is the largest sum of the magnitudes of an output's terms; and a tenth of the largest bias. For the features
-    themselves, without a head, r is 0 and a is their largest magnitude. Power is the larger of r/2 and t, over the
-    scale.
-
-    The scale is zero if the kernel is: outputs must then be equal, unless weights are rounded. Power is then 0; it is
-    almost 0 if all images (two or more) have the same outputs.
-
-    Args:
-        outputs: the expected outputs, `[n, k]`.
-        features: the inputs of the head, `[n, d]`; the outputs themselves if there is no head.
-        head: its `kernel` `[d, k]` and `bias` `[k]`; None for features.
-        exact: whether the weights are stored unrounded; rounding changes the bias, even beside a kernel of zeros.
-    """
-    outputs, features = outputs.astype(np.float64), features.astype(np.float64)
-    spread = outputs.std(axis=1)
-    added = spread if head is None else (outputs - head["bias"]).std(axis=1)
-    if head is None:
-        gain, terms, constant = np.zeros(len(outputs)), OF_THE_TERMS * np.abs(features).max(axis=1), False
-    else:
-        gain, terms, constant = _of_head(features, head)
-    own = np.maximum(added, gain / 2)
-    scale = np.maximum(np.maximum(spread, own), terms)
-    if constant:
-        scale = np.zeros(len(outputs)) if exact else terms
-    most = TOLERANCES["max_relative"].limit if _same_for_all(outputs, scale) else 1
-    positive = np.maximum(scale, np.finfo(np.float64).tiny)
-    largest = np.maximum(np.abs(outputs).max(axis=1), scale).astype(np.float32)
-    return Scale(
-        of=positive,
-        power=np.zeros(len(outputs)) if constant else np.nan_to_num(np.minimum(own / positive, most)),
-        unit=np.spacing(largest).astype(np.float64),
-        turns=(added >= gain / 2) & (outputs.shape[1] > 1),
-    )
 
 
 def _of_head(features: Values, head: Mapping[str, NDArray[Any]]) -> tuple[Values, Values, bool]:
