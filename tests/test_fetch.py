@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from convert.checkpoints import cache as cache_module
-from convert.checkpoints.fetch import default_cache, fetch, parse_source, record
+from convert.checkpoints.cache import Slot
+from convert.checkpoints.fetch import fetch, parse_source, record
 from models.catalog import BUCKET, CHECKPOINTS, HANDLES
 from models.digests import Digest, DigestTable
 from models.errors import MixerError, UsageError
@@ -126,9 +127,9 @@ def no_store(store, monkeypatch, tmp_path):
 
 def test_cache_is_named_by_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("MIXER_JAX2TF_CACHE", str(tmp_path))
-    assert default_cache() == tmp_path
+    assert Slot.of("gs://a/b", None).cache == tmp_path
     monkeypatch.delenv("MIXER_JAX2TF_CACHE")
-    assert default_cache().name == "mixer-jax2tf"
+    assert Slot.of("gs://a/b", None).cache.name == "mixer-jax2tf"
 
 
 def test_fetches_from_the_public_bucket_into_the_default_cache(store, tmp_path, monkeypatch):
@@ -262,7 +263,8 @@ def test_gsutil_ends_with_the_process_that_started_it(number, store, tmp_path):
         """
         import sys
         from pathlib import Path
-        from convert.checkpoints.fetch import fetch
+        from convert.checkpoints.cache import Slot
+from convert.checkpoints.fetch import fetch
         from models.catalog import CHECKPOINTS
         from models.digests import DigestTable
 

@@ -18,7 +18,7 @@ from validation.benchmark.engine_worker import _serve
 from validation.benchmark.engines import ENGINES, Engine, OpenModel
 from validation.benchmark.inference import Contender, _image_flops, _large_products, _largest_difference, measure_model
 from validation.benchmark.records import InferenceBenchmark, StartBenchmark
-from validation.benchmark.startup import Starter, _start_once, measure_starts
+from validation.benchmark.startup import _start_once, measure_starts
 from validation.parity.oracle import run_oracle
 
 CLASSIFIER = next(iter(TESTING_HANDLES))
@@ -163,9 +163,8 @@ def _children(pid):
 
 
 def test_starting_is_measured_step_by_step_and_a_model_that_does_not_start_is_told(tiny_build, tmp_path):
-    native = Starter(HANDLE, tiny_build / CLASSIFIER / VERSION)
-    broken = Starter(HANDLE.in_flavour("graph"), tmp_path)
-    sides = measure_starts([native, broken], 1, started=silent, finished=silent)
+    models = {HANDLE: tiny_build / CLASSIFIER / VERSION, HANDLE.in_flavour("graph"): tmp_path}
+    sides = measure_starts(models, 1, started=silent, finished=silent)
     assert [(side.handle, side.flavour, len(side.runs)) for side in sides] == [
         (CLASSIFIER, "native", 1),
         (CLASSIFIER, "graph", 0),
@@ -175,7 +174,7 @@ def test_starting_is_measured_step_by_step_and_a_model_that_does_not_start_is_to
     assert 0 < run.prepared < run.first
     assert "gave no outputs (status 1): " in sides[1].failure
     with pytest.raises(MixerError, match="gave no outputs"):
-        _start_once(broken)
+        _start_once(HANDLE, tmp_path)
 
 
 def test_the_command_makes_what_is_missing_and_measures_every_engine(tiny_build, tmp_path, capsys):

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 import platformdirs
 from filelock import FileLock, Timeout
@@ -26,12 +27,6 @@ VARIABLE = "MIXER_JAX2TF_CACHE"
 """The environment variable that names the cache."""
 
 _LOG = logging.getLogger(__name__)
-
-
-def default_cache() -> Path:
-    """Return the cache directory: MIXER_JAX2TF_CACHE, else the platform's directory for caches."""
-    named = os.environ.get(VARIABLE)
-    return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("mixer-jax2tf"))
 
 
 @dataclass(frozen=True)
@@ -49,6 +44,13 @@ class Slot:
     cache: Path
     name: str
     """The object's address without its scheme: bucket/object."""
+
+    @classmethod
+    def of(cls, url: str, cache: Path | None) -> Self:
+        """Return the place of `gs://bucket/object`; by default in MIXER_JAX2TF_CACHE, else the platform's directory."""
+        named = os.environ.get(VARIABLE)
+        default = Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("mixer-jax2tf"))
+        return cls((cache or default).absolute(), url.removeprefix("gs://"))
 
     @property
     def file(self) -> Path:

@@ -13,7 +13,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from convert.checkpoints.cache import VARIABLE, Slot, default_cache, is_object
+from convert.checkpoints.cache import VARIABLE, Slot, is_object
 from models.catalog import BUCKET, Checkpoint
 from models.digests import Digest, DigestTable
 from models.errors import MixerError, UsageError
@@ -56,7 +56,7 @@ def fetch(
     Args:
         checkpoint: Which one.
         source: `gs://bucket`, `gs://bucket/prefix`, or a directory of the bucket's layout.
-        cache: Where downloads are kept; None is `default_cache()`.
+        cache: Directory of downloads; None is the default one.
         digests: The recorded digests; an object of the public bucket must match its `original` entry, if it has one.
         progress: Called several times a second during a transfer with bytes so far and in all.
 
@@ -69,7 +69,7 @@ def fetch(
         return _from_directory(checkpoint, bucket)
     url = f"{bucket}/{checkpoint.object}"
     entry = digests.find(checkpoint.object, "original") if bucket == BUCKET else None
-    slot = Slot((cache or default_cache()).absolute(), url.removeprefix("gs://"))
+    slot = Slot.of(url, cache)
     slot.prepare()
     try:
         stored = gsutil.stat(url, slot.state)
@@ -98,7 +98,7 @@ def record(
     Raises:
         MixerError: as `fetch`; but a difference from the entry is accepted, and the store must answer.
     """
-    slot = Slot((cache or default_cache()).absolute(), checkpoint.url.removeprefix("gs://"))
+    slot = Slot.of(checkpoint.url, cache)
     slot.prepare()
     stored = gsutil.stat(checkpoint.url, slot.state)
     if stored.crc32c is None:
@@ -129,7 +129,7 @@ def probe(checkpoint: Checkpoint, *, source: str = BUCKET, cache: Path | None = 
         hashes = hash_file(path)
         return SourceObject(file_url(checkpoint.object), hashes.size, hashes.md5, hashes.sha256)
     url = f"{bucket}/{checkpoint.object}"
-    slot = Slot((cache or default_cache()).absolute(), url.removeprefix("gs://"))
+    slot = Slot.of(url, cache)
     slot.prepare()
     stored = gsutil.stat(url, slot.state)
     return SourceObject(url, stored.size, stored.md5, None)

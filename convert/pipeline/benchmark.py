@@ -24,7 +24,7 @@ from validation.benchmark.records import (
     StartBenchmark,
     circumstances,
 )
-from validation.benchmark.startup import Starter, measure_starts
+from validation.benchmark.startup import measure_starts
 from validation.benchmark.synthetic_models import rows
 
 Part = Literal["conversion", "inference", "start"]
@@ -237,9 +237,9 @@ def _start(bench: Bench, place: Folders, on: Steps) -> Benchmark:
     commands = preparation.for_running(handles, place, flavours)
     preparation.prepare(commands, started=on.start, finished=on.note)
     made = [handle.in_flavour("graph" if name == "graph" else "native") for handle in handles for name in flavours]
-    starters = [Starter(one, place.kept / one.name / str(DEFAULT_VERSION)) for one in made]
+    models = {one: place.kept / one.name / str(DEFAULT_VERSION) for one in made}
     given = circumstances()
-    sides = measure_starts(starters, bench.repeats, started=on.start, finished=on.finish)
+    sides = measure_starts(models, bench.repeats, started=on.start, finished=on.finish)
     return StartBenchmark(**given, repeats=bench.repeats, sides=sides)
 
 

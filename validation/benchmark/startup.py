@@ -4,8 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -20,25 +19,20 @@ TIMEOUT = 600.0
 """Seconds that one start may take."""
 
 
-@dataclass(frozen=True)
-class Starter:
-    """A SavedModel whose start is timed: the handle in its flavour, and its directory."""
-
-    handle: Handle
-    directory: Path
-
-    @property
-    def name(self) -> str:
-        """Its name in messages."""
-        return f"start of {self.handle.name}"
-
-
 def measure_starts(
-    starters: Sequence[Starter], repeats: int, *, started: Tell, finished: Tell
+    models: Mapping[Handle, Path], repeats: int, *, started: Tell, finished: Tell
 ) -> tuple[StartSide, ...]:
-    """Start all models in turn, `repeats` times; one that fails is not started again, and its failure is recorded."""
+    """Start all models in turn, `repeats` times; one that fails is not started again, and its failure is recorded.
+
+    Args:
+        models: the directories of the SavedModels, by the handles in their flavours.
+        repeats: number of starts of each model.
+        started: called with the name and number of a start.
+        finished: called with the result of a start in words.
+    """
+    names = {one: f"start of {one.name}" for one in models}
     turns = run_interleaved(
-        {one.name: partial(_start_once, one) for one in starters},
+        {names[one]: partial(_start_once, one, directory) for one, directory in models.items()},
         repeats,
         failing=(MixerError,),
         said=lambda run: f"{run.total:.1f} s",
@@ -47,25 +41,25 @@ def measure_starts(
     )
     return tuple(
         StartSide(
-            handle=one.handle.in_flavour("native").name,
-            architecture=one.handle.checkpoint.architecture.name,
-            flavour=one.handle.flavour,
-            runs=turns.runs[one.name],
-            failure=turns.failures.get(one.name),
+            handle=one.in_flavour("native").name,
+            architecture=one.checkpoint.architecture.name,
+            flavour=one.flavour,
+            runs=turns.runs[names[one]],
+            failure=turns.failures.get(names[one]),
         )
-        for one in starters
+        for one in models
     )
 
 
-def _start_once(one: Starter) -> Start:
+def _start_once(one: Handle, directory: Path) -> Start:
     """Start a model in a process of its own.
 
     Raises:
         MixerError: it returns no outputs.
     """
-    size = one.handle.checkpoint.architecture.image_size
+    size = one.checkpoint.architecture.image_size
     file = str(Path(startup_probe.__file__).resolve())
-    command = [sys.executable, "-I", file, str(one.directory.resolve()), str(size)]
+    command = [sys.executable, "-I", file, str(directory.resolve()), str(size)]
     begin = time.monotonic()
     try:
         done = subprocess.run(
@@ -74,7 +68,7 @@ def _start_once(one: Starter) -> Start:
         )  # fmt: skip
         return Start.model_validate_json(done.stdout)
     except subprocess.TimeoutExpired as error:
-        raise MixerError(f"{one.directory} gave no outputs within {TIMEOUT:g} s") from error
+        raise MixerError(f"{directory} gave no outputs within {TIMEOUT:g} s") from error
     except ValueError as error:
         said = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
-        raise MixerError(f"{one.directory} gave no outputs (status {done.returncode}): {said[:400]}") from error
+        raise MixerError(f"{directory} gave no outputs (status {done.returncode}): {said[:400]}") from error
