@@ -18,7 +18,7 @@ READY := $(VENV)/.ready-$(TAG)
 RUN := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo convert-all parity republish test lint types whole browser matrix bench lock clean
+.PHONY: help setup demo digits convert-all parity republish test lint types whole browser matrix bench lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -37,6 +37,9 @@ setup: $(READY)  ## set up .venv with the locked packages
 demo: $(READY)  ## write six synthetic checkpoints, convert and check all twelve handles, show the table
 	$(RUN) convert seed build/demo/checkpoints
 	$(RUN) convert convert-all --source build/demo/checkpoints --out build/demo/models
+
+digits: $(READY)  ## train a small Mixer on real digits, take it the whole way, draw OUT/digits/digits.png
+	$(RUN) convert digits --out "$(OUT)/digits" --overwrite
 
 convert-all: $(READY)  ## fetch, convert and check the handles from SOURCE into OUT
 	$(RUN) convert convert-all --source "$(SOURCE)" --out "$(OUT)" --version $(VERSION) --flavour $(FLAVOUR) $(HANDLES)

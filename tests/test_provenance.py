@@ -88,6 +88,7 @@ DECIDES_NOTHING = (
     "convert/pipeline/benchmark_scale.py",
     "convert/pipeline/cards.py",
     "convert/pipeline/classify.py",
+    "convert/pipeline/digits.py",
     "convert/pipeline/export_formats.py",
     "convert/pipeline/for_each.py",
     "convert/pipeline/interface.py",
@@ -113,6 +114,7 @@ DECIDES_NOTHING = (
     "validation/compatibility/environments.py",
     "validation/compatibility/matrix.py",
     "validation/compatibility/tables.py",
+    "validation/digits",
     "validation/doctor.py",
     "validation/views",
 )

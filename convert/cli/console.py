@@ -70,7 +70,10 @@ class _ProgressBar:
             if not self._progress.console.is_terminal:
                 self._print(f"{text} ...")
         elif event.kind == "advanced":
-            amount = f"{megabytes(event.done)} of {megabytes(event.total)}"
+            if event.unit == "bytes":
+                amount = f"{megabytes(event.done)} of {megabytes(event.total)}"
+            else:
+                amount = f"{event.done:,} of {event.total:,} {event.unit}"
             self._progress.update(self._now, completed=event.done, total=event.total, amount=amount)
         elif event.kind == "finished":
             self._progress.update(self._now, visible=False)

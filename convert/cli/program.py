@@ -9,7 +9,18 @@ from typing import Any, TextIO
 import typer
 from rich.markup import escape
 
-from convert.cli import benchmark, cards, catalog, classify, convert, environments, formats, publish, republish
+from convert.cli import (
+    benchmark,
+    cards,
+    catalog,
+    classify,
+    convert,
+    digits,
+    environments,
+    formats,
+    publish,
+    republish,
+)
 from models.errors import MixerError, printable
 
 PROGRAM = "mixer-jax2tf"
@@ -30,6 +41,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "validate": convert.validate,
     "convert-all": convert.convert_all,
     "classify": classify.classify,
+    "digits": digits.digits,
     "export": formats.export,
     "matrix": environments.matrix,
     "doctor": environments.doctor,

@@ -119,9 +119,10 @@ def classify_pictures(
     with steps(watch, len(pictures)) as on:
         on.start(f"loading {model.path}")
         opened = model.open()
+        advance = on.start(f"classifying with {model.name}", "pictures")
         for start in range(0, len(pictures), _BATCH):
             batch = pictures[start : start + _BATCH]
-            on.start(f"classifying picture {start + 1:,} of {len(pictures):,}")
+            advance(start, len(pictures))
             ready: dict[str, NDArray[np.float32]] = {}
             for name in batch:
                 image = attempt(lambda name=name: _read(name, opened, protocol, exif, stdin))  # type: ignore[misc]

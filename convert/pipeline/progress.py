@@ -19,9 +19,11 @@ class Event:
     """Work began; a step of a piece started, or advanced; a piece finished; a message; work ended."""
     text: str = ""
     done: int = 0
-    """Pieces of the work, or bytes of the step."""
+    """Pieces of the work, or bytes (or another unit) of the step."""
     total: int = 0
     """Number of all pieces, or all bytes of the step."""
+    unit: str = "bytes"
+    """What `done` and `total` of a step count."""
 
 
 Watch = Callable[[Event], None]
@@ -35,10 +37,10 @@ class Steps:
         self._watch: Watch = watch or (lambda event: None)
         self._done, self._total = 0, total
 
-    def start(self, text: str) -> Progress:
-        """Report that a step starts; the returned function takes its bytes done and in all."""
+    def start(self, text: str, unit: str = "bytes") -> Progress:
+        """Report that a step starts; the returned function takes its bytes (or another unit) done and in all."""
         self._watch(Event("started", text))
-        return lambda done, total: self._watch(Event("advanced", text, done, total))
+        return lambda done, total: self._watch(Event("advanced", text, done, total, unit))
 
     def finish(self, text: str) -> None:
         """Count one piece as done, and report its result."""

@@ -1,0 +1,94 @@
+"""A small Mixer trained on real pictures, and what each of its models finds in pictures that it was not trained on."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from command import run
+from PIL import Image
+
+from convert.checkpoints.reader import load_checkpoint
+from convert.pipeline.digits import Disagreement
+from models.catalog import TINY
+from models.pictures import decode, preprocess
+from models.preprocessing import HALF_RANGE
+from validation.digits import train as training
+from validation.digits.pictures import HELD_OUT, NAMES, load_digits
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_digits(TINY.image_size)
+
+
+def test_pictures_are_either_trained_on_or_held_out(digits):
+    trained, held = digits
+    assert (len(trained.labels), len(held.labels)) == (797, HELD_OUT)
+    assert {len(set(part.labels.tolist())) for part in digits} == {10}
+    together = {picture.tobytes() for part in digits for picture in part.pictures}
+    assert len(together) == 797 + HELD_OUT  # no picture is in both, or twice
+
+
+def test_a_model_sees_saved_pictures_as_they_were(digits, tmp_path):
+    held = digits[1]
+    paths = held.save(tmp_path)
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == sorted(NAMES)
+    for index in (0, 7, HELD_OUT - 1):
+        assert paths[index].parent.name == NAMES[held.labels[index]]
+        seen = preprocess(decode(paths[index].read_bytes()), "paper", TINY.image_size)
+        np.testing.assert_array_equal(seen, (held.pictures[index].astype(np.float32) - HALF_RANGE) / HALF_RANGE)
+
+
+def test_changed_copies_keep_their_labels_and_are_always_alike(digits):
+    one, other = (digits[0].varied(2) for _ in range(2))
+    np.testing.assert_array_equal(one.pictures, other.pictures)
+    np.testing.assert_array_equal(one.labels, np.tile(digits[0].labels, 2))
+    assert not np.array_equal(one.pictures[:797], one.pictures[797:])
+
+
+def test_training_learns_and_saves_the_originals_layout(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "STEPS", 150)
+    said = []
+    params = training.train(TINY, digits[0], progress=lambda done, total: said.append((done, total)))
+    assert said == [(50, 150), (100, 150), (150, 150)]
+    found = training.predict(TINY, params, digits[1].pictures).argmax(-1)
+    assert (found == digits[1].labels).mean() > 0.4  # one in ten is chance
+    training.save_checkpoint(params, tmp_path / "new" / "digits.npz")
+    loaded = load_checkpoint(tmp_path / "new" / "digits.npz", TINY, num_classes=10)
+    jax.tree.map(np.testing.assert_array_equal, loaded.for_head("classification"), params)
+
+
+def test_a_near_tie_is_one_that_rounding_may_turn():
+    assert Disagreement("a.png", 1, 1, 7, gap=9e-4).near_tie
+    assert not Disagreement("a.png", 1, 1, 7, gap=2e-3).near_tie
+
+
+def test_an_earlier_checkpoint_is_not_replaced_unasked(tmp_path, capfd):
+    (tmp_path / "digits.npz").write_text("mine")
+    status, _, err = run(capfd, "digits", "--out", tmp_path)
+    assert status == 2
+    assert "digits.npz exists already" in err
+    assert (tmp_path / "digits.npz").read_text() == "mine"
+
+
+@pytest.mark.whole
+def test_every_model_of_a_trained_mixer_finds_what_jax_finds(tmp_path, capfd):
+    status, out, err = run(capfd, "digits", "--out", tmp_path, "--json")
+    assert status == 0, err
+    found = json.loads(out)
+    models = {one["model"]: one for one in found["models"]}
+    assert found["left_out"] == []
+    assert models["JAX"]["right"] >= 970
+    exact = ["digits", "digits-graph", "digits-litert/model_float32.tflite", "digits-onnx/model.onnx"]
+    exact.append("digits-openvino/model.xml")
+    for name in exact:
+        assert models[name]["total"] == HELD_OUT
+        assert [one for one in models[name]["disagreements"] if not one["near_tie"]] == [], name
+    for name in ("digits-litert/model_float16.tflite", "digits-litert/model_int8.tflite"):
+        assert len(models[name]["disagreements"]) <= 10
+    with Image.open(found["drawing"]) as drawing:
+        assert drawing.format == "PNG"
+    reports = sorted(path.parent.name for path in Path(tmp_path / "models").glob("*/2.report.json"))
+    assert reports == ["digits", "digits-graph", "digits-litert", "digits-onnx", "digits-openvino"]

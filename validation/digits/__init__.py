@@ -1,0 +1,1 @@
+"""A small Mixer trained on real pictures: handwritten digits."""
