@@ -1,15 +1,14 @@
 """Prepare uploads to hubs: the SavedModel's files, not packed, with manifest, report and provenance beside them."""
 
 import importlib.util
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from export.package.verify import verify
-from export.publish.policy import PublishPolicy, check_publishable
+from export.publish.policy import PublishPolicy
 from export.publish.publish import Item, Publication
 from models.errors import MixerError, UsageError
 from models.records.contents import compare_files
@@ -28,6 +27,55 @@ class HubUpload:
     manifest_sha256: str
     files: dict[str, Path]
 
+    @classmethod
+    def of(cls, destination: ModelPaths, rules: PublishPolicy) -> Self:
+        """Return the upload of a model.
+
+        Raises:
+            MixerError: it may not be published, or its directory is missing or differs from its records.
+        """
+        admitted = rules.check(destination)
+        directory = destination.directory
+        differences = verify(directory).differences if directory.is_dir() else ("it does not exist",)
+        if differences:
+            said = "".join(f"\n  {difference}" for difference in differences)
+            raise MixerError(f"{directory} may not be published:{said}")
+        beside = {
+            MANIFEST: destination.manifest,
+            "report.json": destination.report,
+            "provenance.json": destination.provenance,
+            "provenance.json.sig": destination.signature,
+        }
+        files = {name: directory / name for name in admitted.manifest.files}
+        files |= {name: path for name, path in beside.items() if path.is_file()}
+        return cls(admitted.manifest, admitted.files[destination.manifest].sha256, files)
+
+    def is_published(self, published: Manifest | None, address: str) -> bool:
+        """Return whether it is the version that was published last, of which this is the manifest.
+
+        Raises:
+            MixerError: another handle is published there, or the version was published with other files or is lower
+                than the published one.
+        """
+        if published is None:
+            return False
+        here, number = self.manifest, published.version
+        again = f"Convert with --version {number + 1}."
+        if published.handle != here.handle:
+            raise MixerError(f"{address} contains {published.handle}, expected {here.handle}: check --to.")
+        if number > here.version:
+            raise MixerError(f"version {here.version} is not above the published {number} ({address}). {again}")
+        if number < here.version:
+            return False
+        differences = compare_files(published.files, here.files)
+        if differences:
+            said = "".join(f"\n  {difference}" for difference in differences)
+            raise MixerError(
+                f"version {number} is published already, with other files ({address}). Compared with the published "
+                f"manifest:{said}\n{again}"
+            )
+        return True
+
     def publication(
         self,
         address: str,
@@ -41,57 +89,6 @@ class HubUpload:
         sizes |= {name: len(card) for name, card in (cards or {}).items()}
         items = tuple(Item(name, size, actions[verdict]) for name, size in sizes.items())
         return Publication(self.manifest.handle, self.manifest.version, verdict, items)
-
-
-def prepare(destination: ModelPaths, rules: PublishPolicy) -> HubUpload:
-    """Return the upload of a model that may be published.
-
-    Raises:
-        MixerError: it may not be (see `check_publishable`), or its directory is missing or differs from its records.
-    """
-    admitted = check_publishable(destination, rules)
-    differences = (
-        verify(destination.directory).differences if destination.directory.is_dir() else ("it does not exist",)
-    )
-    if differences:
-        said = "".join(f"\n  {difference}" for difference in differences)
-        raise MixerError(f"{destination.directory} may not be published:{said}")
-    beside = {
-        MANIFEST: destination.manifest,
-        "report.json": destination.report,
-        "provenance.json": destination.provenance,
-        "provenance.json.sig": destination.signature,
-    }
-    files = {name: destination.directory / name for name in admitted.manifest.files}
-    files |= {name: path for name, path in beside.items() if path.is_file()}
-    return HubUpload(admitted.manifest, admitted.files[destination.manifest].sha256, files)
-
-
-def already_published(parcel: HubUpload, published: Manifest | None, address: str) -> bool:
-    """Return whether the model is the version that was published last.
-
-    Raises:
-        MixerError: another handle is published there, or the version was published with other files or is lower than
-            the published one.
-    """
-    if published is None:
-        return False
-    here, number = parcel.manifest, published.version
-    again = f"Convert with --version {number + 1}."
-    if published.handle != here.handle:
-        raise MixerError(f"{address} contains {published.handle}, expected {here.handle}: check --to.")
-    if number > here.version:
-        raise MixerError(f"version {here.version} is not above the published {number} ({address}). {again}")
-    if number < here.version:
-        return False
-    differences = compare_files(published.files, here.files)
-    if differences:
-        said = "".join(f"\n  {difference}" for difference in differences)
-        raise MixerError(
-            f"version {number} is published already, with other files ({address}). Compared with the published "
-            f"manifest:{said}\n{again}"
-        )
-    return True
 
 
 @contextmanager
@@ -122,9 +119,3 @@ def require_client(name: str, destination: str) -> None:
             f"--to {destination} needs the package {name}, which is not installed: .venv/bin/pip install -e '.[hub]' "
             "installs it."
         )
-
-
-def set_quietly(**environment: str) -> None:
-    """Set environment variables that a client reads when it is imported, unless the user has set them."""
-    for name, value in environment.items():
-        os.environ.setdefault(name, value)

@@ -19,15 +19,7 @@ from export.cards.facts import read_card_facts
 from export.cards.hugging_face import FILE
 from export.cards.publisher import Publisher
 from export.cards.write import CardFiles
-from export.publish.hub_upload import (
-    MANIFEST,
-    HubUpload,
-    already_published,
-    prepare,
-    require_client,
-    set_quietly,
-    translate_client_errors,
-)
+from export.publish.hub_upload import MANIFEST, HubUpload, require_client, translate_client_errors
 from export.publish.policy import PublishPolicy
 from export.publish.publish import Publication
 from models.errors import MixerError, UsageError
@@ -72,7 +64,7 @@ class HuggingFaceRepository:
             MixerError: the model may not be published, its version is taken or lower than the published one, or Hugging
                 Face or its client fails.
         """
-        parcel = prepare(destination, rules)
+        upload = HubUpload.of(destination, rules)
         handle, version = destination.handle, destination.version
         address, tag = f"{PREFIX}{self.name}/{handle}", f"{handle}-v{version}"
         with translate_client_errors("Hugging Face", address, CREDENTIALS):
@@ -80,7 +72,7 @@ class HuggingFaceRepository:
             now = api.model_info(self.name)
             names = {one.rfilename for one in now.siblings or ()}
             tagged = tag in {one.name for one in api.list_repo_refs(self.name).tags}
-            there = already_published(parcel, _published(api, self.name, now.sha, handle, names), address)
+            there = upload.is_published(_published(api, self.name, now.sha, handle, names), address)
             if tagged and not there:
                 raise MixerError(f"{address}: the tag {tag} exists, but the folder contains another version.")
             if there:
@@ -90,23 +82,23 @@ class HuggingFaceRepository:
                 cards = {name: card for name, card in _cards(destination).items() if (name, card) != (FILE, readme)}
             planned = {f"{PREFIX}{self.name}/{name}": card for name, card in cards.items()}
             if dry_run:
-                return parcel.publication(address, "published already" if there else "to be published", planned)
-            commit = now.sha if there else self._commit(api, parcel, cards, now.sha, names)
+                return upload.publication(address, "published already" if there else "to be published", planned)
+            commit = now.sha if there else self._commit(api, upload, cards, now.sha, names)
             if not tagged:  # or an earlier run ended between commit and tag
                 api.create_tag(self.name, tag=tag, revision=commit)
         if progress is not None and not there:
-            size = sum(path.stat().st_size for path in parcel.files.values())
+            size = sum(path.stat().st_size for path in upload.files.values())
             progress(size, size)
-        return parcel.publication(address, "published already" if there else "published", planned)
+        return upload.publication(address, "published already" if there else "published", planned)
 
     def _commit(
-        self, api: "HfApi", parcel: HubUpload, cards: Mapping[str, bytes], parent: str | None, names: set[str]
+        self, api: "HfApi", upload: HubUpload, cards: Mapping[str, bytes], parent: str | None, names: set[str]
     ) -> str:
         """Replace the contents of the handle's folder by the upload, add the cards, and return the commit."""
         from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
 
-        manifest = parcel.manifest
-        new: dict[str, Path | bytes] = {f"{manifest.handle}/{name}": path for name, path in parcel.files.items()}
+        manifest = upload.manifest
+        new: dict[str, Path | bytes] = {f"{manifest.handle}/{name}": path for name, path in upload.files.items()}
         new |= cards
         old = {name for name in names if name.startswith(f"{manifest.handle}/")}
         operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [
@@ -117,7 +109,7 @@ class HuggingFaceRepository:
             self.name,
             operations,
             commit_message=f"{manifest.handle} version {manifest.version}",
-            commit_description=f"manifest sha256 {parcel.manifest_sha256}",
+            commit_description=f"manifest sha256 {upload.manifest_sha256}",
             parent_commit=parent,
         )
         return done.oid
@@ -125,7 +117,8 @@ class HuggingFaceRepository:
 
 def _api() -> "HfApi":
     # Uploads go by plain HTTP, which was tested; by default the client uses Xet where it can.
-    set_quietly(HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
+    for name in ("HF_HUB_DISABLE_XET", "HF_HUB_DISABLE_PROGRESS_BARS"):
+        os.environ.setdefault(name, "1")
     from huggingface_hub import HfApi
 
     return HfApi(endpoint=os.environ.get("HF_ENDPOINT"), library_name="mixer-jax2tf")

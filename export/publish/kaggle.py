@@ -4,6 +4,7 @@ The version's notes contain our version number and the manifest's digest. The up
 because the client sends no notes with the first version of a variation.
 """
 
+import os
 import re
 import tempfile
 from dataclasses import dataclass
@@ -14,15 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from export.cards.kaggle import LICENSES
-from export.publish.hub_upload import (
-    MANIFEST,
-    HubUpload,
-    already_published,
-    prepare,
-    require_client,
-    set_quietly,
-    translate_client_errors,
-)
+from export.publish.hub_upload import MANIFEST, HubUpload, require_client, translate_client_errors
 from export.publish.policy import PublishPolicy
 from export.publish.publish import Publication
 from models.catalog import LICENSE
@@ -67,25 +60,25 @@ class KaggleModel:
             MixerError: the model may not be published, its licence is unknown, its version is taken or lower than the
                 published one, or Kaggle or its client fails.
         """
-        parcel = prepare(destination, rules)
+        upload = HubUpload.of(destination, rules)
         if not is_catalogued(destination.handle):
             raise MixerError(f"the licence of {destination.handle}'s weights is unknown, but Kaggle requires one.")
         variation = f"{self.name}/{FRAMEWORK}/{destination.handle}"
         address = f"{PREFIX}{variation}"
         with translate_client_errors("Kaggle", address, CREDENTIALS):
-            if already_published(parcel, _published(variation), address):
-                return parcel.publication(address, "published already")
+            if upload.is_published(_published(variation), address):
+                return upload.publication(address, "published already")
             if dry_run:
-                return parcel.publication(address, "to be published")
-            _upload(parcel, variation)
+                return upload.publication(address, "to be published")
+            _upload(upload, variation)
         if progress is not None:
-            size = sum(path.stat().st_size for path in parcel.files.values())
+            size = sum(path.stat().st_size for path in upload.files.values())
             progress(size, size)
-        return parcel.publication(address, "published")
+        return upload.publication(address, "published")
 
 
 def _client() -> Any:  # noqa: ANN401 (it has no type information)
-    set_quietly(KAGGLEHUB_VERBOSITY="error")  # else it logs to standard output
+    os.environ.setdefault("KAGGLEHUB_VERBOSITY", "error")  # else it logs to standard output
     import kagglehub
 
     return kagglehub
@@ -110,11 +103,11 @@ def _published(variation: str) -> Manifest | None:
             raise MixerError(f"{PREFIX}{variation}: its {MANIFEST} is not a readable manifest of schema 1.") from error
 
 
-def _upload(parcel: HubUpload, variation: str) -> None:
-    manifest = parcel.manifest
-    notes = f"{manifest.handle} version {manifest.version}, manifest sha256 {parcel.manifest_sha256}"
+def _upload(upload: HubUpload, variation: str) -> None:
+    manifest = upload.manifest
+    notes = f"{manifest.handle} version {manifest.version}, manifest sha256 {upload.manifest_sha256}"
     with tempfile.TemporaryDirectory() as folder:
-        for name, path in parcel.files.items():
+        for name, path in upload.files.items():
             place = Path(folder, name)
             place.parent.mkdir(parents=True, exist_ok=True)
             place.symlink_to(path.absolute())

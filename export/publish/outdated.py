@@ -3,12 +3,11 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from export.publish.publish import read_index, read_manifest
+from export.publish.publish import PublishedModel
 from export.publish.store import Store
 from models.catalog import DEFAULT_VERSION
 from models.digests import DigestTable
 from models.records.manifest import CheckpointRecord, Manifest
-from models.records.published_index import INDEX
 from models.storage.gsutil import SourceObject
 
 NO_MATTER = frozenset({"python"})
@@ -45,10 +44,11 @@ def compare_with_published(handle: str, store: Store, source: SourceObject, now:
     Raises:
         MixerError: the published index or manifest cannot be read.
     """
-    latest = read_index(store, handle).latest if INDEX in store.files(handle) else None
+    there = PublishedModel.look(store, handle)
+    latest = there.index.latest
     if latest is None:
         return PublishedState(handle, None, DEFAULT_VERSION, ("it was never published",))
-    manifest = read_manifest(store, handle, latest)
+    manifest = there.manifest(latest)
     was = manifest.checkpoint
     md5, sha256 = _recorded_md5(was, now.digests), _known_sha256(was.object, source, now.digests)
     known = sha256 is not None or (source.md5 is not None and md5 is not None)

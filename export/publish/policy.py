@@ -20,6 +20,14 @@ ORIGINS = frozenset({"original"})
 
 
 @dataclass(frozen=True)
+class Publishable:
+    """A model that may be published: its manifest, and the files to publish."""
+
+    manifest: Manifest
+    files: dict[Path, Hashes]
+
+
+@dataclass(frozen=True)
 class PublishPolicy:
     """The requirements for publishing a model."""
 
@@ -32,39 +40,30 @@ class PublishPolicy:
     needs_card: bool = True
     """Whether its page must exist; only tests and measurements turn this off, no option of a command does."""
 
+    def check(self, destination: ModelPaths) -> Publishable:
+        """Return a model's files after checking all of them; each is read once.
 
-@dataclass(frozen=True)
-class Publishable:
-    """A model that may be published: its manifest, and the files to publish."""
-
-    manifest: Manifest
-    files: dict[Path, Hashes]
-
-
-def check_publishable(destination: ModelPaths, rules: PublishPolicy) -> Publishable:
-    """Return a model's files after checking all of them; each is read once.
-
-    Raises:
-        MixerError: the model may not be published; lists all reasons.
-    """
-    destination.require_manifest()
-    manifest, hashes = Manifest.read(destination.manifest), FileHashes()
-    problems = [
-        *_missing(destination),
-        *_differences(destination, hashes),
-        *_report_problems(destination),
-        *_origin_problems(manifest, destination.handle, rules),
-        *_place_problems(manifest),
-        *([] if rules.allow_dirty else _source_problems(manifest)),
-        *(write.card_problems(destination) if rules.needs_card or destination.card.is_file() else ()),
-    ]
-    if not problems and destination.card.is_file():  # else the records to compare it with are wrong
-        problems += write.card_differences(destination)
-    if problems:
-        said = "".join(f"\n  {problem}" for problem in problems)
-        raise MixerError(f"version {destination.version} may not be published:{said}")
-    extra = [path for path in (destination.signature, destination.card) if path.is_file()]
-    return Publishable(manifest, {path: hashes.of(path) for path in (*destination.required, *extra)})
+        Raises:
+            MixerError: the model may not be published; lists all reasons.
+        """
+        destination.require_manifest()
+        manifest, hashes = Manifest.read(destination.manifest), FileHashes()
+        problems = [
+            *_missing(destination),
+            *_differences(destination, hashes),
+            *_report_problems(destination),
+            *_origin_problems(manifest, destination.handle, self),
+            *_place_problems(manifest),
+            *([] if self.allow_dirty else _source_problems(manifest)),
+            *(write.card_problems(destination) if self.needs_card or destination.card.is_file() else ()),
+        ]
+        if not problems and destination.card.is_file():  # else the records to compare it with are wrong
+            problems += write.card_differences(destination)
+        if problems:
+            said = "".join(f"\n  {problem}" for problem in problems)
+            raise MixerError(f"version {destination.version} may not be published:{said}")
+        extra = [path for path in (destination.signature, destination.card) if path.is_file()]
+        return Publishable(manifest, {path: hashes.of(path) for path in (*destination.required, *extra)})
 
 
 def _missing(destination: ModelPaths) -> Iterator[str]:

@@ -11,9 +11,9 @@ from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from export.publish.policy import Publishable, PublishPolicy, check_publishable
+from export.publish.policy import Publishable, PublishPolicy
 from export.publish.store import Store, StoredFile
 from models.errors import MixerError
 from models.progress import Progress
@@ -50,8 +50,8 @@ class Publication:
 
 
 @dataclass(frozen=True)
-class _Published:
-    """What was found published under a handle."""
+class PublishedModel:
+    """What is published under a handle."""
 
     store: Store
     handle: str
@@ -61,6 +61,22 @@ class _Published:
     index_seen: str | None = None
     """Its generation, from before it was read; if the index is replaced after that, writing it fails."""
 
+    @classmethod
+    def look(cls, store: Store, handle: str) -> Self:
+        """Return what is published under a handle.
+
+        Raises:
+            MixerError: the store or the index cannot be read, or the index is that of another handle.
+        """
+        files = store.files(handle)
+        if INDEX not in files:
+            return cls(store, handle, files, Index(handle=handle))
+        address = store.address(handle, INDEX)
+        index = Index.parse(store.cat(handle, INDEX), address)
+        if index.handle != handle:
+            raise MixerError(f"{address} lists versions of {index.handle}, expected {handle}: check the destination.")
+        return cls(store, handle, files, index, files[INDEX].generation)
+
     @property
     def next_free(self) -> int:
         """The lowest number above every version that has any file here."""
@@ -68,7 +84,17 @@ class _Published:
         return max([0, self.index.latest or 0, *numbers]) + 1
 
     def address(self, name: str) -> str:
+        """Return the address of a file."""
         return self.store.address(self.handle, name)
+
+    def manifest(self, version: int) -> Manifest:
+        """Return the manifest of a published version.
+
+        Raises:
+            MixerError: it cannot be read.
+        """
+        name = ModelPaths.of(Path(), self.handle, version).manifest.name
+        return Manifest.parse(self.store.cat(self.handle, name), self.address(name))
 
 
 def publish(
@@ -89,9 +115,9 @@ def publish(
             ones, the store cannot be read or written, or does not contain what was sent. Versions published before are
             not changed.
     """
-    version, admitted = destination.version, check_publishable(destination, rules)
+    version, admitted = destination.version, rules.check(destination)
     with nullcontext() if dry_run else store.held(destination.handle):
-        place = _look(store, destination.handle)
+        place = PublishedModel.look(store, destination.handle)
         if str(version) in place.index.versions:
             return _compare_with_published(place, version, admitted)
         latest = place.index.latest
@@ -104,7 +130,7 @@ def publish(
 
 
 def _complete(
-    place: _Published, version: int, files: Mapping[Path, Hashes], *, dry_run: bool, progress: Progress | None
+    place: PublishedModel, version: int, files: Mapping[Path, Hashes], *, dry_run: bool, progress: Progress | None
 ) -> Publication:
     """Send the missing files and add the version to the index, or return what would be sent."""
     local = {path.name: hashes for path, hashes in files.items()}
@@ -121,38 +147,7 @@ def _complete(
     return Publication(place.handle, version, "published", items)
 
 
-def _look(store: Store, handle: str) -> _Published:
-    files = store.files(handle)
-    if INDEX not in files:
-        return _Published(store, handle, files, Index(handle=handle))
-    seen = files[INDEX].generation
-    return _Published(store, handle, files, read_index(store, handle), seen)
-
-
-def read_index(store: Store, handle: str) -> Index:
-    """Return the index of a handle.
-
-    Raises:
-        MixerError: the index cannot be read, or is that of another handle.
-    """
-    address = store.address(handle, INDEX)
-    index = Index.parse(store.cat(handle, INDEX), address)
-    if index.handle != handle:
-        raise MixerError(f"{address} lists versions of {index.handle}, expected {handle}: check the destination.")
-    return index
-
-
-def read_manifest(store: Store, handle: str, version: int) -> Manifest:
-    """Return the manifest of a published version.
-
-    Raises:
-        MixerError: the manifest cannot be read.
-    """
-    name = ModelPaths.of(Path(), handle, version).manifest.name
-    return Manifest.parse(store.cat(handle, name), store.address(handle, name))
-
-
-def _compare_with_published(place: _Published, version: int, admitted: Publishable) -> Publication:
+def _compare_with_published(place: PublishedModel, version: int, admitted: Publishable) -> Publication:
     """Return that there is nothing to do, if the published version is complete and its model has the same files.
 
     The store's size and MD5 of each file are compared with the index; if the index has no MD5, that of the same file
@@ -191,8 +186,8 @@ def _same(listed: ListedFile, local: Hashes | None) -> bool:
     return local is not None and (local.size, local.sha256) == (listed.size, listed.sha256)
 
 
-def _refuse_other_contents(place: _Published, version: int, manifest: Manifest) -> None:
-    differences = compare_files(read_manifest(place.store, place.handle, version).files, manifest.files)
+def _refuse_other_contents(place: PublishedModel, version: int, manifest: Manifest) -> None:
+    differences = compare_files(place.manifest(version).files, manifest.files)
     if differences:
         said = "".join(f"\n  {difference}" for difference in differences)
         raise MixerError(
@@ -202,7 +197,7 @@ def _refuse_other_contents(place: _Published, version: int, manifest: Manifest) 
         )
 
 
-def _refuse_others(place: _Published, version: int, local: Mapping[str, Hashes]) -> Collection[str]:
+def _refuse_others(place: PublishedModel, version: int, local: Mapping[str, Hashes]) -> Collection[str]:
     """Return which files are there already, from an unfinished publication.
 
     Raises:
@@ -229,7 +224,7 @@ def _digests(local: Mapping[str, Hashes]) -> dict[str, ListedFile]:
 
 
 def _items(
-    place: _Published, local: Mapping[str, Hashes], there: Collection[str], index: Index, *, dry_run: bool
+    place: PublishedModel, local: Mapping[str, Hashes], there: Collection[str], index: Index, *, dry_run: bool
 ) -> tuple[Item, ...]:
     sent: Literal["to be sent", "sent"] = "to be sent" if dry_run else "sent"
     return (
@@ -241,7 +236,7 @@ def _items(
     )
 
 
-def _read_back(place: _Published, local: Mapping[str, Hashes]) -> None:
+def _read_back(place: PublishedModel, local: Mapping[str, Hashes]) -> None:
     """Check that the store contains what was sent, before it is listed in the index."""
     found = place.store.files(place.handle)
     wrong = []
@@ -262,7 +257,7 @@ def _read_back(place: _Published, local: Mapping[str, Hashes]) -> None:
         )
 
 
-def _write_index(place: _Published, index: Index) -> None:
+def _write_index(place: PublishedModel, index: Index) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, INDEX)
         file.write_bytes(index.to_bytes())
