@@ -218,7 +218,7 @@ def test_a_published_number_is_not_given_to_other_files_on_the_stand_ins(site, t
     place.publish(packed(tmp_path / "a"), RULES)
     before = state(hub)
     for dry_run in (True, False):
-        with pytest.raises(MixerError, match="version 2 is published already with other files") as error:
+        with pytest.raises(MixerError, match="version 2 is published already, with other files") as error:
             place.publish(packed(tmp_path / "b", seed=1), RULES, dry_run=dry_run)
         assert f"\n  {WEIGHTS} has sha256 " in str(error.value)
         assert str(error.value).endswith("Convert with --version 3.")

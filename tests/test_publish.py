@@ -156,7 +156,7 @@ def test_a_second_time_nothing_is_sent_and_the_number_is_not_given_to_other_file
             **dict.fromkeys(("2.tar.gz", "2.manifest.json"), "there already"),
             **dict.fromkeys(("2.report.json", "2.provenance.json", "2.md"), "there, differs here"),
         }
-        with pytest.raises(MixerError, match="version 2 is published already with other files") as error:
+        with pytest.raises(MixerError, match="version 2 is published already, with other files") as error:
             publish(other, place, RULES)
         assert f"\n  {WEIGHTS} has sha256 " in str(error.value)
         assert str(error.value).endswith("Convert with --version 3.")
