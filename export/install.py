@@ -22,28 +22,22 @@ _ASIDE = "old"
 """The folder of the old version while it is replaced, beside the stage."""
 
 
-def refuse_existing(paths: ModelPaths) -> None:
-    """Refuse to go on if the model exists.
-
-    Raises:
-        UsageError: the directory, or something else of that name, exists.
-    """
-    if os.path.lexists(paths.directory):
-        raise UsageError(f"{paths.directory} exists already: give another --version, or --overwrite to replace it.")
-
-
-def refuse_foreign(paths: ModelPaths, record: type[Manifest] = Manifest) -> None:
-    """Refuse to replace anything but a model with only files that were written here.
+def refuse_to_replace(paths: ModelPaths, record: type[Manifest] = Manifest, *, overwrite: bool) -> None:
+    """Refuse to go on if the model exists and may not be replaced.
 
     Args:
-        paths: what would be replaced.
-        record: the type that its manifest must have; only a SavedModel may lack a manifest.
+        paths: where a model is to be installed.
+        record: the type that the manifest of a replaced one must have; only a SavedModel may lack a manifest.
+        overwrite: whether to replace a model with only files that were written here.
 
     Raises:
-        UsageError: something else exists there, or a model with other files in it.
+        UsageError: the model, or anything else of its name, exists, and `overwrite` is not given or it is something
+            else or contains other files.
     """
     if not os.path.lexists(paths.directory):
         return
+    if not overwrite:
+        raise UsageError(f"{paths.directory} exists already: give another --version, or --overwrite to replace it.")
     expected = _of_a_model if record is Manifest else _of_nothing
     try:
         listed = record.read(paths.manifest).files
@@ -225,11 +219,8 @@ def install(stage: Path, destination: ModelPaths, manifest: Manifest, *, overwri
     Raises:
         UsageError: the destination exists, and `overwrite` is not given or it must not be replaced.
     """
+    refuse_to_replace(destination, type(manifest), overwrite=overwrite)
     aside, replaces = stage.with_name(_ASIDE), os.path.lexists(destination.directory)
-    if replaces:
-        if not overwrite:
-            refuse_existing(destination)
-        refuse_foreign(destination, type(manifest))
     with uninterrupted():
         try:
             if replaces:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from export import install as module
-from export.install import install, prepare_out, refuse_existing, staged, tidy
+from export.install import install, prepare_out, refuse_to_replace, staged, tidy
 from models.errors import MixerError, UsageError
 from models.records.layout import ModelPaths
 from models.records.manifest import CheckpointRecord, FileDigest, Manifest
@@ -375,7 +375,7 @@ def test_what_exists_is_refused_without_overwrite(destination, kind):
         target.symlink_to("nowhere")
     before = state(destination)
     with pytest.raises(UsageError, match=r"mixer_x.2 exists already: give another --version, or --overwrite"):
-        refuse_existing(destination)
+        refuse_to_replace(destination, overwrite=False)
     with pytest.raises(UsageError, match=r"exists already"):
         put(destination, "new")
     assert state(destination) == before

@@ -20,7 +20,8 @@ from reporting import checks, forged
 
 from export.package.archive import package_model
 from export.package.verify import verify
-from export.publish.bucket import Bucket, parse_destination
+from export.publish.bucket import Bucket
+from export.publish.destinations import opened_store
 from export.publish.policy import ORIGINS, PublishPolicy
 from export.publish.publish import publish
 from export.publish.store import Mirror
@@ -825,7 +826,8 @@ def test_secrets_are_neither_told_nor_stored(destination, store, gs, monkeypatch
     ("text", "place"), [("gs://bucket/", "gs://bucket"), ("gs://bucket/a/b", "gs://bucket/a/b"), ("mirror", None)]
 )
 def test_a_destination_is_a_bucket_or_a_directory(text, place):
-    assert parse_destination(text) == (place or Path("mirror").absolute())
+    with opened_store(text) as store:
+        assert store.address("a", "b") == f"{place or Path('mirror').absolute()}/a/b"
 
 
 @pytest.mark.parametrize(
@@ -839,8 +841,9 @@ def test_a_destination_is_a_bucket_or_a_directory(text, place):
     ],
 )
 def test_what_is_no_destination_is_refused(text, said):
-    with pytest.raises(UsageError, match=rf"{said}.*: expected gs://bucket, gs://bucket/prefix, or a directory|{said}"):
-        parse_destination(text)
+    expected = rf"{said}.*: expected gs://bucket, gs://bucket/prefix, or a directory|{said}"
+    with pytest.raises(UsageError, match=expected), opened_store(text):
+        pass
 
 
 # --- the command ---

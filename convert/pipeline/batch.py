@@ -11,7 +11,7 @@ from convert.pipeline.outcome import Outcome
 from convert.pipeline.processes import run_in_processes
 from convert.pipeline.progress import Event, Watch, steps
 from convert.pipeline.tracing import tracing_ahead
-from export.install import prepare_out, refuse_foreign, tidy
+from export.install import prepare_out, refuse_to_replace, tidy
 from models.errors import UsageError
 from models.storage.files import require_room
 
@@ -41,7 +41,7 @@ def check_batch(batch: Batch, watch: Watch | None = None) -> None:
     for item in items:
         replaced = batch.overwrite or (batch.task == "convert-all" and item.paths.manifest.is_file())
         if replaced:
-            refuse_foreign(item.paths)
+            refuse_to_replace(item.paths, overwrite=True)
         elif os.path.lexists(item.paths.directory):
             taken.append(str(item.paths.directory))
     if taken:

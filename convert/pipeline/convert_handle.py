@@ -5,7 +5,7 @@ from pathlib import Path
 
 from convert.checkpoints.open import OpenCheckpoint
 from convert.pipeline.tracing import GraphKey, graph_of
-from export.install import install, refuse_existing, staged
+from export.install import install, refuse_to_replace, staged
 from models.catalog import Handle
 from models.errors import MixerError
 from models.params import flatten
@@ -45,8 +45,7 @@ def write(item: Item, checkpoint: OpenCheckpoint, *, overwrite: bool) -> Manifes
 
     handle, paths = item.handle, item.paths
     with staged(paths) as stage:
-        if not overwrite:
-            refuse_existing(paths)
+        refuse_to_replace(paths, overwrite=overwrite)
         graph_of(item.graph_key).write(flatten(checkpoint.for_head(handle.head)), stage, labels=item.labels)
         write_extras(stage, handle, paths.version, checkpoint.record, labels=item.labels)
         manifest = _describe(item, checkpoint, stage)

@@ -14,7 +14,7 @@ from convert.pipeline.for_each import Failure, attempt
 from convert.pipeline.frameworks import import_frameworks, quiet_stderr
 from convert.pipeline.progress import Steps, Watch, steps
 from export.formats.manifest import describe_export
-from export.install import install, refuse_existing, refuse_foreign, staged, tidy
+from export.install import install, refuse_to_replace, staged, tidy
 from models.catalog import Checkpoint, Handle
 from models.errors import MixerError
 from models.formats import Format
@@ -88,10 +88,7 @@ def check_exports(work: Exports) -> None:
         destination = work.destination(handle)
         tidy(destination)
         tidy(work.saved_model(handle))
-        if work.overwrite:
-            refuse_foreign(destination, ExportManifest)
-        else:
-            refuse_existing(destination)
+        refuse_to_replace(destination, ExportManifest, overwrite=work.overwrite)
 
 
 def run_exports(work: Exports, watch: Watch | None = None) -> list[ExportOutcome]:

@@ -38,7 +38,7 @@ ERRATA = (
     ),
     Erratum(
         "fine-tunable, though it had been exported without gradients",
-        "fine-tunable only if the report says so, which holds every gradient against JAX's",
+        "fine-tunable only if the report says so, which compares every gradient with JAX's",
         heads=("classification",),
     ),
     Erratum("an image classifier, by its tag", "a feature extractor", heads=("fe",)),

@@ -13,11 +13,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Self
 
-from models.errors import MixerError, UsageError
+from models.errors import MixerError
 from models.progress import Progress
 from models.records.manifest import MOST_BYTES
 from models.storage import gsutil
-from models.storage.gsutil import BUCKET_URL
 from models.storage.gsutil_errors import GsutilResult, KnownFailure, StoreUnreachableError, failure
 
 ARCHIVE = ("-h", "Content-Type:application/gzip")  # else the store may decompress it for readers
@@ -175,22 +174,3 @@ class _Meter:
             if self._progress is not None:
                 self._progress(min(self._seen, self._total), self._total)
         return self._seen
-
-
-def parse_destination(destination: str) -> str | Path:
-    """Return where to publish: the URL of a bucket (or a folder in it), without a slash at its end, or a directory.
-
-    Raises:
-        UsageError: the destination is neither.
-    """
-    expected = "expected gs://bucket, gs://bucket/prefix, or a directory"
-    if destination.startswith("gs://"):
-        if BUCKET_URL.fullmatch(destination.rstrip("/")):
-            return destination.rstrip("/")
-        raise UsageError(f"{destination!r} does not name a bucket: {expected}.")
-    if "://" in destination:
-        raise UsageError(f"{destination!r}: {destination.split(':')[0]} is not supported; {expected}.")
-    folder = Path(destination).expanduser()
-    if not destination or (folder.exists() and not folder.is_dir()):
-        raise UsageError(f"{destination!r} is not a directory: {expected}.")
-    return folder.absolute()

@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from export.publish import hugging_face, kaggle
-from export.publish.bucket import Bucket, parse_destination
+from export.publish.bucket import Bucket
 from export.publish.publish import Publication, publish
 from export.publish.store import Mirror, Store
 from models.errors import UsageError
+from models.storage.gsutil import BUCKET_URL
 
 Send = Callable[..., Publication]
 """Publishes one model, given its paths and the keywords `rules`, `dry_run` and `progress`."""
@@ -47,7 +48,7 @@ def opened_store(to: str, out: Path | None = None) -> Iterator[Store]:
         raise UsageError(
             f"{to}: only `publish` takes this destination; expected gs://bucket, gs://bucket/prefix or a directory."
         )
-    place = parse_destination(to)
+    place = _parse(to)
     if isinstance(place, str):
         with Bucket.opened(place) as store:
             yield store
@@ -55,3 +56,22 @@ def opened_store(to: str, out: Path | None = None) -> Iterator[Store]:
     if out is not None and place.resolve() == out.resolve():
         raise UsageError(f"--to {to} is the output directory (--out): give another directory.")
     yield Mirror(place)
+
+
+def _parse(destination: str) -> str | Path:
+    """Return where to publish: the URL of a bucket (or a folder in it), without a slash at its end, or a directory.
+
+    Raises:
+        UsageError: the destination is neither.
+    """
+    expected = "expected gs://bucket, gs://bucket/prefix, or a directory"
+    if destination.startswith("gs://"):
+        if BUCKET_URL.fullmatch(destination.rstrip("/")):
+            return destination.rstrip("/")
+        raise UsageError(f"{destination!r} does not name a bucket: {expected}.")
+    if "://" in destination:
+        raise UsageError(f"{destination!r}: {destination.split(':')[0]} is not supported; {expected}.")
+    folder = Path(destination).expanduser()
+    if not destination or (folder.exists() and not folder.is_dir()):
+        raise UsageError(f"{destination!r} is not a directory: {expected}.")
+    return folder.absolute()
