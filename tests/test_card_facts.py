@@ -138,7 +138,7 @@ def test_names_of_the_catalog_are_known_in_both_flavours():
 
 
 def test_without_a_model_there_is_no_card(tmp_path):
-    with pytest.raises(MixerError, match=r"2\.manifest\.json is missing: nothing was converted there"):
+    with pytest.raises(MixerError, match=r"2\.manifest\.json is missing: there is no converted model"):
         read_card_facts(ModelPaths.of(tmp_path, HANDLE, 2), WHERE)
 
 

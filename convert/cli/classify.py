@@ -35,11 +35,11 @@ Model = Annotated[
 Images = Annotated[
     list[str], typer.Argument(metavar="IMAGE...", help="Picture files, folders of them, or - for standard input.")
 ]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Where models are found by name: DIR/<name>/<version>.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Directory of the models: DIR/<name>/<version>.")]
 Top = Annotated[int, typer.Option(metavar="K", min=1, help="How many classes are shown for each picture.")]
 ClassList = Annotated[
     Path | None,
-    typer.Option("--labels", metavar="FILE", help="Class list, one line a class, instead of the model's own."),
+    typer.Option("--labels", metavar="FILE", help="Class list, one line per class, instead of the model's own."),
 ]
 ProtocolOption = Annotated[
     _Protocol,
@@ -50,7 +50,7 @@ ProtocolOption = Annotated[
     ),
 ]
 Exif = Annotated[bool, typer.Option("--exif/--no-exif", help="Turn pictures upright as their EXIF orientation says.")]
-Csv = Annotated[bool, typer.Option("--csv", help="Print CSV, one line a class, instead of a table.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Print CSV, one line per class, instead of a table.")]
 
 
 def classify(

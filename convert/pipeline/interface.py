@@ -205,7 +205,7 @@ def classify(
 
     - `model`: a classifier: its name below `out`, the directory of a SavedModel, or an exported file.
     - `pictures`: files, and folders of them.
-    - `top`: the most classes of a result; `labels`: a class list, one line a class, instead of the model's own.
+    - `top`: the most classes of a result; `labels`: a class list, one line per class, instead of the model's own.
     - `protocol`: "paper" resizes as the signature `serving_bytes` does, "hub" as the collection's notebooks.
     - `exif`: turn pictures upright as their EXIF orientation says.
     """

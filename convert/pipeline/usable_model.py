@@ -12,6 +12,7 @@ from models.errors import MixerError, UsageError, shown
 from models.formats import FORMATS, FormatName
 from models.records.formats import ExportManifest
 from models.records.layout import ARCHIVE_SUFFIX, ModelPaths
+from models.selection import command_for, is_catalogued
 from models.signatures import SERVING_DEFAULT
 from models.storage.files import read_small
 
@@ -107,10 +108,12 @@ def _read_classes(path: Path) -> tuple[str, ...]:
         lines = read_small(path, _MOST_BYTES).decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(f"{path} is not a readable class list: {reason}; expected text, one line a class.") from error
+        raise UsageError(
+            f"{path} is not a readable class list: {reason}; expected text, one line per class."
+        ) from error
     if not lines or not all(line.strip() for line in lines):
         raise UsageError(
-            f"{path} is not a class list: {'a line' if lines else 'it'} is empty; expected one line a class."
+            f"{path} is not a class list: {'a line' if lines else 'it'} is empty; expected one line per class."
         )
     return tuple(line.strip() for line in lines)
 
@@ -194,12 +197,10 @@ def _extractor(name: str) -> UsageError:
 def _not_found(given: str, out: Path, version: int) -> str:
     expected = "expected a model's name below --out, the directory of a SavedModel, or an exported file."
     made = list(_names_below(out, version))
-    if given in ALL_HANDLES or given.removesuffix(GRAPH_SUFFIX) in ALL_HANDLES:
-        flavour = " --flavour graph" if given.endswith(GRAPH_SUFFIX) else ""
-        handle = given.removesuffix(GRAPH_SUFFIX)
+    if is_catalogued(given):
         return (
             f"{ModelPaths.of(out, given, version).directory} does not exist: run "
-            f"`mixer-jax2tf convert-all {handle}{flavour}` first, or give the --out and --version of the model."
+            f"`{command_for('convert-all', given)}` first, or give the --out and --version of the model."
         )
     near = difflib.get_close_matches(given, [*made, *ALL_HANDLES], n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""

@@ -16,7 +16,7 @@ from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.report import Report
 from models.records.tolerances import TOLERANCES
-from models.selection import custom_handle, is_catalogued, select_handles
+from models.selection import command_for, custom_handle, is_catalogued, select_handles
 from models.signatures import SERVING_DEFAULT, SIGNATURES
 from models.storage.files import hash_file
 
@@ -158,11 +158,7 @@ def _model(destination: ModelPaths) -> Path:
 
 
 def _read_records(destination: ModelPaths) -> Records:
-    if not destination.manifest.is_file():
-        raise MixerError(
-            f"{destination.manifest} is missing: nothing was converted there. Run `mixer-jax2tf convert "
-            f"{destination.handle}` first, or give the --out and --version it was converted with."
-        )
+    destination.require_manifest()
     manifest = Manifest.read(destination.manifest)
     there = [path for path in (destination.manifest, destination.report) if path.is_file()]
     return Records(
@@ -178,7 +174,7 @@ def _read_records(destination: ModelPaths) -> Records:
 
 def _problems(records: Records) -> Iterator[str]:
     destination, report = records.paths, records.report
-    again = f"`mixer-jax2tf validate {destination.handle} --set full`"
+    again = f"`{command_for('validate', destination.handle)} --set full`"
     for record, differences in records.differences().items():
         hint = f"; {again} writes a new report" if record == "report" else ""
         yield from (f"{difference}{hint}" for difference in differences)
