@@ -12,8 +12,6 @@ from validation.compatibility.environments import (
     RELEASES,
     EnvironmentMissingError,
     Release,
-    environment,
-    find_python,
     select_releases,
 )
 
@@ -60,25 +58,25 @@ def pythons(tmp_path, monkeypatch):
 
 def test_this_python_comes_before_others(pythons):
     python_that_says(pythons[0] / f"python{HERE}", HERE)
-    assert find_python([HERE]) == Path(sys.executable)
+    assert Release("x", (HERE,)).find_python() == Path(sys.executable)
 
 
 def test_a_python_is_found_on_the_path_and_in_pyenv(pythons):
     path, pyenv = pythons
     old = python_that_says(pyenv / "versions" / "3.1.7" / "bin" / "python3.1", "3.1")
-    assert find_python(["3.0", "3.1"]) == old
+    assert Release("x", ("3.0", "3.1")).find_python() == old
     new = python_that_says(path / "python3.1", "3.1")
-    assert find_python(["3.0", "3.1"]) == new
+    assert Release("x", ("3.0", "3.1")).find_python() == new
     preferred = python_that_says(path / "python3.0", "3.0")
-    assert find_python(["3.0", "3.1"]) == preferred
+    assert Release("x", ("3.0", "3.1")).find_python() == preferred
 
 
 @pytest.mark.parametrize("says", ["", "3.2"])
 def test_a_stand_in_that_is_not_that_python_is_passed_over(pythons, says):
     python_that_says(pythons[0] / "python3.1", says)
-    assert find_python(["3.1"]) is None
+    assert Release("x", ("3.1",)).find_python() is None
     right = python_that_says(pythons[1] / "versions" / "3.1.0" / "bin" / "python3.1", "3.1")
-    assert find_python(["3.1"]) == right
+    assert Release("x", ("3.1",)).find_python() == right
 
 
 @pytest.fixture
@@ -97,7 +95,7 @@ def asked(monkeypatch):
 @pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt, SystemExit])
 def test_nothing_of_it_stays_however_it_ends(asked, error):
     try:
-        with environment(RELEASES["2.14"], Path("some/python")) as python:
+        with RELEASES["2.14"].installed(Path("some/python")) as python:
             folder = asked[0][0]
             assert (folder / "environment").is_dir()
             assert python == folder / "environment" / "bin" / "python"
@@ -119,7 +117,7 @@ def test_nothing_stays_when_installing_is_interrupted(asked, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(environments, "_uv", interrupt)
-    with pytest.raises(KeyboardInterrupt), environment(RELEASES["2.14"], Path("some/python")):
+    with pytest.raises(KeyboardInterrupt), RELEASES["2.14"].installed(Path("some/python")):
         raise AssertionError("never reached")
     assert not asked[0][0].exists()
 
@@ -128,6 +126,6 @@ def test_what_uv_says_is_passed_on(tmp_path):
     expected = r"`uv venv .* failed: .*nowhere.*\. uv comes with the extra `dev` and needs a package index\."
     with (
         pytest.raises(EnvironmentMissingError, match=expected),
-        environment(Release("2.14", (HERE,)), tmp_path / "nowhere"),
+        Release("2.14", (HERE,)).installed(tmp_path / "nowhere"),
     ):
         raise AssertionError("never reached")

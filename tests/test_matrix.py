@@ -21,7 +21,7 @@ from models.flavours import FLAVOURS
 from models.markdown import markdown_table
 from validation import consumer, doctor
 from validation.compatibility import matrix
-from validation.compatibility.environments import RELEASES, EnvironmentMissingError
+from validation.compatibility.environments import RELEASES, EnvironmentMissingError, Release
 from validation.compatibility.matrix import NEEDED, Cell, Matrix, Model, _Row, run_matrix
 from validation.compatibility.tables import markdown_lines, tabulate
 from validation.consumer import LIMIT
@@ -105,10 +105,10 @@ def surroundings(monkeypatch, tmp_path):
         assert state["open"] == 1
         return {"tensorflow": "2.14.1", "python": "3.11.7", "numpy": "1.26.4", "keras": None, "checks": state["checks"]}
 
-    monkeypatch.setattr(matrix, "environment", environment)
+    monkeypatch.setattr(Release, "installed", environment)
     monkeypatch.setattr(matrix, "run_consumer", run_consumer)
     monkeypatch.setattr(matrix, "_ask_doctor", lambda directory, python: {"can_run": state["can_run"]})
-    monkeypatch.setattr(matrix, "find_python", lambda versions: Path(sys.executable))
+    monkeypatch.setattr(Release, "find_python", lambda _: Path(sys.executable))
     return state
 
 
@@ -168,7 +168,7 @@ def test_one_environment_a_release_serves_all_models(surroundings):
 
 
 def test_without_its_python_a_release_is_not_run(surroundings, monkeypatch):
-    monkeypatch.setattr(matrix, "find_python", lambda versions: None)
+    monkeypatch.setattr(Release, "find_python", lambda _: None)
     found, lines = run(model(), releases=["2.6"])
     assert found.rows[0].not_run == "no Python 3.9 or 3.8 here"
     assert lines == ["TensorFlow 2.6: no Python 3.9 or 3.8 here"]
@@ -215,7 +215,7 @@ def here(request, monkeypatch, tmp_path_factory):
             return doctor._Finding("trial", "problem", str(error), otherwise)
         return doctor._Finding("trial", "ok", "")
 
-    monkeypatch.setattr(matrix, "environment", environment)
+    monkeypatch.setattr(Release, "installed", environment)
     if request.param == "this process":
         monkeypatch.setattr(matrix, "run_consumer", consume_here)
         monkeypatch.setattr(matrix, "_ask_doctor", ask_doctor)
@@ -310,14 +310,14 @@ def test_a_subset_of_the_releases_renews_their_rows_and_keeps_the_others(surroun
 @pytest.mark.parametrize("options", [[], ["--releases", "2.14,2.15"]], ids=["all", "some"])
 def test_what_was_run_before_an_interruption_is_kept(surroundings, monkeypatch, tmp_path, options):
     surroundings["checks"] = [check(name) for name in NEEDED]
-    environment, named = matrix.environment, TESTING_HANDLES[FE].in_flavour("graph").name
+    environment, named = Release.installed, TESTING_HANDLES[FE].in_flavour("graph").name
 
     def stop(release, python):
         if release.name == "2.15":
             raise KeyboardInterrupt
         return environment(release, python)
 
-    monkeypatch.setattr(matrix, "environment", stop)
+    monkeypatch.setattr(Release, "installed", stop)
     before = cell("graph").model_copy(update={"handle": named})
     earlier = Matrix(
         date="2020-01-01",

@@ -14,7 +14,7 @@ from models.catalog import TESTING_HANDLES
 from models.errors import UsageError
 from models.records.report import PublishedComparison, PublishedVariables
 from validation.previous import open as published_module
-from validation.previous.open import SAVED_MODEL, opened, summarise
+from validation.previous.open import SAVED_MODEL, Published, summarise
 
 CLASSIFIER, _ = TESTING_HANDLES
 
@@ -48,7 +48,7 @@ def digests(directory):
 
 
 def test_a_directory_is_used_in_place(model, scratch):
-    with opened(model) as published:
+    with Published.opened(model) as published:
         assert (published.name, published.kind, published.directory) == ("2", "directory", model)
         assert published.sha256 == hashlib.sha256((model / SAVED_MODEL).read_bytes()).hexdigest()
         assert list(scratch.iterdir()) == []
@@ -56,13 +56,13 @@ def test_a_directory_is_used_in_place(model, scratch):
 
 def test_a_directory_has_a_name_however_it_is_given(model, monkeypatch):
     monkeypatch.chdir(model)
-    with opened(Path()) as published:
+    with Published.opened(Path()) as published:
         assert published.name == "2"
 
 
 def test_an_archive_is_unpacked_for_as_long_as_it_is_open(model, tmp_path, scratch):
     path = pack(model, tmp_path / "tiny_1.tar.gz")
-    with opened(path) as published:
+    with Published.opened(path) as published:
         assert (published.name, published.kind) == ("tiny_1.tar.gz", "archive")
         assert published.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
         assert digests(published.directory) == digests(model)
@@ -71,7 +71,7 @@ def test_an_archive_is_unpacked_for_as_long_as_it_is_open(model, tmp_path, scrat
 
 
 def test_nothing_is_left_when_the_work_fails(model, tmp_path, scratch):
-    with pytest.raises(OSError, match="of the work"), opened(pack(model, tmp_path / "tiny_1.tar.gz")):
+    with pytest.raises(OSError, match="of the work"), Published.opened(pack(model, tmp_path / "tiny_1.tar.gz")):
         raise OSError("of the work")  # and it is not taken for one of the archive
     assert list(scratch.iterdir()) == []
 
@@ -131,7 +131,7 @@ BAD = {
 @pytest.mark.parametrize("make", BAD, ids=lambda make: make.__name__)
 def test_what_is_no_published_model_is_refused(make, model, tmp_path, scratch):
     make(model, tmp_path / "given")
-    with pytest.raises(UsageError, match=BAD[make]), opened(tmp_path / "given"):
+    with pytest.raises(UsageError, match=BAD[make]), Published.opened(tmp_path / "given"):
         pytest.fail("opened")
     assert list(scratch.iterdir()) == []
 
@@ -141,7 +141,10 @@ def test_one_that_cannot_be_read_is_refused(model, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(published_module, "sha256_of", refuse)
-    with pytest.raises(UsageError, match=r"--reference .* cannot be read \(Permission denied\)"), opened(model):
+    with (
+        pytest.raises(UsageError, match=r"--reference .* cannot be read \(Permission denied\)"),
+        Published.opened(model),
+    ):
         pytest.fail("opened")
 
 

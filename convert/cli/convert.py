@@ -101,11 +101,11 @@ def _batch(
 def _run(batch: "Batch", *, reference: Path | None = None, json: bool) -> None:
     from convert.cli import parity_tables
     from convert.pipeline.batch import check_batch, run_batch
-    from validation.previous.open import opened
+    from validation.previous.open import Published
 
     watch = console.progress_bar()
     check_batch(batch, watch)
     with ExitStack() as stack:
-        published = None if reference is None else stack.enter_context(opened(reference))
+        published = None if reference is None else stack.enter_context(Published.opened(reference))
         done = run_batch(replace(batch, published=published), watch)
     parity_tables.show(batch, done, json=json)

@@ -46,7 +46,7 @@ from models.catalog import BUCKET, DEFAULT_VERSION, Flavour
 from models.digests import DigestTable
 from models.errors import MixerError, UsageError
 from models.formats import FORMATS, FormatName
-from validation.previous.open import opened
+from validation.previous.open import Published
 
 AnyPath = str | PathLike[str]
 
@@ -126,7 +126,7 @@ def validate(
     if reference is not None and len(batch.handles) != 1:
         raise UsageError("reference takes one handle in one flavour: the model that it is an earlier version of.")
     with ExitStack() as stack:
-        published = None if reference is None else stack.enter_context(opened(Path(reference)))
+        published = None if reference is None else stack.enter_context(Published.opened(Path(reference)))
         return _run(replace(batch, published=published), progress)
 
 

@@ -108,9 +108,7 @@ def _read_classes(path: Path) -> tuple[str, ...]:
         lines = read_small(path, _MOST_BYTES).decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(
-            f"{path} is not a readable class list: {reason}; expected text, one line per class."
-        ) from error
+        raise UsageError(f"{path} is not a readable class list: {reason}; expected one line per class.") from error
     if not lines or not all(line.strip() for line in lines):
         raise UsageError(
             f"{path} is not a class list: {'a line' if lines else 'it'} is empty; expected one line per class."

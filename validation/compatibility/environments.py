@@ -32,6 +32,30 @@ class Release:
         """Requirements to install: the build without CUDA, a third of the size, is the same on the CPU."""
         return (f"tensorflow-cpu=={self.name}{'' if self.candidate else '.*'}", *self.beside)
 
+    def find_python(self) -> Path | None:
+        """Return the first Python found of `pythons`: this one, one on the PATH, or one of pyenv's."""
+        root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+        for version in self.pythons:
+            on_path = shutil.which(f"python{version}")
+            candidates = [Path(sys.executable), *([Path(on_path)] if on_path else []), *_of_pyenv(root, version)]
+            for candidate in candidates:
+                if _version_of(candidate) == version:
+                    return candidate
+        return None
+
+    @contextmanager
+    def installed(self, python: Path) -> Iterator[Path]:
+        """Install it in a virtual environment, yield its Python, and remove it when the block ends, even on error.
+
+        Raises:
+            EnvironmentMissingError: uv is missing, or cannot install the release.
+        """
+        with tempfile.TemporaryDirectory(prefix="matrix-") as folder:
+            made = Path(folder, "environment", "bin", "python")
+            _uv(folder, "venv", "--no-python-downloads", "--python", str(python), "environment")
+            _uv(folder, "pip", "install", "--no-cache", "--python", str(made), *self.requirements)
+            yield made
+
 
 _OLD = ("3.9", "3.8", "3.10")
 _NEW = ("3.11", "3.12")
@@ -66,18 +90,6 @@ def select_releases(names: Sequence[str] = ()) -> list[Release]:
     return [release for name, release in RELEASES.items() if not names or name in names]
 
 
-def find_python(versions: Sequence[str]) -> Path | None:
-    """Return the first Python found of these versions (`3.9`): this one, one on the PATH, or one of pyenv's."""
-    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
-    for version in versions:
-        on_path = shutil.which(f"python{version}")
-        candidates = [Path(sys.executable), *([Path(on_path)] if on_path else []), *_of_pyenv(root, version)]
-        for candidate in candidates:
-            if _version_of(candidate) == version:
-                return candidate
-    return None
-
-
 def _of_pyenv(root: Path, version: str) -> list[Path]:
     return sorted(root.glob(f"{version}.*/bin/python{version}"))
 
@@ -90,20 +102,6 @@ def _version_of(python: Path) -> str | None:
     except OSError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-@contextmanager
-def environment(release: Release, python: Path) -> Iterator[Path]:
-    """Make a virtual environment with a release, yield its Python, and remove it when the block ends, even on error.
-
-    Raises:
-        EnvironmentMissingError: uv is missing, or cannot install the release.
-    """
-    with tempfile.TemporaryDirectory(prefix="matrix-") as folder:
-        made = Path(folder, "environment", "bin", "python")
-        _uv(folder, "venv", "--no-python-downloads", "--python", str(python), "environment")
-        _uv(folder, "pip", "install", "--no-cache", "--python", str(made), *release.requirements)
-        yield made
 
 
 def _uv(folder: str, *arguments: str) -> None:

@@ -19,7 +19,7 @@ from models.flavours import FLAVOURS
 from models.records.manifest import Record
 from models.storage.files import write_atomically
 from validation import doctor
-from validation.compatibility.environments import RELEASES, EnvironmentMissingError, Release, environment, find_python
+from validation.compatibility.environments import RELEASES, EnvironmentMissingError, Release
 from validation.compatibility.run_consumer import run_consumer
 
 NEEDED = ("load", "signatures", "__call__", "gradients")
@@ -172,13 +172,13 @@ def describe_platform() -> str:
 
 def _run_release(release: Release, models: Sequence[Model], *, started: Tell, finished: Tell) -> _Row:
     """Run all models in one release, in an environment that is removed afterwards."""
-    python = find_python(release.pythons)
+    python = release.find_python()
     if python is None:
         row = _Row(release=release.name, not_run=f"no Python {' or '.join(release.pythons)} here")
     else:
         started(f"installing TensorFlow {release.name}")
         try:
-            with environment(release, python) as made:
+            with release.installed(python) as made:
                 return _run_models(release, models, made, started, finished)
         except EnvironmentMissingError as error:
             said = {"not_run" if release.candidate else "broken": str(error)}

@@ -31,22 +31,22 @@ class Published:
     sha256: str
     directory: Path
 
+    @classmethod
+    @contextmanager
+    def opened(cls, path: Path) -> Iterator["Published"]:
+        """Open a directory with `saved_model.pb`, or a `.tar.gz` with it at its root, for the duration of the block.
 
-@contextmanager
-def opened(path: Path) -> Iterator[Published]:
-    """Open a directory with `saved_model.pb`, or a `.tar.gz` with it at its root, for the duration of the block.
+        An archive is unpacked into a temporary directory.
 
-    An archive is unpacked into a temporary directory.
-
-    Raises:
-        UsageError: it is neither, or cannot be read.
-    """
-    with ExitStack() as stack:
-        try:
-            published = _open(path.resolve(), stack)
-        except OSError as error:
-            raise UsageError(f"--reference {path} cannot be read ({error.strerror or error}).") from error
-        yield published
+        Raises:
+            UsageError: it is neither, or cannot be read.
+        """
+        with ExitStack() as stack:
+            try:
+                published = _open(path.resolve(), stack)
+            except OSError as error:
+                raise UsageError(f"--reference {path} cannot be read ({error.strerror or error}).") from error
+            yield published
 
 
 def _open(path: Path, stack: ExitStack) -> Published:
