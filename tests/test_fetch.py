@@ -263,8 +263,7 @@ def test_gsutil_ends_with_the_process_that_started_it(number, store, tmp_path):
         """
         import sys
         from pathlib import Path
-        from convert.checkpoints.cache import Slot
-from convert.checkpoints.fetch import fetch
+        from convert.checkpoints.fetch import fetch
         from models.catalog import CHECKPOINTS
         from models.digests import DigestTable
 
