@@ -338,8 +338,8 @@ def test_what_was_run_before_an_interruption_is_kept(surroundings, monkeypatch, 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"platform": "Plan9 vax"}, r"is of other platform: found Plan9 vax, expected "),
-        ({}, r"is of other models: found a_graph, expected mixer_ti8_seeded_fe-graph"),
+        ({"platform": "Plan9 vax"}, r"is of other platform, .*: found Plan9 vax, expected "),
+        ({}, r"is of other models, .*: found a_graph, expected mixer_ti8_seeded_fe-graph"),
     ],
 )
 def test_rows_of_another_kind_are_not_mixed(monkeypatch, tmp_path, capsys, change, said):
