@@ -23,7 +23,7 @@ from convert.checkpoints.reader import LoadedCheckpoint, load_checkpoint
 from convert.checkpoints.synthetic import _seeded_arrays
 from convert.flavours.native import mixer_apply
 from convert.pipeline.tracing import _to_flavour
-from export.saved_model.writer import Graph, trace
+from export.saved_model.writer import Graph
 from models import mixer
 from models.catalog import HANDLES, SQUARE_HANDLES, TESTING_HANDLES, Architecture, Checkpoint, Flavour, Handle
 from models.params import flatten, nest
@@ -114,7 +114,7 @@ def right_graph(architecture: Architecture, num_classes: int | None, flavour: Fl
     """Return the graph of the right models of a kind, traced once."""
     with without_gradients():
         function = _to_flavour(flavour)(mixer_apply(architecture, num_classes))
-        return trace(function, architecture.arrays(num_classes), image_size=architecture.image_size)
+        return Graph.trace(function, architecture.arrays(num_classes), image_size=architecture.image_size)
 
 
 @contextmanager

@@ -31,13 +31,13 @@ EXTRACTOR = next(handle for handle in TESTING_HANDLES.values() if handle.head ==
 def traced(monkeypatch):
     """Count the graphs that are traced."""
     made = []
-    real = export.saved_model.writer.trace
+    real = export.saved_model.writer.Graph.trace
 
     def count(*arguments, **options):
         made.append(options["image_size"])
         return real(*arguments, **options)
 
-    monkeypatch.setattr(export.saved_model.writer, "trace", count)
+    monkeypatch.setattr(export.saved_model.writer.Graph, "trace", count)
     tracing._TRACED.clear()
     yield made
     tracing._TRACED.clear()

@@ -17,7 +17,7 @@ from convert.cli import main
 from convert.flavours.native import mixer_apply
 from convert.pipeline.tracing import _to_flavour
 from export.formats import writer as writing
-from export.saved_model.writer import trace
+from export.saved_model.writer import Graph
 from models import formats
 from models.catalog import HANDLES, TESTING_HANDLES
 from models.formats import FORMATS
@@ -273,7 +273,7 @@ def test_erf_gelu_behind_a_head_of_zeros_is_noticed(zero_headed, tmp_path, capfd
     shutil.rmtree(build / "fresh-onnx")
     architecture = CHECKPOINT.architecture
     with with_erf():
-        graph = trace(
+        graph = Graph.trace(
             _to_flavour("graph")(mixer_apply(architecture, 3)),
             architecture.arrays(3),
             image_size=architecture.image_size,

@@ -302,7 +302,7 @@ def test_a_graph_with_weights_is_what_tensorflow_saves_with_variables(params, tm
         module._save(model, signatures, tmp_path / "slow")
 
     (tmp_path / "fast").mkdir()
-    module.trace(function, handle.arrays, image_size=SIZE).write(arrays, tmp_path / "fast")
+    module.Graph.trace(function, handle.arrays, image_size=SIZE).write(arrays, tmp_path / "fast")
     assert contents(tmp_path / "fast") == contents(tmp_path / "slow")
     assert len(contents(tmp_path / "fast")) == 3
 
@@ -325,7 +325,7 @@ def test_looking_up_grows_with_the_number_of_parameters_not_with_its_square(monk
         with monkeypatch.context() as patch:
             # Asked by every comparison by value.
             patch.setattr(tf_ops, "executing_eagerly_outside_functions", lambda: made.append(1) or real())
-            module.trace(function, architecture.arrays(None), image_size=SIZE)
+            module.Graph.trace(function, architecture.arrays(None), image_size=SIZE)
         return len(made)
 
     real = tf_ops.executing_eagerly_outside_functions

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from export.saved_model import variables as module
-from export.saved_model.variables import PREFIX, copy_with_variables, read_layout, write_variables
+from export.saved_model.variables import PREFIX, Layout, copy_with_variables
 
 ARRAYS = {
     "stem/kernel": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -19,7 +19,7 @@ def save_slowly(directory, values=ARRAYS):
     model = tf.train.Checkpoint()
     model.variables = [tf.Variable(value, name=name) for name, value in values.items()]
     tf.saved_model.save(model, str(directory))
-    return read_layout(directory, values)
+    return Layout.read(directory, values)
 
 
 def contents(directory):
@@ -39,24 +39,24 @@ def layout(tmp_path):
 def test_the_bytes_are_those_of_tensorflows_own_saving(layout, tmp_path):
     save_slowly(tmp_path / "slow")
     (tmp_path / "fast").mkdir()
-    write_variables(ARRAYS, layout, tmp_path / "fast")
+    layout.write(ARRAYS, tmp_path / "fast")
     assert contents(tmp_path / "fast") == contents(tmp_path / "slow")
     changed = ARRAYS | {"head": np.float32([[8]])}
-    write_variables(changed, layout, tmp_path / "fast")
+    layout.write(changed, tmp_path / "fast")
     assert contents(tmp_path / "fast") != contents(tmp_path / "slow")
 
 
 def test_the_order_of_the_arrays_does_not_matter(layout, tmp_path):
     for folder, arrays in (("one", ARRAYS), ("two", dict(reversed(ARRAYS.items())))):
         (tmp_path / folder).mkdir()
-        write_variables(arrays, layout, tmp_path / folder)
+        layout.write(arrays, tmp_path / folder)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
 def test_arrays_that_are_read_only_or_not_in_order_are_written_all_the_same(layout, tmp_path):
     kernel = np.asfortranarray(ARRAYS["stem/kernel"])
     kernel.flags.writeable = False
-    write_variables(ARRAYS | {"stem/kernel": kernel}, layout, tmp_path)
+    layout.write(ARRAYS | {"stem/kernel": kernel}, tmp_path)
     written = tf.train.load_checkpoint(str(tmp_path / PREFIX)).get_tensor(key_of(layout, "stem/kernel"))
     np.testing.assert_array_equal(written, ARRAYS["stem/kernel"])
 
@@ -71,7 +71,7 @@ def test_no_array_is_copied(layout, tmp_path, monkeypatch):
 
     monkeypatch.setattr(module.tf.raw_ops, "SaveV2", look)
     arrays = {name: array.copy() for name, array in ARRAYS.items()}
-    write_variables(arrays, layout, tmp_path)
+    layout.write(arrays, tmp_path)
     arrays["stem/bias"][0] = 99  # seen through the tensor, if it shares its memory
     assert given[key_of(layout, "stem/bias")].numpy()[0] == 99
 
@@ -83,7 +83,7 @@ def test_a_full_disk_is_an_error_of_the_system(layout, tmp_path, monkeypatch):
 
     monkeypatch.setattr(module.tf.raw_ops, "SaveV2", fill_up)
     with pytest.raises(OSError, match=r"^No space left on device"):
-        write_variables(ARRAYS, layout, tmp_path)
+        layout.write(ARRAYS, tmp_path)
 
 
 def test_a_copy_has_other_values_for_variables_that_there_are(layout, tmp_path):

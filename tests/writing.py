@@ -4,7 +4,7 @@ import numpy as np
 
 from convert.flavours.graph import to_graph
 from convert.flavours.native import mixer_apply, to_tensorflow
-from export.saved_model.writer import trace
+from export.saved_model.writer import Graph
 from models.params import flatten
 
 
@@ -22,4 +22,4 @@ def write_saved_model(function, params, directory, *, image_size, labels=None):
     """Write a SavedModel of a function and nested params into an existing, empty directory."""
     arrays = {name: np.asarray(value) for name, value in flatten(params).items()}
     shapes = {name: array.shape for name, array in arrays.items()}
-    trace(function, shapes, image_size=image_size, labels=labels).write(arrays, directory, labels=labels)
+    Graph.trace(function, shapes, image_size=image_size, labels=labels).write(arrays, directory, labels=labels)

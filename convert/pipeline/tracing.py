@@ -116,9 +116,9 @@ def _to_flavour(flavour: Flavour, *, gradient: bool = True) -> "Callable[[Apply]
 
 
 def _trace(key: GraphKey) -> "Graph":
-    from export.saved_model.writer import trace
+    from export.saved_model.writer import Graph
 
-    return trace(
+    return Graph.trace(
         _to_flavour(key.flavour, gradient=not key.steps)(_apply(key)),
         key.architecture.arrays(key.num_classes),
         image_size=key.architecture.image_size,

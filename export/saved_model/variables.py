@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
@@ -31,22 +31,21 @@ class Layout:
     others: Mapping[str, Any]
     """The values of the other entries by checkpoint key: TensorFlow's own counter and, last, the object graph."""
 
+    @classmethod
+    def read(cls, directory: Path, parameters: Container[str]) -> Self:
+        """Read the layout of a SavedModel that TensorFlow wrote; `parameters` are the names of its params."""
+        reader, found = _read(directory)
+        names = {key: name if name in parameters else None for key, name in found.items()} | {OBJECTS: None}
+        return cls(names, {key: reader.get_tensor(key) for key, name in names.items() if name is None})
 
-def read_layout(directory: Path, parameters: Container[str]) -> Layout:
-    """Return the layout of a SavedModel that TensorFlow wrote into a directory; `parameters` are the params' names."""
-    reader, found = _read(directory)
-    names = {key: name if name in parameters else None for key, name in found.items()} | {OBJECTS: None}
-    return Layout(names, {key: reader.get_tensor(key) for key, name in names.items() if name is None})
+    def write(self, arrays: Mapping[str, NDArray[np.float32]], directory: Path) -> None:
+        """Write arrays, given by variable name, into the directory of a SavedModel.
 
-
-def write_variables(arrays: Mapping[str, NDArray[np.float32]], layout: Layout, directory: Path) -> None:
-    """Write arrays, given by variable name, into the directory of a SavedModel.
-
-    Raises:
-        OSError: the variables cannot be written, for example because the disk is full.
-    """
-    values = {key: layout.others[key] if name is None else arrays[name] for key, name in layout.names.items()}
-    _save(values, directory)
+        Raises:
+            OSError: the variables cannot be written, for example because the disk is full.
+        """
+        values = {key: self.others[key] if name is None else arrays[name] for key, name in self.names.items()}
+        _save(values, directory)
 
 
 def copy_with_variables(saved_model: Path, directory: Path, changed: Mapping[str, NDArray[np.float32]]) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from export.saved_model.canonical import rewrite_saved_model
 from export.saved_model.preprocessing import checked, decoded
 from export.saved_model.settings import fixed_settings
-from export.saved_model.variables import Layout, read_layout, shared, write_variables
+from export.saved_model.variables import Layout, shared
 from models.params import nest
 from models.resize import scale
 from models.signatures import OUTPUT, SERVING_DEFAULT, SIGNATURES
@@ -53,6 +53,20 @@ class Graph:
     layout: Layout
     """How to write the variables."""
 
+    @classmethod
+    def trace(cls, function: Function, shapes: Shapes, *, image_size: int, labels: Path | None = None) -> Self:
+        """Trace a function on the shapes of its float32 params.
+
+        Raises:
+            LoweringError: the exported function would not run in all supported TensorFlow releases.
+            OSError: there is no space for temporary files.
+        """
+        with fixed_settings():
+            model, signatures = _reusable_model(function, shapes, image_size=image_size, labels=labels)
+            with tempfile.TemporaryDirectory() as folder, _tensors_by_identity(), _collector_at_rest():
+                _save(model, signatures, Path(folder))
+                return cls((Path(folder) / "saved_model.pb").read_bytes(), Layout.read(Path(folder), shapes))
+
     def write(self, arrays: Mapping[str, NDArray[np.float32]], directory: Path, *, labels: Path | None = None) -> None:
         """Write the SavedModel with these weights into an existing, empty directory.
 
@@ -64,25 +78,11 @@ class Graph:
         Raises:
             OSError: the directory cannot be written, for example because the disk is full.
         """
-        write_variables(arrays, self.layout, directory)
+        self.layout.write(arrays, directory)
         if labels is not None:
             (directory / "assets").mkdir()
             shutil.copyfile(labels, directory / "assets" / labels.name)
         (directory / "saved_model.pb").write_bytes(self.saved_model)
-
-
-def trace(function: Function, shapes: Shapes, *, image_size: int, labels: Path | None = None) -> Graph:
-    """Trace a function on the shapes of its float32 params.
-
-    Raises:
-        LoweringError: the exported function would not run in all supported TensorFlow releases.
-        OSError: there is no space for temporary files.
-    """
-    with fixed_settings():
-        model, signatures = _reusable_model(function, shapes, image_size=image_size, labels=labels)
-        with tempfile.TemporaryDirectory() as folder, _tensors_by_identity(), _collector_at_rest():
-            _save(model, signatures, Path(folder))
-            return Graph((Path(folder) / "saved_model.pb").read_bytes(), read_layout(Path(folder), shapes))
 
 
 def _save(model: tf.train.Checkpoint, signatures: Mapping[str, Any], directory: Path) -> None:
