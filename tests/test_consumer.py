@@ -160,7 +160,7 @@ def test_wrong_outputs_are_noticed_by_the_file_alone(tiny_build, tmp_path):
 
 
 def test_differences_are_measured_by_the_scale_that_is_given(tiny_build, tmp_path):
-    subject = consumer.Subject(
+    subject = consumer._Subject(
         directory=directory_of(tiny_build, "mixer_ti8_seeded_fe"), tf=tf, inputs=None, expected=None
     )
     subject.open()
@@ -211,7 +211,7 @@ def test_careless_graph_fails_on_bad_inputs(tmp_path, monkeypatch):
         return tf.reduce_mean(images[:, ::4, ::4], (1, 2)) @ params["kernel"]
 
     write_saved_model(careless, {"kernel": np.eye(3, 4, dtype=np.float32)}, tmp_path, image_size=8)
-    on = consumer.Subject(directory=str(tmp_path), inputs=None, expected=None, limit=LIMIT, tf=tf)
+    on = consumer._Subject(directory=str(tmp_path), inputs=None, expected=None, limit=LIMIT, tf=tf)
     on.open()
     for name in ("wrong height, signature", "wrong width, signature", "batch 0, __call__"):
         found = consumer._attempt(name, on)
@@ -274,7 +274,7 @@ def attempt_on(directory, *names, signatures=("serving_uint8", "serving_bytes", 
     model = Averages(wrong)
     chosen = {name: getattr(model, name) for name in ("serving_default", *signatures)}
     tf.saved_model.save(model, str(directory), signatures=chosen)
-    on = consumer.Subject(directory=str(directory), inputs=None, expected=None, limit=LIMIT, tf=tf)
+    on = consumer._Subject(directory=str(directory), inputs=None, expected=None, limit=LIMIT, tf=tf)
     return [consumer._attempt(name, on) for name in ("load", *names)][1:]
 
 
@@ -342,7 +342,7 @@ def test_large_blocks_are_given_back_to_the_system(tmp_path):
 
 def test_optimizer_and_model_are_emptied_after_training(tiny_build):
     directory = str(directory_of(tiny_build, "mixer_ti8_seeded_fe"))
-    on = consumer.Subject(directory=directory, inputs=None, expected=None, limit=LIMIT, tf=tf)
+    on = consumer._Subject(directory=directory, inputs=None, expected=None, limit=LIMIT, tf=tf)
     on.open()
     model, optimizer = tf.saved_model.load(directory), tf_keras.optimizers.SGD()
     optimizer.build(model.trainable_variables)
@@ -372,7 +372,7 @@ def test_bad_usage_exits_with_2(arguments, capsys):
 @pytest.mark.parametrize("name", [*consumer.BLOCKED, "jax.numpy", "flax.linen"])
 def test_importing_jax_or_flax_is_an_error_there(name):
     start = f"import sys; sys.path.insert(0, {str(FILE.parent)!r}); import consumer; "
-    start += "sys.meta_path.insert(0, consumer.Blocker()); "
+    start += "sys.meta_path.insert(0, consumer._Blocker()); "
     done = subprocess.run([sys.executable, "-c", f"{start} import {name}"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert f"ImportError: {name.partition('.')[0]} is blocked: the model must run without it" in done.stderr

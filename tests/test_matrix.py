@@ -225,7 +225,7 @@ def here(request, monkeypatch, tmp_path_factory):
 def consume_here(directory, *, inputs, expected, scale, **_):
     """Make the consumer's checks that must pass in this process, and return them as the consumer writes them."""
     given = {"inputs": np.load(inputs), "expected": np.load(expected), "scale": np.load(scale)}
-    on = consumer.Subject(directory=str(directory), tf=tf, limit=LIMIT, **given)
+    on = consumer._Subject(directory=str(directory), tf=tf, limit=LIMIT, **given)
     checks = []
     for name in NEEDED:
         checks.append(consumer._attempt(name, on))

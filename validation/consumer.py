@@ -41,7 +41,7 @@ class Outcome(NamedTuple):
     status: str = "passed"
 
 
-class Blocker:
+class _Blocker:
     """An import hook (`sys.meta_path`) that blocks the packages that the model must run without."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
@@ -79,7 +79,7 @@ BROKEN_FILE = (lambda _: [b"no image"], "image file format", False)
 BAD_WAYS = ("__call__", "__call__ of an array", "signature")
 
 
-class Subject(argparse.Namespace):
+class _Subject(argparse.Namespace):
     """The options, the model under test, and its input images `[n, height, width, 3]`, float32."""
 
     spent: list[Any] = []  # noqa: RUF012 (a process has only one subject)
@@ -254,31 +254,31 @@ class Subject(argparse.Namespace):
         return Outcome(detail, _distance(outputs[~broken], expected, self.scale[: len(broken)][~broken]), status)
 
 
-CHECKS: dict[str, Callable[[Subject], Outcome | float]] = {
-    "load": Subject.open,
-    "signatures": Subject._signatures,
+CHECKS: dict[str, Callable[[_Subject], Outcome | float]] = {
+    "load": _Subject.open,
+    "signatures": _Subject._signatures,
     "__call__": lambda on: on.worst(on.model),
     "tf.function": lambda on: on.worst(on.tf.function(lambda x: on.model(x), input_signature=[on.spec])),
-    "class list": Subject._labels,
-    "variables": Subject._variables,
-    "saved again": Subject._saved_again,
+    "class list": _Subject._labels,
+    "variables": _Subject._variables,
+    "saved again": _Subject._saved_again,
     **{
-        f"{name}, {way}": partial(Subject._bad_input, bad=BAD_INPUTS[name], way=way)
+        f"{name}, {way}": partial(_Subject._bad_input, bad=BAD_INPUTS[name], way=way)
         for name in BAD_INPUTS
         for way in BAD_WAYS
     },
-    "broken file, serving_bytes": partial(Subject._bad_input, bad=BROKEN_FILE, way="serving_bytes"),
-    "gradients": Subject._gradients,  # frees the model: the checks after it load it again
+    "broken file, serving_bytes": partial(_Subject._bad_input, bad=BROKEN_FILE, way="serving_bytes"),
+    "gradients": _Subject._gradients,  # frees the model: the checks after it load it again
     "hub.load": lambda on: on.worst(on.brief(importlib.import_module("tensorflow_hub").load(on.directory))),
-    "hub.KerasLayer, frozen": partial(Subject._keras, trainable=False),
-    "hub.KerasLayer, trainable": partial(Subject._keras, trainable=True),
-    "Keras 3 TFSMLayer": partial(Subject._keras, trainable=True, hub=False),
-    "saved_model_cli run": Subject._command_line,
+    "hub.KerasLayer, frozen": partial(_Subject._keras, trainable=False),
+    "hub.KerasLayer, trainable": partial(_Subject._keras, trainable=True),
+    "Keras 3 TFSMLayer": partial(_Subject._keras, trainable=True, hub=False),
+    "saved_model_cli run": _Subject._command_line,
     "no JAX, no Flax": lambda _: _judged({*BLOCKED}.isdisjoint(sys.modules), f"{', '.join(BLOCKED)}: not allowed"),
 }
 
 
-def _attempt(name: str, on: Subject) -> dict[str, Any]:
+def _attempt(name: str, on: _Subject) -> dict[str, Any]:
     try:
         found = CHECKS[name](on)
         outcome = found if isinstance(found, Outcome) else Outcome("batches of 1, 2 and more", found)
@@ -305,7 +305,7 @@ def _shown(text: str) -> str:
 
 
 def _tensorflow() -> Any:  # noqa: ANN401
-    sys.meta_path.insert(0, Blocker())
+    sys.meta_path.insert(0, _Blocker())
     sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != Path(__file__).resolve().parent]
     os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", KERAS_BACKEND="tensorflow")
     os.environ.update(TF_ONEDNN_USE_SYSTEM_ALLOCATOR="1")  # oneDNN's own keeps gigabytes of freed memory
@@ -331,7 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--scale", help=".npy, [n]: what differences are divided by; default: the largest output")
     parser.add_argument("--limit", type=float, default=LIMIT, help="default: %(default)s of the scale")
     parser.add_argument("--json", default=os.devnull, help="where to write the result, again after each check")
-    on = parser.parse_args(arguments, namespace=Subject())
+    on = parser.parse_args(arguments, namespace=_Subject())
     try:
         on.inputs, on.expected, on.scale = (path and np.load(path) for path in (on.inputs, on.expected, on.scale))
         Path(on.directory, "saved_model.pb").open("rb").close()

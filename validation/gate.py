@@ -38,7 +38,7 @@ SOME_INPUTS = ("noise", "chelsea.png")
 """Inputs of the gradient check and of the comparison along the depth."""
 
 
-class Original(Protocol):
+class _Original(Protocol):
     """The checkpoint that models are compared with."""
 
     @property
@@ -69,7 +69,7 @@ class Gate:
 
     def __init__(
         self,
-        original: Original,
+        original: _Original,
         inputs_set: InputsSet,
         *,
         write_steps: Callable[[Handle, dict[str, np.ndarray], Path], None],
