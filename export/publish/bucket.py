@@ -17,7 +17,7 @@ from models.errors import MixerError
 from models.progress import Progress
 from models.records.manifest import MOST_BYTES
 from models.storage import gsutil
-from models.storage.gsutil_errors import GsutilResult, KnownFailure, StoreUnreachableError, failure
+from models.storage.gsutil_errors import GsutilResult, KnownFailure, StoreUnreachableError
 
 ARCHIVE = ("-h", "Content-Type:application/gzip")  # else the store may decompress it for readers
 INDEX = ("-h", "Cache-Control:no-cache", "-h", "Content-Type:application/json")
@@ -90,7 +90,7 @@ class Bucket:
         url = self.address(folder, "")
         ran = self._run(["ls", "-L", url], url, fine="matched no objects")
         blocks = re.findall(r"^(gs://.*):\n((?: {4}.*\n)+)", ran.output, flags=re.MULTILINE)
-        found = {one.removeprefix(url): gsutil.described(one, block) for one, block in blocks}
+        found = {one.removeprefix(url): gsutil.StoredObject.parse(one, block) for one, block in blocks}
         return {name: one for name, one in found.items() if name and "/" not in name}
 
     def cat(self, folder: str, name: str) -> bytes:
@@ -145,7 +145,7 @@ class Bucket:
         said = [line for line in ran.errors.splitlines() if line.strip()]
         if ran.status == 0 or (fine is not None and said and all(fine in line for line in said)):
             return ran
-        raise failure(url, ran, known=_WRITING)
+        raise ran.failure(url, known=_WRITING)
 
 
 class _Meter:

@@ -19,11 +19,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from models.errors import MixerError
 from models.progress import Progress
 from models.storage import lifeline as lifeline_program
-from models.storage.gsutil_errors import GsutilResult, StoreUnreachableError, failure
+from models.storage.gsutil_errors import GsutilResult, StoreUnreachableError
 from models.storage.lifeline import lifeline
 
 BUCKET_URL = re.compile(r"gs://[a-z0-9][a-z0-9._-]+(/[\w=+-][\w.=+-]*)*", flags=re.ASCII)
@@ -56,6 +57,27 @@ class StoredObject:
     crc32c: str | None
     generation: str
 
+    @classmethod
+    def parse(cls, url: str, output: str) -> Self:
+        """Parse the output of `gsutil stat` for one object.
+
+        Raises:
+            MixerError: the output is something else.
+        """
+        fields = dict(re.findall(r"^ {4}([^:]+):\s*(\S+)", output, flags=re.MULTILINE))
+        if "Content-Length" not in fields or "Generation" not in fields:
+            raise MixerError(
+                f"{url}: cannot read gsutil's answer (expected lines 'Content-Length:' and 'Generation:'): "
+                f"{output[:500]!r}. Is this gsutil 5.38? `make setup` installs it."
+            )
+        return cls(
+            url,
+            int(fields["Content-Length"]),
+            fields.get("Hash (md5)"),
+            fields.get("Hash (crc32c)"),
+            fields["Generation"],
+        )
+
 
 @dataclass(frozen=True)
 class SourceObject:
@@ -77,29 +99,8 @@ def stat(url: str, state: Path) -> StoredObject:
     """
     ran = run(["stat", url], state, state, watch=lambda _: 0)
     if ran.status != 0:
-        raise failure(url, ran)
-    return described(url, ran.output)
-
-
-def described(url: str, output: str) -> StoredObject:
-    """Parse the output of `gsutil stat` for one object.
-
-    Raises:
-        MixerError: the output is something else.
-    """
-    fields = dict(re.findall(r"^ {4}([^:]+):\s*(\S+)", output, flags=re.MULTILINE))
-    if "Content-Length" not in fields or "Generation" not in fields:
-        raise MixerError(
-            f"{url}: cannot read gsutil's answer (expected lines 'Content-Length:' and 'Generation:'): "
-            f"{output[:500]!r}. Is this gsutil 5.38? `make setup` installs it."
-        )
-    return StoredObject(
-        url,
-        int(fields["Content-Length"]),
-        fields.get("Hash (md5)"),
-        fields.get("Hash (crc32c)"),
-        fields["Generation"],
-    )
+        raise ran.failure(url)
+    return StoredObject.parse(url, ran.output)
 
 
 def download(stored: StoredObject, destination: Path, state: Path, progress: Progress | None = None) -> int:
@@ -137,7 +138,7 @@ def download(stored: StoredObject, destination: Path, state: Path, progress: Pro
         if _ends_as_page(partial):
             partial.unlink()
     if ran.status != 0:
-        raise failure(stored.url, ran, kept=_size(partial))
+        raise ran.failure(stored.url, kept=_size(partial))
     watch(0)
     return stored.size - (before if re.search("Resuming download|Download already complete", ran.errors) else 0)
 

@@ -12,15 +12,6 @@ class StoreUnreachableError(MixerError):
 
 
 @dataclass(frozen=True)
-class GsutilResult:
-    """The output of gsutil and its exit status."""
-
-    status: int
-    output: str
-    errors: str
-
-
-@dataclass(frozen=True)
 class KnownFailure:
     """A failure: the pattern of gsutil's messages for it, and our own message."""
 
@@ -62,20 +53,28 @@ READING = (
 )
 
 
-def failure(url: str, ran: GsutilResult, kept: int = 0, known: tuple[KnownFailure, ...] = READING) -> MixerError:
-    """Return the error for a failed run of gsutil, which quotes its last lines."""
-    said = _last_lines(ran.errors)
-    rest = f" {kept:,} bytes are kept." if kept else ""
-    quoted = f"\n  gsutil: {said[:400]}" if said else ""
-    if ran.status < 0:
-        return MixerError(
-            f"{url}: gsutil was killed ({signal.Signals(-ran.status).name}).{rest} Run the same command "
-            f"again: it continues where this one stopped.{quoted}"
-        )
-    for one in known:
-        if re.search(one.pattern, said):
-            return one.kind(f"{url}: {one.words}{rest}{quoted}")
-    return MixerError(f"{url}: gsutil failed with status {ran.status}, expected 0.{rest}{quoted}")
+@dataclass(frozen=True)
+class GsutilResult:
+    """The output of gsutil and its exit status."""
+
+    status: int
+    output: str
+    errors: str
+
+    def failure(self, url: str, kept: int = 0, known: tuple[KnownFailure, ...] = READING) -> MixerError:
+        """Return the error for a failed run, which quotes its last lines."""
+        said = _last_lines(self.errors)
+        rest = f" {kept:,} bytes are kept." if kept else ""
+        quoted = f"\n  gsutil: {said[:400]}" if said else ""
+        if self.status < 0:
+            return MixerError(
+                f"{url}: gsutil was killed ({signal.Signals(-self.status).name}).{rest} Run the same command "
+                f"again: it continues where this one stopped.{quoted}"
+            )
+        for one in known:
+            if re.search(one.pattern, said):
+                return one.kind(f"{url}: {one.words}{rest}{quoted}")
+        return MixerError(f"{url}: gsutil failed with status {self.status}, expected 0.{rest}{quoted}")
 
 
 def _last_lines(errors: str, count: int = 3) -> str:
