@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import contextlib
 import fcntl
 import gc
 import os
@@ -13,6 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the tests' own helper modules: importlib mode leaves it out
 
+from prepared import Starter
 from store import Store
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +41,20 @@ def store(_store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
     _store.reset()
     monkeypatch.setenv("BOTO_CONFIG", os.fspath(_store.boto))
     return _store
+
+
+@pytest.fixture(scope="session")
+def _prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
+    starter = Starter(tmp_path_factory.mktemp("prepared"))
+    yield starter
+    starter.stop()
+
+
+@pytest.fixture
+def prepared_store(store: Store, _prepared: Starter, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """The same, where gsutil starts with its libraries imported."""
+    monkeypatch.setattr("models.storage.gsutil.subprocess", _prepared)
+    return store
 
 
 @pytest.fixture(scope="session")
@@ -72,6 +88,25 @@ def tiny_full(tmp_path_factory: pytest.TempPathFactory, tiny_source: Path, tiny_
         _command("validate", *_tiny(), "--set", "full", "--source", str(tiny_source), "--out", str(out))
 
     return _made_once(tmp_path_factory, "tiny_full", make)
+
+
+@pytest.fixture(scope="session")
+def tiny_exports(tmp_path_factory: pytest.TempPathFactory, tiny_source: Path, tiny_build: Path) -> Path:
+    """Both tiny models in every format, exported and checked by the command line; for reading only.
+
+    Beside them is the graph flavour that they were made of, and what each export printed, as `FORMAT.json`.
+    """
+
+    def make(out: Path) -> None:
+        from models.formats import FORMATS
+
+        for name in _tiny():
+            shutil.copytree(tiny_build / f"{name}-graph", out / f"{name}-graph")
+        for name in FORMATS:
+            with (out / f"{name}.json").open("w") as printed, contextlib.redirect_stdout(printed):
+                _command("export", *_tiny(), "--to", name, "--source", str(tiny_source), "--out", str(out), "--json")
+
+    return _made_once(tmp_path_factory, "tiny_exports", make)
 
 
 ENVIRONMENT = {

@@ -56,25 +56,9 @@ def export(tiny_source, build, capsys):
     return run
 
 
-@pytest.fixture(scope="module")
-def exported(tiny_build, tmp_path_factory):
-    """Both models in a format, made once: the directory, and the outcomes that were printed; for reading only."""
-    out, printed = tmp_path_factory.mktemp("exported"), {}
-    for handle in TESTING_HANDLES:
-        shutil.copytree(tiny_build / f"{handle}-graph", out / f"{handle}-graph")
-
-    def once(name, export):
-        if name not in printed:
-            status, printed[name], _ = export(*TESTING_HANDLES, "--to", name, "--json", out=out)
-            assert status == 0
-        return out, json.loads(printed[name])
-
-    return once
-
-
 @each_format
-def test_both_models_are_written_and_pass(name, export, exported):
-    build, outcomes = exported(name, export)
+def test_both_models_are_written_and_pass(name, tiny_exports):
+    build, outcomes = tiny_exports, json.loads((tiny_exports / f"{name}.json").read_text())
     assert [(one["name"], one["verdict"], one["problems"]) for one in outcomes] == [
         (f"{handle}-{name}", "passed", []) for handle in TESTING_HANDLES
     ]
@@ -92,9 +76,8 @@ def test_both_models_are_written_and_pass(name, export, exported):
 
 
 @each_format
-def test_the_report_says_what_it_rests_on(name, export, exported):
-    build, _ = exported(name, export)
-    folder = build / f"{EXTRACTOR}-{name}"
+def test_the_report_says_what_it_rests_on(name, tiny_exports):
+    folder = tiny_exports / f"{EXTRACTOR}-{name}"
     report = ExportReport.read(folder / "2.report.json")
     kind = FORMATS[name]
     assert report.tolerances == export_tolerances(kind.models.values())
@@ -363,14 +346,12 @@ def test_paths_follow_the_layout():
     assert work.destination(handle).report == Path(f"build/{CLASSIFIER}-onnx/7.report.json")
 
 
-def test_the_readmes_table_has_a_line_for_each_file(export, exported):
+def test_the_readmes_table_has_a_line_for_each_file(tiny_exports):
     from export_table import COLUMNS, rows
 
     readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
     shown = readme.partition("tests/export_table.py OUT b32_sam 2 -->\n")[2].partition("<!-- end exports -->")[0]
-    for name in FORMATS:
-        build, _ = exported(name, export)
-    made = list(rows(build, CHECKPOINT.name, 2))
+    made = list(rows(tiny_exports, CHECKPOINT.name, 2))
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown.splitlines()]
     assert lines[0] == [column.removeprefix("#") for column in COLUMNS]
     assert [line[0] for line in lines[2:]] == [row[0] for row in made]

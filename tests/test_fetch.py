@@ -91,6 +91,18 @@ def gsutil_processes(mark):
     return found
 
 
+@pytest.fixture
+def store(prepared_store):
+    """A real object store, where gsutil starts with its libraries imported, unless a test takes `started`."""
+    return prepared_store
+
+
+@pytest.fixture
+def started(store, monkeypatch):
+    """Start gsutil as the program does: a test ends it, or looks for its process."""
+    monkeypatch.setattr(gsutil, "subprocess", subprocess)
+
+
 @pytest.fixture(scope="module")
 def once():
     return {}
@@ -227,7 +239,7 @@ def test_object_without_md5_is_checked_by_its_crc32c(store, tmp_path):
 # Interruptions
 
 
-def test_interrupted_download_goes_on_where_it_stopped(store, tmp_path):
+def test_interrupted_download_goes_on_where_it_stopped(store, tmp_path, started):
     content = put(store, BIG)
     store.faults.hold_after = 5 * MIB
     with pytest.raises(KeyboardInterrupt):
@@ -243,7 +255,7 @@ def test_interrupted_download_goes_on_where_it_stopped(store, tmp_path):
     assert fetched.path.read_bytes() == content
 
 
-def test_partial_of_an_object_that_changed_is_not_used(store, tmp_path):
+def test_partial_of_an_object_that_changed_is_not_used(store, tmp_path, started):
     put(store, BIG)
     store.faults.hold_after = 5 * MIB
     with pytest.raises(KeyboardInterrupt):
@@ -256,7 +268,7 @@ def test_partial_of_an_object_that_changed_is_not_used(store, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_gsutil_ends_with_the_process_that_started_it(number, store, tmp_path):
+def test_gsutil_ends_with_the_process_that_started_it(number, store, tmp_path, started):
     put(store, BIG)
     store.faults.hold_after = 5 * MIB
     program = textwrap.dedent(
@@ -285,7 +297,7 @@ def test_gsutil_ends_with_the_process_that_started_it(number, store, tmp_path):
     assert leftovers(tmp_path) == [f".partial/mixer_models/{NAME}_.gstmp"]
 
 
-def test_gsutil_ended_by_someone(store, tmp_path):
+def test_gsutil_ended_by_someone(store, tmp_path, started):
     put(store, BIG)
     store.faults.hold_after = 5 * MIB
 
@@ -305,7 +317,7 @@ def test_gsutil_itself_goes_on_after_a_lost_connection(store, tmp_path):
     assert store.ranges == [f"bytes=0-{len(content) - 1}", f"bytes={8 * MIB}-{len(content) - 1}"]
 
 
-def test_transfer_that_does_not_move_is_ended(store, tmp_path, monkeypatch):
+def test_transfer_that_does_not_move_is_ended(store, tmp_path, monkeypatch, started):
     put(store, BIG)
     store.faults.hold_after = 5 * MIB
 
@@ -322,7 +334,7 @@ def test_transfer_that_does_not_move_is_ended(store, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("before", [0, 5 * MIB])
-def test_portal_that_answers_with_a_web_page_is_noticed(before, store, tmp_path, monkeypatch):
+def test_portal_that_answers_with_a_web_page_is_noticed(before, store, tmp_path, monkeypatch, started):
     monkeypatch.setattr(gsutil, "PATIENCE", 20)
     put(store, BIG)
     if before:

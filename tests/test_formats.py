@@ -25,14 +25,10 @@ CHECKPOINT = TESTING_HANDLES[CLASSIFIER].checkpoint
 each_format = pytest.mark.parametrize("name", FORMATS)
 
 
-@pytest.fixture(scope="module")
-def written(tiny_build, tmp_path_factory):
-    """The tiny classifier in each format; for reading only."""
-    folder = tmp_path_factory.mktemp("written")
-    for name in FORMATS:
-        (folder / name).mkdir()
-        write_format(name, tiny_build / f"{CLASSIFIER}-graph" / "2", folder / name)
-    return folder
+@pytest.fixture
+def written(tiny_exports):
+    """The directory of the tiny classifier in each format, by the format's name."""
+    return {name: tiny_exports / f"{CLASSIFIER}-{name}" / "2" for name in FORMATS}
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +54,9 @@ def test_an_extra_brings_the_libraries_of_each_format(name):
 def test_the_files_are_those_that_are_named(name, written, tiny_build):
     kind = FORMATS[name]
     expected = {*kind.models, *kind.companions, LABELS, "LICENSE", "CITATION.bib"}
-    assert {path.name for path in (written / name).iterdir()} == expected
+    assert {path.name for path in (written[name]).iterdir()} == expected
     (labels,) = (tiny_build / f"{CLASSIFIER}-graph" / "2" / "assets").iterdir()
-    assert (written / name / LABELS).read_bytes() == labels.read_bytes()
+    assert (written[name] / LABELS).read_bytes() == labels.read_bytes()
 
 
 @each_format
@@ -75,9 +71,10 @@ def test_the_same_model_gives_the_same_bytes_from_another_folder(name, written, 
     again = tmp_path / "again"
     again.mkdir()
     write_format(name, source, again)
-    assert digests(again) == digests(written / name)
+    assert digests(again) == digests(written[name])
 
 
+@pytest.mark.whole
 def test_the_same_model_gives_the_same_bytes_in_another_process(written, tiny_build, tmp_path):
     code = (
         "import sys\nfrom pathlib import Path\nfrom export.formats.writer import write_format\n"
@@ -93,21 +90,21 @@ def test_the_same_model_gives_the_same_bytes_in_another_process(written, tiny_bu
         capture_output=True,
     )
     for name in FORMATS:
-        assert digests(tmp_path / name) == digests(written / name), name
+        assert digests(tmp_path / name) == digests(written[name]), name
 
 
 @each_format
-def test_no_file_says_where_it_was_made(name, written, tiny_build):
-    for path in (written / name).iterdir():
+def test_no_file_says_where_it_was_made(name, written, tiny_build, tiny_exports):
+    for path in (written[name]).iterdir():
         content = path.read_bytes()
-        for place in (tiny_build, ROOT, written, Path.home()):
+        for place in (tiny_build, ROOT, tiny_exports, Path.home()):
             assert os.fsencode(place) not in content, path
 
 
 def test_onnx_has_the_arrays_of_the_checkpoint_under_their_names(written, arrays):
     import onnx
 
-    graph = onnx.load(written / "onnx" / "model.onnx").graph
+    graph = onnx.load(written["onnx"] / "model.onnx").graph
     found = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
     assert arrays.keys() <= found.keys()
     for name, array in arrays.items():
@@ -118,7 +115,7 @@ def test_onnx_has_the_arrays_of_the_checkpoint_under_their_names(written, arrays
 def test_onnx_has_one_input_one_output_and_a_free_batch(written):
     import onnx
 
-    graph = onnx.load(written / "onnx" / "model.onnx").graph
+    graph = onnx.load(written["onnx"] / "model.onnx").graph
     shapes = {
         value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
         for value in (*graph.input, *graph.output)
@@ -130,7 +127,7 @@ def test_onnx_has_one_input_one_output_and_a_free_batch(written):
 def test_onnx_names_follow_the_order_of_the_nodes(written):
     import onnx
 
-    graph = onnx.load(written / "onnx" / "model.onnx").graph
+    graph = onnx.load(written["onnx"] / "model.onnx").graph
     assert [node.name for node in graph.node] == [f"{node.op_type}_{i}" for i, node in enumerate(graph.node)]
     known = {one.name for one in graph.initializer} | {INPUT_NAME, ""}
     for node in graph.node:
@@ -143,13 +140,13 @@ def test_litert_stores_the_weights_as_the_names_say(written):
 
     kernel = CHECKPOINT.arrays["head/kernel"]
     for file, weights in FORMATS["litert"].models.items():
-        details = Interpreter(str(written / "litert" / file)).get_tensor_details()
+        details = Interpreter(str(written["litert"] / file)).get_tensor_details()
         types = {np.dtype(one["dtype"]).name for one in details if sorted(one["shape"]) == sorted(kernel)}
         assert weights in types, file
 
 
 def test_openvino_stores_float32(written):
-    text = (written / "openvino" / "model.xml").read_text()
+    text = (written["openvino"] / "model.xml").read_text()
     assert 'element_type="f32"' in text
     assert "f16" not in text
 

@@ -40,15 +40,11 @@ def truth(tiny_source):
     return Truth.of(tiny_source / CHECKPOINT.object, SIZE)
 
 
-@pytest.fixture(scope="module")
-def written(tiny_build, tmp_path_factory):
-    """Both tiny models in each format, by handle and format; for reading only."""
-    folder = tmp_path_factory.mktemp("written")
-    for handle in (CLASSIFIER, EXTRACTOR):
-        for name in FORMATS:
-            (folder / handle.name / name).mkdir(parents=True)
-            write_format(name, tiny_build / f"{handle.name}-graph" / "2", folder / handle.name / name)
-    return folder
+@pytest.fixture
+def written(tiny_exports):
+    """The directories of both tiny models in each format, by handle and format."""
+    handles = (CLASSIFIER, EXTRACTOR)
+    return {handle.name: {name: tiny_exports / f"{handle.name}-{name}" / "2" for name in FORMATS} for handle in handles}
 
 
 def write_wrong(name, folder, params, *, during=nullcontext, function=None):
@@ -70,7 +66,7 @@ def params(tiny_source):
 @each_format
 @pytest.mark.parametrize("handle", [CLASSIFIER, EXTRACTOR], ids=lambda handle: handle.name)
 def test_right_models_pass_with_room(name, handle, written, truth):
-    checks = check_export(name, written / handle.name / name, handle, truth)
+    checks = check_export(name, written[handle.name][name], handle, truth)
     assert problems_of(checks) == ()
     assert all(check.has_power for check in checks)
     assert sum(check.name.endswith(" max_relative") for check in checks) == len(FORMATS[name].models) * len(PLAN)
@@ -95,7 +91,7 @@ def test_ties_say_more_than_the_largest_difference(weights):
 
 @each_file
 def test_any_number_of_images_gives_the_same(name, file, written, truth):
-    model = open_model(name, written / CLASSIFIER.name / name / file)
+    model = open_model(name, written[CLASSIFIER.name][name] / file)
     together = model.run(truth.inputs.images)
     for index in (2, 0):
         alone = model.run(truth.inputs.images[index : index + 1])
@@ -105,7 +101,7 @@ def test_any_number_of_images_gives_the_same(name, file, written, truth):
 @each_file
 @pytest.mark.parametrize("shape", [(1, SIZE, SIZE + 8, 3), (SIZE, SIZE, 3)], ids=["wide", "no batch"])
 def test_the_runtime_refuses_another_size(name, file, shape, written):
-    model = open_model(name, written / CLASSIFIER.name / name / file)
+    model = open_model(name, written[CLASSIFIER.name][name] / file)
     with pytest.raises((RuntimeError, ValueError, Exception), match=r"(?i)dimension|rank|shape|size|prepare"):
         model.run(np.zeros(shape, np.float32))
 
@@ -198,7 +194,7 @@ def store_of(name, file):
 
 @pytest.mark.parametrize(("name", "file"), FULL)
 def test_one_weight_changed_in_the_file_is_noticed(name, file, written, truth, params, tmp_path):
-    directory = shutil.copytree(written / CLASSIFIER.name / name, tmp_path / name)
+    directory = shutil.copytree(written[CLASSIFIER.name][name], tmp_path / name)
     bias = params["MixerBlock_0"]["channel_mixing"]["Dense_0"]["bias"]
     changed = bias.copy()
     changed[3] += 1e-3
@@ -210,7 +206,7 @@ def test_one_weight_changed_in_the_file_is_noticed(name, file, written, truth, p
 
 @pytest.mark.parametrize("file", ["model_float16.tflite", "model_int8.tflite"])
 def test_one_weight_changed_by_much_is_noticed_in_smaller_weights(file, written, truth, params, tmp_path):
-    directory = shutil.copytree(written / CLASSIFIER.name / "litert", tmp_path / "litert")
+    directory = shutil.copytree(written[CLASSIFIER.name]["litert"], tmp_path / "litert")
     dtype = np.float16 if "float16" in file else np.float32  # int8 is for kernels; biases stay float32
     bias = params["head"]["bias"].astype(dtype)
     changed = bias.copy()
@@ -223,7 +219,7 @@ def test_one_weight_changed_by_much_is_noticed_in_smaller_weights(file, written,
 
 @pytest.mark.parametrize(("name", "file"), FULL)
 def test_nan_is_noticed(name, file, written, truth, params, tmp_path):
-    directory = shutil.copytree(written / CLASSIFIER.name / name, tmp_path / name)
+    directory = shutil.copytree(written[CLASSIFIER.name][name], tmp_path / name)
     bias = params["head"]["bias"]
     changed = bias.copy()
     changed[3] = np.nan
@@ -234,7 +230,7 @@ def test_nan_is_noticed(name, file, written, truth, params, tmp_path):
 
 @each_format
 def test_another_model_is_noticed(name, written, truth):
-    problems = problems_of(check_export(name, written / EXTRACTOR.name / name, CLASSIFIER, truth))
+    problems = problems_of(check_export(name, written[EXTRACTOR.name][name], CLASSIFIER, truth))
     for file in FORMATS[name].models:
         mine = [problem for problem in problems if problem.startswith(file)]
         assert any("gives (('output_0', 'float32', (None, 32)),), expected" in problem for problem in mine)
@@ -243,7 +239,7 @@ def test_another_model_is_noticed(name, written, truth):
 
 @each_file
 def test_a_file_cut_short_is_noticed(name, file, written, truth, tmp_path):
-    directory = shutil.copytree(written / CLASSIFIER.name / name, tmp_path / name)
+    directory = shutil.copytree(written[CLASSIFIER.name][name], tmp_path / name)
     path = directory / file
     path.write_bytes(path.read_bytes()[:100])
     problems = problems_of(check_export(name, directory, CLASSIFIER, truth))
@@ -252,7 +248,7 @@ def test_a_file_cut_short_is_noticed(name, file, written, truth, tmp_path):
 
 @each_file
 def test_a_missing_file_is_noticed(name, file, written, truth, tmp_path):
-    directory = shutil.copytree(written / CLASSIFIER.name / name, tmp_path / name)
+    directory = shutil.copytree(written[CLASSIFIER.name][name], tmp_path / name)
     (directory / file).unlink()
     problems = problems_of(check_export(name, directory, CLASSIFIER, truth))
     assert any(problem.startswith(f"{file}: does not run: ") for problem in problems)

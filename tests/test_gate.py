@@ -134,9 +134,13 @@ def test_the_model_itself_is_left_as_it_was(tiny_full, tiny_build):
             assert (tiny_full / path.relative_to(tiny_build)).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.parametrize("consumed_again", [False, pytest.param(True, marks=pytest.mark.whole)], ids=["no", "yes"])
 def test_the_same_model_gets_the_same_report_and_the_summary_is_markdown(
-    tiny_full, tiny_source, tmp_path, monkeypatch, capsys
+    consumed_again, tiny_full, tiny_source, tmp_path, monkeypatch, capsys
 ):
+    if not consumed_again:
+        before = tuple(report_of(tiny_full, CLASSIFIER).find("consumer"))
+        monkeypatch.setattr(gate, "check_consumer", lambda *_: before)
     summary = tmp_path / "summary.md"
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
     out = Path(shutil.copytree(tiny_full, tmp_path / "again"))

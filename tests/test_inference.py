@@ -177,6 +177,26 @@ def test_starting_is_measured_step_by_step_and_a_model_that_does_not_start_is_to
         _start_once(HANDLE, tmp_path)
 
 
+def test_the_command_measures_the_engines_that_are_chosen(tiny_source, tiny_exports, tmp_path):
+    """Those that start without TensorFlow; nothing is missing of what they need."""
+    chosen = ["jax", "onnx", "openvino"]
+    options = ["--source", tiny_source, "--models", tiny_exports, "--out", tmp_path, "--repeats", "1", "--batches", "1"]
+    sides = [f"--side={name}" for name in chosen]
+    with pytest.raises(SystemExit) as exit_:
+        main([*map(str, ["bench", CLASSIFIER, "--part", "inference", *sides, *options])])
+    assert exit_.value.code == 0
+    found = InferenceBenchmark.read(tmp_path / "inference.json")
+    (model,) = found.models
+    assert sorted(one.name for one in model.engines) == chosen
+    for one in model.engines:
+        assert one.failure is None
+        assert len(one.seconds[1]) == 8
+        assert one.name == "jax" or one.difference <= 5e-5
+    assert found.product > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["inference.json"]
+
+
+@pytest.mark.whole
 def test_the_command_makes_what_is_missing_and_measures_every_engine(tiny_build, tmp_path, capsys):
     """Those that are not installed are told, before and after."""
     models = shutil.copytree(tiny_build, tmp_path / "models")

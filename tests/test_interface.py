@@ -52,6 +52,7 @@ with open(os.path.join(out, "found.json"), "w") as file:
 """
 
 
+@pytest.mark.whole
 def test_all_of_it_leaves_the_callers_process_as_it_was(tiny_source, tmp_path):
     command = [sys.executable, "-c", CALLER, str(tiny_source), str(tmp_path), CLASSIFIER]
     env = {**os.environ, "JAX_ENABLE_X64": "1", "MPLBACKEND": "nonsense"}

@@ -1,5 +1,6 @@
 """Memory that is given back: of a model that is of no use any more, and of whatever TensorFlow has freed."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from convert.pipeline.frameworks import import_frameworks
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
 from validation.memory import free, keep_large_blocks_apart, release, trim
 
@@ -89,6 +91,14 @@ print(held - before, resident() - before)
 """
 
 
+def test_onednn_is_told_to_use_the_allocator_of_the_system(monkeypatch):
+    monkeypatch.setenv("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "0")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    import_frameworks()
+    assert os.environ["TF_ONEDNN_USE_SYSTEM_ALLOCATOR"] == "1"
+
+
+@pytest.mark.whole
 @pytest.mark.parametrize("start", STARTS)
 def test_tensorflow_keeps_nothing_of_what_was_freed(start):
     done = subprocess.run(

@@ -62,6 +62,7 @@ def groups_of(work):
     return [[item] for item in work.items if item.handle.head == "fe"]
 
 
+@pytest.mark.whole
 def test_two_processes_write_what_one_writes_and_tell_it_in_the_same_order(source, tmp_path):
     one, two = (run("convert", source, tmp_path / str(jobs), "--jobs", str(jobs)) for jobs in (1, 2))
     assert (one.returncode, two.returncode) == (0, 0), two.stderr
@@ -75,7 +76,7 @@ def test_two_processes_write_what_one_writes_and_tell_it_in_the_same_order(sourc
     assert [outcome["handle"] for outcome in told[1]] == list(NAMES)
 
 
-def test_what_fails_in_one_process_leaves_the_other_alone(source, tmp_path):
+def test_what_fails_in_one_process_leaves_the_other_alone(source, tiny_build, tmp_path):
     (source / "testing" / "Mixer-Sq_8.npz").rename(source / "elsewhere")
     try:
         done = run("convert-all", source, tmp_path, "--jobs", "2")
@@ -86,9 +87,14 @@ def test_what_fails_in_one_process_leaves_the_other_alone(source, tmp_path):
     assert verdicts == dict.fromkeys(TESTING_HANDLES, "passed") | dict.fromkeys(SQUARE_HANDLES, "failed")
     assert "2 of 4 handles failed" in done.stderr
     assert "Traceback" not in done.stderr
+    for name in TESTING_HANDLES:
+        assert digests(tmp_path / name) == digests(tiny_build / name)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [pytest.param(signal.SIGTERM, 143, id="TERM"), pytest.param(signal.SIGINT, 130, id="INT", marks=pytest.mark.whole)],
+)
 def test_an_interruption_ends_all_processes_and_leaves_nothing_half_written(source, tmp_path, number, status):
     begun = subprocess.Popen(
         [sys.executable, "-c", HEEDING, *command("convert", source, tmp_path, "--jobs", "2")],
@@ -141,6 +147,7 @@ def alive(pid):
         return False
 
 
+@pytest.mark.whole
 def test_a_process_that_is_killed_fails_its_handles_and_says_so_and_another_does_the_rest(source, tmp_path):
     begun = subprocess.Popen(
         [*command("convert", source, tmp_path, "--jobs", "2"), "--json"],
