@@ -64,7 +64,7 @@ lint: $(READY)
 types: $(READY)
 	$(RUN) mypy
 
-whole: $(READY)  ## tests with full-size models, and in processes of their own
+whole: $(READY)  ## tests with full-size models, and those that take long
 	$(RUN) pytest -n $(JOBS) --maxprocesses 2 --dist loadfile -m whole $(PYTEST)
 
 browser: $(READY)  ## tests of the page in a real browser (Chromium and its driver)

@@ -5,9 +5,15 @@ import pytest
 from convert.cli import main
 
 
-def run(capfd, *arguments):
-    """Return the exit status, and what was said on standard output and on standard error."""
+def status_of(*arguments):
+    """Return the exit status; what was said is left to the caller."""
     with pytest.raises(SystemExit) as end:
         main([*map(str, arguments)])
+    return end.value.code or 0
+
+
+def run(capfd, *arguments):
+    """Return the exit status, and what was said on standard output and on standard error."""
+    status = status_of(*arguments)
     said = capfd.readouterr()
-    return end.value.code, said.out, said.err
+    return status, said.out, said.err

@@ -15,6 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # the tests' own helper modules: importlib mode leaves it out
 
 from prepared import Starter
+from reporting import consumed
 from store import Store
 
 ROOT = Path(__file__).parent.parent
@@ -79,15 +80,43 @@ def tiny_build(tmp_path_factory: pytest.TempPathFactory, tiny_source: Path) -> P
     return _made_once(tmp_path_factory, "tiny_build", make)
 
 
+@pytest.fixture
+def build(tiny_build: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny models that may be changed."""
+    return Path(shutil.copytree(tiny_build, tmp_path / "build"))
+
+
 @pytest.fixture(scope="session")
 def tiny_full(tmp_path_factory: pytest.TempPathFactory, tiny_source: Path, tiny_build: Path) -> Path:
-    """The same, those of the native flavour after `validate --set full`; for reading only."""
+    """The same, those of the native flavour after `validate --set full`; for reading only.
+
+    The consumer, which takes most of the time, runs on the classifier alone: `extractor_full` is where it runs on the
+    extractor.
+    """
 
     def make(out: Path) -> None:
+        classifier, extractor = _tiny()
         shutil.copytree(tiny_build, out)
-        _command("validate", *_tiny(), "--set", "full", "--source", str(tiny_source), "--out", str(out))
+        options = ("--set", "full", "--source", str(tiny_source), "--out", str(out))
+        _command("validate", classifier, *options)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("validation.gate.check_consumer", lambda *_: (consumed(),))
+            _command("validate", extractor, *options)
 
     return _made_once(tmp_path_factory, "tiny_full", make)
+
+
+@pytest.fixture(scope="session")
+def extractor_full(tmp_path_factory: pytest.TempPathFactory, tiny_source: Path, tiny_build: Path) -> Path:
+    """The extractor of the native flavour after `validate --set full`, consumer included; for reading only."""
+
+    def make(out: Path) -> None:
+        extractor = _tiny()[1]
+        for name in (extractor, f"{extractor}-graph"):
+            shutil.copytree(tiny_build / name, out / name)
+        _command("validate", extractor, "--set", "full", "--source", str(tiny_source), "--out", str(out))
+
+    return _made_once(tmp_path_factory, "extractor_full", make)
 
 
 @pytest.fixture(scope="session")

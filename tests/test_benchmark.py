@@ -14,9 +14,9 @@ import jax
 import numpy as np
 import pytest
 import tensorflow as tf
+from command import status_of
 from programs import PLACES
 
-from convert.cli import main
 from convert.pipeline import benchmark as benching
 from convert.pipeline import benchmark_scale
 from models.catalog import B16, HANDLES, L16, TESTING_HANDLES
@@ -53,12 +53,6 @@ ROOT = Path(__file__).parent.parent
 CLASSIFIER, FE = TESTING_HANDLES
 PLACE = Folders(Path("/source"), Path("/kept"), Path("/work"))
 ALL = list(HANDLES.values())
-
-
-def command(*arguments):
-    with pytest.raises(SystemExit) as exit_:
-        main(list(map(str, arguments)))
-    return exit_.value.code
 
 
 def python(code):
@@ -226,7 +220,7 @@ def test_the_command_measures_tiny_models_and_writes_what_came_of_it(
     sides = ["floor", "convert", "many"]
     options = ["--part", "conversion", "--repeats", "1", "--count", "2", "--out", tmp_path, "--models", tiny_build]
     before = sorted(tiny_build.rglob("*"))
-    assert command("bench", FE, *options, *(f"--side={side}" for side in sides), "--json") == 0
+    assert status_of("bench", FE, *options, *(f"--side={side}" for side in sides), "--json") == 0
     printed = capsys.readouterr()
     found = ConversionBenchmark.read(tmp_path / "conversion.json")
     assert json.loads(printed.out) == {"conversion": found.model_dump(mode="json")}
@@ -237,14 +231,14 @@ def test_the_command_measures_tiny_models_and_writes_what_came_of_it(
     assert "MB of disk space needed" in printed.err
     assert [path.name for path in tmp_path.iterdir()] == ["conversion.json"]
     assert sorted(tiny_build.rglob("*")) == before
-    assert command("bench", "--markdown", "--out", tmp_path) == 0
+    assert status_of("bench", "--markdown", "--out", tmp_path) == 0
     assert "| `convert` |" in capsys.readouterr().out
 
 
 def test_a_side_that_fails_fails_the_command_and_the_others_are_told(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(conversion, "PYTHON", (sys.executable, "-c", "raise SystemExit('broken')"))
     options = ["--part", "conversion", "--repeats", "1", "--count", "2", "--out", tmp_path]
-    assert command("bench", FE, *options, "--side", "convert", "--side", "imports") == 1
+    assert status_of("bench", FE, *options, "--side", "convert", "--side", "imports") == 1
     printed = capsys.readouterr()
     assert "not everything was measured.\nimports: `" in printed.err
     assert printed.err.count("ended with status 1: broken") >= 2
@@ -268,14 +262,14 @@ def test_a_side_that_fails_fails_the_command_and_the_others_are_told(tmp_path, c
     ],
 )
 def test_bad_usage_is_refused_before_any_work(options, said, tmp_path, capsys):
-    assert command("bench", *options, "--out", tmp_path / "out") == 2
+    assert status_of("bench", *options, "--out", tmp_path / "out") == 2
     assert said in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "out").exists()
 
 
 def test_a_disk_too_small_is_refused_before_any_work(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6))
-    assert command("bench", "--out", tmp_path) == 2
+    assert status_of("bench", "--out", tmp_path) == 2
     assert re.search(r"has 1\.0 MB free, but [\d,.]+ MB are needed: free some space", capsys.readouterr().err)
     assert list(tmp_path.iterdir()) == []
 
@@ -284,12 +278,12 @@ def test_a_library_that_is_missing_is_named_with_its_extra(tmp_path, capsys, mon
     from validation.benchmark import engines
 
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
-    assert command("bench", "--side", "pytorch", "--out", tmp_path) == 2
+    assert status_of("bench", "--side", "pytorch", "--out", tmp_path) == 2
     assert list(tmp_path.iterdir()) == []
     err = " ".join(capsys.readouterr().err.split())
     assert "PyTorch needs torch, which this environment does not have: install the extra bench" in err
     monkeypatch.setattr(benching, "find_spec", lambda name: None)
-    assert command("bench", "--out", tmp_path) == 2
+    assert status_of("bench", "--out", tmp_path) == 2
     assert "the benchmark needs psutil: install the extra bench" in capsys.readouterr().err
 
 

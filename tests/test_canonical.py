@@ -1,7 +1,6 @@
 """The published bytes: the same whatever happened before, with nothing of the machine in them."""
 
 import getpass
-import hashlib
 import json
 import platform
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+from writing import digests, directory_of
 
 from export.saved_model import canonical, warmup
 from export.saved_model.canonical import rewrite_saved_model
@@ -29,21 +29,12 @@ SMALL = 1024
 each_module = pytest.mark.parametrize("name", MODULES)
 
 
-def directory_of(build, name):
-    return build / name / str(DEFAULT_VERSION)
-
-
 def graphs(directory):
     model = SavedModel.FromString((directory / "saved_model.pb").read_bytes())
     for meta_graph in model.meta_graphs:
         yield meta_graph.graph_def.node
         for function in meta_graph.graph_def.library.function:
             yield function.node_def
-
-
-def digests(directory):
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
-    return {path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @each_module

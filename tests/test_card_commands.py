@@ -1,7 +1,6 @@
 """The command card, and what readers and the sites' own clients make of the cards."""
 
 import json
-import shutil
 import subprocess
 import sys
 import warnings
@@ -20,12 +19,6 @@ from models.records.manifest import Manifest
 
 CLASSIFIER, EXTRACTOR = TESTING_HANDLES
 GIVEN = ("--publisher", "somebody", "--assets", "https://models.example/mixers/")
-
-
-@pytest.fixture
-def build(tiny_build, tmp_path):
-    """Both tiny models in both flavours, checked by the gate set."""
-    return shutil.copytree(tiny_build, tmp_path / "build")
 
 
 def with_gradients(build, *names):

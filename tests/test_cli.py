@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,12 +82,6 @@ def test_warnings_of_each_package_are_the_programs_and_escaped(run, package, cap
     assert run("list").status == 0
     logging.getLogger(f"{package}.module").warning("waiting for \x1b[2J")
     assert capsys.readouterr().err == "mixer-jax2tf: waiting for \\x1b[2J\n"
-
-
-@pytest.fixture
-def build(tiny_build, tmp_path):
-    """A copy of both tiny models that may be changed."""
-    return Path(shutil.copytree(tiny_build, tmp_path / "build"))
 
 
 @pytest.fixture
@@ -1068,6 +1061,7 @@ def environment(tmp_path):
     return kept | {"MIXER_JAX2TF_CACHE": str(tmp_path / "cache")}
 
 
+@pytest.mark.whole
 def test_a_process_says_what_it_does_and_nothing_else(tiny_source, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "convert", "convert-all", *TESTING_HANDLES, "--source", tiny_source]
@@ -1137,6 +1131,7 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing_half_made(tiny_source, tmp_path
     assert list((tmp_path / "out" / CLASSIFIER).iterdir()) == []
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_what_convert_writes_in_threads_of_their_own(number, status, tiny_source, tmp_path):
     out = tmp_path / "out"
@@ -1147,6 +1142,7 @@ def test_a_signal_ends_what_convert_writes_in_threads_of_their_own(number, statu
     assert {path.name for path in out.iterdir()} == {first, second}
 
 
+@pytest.mark.whole
 def test_sigterm_ends_with_143_and_the_next_run_goes_on(run, tiny_source, tmp_path, conversions, monkeypatch):
     # This process may have read the sources long before that one: read them again, as the next process would.
     for module in (export.saved_model.manifest, validation.parity.report):

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 from jax.experimental import jax2tf
-from writing import write_saved_model
+from writing import directory_of, write_saved_model
 
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
 from models.records.layout import ModelPaths
@@ -46,11 +46,8 @@ OTHERS = ["load", "class list", "variables", "gradients", "no JAX, no Flax"]
 REFUSED = ["batch 0", "wrong height", "wrong width", "wrong rank"]
 CONVERTED_IF_AN_ARRAY = ["float64", "uint8"]
 
-each_handle = pytest.mark.parametrize("name", TESTING_HANDLES)
-
-
-def directory_of(build, name):
-    return build / name / str(DEFAULT_VERSION)
+CLASSIFIER, EXTRACTOR = TESTING_HANDLES
+each_handle = pytest.mark.parametrize("name", [CLASSIFIER, pytest.param(EXTRACTOR, marks=pytest.mark.whole)])
 
 
 def as_written(check):
@@ -60,12 +57,12 @@ def as_written(check):
     return {"name": check.on, "status": status, "detail": detail, "worst": check.measured}
 
 
-@pytest.fixture(scope="module")
-def results(tiny_full):
-    """What both models' reports tell of the consumer, held against JAX: its checks by name."""
-    paths = {name: ModelPaths.of(tiny_full, name, DEFAULT_VERSION) for name in TESTING_HANDLES}
-    reports = {name: Report.read(path.report) for name, path in paths.items()}
-    return {name: by_name(map(as_written, report.find("consumer"))) for name, report in reports.items()}
+@pytest.fixture
+def checks(name, request):
+    """What the model's report tells of the consumer, compared with JAX: its checks by name."""
+    build = request.getfixturevalue("tiny_full" if name == CLASSIFIER else "extractor_full")
+    report = Report.read(ModelPaths.of(build, name, DEFAULT_VERSION).report)
+    return by_name(map(as_written, report.find("consumer")))
 
 
 def by_name(checks):
@@ -73,8 +70,7 @@ def by_name(checks):
 
 
 @each_handle
-def test_every_check_is_there_and_none_fails_or_is_absent(results, name):
-    checks = results[name]
+def test_every_check_is_there_and_none_fails_or_is_absent(checks, name):
     assert list(checks) == list(consumer.CHECKS)
     assert {
         check["name"]: check["detail"] for check in checks.values() if check["status"] in ("failed", "absent")
@@ -85,8 +81,7 @@ def test_every_check_is_there_and_none_fails_or_is_absent(results, name):
 
 
 @each_handle
-def test_every_way_in_computes_what_jax_computes(results, name):
-    checks = results[name]
+def test_every_way_in_computes_what_jax_computes(checks, name):
     assert TOLERANCES["max_relative"].limit == LIMIT
     for way in WAYS_IN:
         assert checks[way]["worst"] <= LIMIT, way
@@ -94,8 +89,8 @@ def test_every_way_in_computes_what_jax_computes(results, name):
 
 
 @each_handle
-def test_training_changes_the_weights(results, name):
-    checks, variables = results[name], len(TESTING_HANDLES[name].arrays)
+def test_training_changes_the_weights(checks, name):
+    variables = len(TESTING_HANDLES[name].arrays)
     assert checks["gradients"]["detail"].startswith(f"{variables} gradients, none missing")
     for way in ("hub.KerasLayer, trainable", "Keras 3 TFSMLayer"):
         changed, of = checks[way]["detail"].rpartition("changed ")[2].removesuffix(" weights").split(" of ")
@@ -104,15 +99,15 @@ def test_training_changes_the_weights(results, name):
 
 
 @each_handle
-def test_class_list_is_read_where_there_is_one(results, name):
-    detail = results[name]["class list"]["detail"]
+def test_class_list_is_read_where_there_is_one(checks, name):
+    detail = checks["class list"]["detail"]
     classes = TESTING_HANDLES[name].num_classes
     assert detail == (f"{classes} names, {classes} outputs" if classes else "no class list, as in a feature extractor")
 
 
 @each_handle
-def test_bad_inputs_are_refused_in_words_or_do_no_harm(results, name):
-    checks, outputs = results[name], TESTING_HANDLES[name].outputs
+def test_bad_inputs_are_refused_in_words_or_do_no_harm(checks, name):
+    outputs = TESTING_HANDLES[name].outputs
     for bad in REFUSED:
         for way in consumer.BAD_WAYS:
             assert checks[f"{bad}, {way}"]["status"] == "refused", (bad, way)
@@ -133,6 +128,25 @@ def test_bad_inputs_are_refused_in_words_or_do_no_harm(results, name):
     assert "expected to be a float tensor but is a double tensor" in checks["float64, signature"]["detail"]
 
 
+def attempted(directory, *names, expected=None, images=None):
+    """Load a model, make these checks on it in this process, and return them by name."""
+    on = consumer.Subject(directory=str(directory), inputs=images, expected=expected, limit=LIMIT, tf=tf)
+    return by_name([consumer._attempt(name, on) for name in ("load", *names)])
+
+
+def test_wrong_outputs_are_noticed(tiny_build):
+    images = np.zeros((1, SIZE, SIZE, 3), np.float32)
+    expected = np.arange(TESTING_HANDLES[EXTRACTOR].outputs, dtype=np.float32)[None]
+    ways = ("signatures", "__call__", "tf.function", "saved again")
+    checks = attempted(directory_of(tiny_build, EXTRACTOR), *ways, expected=expected, images=images)
+    assert checks["load"]["status"] == "passed"
+    for way in ways:
+        assert checks[way]["status"] == "failed"
+        assert checks[way]["worst"] > 100 * LIMIT
+        assert checks[way]["detail"].startswith("over the limit of 5e-05: ")
+
+
+@pytest.mark.whole
 def test_wrong_outputs_are_noticed_by_the_file_alone(tiny_build, tmp_path):
     shutil.copy(FILE, tmp_path / "alone.py")
     name = "mixer_ti8_seeded_fe"
@@ -182,6 +196,14 @@ def without_gradient(params, images):
     return convert(params, images)
 
 
+def test_a_model_without_gradients_fails_the_check_of_gradients_alone(tmp_path):
+    write_saved_model(without_gradient, {"kernel": np.eye(3, 4, dtype=np.float32)}, tmp_path, image_size=8)
+    checks = attempted(tmp_path, "__call__", "gradients")
+    assert [check["status"] for check in checks.values()] == ["passed", "passed", "failed"]
+    assert "gradient" in checks["gradients"]["detail"]
+
+
+@pytest.mark.whole
 def test_model_without_gradients_is_noticed(tmp_path):
     write_saved_model(without_gradient, {"kernel": np.eye(3, 4, dtype=np.float32)}, tmp_path, image_size=8)
     checks = by_name(run_consumer(tmp_path)["checks"])
@@ -224,9 +246,9 @@ def test_careless_graph_fails_on_bad_inputs(tmp_path, monkeypatch):
 
 
 @each_handle
-def test_each_signature_is_called_with_what_it_takes(results, name):
+def test_each_signature_is_called_with_what_it_takes(checks, name):
     expected = ", ".join(sorted(signature.name for signature in signatures_of(TESTING_HANDLES[name])))
-    assert results[name]["signatures"]["detail"] == expected
+    assert checks["signatures"]["detail"] == expected
 
 
 class Averages(tf.Module):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from command import status_of
 
-from convert.cli import main
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
 from models.flavours import FLAVOURS
 from validation import doctor
@@ -84,7 +84,7 @@ def test_it_knows_the_ranges_of_the_flavours():
     assert set(doctor.WHAT) == set(FLAVOURS)
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("flavour", [pytest.param("native", marks=pytest.mark.whole), "graph"])
 def test_a_right_model_runs_here(tiny_build, flavour):
     command = [sys.executable, FILE, directory_of(tiny_build, flavour)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -223,6 +223,7 @@ def test_a_damaged_graph_is_told(model, alone, damage):
     assert finding["found"].startswith("saved_model.pb cannot be read: ")
 
 
+@pytest.mark.whole
 def test_weights_cut_short_are_told(model, capsys):
     path = model / "variables" / "variables.data-00000-of-00001"
     path.write_bytes(path.read_bytes()[:1000])
@@ -244,19 +245,13 @@ def test_operations_are_those_that_tensorflow_reads(tiny_build, flavour):
     assert ("XlaCallModule" in doctor._operations(data)) == (flavour == "native")
 
 
-def run(*arguments):
-    with pytest.raises(SystemExit) as exit_:
-        main(list(map(str, arguments)))
-    return exit_.value.code
-
-
 def test_the_command_asks_the_file(model, capfd):
     (model / "variables" / "variables.index").unlink()
-    assert run("doctor", model) == 1
+    assert status_of("doctor", model) == 1
     assert capfd.readouterr().out.endswith("This environment cannot run this model.\n")
-    assert run("doctor", model, "--json", "--python", sys.executable) == 1
+    assert status_of("doctor", model, "--json", "--python", sys.executable) == 1
     assert json.loads(capfd.readouterr().out)["can_run"] is False
-    assert run("doctor", model, "--python", "/nowhere/python") == 2
+    assert status_of("doctor", model, "--python", "/nowhere/python") == 2
     assert "--python /nowhere/python cannot be started (No such file or directory)" in capfd.readouterr().err
 
 

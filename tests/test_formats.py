@@ -1,6 +1,5 @@
 """Writing a graph SavedModel as LiteRT, ONNX and OpenVINO: what is in the files, and that it is always the same."""
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from writing import digests
 
 from export.formats.writer import LABELS, WRITERS, write_format
 from models import formats
@@ -34,10 +34,6 @@ def written(tiny_exports):
 @pytest.fixture(scope="module")
 def arrays(tiny_source):
     return dict(np.load(tiny_source / CHECKPOINT.object))
-
-
-def digests(directory):
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.iterdir()}
 
 
 def test_every_format_has_a_writer_and_a_runtime():

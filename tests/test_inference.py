@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from convert.checkpoints.synthetic import write_seeded
 from convert.cli import main
 from models.catalog import DEFAULT_VERSION, HANDLES, TESTING_HANDLES
 from models.errors import MixerError, UsageError
-from validation.benchmark import inference
+from validation.benchmark import inference, startup, startup_probe
 from validation.benchmark.engine_worker import _serve
 from validation.benchmark.engines import ENGINES, Engine, OpenModel
 from validation.benchmark.inference import Contender, _image_flops, _large_products, _largest_difference, measure_model
@@ -84,42 +85,42 @@ def test_an_engine_of_arrays_gives_the_oracles_outputs_or_says_what_it_needs(nam
     assert opened.multiply(2, 3, 4) > 0
 
 
-def test_a_wrong_peer_is_not_timed(tiny_source, tiny_build, tmp_path):
-    """The checkpoint is another one than the SavedModels were made from."""
+def onnx(models):
+    """An engine that starts without TensorFlow, with a model among these."""
+    engine = ENGINES["onnx"]
+    return Contender(engine, engine.path(models, HANDLE, DEFAULT_VERSION, Path()))
+
+
+def test_a_wrong_peer_is_not_timed(tiny_source, tiny_exports, tmp_path):
+    """The checkpoint is another one than the models were made from."""
     with np.load(tiny_source / HANDLE.checkpoint.object) as file:
         arrays = {name: file[name] for name in file.files}
     arrays["head/bias"][7] += 0.01
     np.savez(tmp_path / "other.npz", **arrays)
-    found = measure(
-        Contender(ENGINES["jax"], tmp_path / "other.npz"),
-        Contender(ENGINES["graph"], tiny_build / f"{CLASSIFIER}-graph" / VERSION),
-    )
-    jax, graph = found.model.engines
+    found = measure(Contender(ENGINES["jax"], tmp_path / "other.npz"), onnx(tiny_exports))
+    jax, peer = found.model.engines
     assert jax.failure is None
     assert {batch: len(seconds) for batch, seconds in jax.seconds.items()} == {1: 8, 2: 4}
-    assert graph.seconds == {}
-    assert graph.failure.startswith("not timed, since its outputs differ from JAX's by ")
-    assert graph.failure.endswith(", allowed 5e-05")
-    assert graph.difference > 5e-5
+    assert peer.seconds == {}
+    assert peer.failure.startswith("not timed, since its outputs differ from JAX's by ")
+    assert peer.failure.endswith(", allowed 5e-05")
+    assert peer.difference > 5e-5
     assert found.product > 0
 
 
 def test_a_model_that_is_not_there_is_told_and_the_others_go_on(tiny_source, tmp_path):
     checkpoint = tiny_source / HANDLE.checkpoint.object
     told = []
-    found = measure(
-        Contender(ENGINES["jax"], checkpoint), Contender(ENGINES["native"], tmp_path / "none"), finished=told.append
-    )
-    jax, native = found.model.engines
+    found = measure(Contender(ENGINES["jax"], checkpoint), onnx(tmp_path / "none"), finished=told.append)
+    jax, absent = found.model.engines
     assert jax.seconds[2]
-    assert native.failure.startswith("SavedModel, native ended with status 1: ")
-    assert "none" in native.failure
-    assert told[0].endswith("native failed")
+    assert absent.failure.startswith(f"{ENGINES['onnx'].title} ended with status 1: ")
+    assert "none" in absent.failure
+    assert told[0].endswith("onnx failed")
 
 
-def test_without_jax_nothing_is_held_against_it(tiny_build, tmp_path):
-    graph = tiny_build / f"{CLASSIFIER}-graph" / VERSION
-    found = measure(Contender(ENGINES["jax"], tmp_path / "none.npz"), Contender(ENGINES["graph"], graph))
+def test_without_jax_nothing_is_held_against_it(tiny_exports, tmp_path):
+    found = measure(Contender(ENGINES["jax"], tmp_path / "none.npz"), onnx(tiny_exports))
     assert [bool(one.failure) for one in found.model.engines] == [True, True]
     assert found.model.engines[1].failure == "not run, since there is nothing to compare it with: jax failed"
     assert found.product is None
@@ -162,7 +163,30 @@ def _children(pid):
     return [child.pid for child in psutil.Process(pid).children(recursive=True)]
 
 
-def test_starting_is_measured_step_by_step_and_a_model_that_does_not_start_is_told(tiny_build, tmp_path):
+STAND_IN = """
+import pathlib, runpy, sys, types
+
+def load(directory):
+    if not pathlib.Path(directory, "saved_model.pb").exists():
+        raise OSError(f"no model in {directory}")
+    return lambda images: sum(range(100_000)) and images
+
+images = types.SimpleNamespace(numpy=lambda: None)
+model = types.SimpleNamespace(load=load)
+sys.modules["tensorflow"] = types.SimpleNamespace(saved_model=model, zeros=lambda shape: images)
+runpy.run_path("PROBE", run_name="__main__")
+"""
+"""The program that starts a model, with something in the place of TensorFlow."""
+
+
+@pytest.mark.parametrize("stands_in", [True, pytest.param(False, marks=pytest.mark.whole)], ids=["stand-in", "real"])
+def test_starting_is_measured_step_by_step_and_a_model_that_does_not_start_is_told(
+    stands_in, tiny_build, tmp_path, monkeypatch
+):
+    if stands_in:
+        program = tmp_path / "stand_in.py"
+        program.write_text(STAND_IN.replace("PROBE", startup_probe.__file__))
+        monkeypatch.setattr(startup, "startup_probe", SimpleNamespace(__file__=program))
     models = {HANDLE: tiny_build / CLASSIFIER / VERSION, HANDLE.in_flavour("graph"): tmp_path}
     sides = measure_starts(models, 1, started=silent, finished=silent)
     assert [(side.handle, side.flavour, len(side.runs)) for side in sides] == [

@@ -118,6 +118,7 @@ def test_an_exception_of_the_callback_ends_the_work_and_its_process(tiny_source,
     assert not [one for one in children if b"processes" in Path(f"/proc/{one}/cmdline").read_bytes()]
 
 
+@pytest.mark.whole
 def test_a_process_that_is_killed_is_told_with_its_last_words(tiny_source, tmp_path):
     def kill(event: Event) -> None:
         if event.text.startswith("converting"):

@@ -20,12 +20,6 @@ WEIGHTS = "variables/variables.data-00000-of-00001"
 each_handle = pytest.mark.parametrize("name", NAMES)
 
 
-@pytest.fixture
-def build(tiny_build, tmp_path):
-    """A copy of the tiny models that a test may spoil."""
-    return shutil.copytree(tiny_build, tmp_path / "build")
-
-
 def made(build, name):
     destination = ModelPaths.of(build, name, DEFAULT_VERSION)
     return destination, Manifest.read(destination.manifest)

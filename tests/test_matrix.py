@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from command import status_of
 
-from convert.cli import main
 from convert.pipeline import matrix as making
 from models.catalog import DEFAULT_VERSION, HANDLES, TESTING_HANDLES
 from models.errors import MixerError
@@ -249,15 +249,9 @@ def test_a_broken_model_gives_a_failing_cell(here, tiny_build, tmp_path):
     assert len(found.problems) == 1
 
 
-def command(*arguments):
-    with pytest.raises(SystemExit) as exit_:
-        main(list(map(str, arguments)))
-    return exit_.value.code
-
-
 def test_the_command_makes_models_runs_them_and_writes_what_came_of_it(here, tmp_path, capsys):
     options = ["--releases", NEWEST, "--flavour", "graph", "--out", tmp_path]
-    assert command("matrix", FE, *options, "--json") == 0
+    assert status_of("matrix", FE, *options, "--json") == 0
     printed = capsys.readouterr()
     found = Matrix.read(tmp_path / "matrix.json")
     assert json.loads(printed.out) == found.model_dump(mode="json")
@@ -265,7 +259,7 @@ def test_the_command_makes_models_runs_them_and_writes_what_came_of_it(here, tmp
     assert (only.handle, only.verdict, only.doctor) == (f"{FE}-graph", "runs", True)
     assert 0 < only.worst <= LIMIT
     assert f"{FE}-graph: runs: " in printed.err
-    assert command("matrix", "--markdown", "--out", tmp_path) == 0
+    assert status_of("matrix", "--markdown", "--out", tmp_path) == 0
     assert f"| {found.rows[0].tensorflow} | " in capsys.readouterr().out
 
 
@@ -274,7 +268,7 @@ def test_a_model_that_gives_other_outputs_than_jax_fails_the_command(here, tmp_p
 
     right = reference.apply_both
     monkeypatch.setattr(reference, "apply_both", lambda *given: tuple(1.001 * value for value in right(*given)))
-    assert command("matrix", FE, "--releases", NEWEST, "--flavour", "graph", "--out", tmp_path) == 1
+    assert status_of("matrix", FE, "--releases", NEWEST, "--flavour", "graph", "--out", tmp_path) == 1
     printed = capsys.readouterr()
     assert f"{FE}-graph should run in this release, but does not: signatures: over the limit of 5e-05" in printed.err
     assert "**failed**" in printed.out
@@ -296,14 +290,14 @@ def test_a_subset_of_the_releases_renews_their_rows_and_keeps_the_others(surroun
         lambda *given: run(replace(model(), handle=named), releases=["2.6", "2.14"], keep=given[-2])[0],
     )
     options = ["--flavour", "graph", "--out", tmp_path]
-    assert command("matrix", FE, "--releases", "2.6,2.14", *options) == 0
+    assert status_of("matrix", FE, "--releases", "2.6,2.14", *options) == 0
     found = Matrix.read(path)
     assert [one.release for one in found.rows] == ["2.6", "2.12", "2.14"]
     assert [one.date for one in found.rows] == [found.date, "2020-01-01", found.date]
     assert found.rows[1].cells == of_this[0].cells
     assert found.rows[2].tensorflow == "2.14.1"
     assert "- 2.12.1: measured on 2020-01-01" in list(markdown_lines(found))
-    assert command("matrix", FE, *options) == 0  # all of them: nothing of before is left
+    assert status_of("matrix", FE, *options) == 0  # all of them: nothing of before is left
     assert [one.release for one in Matrix.read(path).rows] == ["2.6", "2.14"]
 
 
@@ -330,7 +324,7 @@ def test_what_was_run_before_an_interruption_is_kept(surroundings, monkeypatch, 
         "make_and_run",
         lambda *given: run(replace(model(), handle=named), releases=["2.14", "2.15"], keep=given[-2]),
     )
-    assert command("matrix", FE, "--flavour", "graph", "--out", tmp_path, *options) == 130
+    assert status_of("matrix", FE, "--flavour", "graph", "--out", tmp_path, *options) == 130
     kept = Matrix.read(tmp_path / "matrix.json")
     assert [(one.release, one.tensorflow) for one in kept.rows] == [("2.12", "0"), ("2.14", "2.14.1"), ("2.15", "0")]
 
@@ -349,23 +343,23 @@ def test_rows_of_another_kind_are_not_mixed(monkeypatch, tmp_path, capsys, chang
     earlier.model_copy(update=change).write(tmp_path / "matrix.json")
     monkeypatch.setattr(making, "make_and_run", lambda *_: pytest.fail("was run"))
     options = ["--releases", "2.14", "--flavour", "graph", "--out", tmp_path]
-    assert command("matrix", FE, *options) == 2
+    assert status_of("matrix", FE, *options) == 2
     assert re.search(said, " ".join(capsys.readouterr().err.split()))
 
 
 def test_bad_usage_is_refused_before_any_work(tmp_path, capsys):
-    assert command("matrix", "--releases", "2.12,1.15") == 2
+    assert status_of("matrix", "--releases", "2.12,1.15") == 2
     assert "the matrix has no TensorFlow release 1.15" in capsys.readouterr().err
-    assert command("matrix", "mixer_x") == 2
-    assert command("matrix", "--source", tmp_path / "nowhere") == 2
-    assert command("matrix", "--markdown", "--out", tmp_path) == 1
+    assert status_of("matrix", "mixer_x") == 2
+    assert status_of("matrix", "--source", tmp_path / "nowhere") == 2
+    assert status_of("matrix", "--markdown", "--out", tmp_path) == 1
     assert "matrix.json is not a readable matrix" in capsys.readouterr().err
 
 
 def test_no_handle_means_both_tiny_and_both_of_b32(monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr(making, "make_and_run", lambda chosen, *_: (seen.extend(chosen), whole(row(cell())))[1])
-    assert command("matrix", "--out", tmp_path) == 0
+    assert status_of("matrix", "--out", tmp_path) == 0
     names = [*TESTING_HANDLES, "mixer_b32_sam_classification", "mixer_b32_sam_fe"]
     assert [handle.name for handle in seen] == names
 
@@ -455,7 +449,7 @@ def test_the_readme_shows_a_whole_matrix_that_keeps_what_is_promised():
 def test_the_matrix_is_real(tmp_path):
     """2.12 (`graph` alone is promised), 2.14 and the newest, or the releases that MATRIX names (2.12,2.14)."""
     releases = os.environ.get("MATRIX", f"2.12,2.14,{NEWEST}")
-    assert command("matrix", *TESTING_HANDLES, "--releases", releases, "--out", tmp_path) == 0
+    assert status_of("matrix", *TESTING_HANDLES, "--releases", releases, "--out", tmp_path) == 0
     found = Matrix.read(tmp_path / "matrix.json")
     assert [one.release for one in found.rows] == releases.split(",")
     for one in found.rows:

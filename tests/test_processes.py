@@ -119,6 +119,7 @@ def children(pid):
     return [int(one) for one in found if b"convert.pipeline.processes" in Path(f"/proc/{one}/cmdline").read_bytes()]
 
 
+@pytest.mark.whole
 def test_processes_end_with_one_that_is_killed_and_the_next_run_leaves_nothing_of_it(source, tmp_path):
     begun = subprocess.Popen(
         command("convert", source, tmp_path / "out", "--jobs", "2"),

@@ -7,12 +7,13 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.framework import op_def_registry
+from writing import directory_of
 
 from convert.checkpoints.reader import load_checkpoint
 from export.saved_model.canonical import rewrite_saved_model
 from export.saved_model.saver import add_saver
 from export.saved_model.variables import OBJECTS, PREFIX
-from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
+from models.catalog import TESTING_HANDLES
 from models.errors import MixerError
 from models.params import flatten
 
@@ -24,10 +25,6 @@ MODELS = {
 V1 = tf.compat.v1
 
 each_model = pytest.mark.parametrize("name", MODELS)
-
-
-def directory_of(build, name):
-    return build / name / str(DEFAULT_VERSION)
 
 
 def saved_in(directory):

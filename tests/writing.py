@@ -1,11 +1,25 @@
-"""Models for tests, written as the product writes them: a function traced, and its graph written with params."""
+"""Models for tests, written as the product writes them (a function traced, and its graph with params), and found."""
+
+import hashlib
 
 import numpy as np
 
 from convert.flavours.graph import to_graph
 from convert.flavours.native import mixer_apply, to_tensorflow
 from export.saved_model.writer import Graph
+from models.catalog import DEFAULT_VERSION
 from models.params import flatten
+
+
+def directory_of(build, name):
+    """Return the directory of a SavedModel among those that were made."""
+    return build / name / str(DEFAULT_VERSION)
+
+
+def digests(directory):
+    """Return the sha256 of each file below a directory, by relative path."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def native_function(handle):
