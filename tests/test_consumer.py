@@ -130,7 +130,7 @@ def test_bad_inputs_are_refused_in_words_or_do_no_harm(checks, name):
 
 def attempted(directory, *names, expected=None, images=None):
     """Load a model, make these checks on it in this process, and return them by name."""
-    on = consumer.Subject(directory=str(directory), inputs=images, expected=expected, limit=LIMIT, tf=tf)
+    on = consumer._Subject(directory=str(directory), inputs=images, expected=expected, limit=LIMIT, tf=tf)
     return by_name([consumer._attempt(name, on) for name in ("load", *names)])
 
 
@@ -217,6 +217,14 @@ def never(params, images):
         return tf.reduce_mean(images, (1, 2)) @ params["kernel"]
 
 
+def test_a_model_that_does_not_run_does_not_load(tmp_path):
+    write_saved_model(never, {"kernel": np.eye(3, 4, dtype=np.float32)}, tmp_path, image_size=8)
+    (found,) = attempted(tmp_path).values()
+    assert found["status"] == "failed"
+    assert "out of order" in found["detail"]
+
+
+@pytest.mark.whole
 def test_model_that_does_not_run_is_noticed(tmp_path):
     write_saved_model(never, {"kernel": np.eye(3, 4, dtype=np.float32)}, tmp_path, image_size=8)
     done = subprocess.run([sys.executable, FILE, tmp_path], capture_output=True, text=True, timeout=120)

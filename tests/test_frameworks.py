@@ -54,7 +54,7 @@ def test_another_implementation_of_protocol_buffers_is_refused(monkeypatch, tiny
     monkeypatch.setattr("google.protobuf.internal.api_implementation.Type", lambda: "python")
     status, _, err = run(capfd, "convert", EXTRACTOR, "--source", tiny_source, "--out", tmp_path)
     assert status == 2
-    assert "mixer-jax2tf: Protocol Buffers run in their pure Python implementation" in err
+    assert "mixer-jax2tf: Protocol Buffers use their pure Python implementation" in err
     assert not list(tmp_path.rglob("saved_model.pb"))
 
 
