@@ -82,12 +82,14 @@ DECIDES_NOTHING = (
     # What is done in which order, and shown.
     "convert/cli",
     "convert/pipeline/__init__.py",
+    "convert/pipeline/accuracy.py",
     "convert/pipeline/batch.py",
     "convert/pipeline/benchmark.py",
     "convert/pipeline/benchmark_floor.py",
     "convert/pipeline/benchmark_scale.py",
     "convert/pipeline/cards.py",
     "convert/pipeline/classify.py",
+    "convert/pipeline/contenders.py",
     "convert/pipeline/digits.py",
     "convert/pipeline/export_formats.py",
     "convert/pipeline/for_each.py",
@@ -109,6 +111,7 @@ DECIDES_NOTHING = (
     "export/package",
     "export/publish",
     # What is measured and shown of it.
+    "validation/accuracy",
     "validation/benchmark",
     "validation/compatibility/__init__.py",
     "validation/compatibility/environments.py",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from convert.pipeline.usable_model import UsableModel
 
 
-class _Protocol(StrEnum):
+class Protocol(StrEnum):
     """How pictures are resized."""
 
     paper = "paper"
@@ -42,7 +42,7 @@ ClassList = Annotated[
     typer.Option("--labels", metavar="FILE", help="Class list, one line per class, instead of the model's own."),
 ]
 ProtocolOption = Annotated[
-    _Protocol,
+    Protocol,
     typer.Option(
         "--protocol",
         help="paper: the smaller side resized, the middle cropped, as in the signature serving_bytes; hub: resized to "
@@ -60,7 +60,7 @@ def classify(
     version: options.Version = DEFAULT_VERSION,
     top: Top = 5,
     labels: ClassList = None,
-    protocol: ProtocolOption = _Protocol.paper,
+    protocol: ProtocolOption = Protocol.paper,
     exif: Exif = True,
     json: options.Json = False,
     as_csv: Csv = False,

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from convert.cli import (
+    accuracy,
     benchmark,
     cards,
     catalog,
@@ -41,6 +42,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "validate": convert.validate,
     "convert-all": convert.convert_all,
     "classify": classify.classify,
+    "accuracy": accuracy.accuracy,
     "digits": digits.digits,
     "export": formats.export,
     "matrix": environments.matrix,

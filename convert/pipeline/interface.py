@@ -31,8 +31,10 @@ from pathlib import Path
 from typing import Literal
 
 from convert.checkpoints.open import CustomCheckpoint, Source
+from convert.pipeline.accuracy import AccuracyResult, is_imagenet, measure_accuracy
 from convert.pipeline.batch import check_batch, run_batch
 from convert.pipeline.classify import Classified, classify_pictures, find_pictures
+from convert.pipeline.contenders import Backend, find_contenders
 from convert.pipeline.export_formats import ExportOutcome, Exports, check_exports, run_exports
 from convert.pipeline.job import Batch
 from convert.pipeline.outcome import Outcome
@@ -46,6 +48,7 @@ from models.catalog import BUCKET, DEFAULT_VERSION, Flavour
 from models.digests import DigestTable
 from models.errors import MixerError, UsageError
 from models.formats import FORMATS, FormatName
+from validation.accuracy.dataset import find_dataset
 from validation.previous.open import Published
 
 AnyPath = str | PathLike[str]
@@ -212,6 +215,45 @@ def classify(
     found = find_pictures([str(one) for one in pictures])
     usable = find_model(str(model), Path(out), version, labels=_path(labels))
     call = partial(classify_pictures, usable, found, top=top, protocol=protocol, exif=exif)
+    return run_apart(partial(_logging, call), progress)
+
+
+def accuracy(
+    model: AnyPath,
+    data: AnyPath,
+    *,
+    backends: Sequence[Backend] = (),
+    out: AnyPath = "build",
+    version: int = DEFAULT_VERSION,
+    labels: AnyPath | None = None,
+    real: AnyPath | None = None,
+    protocol: Literal["paper", "hub"] = "paper",
+    source: str = BUCKET,
+    cache: AnyPath | None = None,
+    checkpoint: AnyPath | None = None,
+    progress: Watch | None = None,
+) -> AccuracyResult:
+    """Measure a classifier on labelled pictures; `validation.accuracy.counts` counts the answers.
+
+    - `model`: its name below `out`, the directory of a SavedModel, or an exported file.
+    - `data`: a folder a class (named by class name, class index or WordNet id), or the flat folder of ImageNet's
+      validation pictures; `real`: `real.json` of ReaL for the latter.
+    - `backends`: of "jax", "native", "graph", "litert", "onnx" and "openvino", all on the same decoded pictures.
+    - `labels`: a class list instead of the model's own; `protocol`: as for `classify`.
+    - `checkpoint`: what a custom model was made from, for the backend "jax".
+    """
+    contenders = find_contenders(
+        str(model),
+        backends,
+        Path(out),
+        version,
+        labels=_path(labels),
+        source=Source(source, _path(cache), DigestTable.read()),
+        checkpoint=_path(checkpoint),
+    )
+    classes = contenders[0].model.classes
+    dataset = find_dataset(Path(data), classes, is_imagenet=is_imagenet(classes), real=_path(real))
+    call = partial(measure_accuracy, contenders, dataset, protocol=protocol)
     return run_apart(partial(_logging, call), progress)
 
 

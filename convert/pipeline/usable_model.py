@@ -79,7 +79,7 @@ def find_model(given: str, out: Path, version: int, *, labels: Path | None = Non
     Raises:
         UsageError: there is no such model, it is a feature extractor, or `labels` is not a class list.
     """
-    given_classes = None if labels is None else _read_classes(labels)
+    given_classes = None if labels is None else read_classes(labels)
     named = ModelPaths.of(out, given, version)
     if "/" not in given and named.directory.is_dir():
         return _in_directory(named.directory, given_classes)
@@ -98,7 +98,7 @@ def find_model(given: str, out: Path, version: int, *, labels: Path | None = Non
     raise UsageError(_not_found(given, out, version))
 
 
-def _read_classes(path: Path) -> tuple[str, ...]:
+def read_classes(path: Path) -> tuple[str, ...]:
     """Return the lines of a class list.
 
     Raises:
@@ -135,7 +135,7 @@ def _saved_model(path: Path, classes: tuple[str, ...] | None) -> UsableModel:
         raise _extractor(name)
     listed = _below(facts, "output", "classes")
     if classes is None and isinstance(listed, str):
-        classes = _read_classes(path / listed)
+        classes = read_classes(path / listed)
     return UsableModel(
         name, path, "saved_model", _below(facts, "checkpoint", "origin"), classes, _has_many_labels(name)
     )
@@ -159,9 +159,9 @@ def _classes_of(name: str, source: ModelPaths) -> tuple[str, ...] | None:
     """Return the class list of a catalog handle, or of the SavedModel that a custom model was exported from."""
     if name in ALL_HANDLES:
         labels = ALL_HANDLES[name].labels
-        return None if labels is None else _read_classes(labels.checked_path())
+        return None if labels is None else read_classes(labels.checked_path())
     lists = sorted((source.directory / "assets").glob("*.txt"))
-    return _read_classes(lists[0]) if len(lists) == 1 else None
+    return read_classes(lists[0]) if len(lists) == 1 else None
 
 
 def _has_many_labels(name: str) -> bool:

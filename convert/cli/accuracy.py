@@ -1,0 +1,211 @@
+"""The command accuracy."""
+
+import csv
+import io
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from convert.cli import classify, console, options
+from models.catalog import BUCKET, DEFAULT_VERSION
+from models.errors import MixerError
+from models.storage.files import placed_whole
+
+if TYPE_CHECKING:
+    from convert.pipeline.accuracy import AccuracyResult, Measured
+    from validation.accuracy.counts import Share
+
+_MOST_SHOWN = 10  # pictures on which two backends differ
+
+
+class _Backend(StrEnum):
+    """Where a model runs."""
+
+    jax = "jax"
+    native = "native"
+    graph = "graph"
+    litert = "litert"
+    onnx = "onnx"
+    openvino = "openvino"
+
+
+Data = Annotated[
+    Path,
+    typer.Option(
+        metavar="DIR",
+        help="Labelled pictures: a folder a class (named by class name, class index or WordNet id), or the flat folder "
+        "of ImageNet's validation pictures.",
+    ),
+]
+Backends = Annotated[
+    list[_Backend] | None,
+    typer.Option("--backend", help="Run the model of this name in this backend; give it several times to compare."),
+]
+Real = Annotated[
+    Path | None,
+    typer.Option("--real", metavar="FILE", help="real.json of ReaL: its labels instead of ImageNet's own."),
+]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The checkpoint of a custom model, for --backend jax."),
+]
+Csv = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write one line for each picture and backend.")]
+
+
+def accuracy(
+    model: classify.Model,
+    data: Data,
+    backend: Backends = None,
+    out: classify.Out = Path("build"),
+    version: options.Version = DEFAULT_VERSION,
+    labels: classify.ClassList = None,
+    real: Real = None,
+    protocol: classify.ProtocolOption = classify.Protocol.paper,
+    source: options.Source = BUCKET,
+    cache: options.Cache = None,
+    checkpoint: Checkpoint = None,
+    csv_file: Csv = None,
+    json: options.Json = False,
+) -> None:
+    """Measure top-1 and top-5 accuracy on labelled pictures, in one backend or several at once."""
+    from convert.checkpoints.open import Source
+    from convert.pipeline.accuracy import is_imagenet, measure_accuracy
+    from convert.pipeline.contenders import find_contenders
+    from models.digests import DigestTable
+    from validation.accuracy.dataset import find_dataset
+
+    contenders = find_contenders(
+        model,
+        [one.value for one in backend or ()],
+        out,
+        version,
+        labels=labels,
+        source=Source(source, cache, DigestTable.read()),
+        checkpoint=checkpoint,
+    )
+    classes = contenders[0].model.classes
+    dataset = find_dataset(data, classes, is_imagenet=is_imagenet(classes), real=real)
+    console.tell(f"{data}: {dataset.layout}; {len(dataset.pictures):,} pictures.")
+    result = measure_accuracy(contenders, dataset, console.progress_bar(), protocol=protocol.value)
+    if csv_file is not None:
+        _write_csv(result, csv_file)
+    if json:
+        console.print_json(_as_json(result, protocol.value))
+    else:
+        _print(result)
+    for note in _notes(result):
+        console.tell(note)
+    if result.problems:
+        total = len(dataset.pictures)
+        raise MixerError(
+            "\n".join((f"{len(result.problems)} of {total} pictures could not be read.", *result.problems))
+        )
+
+
+def _print(result: "AccuracyResult") -> None:
+    columns = ("backend", "#top-1", "#95 % interval", "#top-5", "#95 % interval", "#pictures", "#pictures/s")
+    rows = []
+    for one in result.measured:
+        for name, answers in _countings(one):
+            first, fifth = answers
+            speed = f"{first.total / one.seconds:,.0f}" if one.seconds else ""
+            rows.append((name, *_share(first), *_share(fifth), f"{first.total:,}", speed))
+    console.print_table(result.measured[0].model.name, columns, rows)
+
+
+def _countings(one: "Measured") -> Iterator[tuple[str, tuple["Share", "Share"]]]:
+    from validation.accuracy.counts import count
+
+    yield one.backend, (count(one.answers, 1), count(one.answers, 5))
+    if one.within_subset is not None:
+        among = (count(one.within_subset, 1), count(one.within_subset, 5))
+        yield f"{one.backend}, among the classes that occur", among
+
+
+def _share(share: "Share") -> tuple[str, str]:
+    low, high = share.interval
+    return f"{share.value:.2%}", f"{low:.2%} to {high:.2%}"
+
+
+def _notes(result: "AccuracyResult") -> Iterator[str]:
+    from validation.accuracy.counts import count, mcnemar
+
+    yield from result.remarks
+    for one in result.measured:
+        classes = len(one.model.classes or ())
+        low, high = count(one.answers, 1).interval
+        if classes > 1 and low <= 1 / classes and high <= 3 / classes + 0.01:
+            yield f"{one.backend}: no better than guessing: check the labels, and that the class list is the model's."
+        if one.model.origin == "seeded":
+            yield f"{one.backend}: the weights are synthetic, never trained: the accuracy means nothing."
+    first = result.measured[0]
+    for second in result.measured[1:]:
+        only_first, only_second, p = mcnemar(first.answers, second.answers)
+        other = [
+            picture
+            for picture, a, b in zip(result.pictures, first.answers, second.answers, strict=True)
+            if a.top[0] != b.top[0]
+        ]
+        yield (
+            f"{first.backend} and {second.backend}: {len(other):,} pictures with another first class; right only in "
+            f"the first {only_first:,}, only in the second {only_second:,} (McNemar's test: p = {p:.2g})."
+        )
+        for picture in other[:_MOST_SHOWN]:
+            yield f"  {picture.path}"
+
+
+def _write_csv(result: "AccuracyResult", path: Path) -> None:
+    with placed_whole(path) as (_, file):
+        text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(
+            ("picture", "sha256", "labels", "backend", "right", "first", "second", "third", "fourth", "fifth")
+        )
+        for one in result.measured:
+            for picture, sha256, answer in zip(result.pictures, result.sha256, one.answers, strict=True):
+                labels = " ".join(map(str, picture.labels))
+                writer.writerow((picture.path, sha256, labels, one.backend, int(answer.is_right(1)), *answer.top))
+        text.detach()
+
+
+def _as_json(result: "AccuracyResult", protocol: str) -> dict[str, object]:
+    from validation.accuracy.counts import count_by_class
+
+    return {
+        "data": str(result.dataset.directory),
+        "data_sha256": result.data_sha256,
+        "layout": result.dataset.layout,
+        "protocol": protocol,
+        "pictures": len(result.pictures),
+        "problems": list(result.problems),
+        "remarks": list(result.remarks),
+        "reading_seconds": result.reading_seconds,
+        "backends": [
+            {
+                "backend": one.backend,
+                "model": one.model.name,
+                "origin": one.model.origin,
+                "seconds": one.seconds,
+                "countings": [
+                    {"name": name, "top1": _share_as_json(first), "top5": _share_as_json(fifth)}
+                    for name, (first, fifth) in _countings(one)
+                ],
+                "classes": [
+                    {
+                        "index": index,
+                        "name": one.model.classes[index] if one.model.classes else None,
+                        **_share_as_json(share),
+                    }
+                    for index, share in count_by_class(one.answers).items()
+                ],
+            }
+            for one in result.measured
+        ],
+    }
+
+
+def _share_as_json(share: "Share") -> dict[str, object]:
+    return {"right": share.right, "total": share.total, "value": share.value, "interval": list(share.interval)}

@@ -1,0 +1,137 @@
+"""The model of a name in each of several backends."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from convert.checkpoints.open import CustomCheckpoint, OpenCheckpoint, Source, open_catalog, open_custom
+from convert.pipeline.usable_model import UsableModel, find_model, read_classes
+from models.catalog import ALL_HANDLES, GRAPH_SUFFIX, Flavour, Handle
+from models.errors import MixerError, UsageError
+from models.formats import FormatName
+from models.records.layout import ModelPaths
+from models.records.manifest import Manifest
+
+if TYPE_CHECKING:
+    from validation.formats.runtimes import RunnableModel
+
+Backend = Literal["jax"] | Flavour | FormatName
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model in one backend."""
+
+    backend: str
+    model: UsableModel
+    original: "_Original | None" = None
+    """What it was made from, for JAX."""
+
+    def open(self) -> "RunnableModel":
+        """Load it; see `UsableModel.open`."""
+        return self.original.open() if self.original else self.model.open()
+
+
+@dataclass(frozen=True)
+class _Original:
+    """The checkpoint of a handle, to be run in JAX."""
+
+    handle: Handle
+    source: Source
+    custom: CustomCheckpoint | None = None
+    sha256: str | None = None
+    """Expected digest of the custom checkpoint."""
+
+    def open(self) -> "RunnableModel":
+        if self.custom is None:
+            return _run_in_jax(open_catalog(self.handle.checkpoint, self.source), self.handle)
+        handle, original = open_custom(self.custom, self.handle, self.source.digests)
+        if original.record.sha256 != self.sha256:
+            raise MixerError(
+                f"{self.custom.path} has sha256 {original.record.sha256}, and {self.custom.name} was made from "
+                f"{self.sha256}: give the file that it was made from."
+            )
+        return _run_in_jax(original, handle)
+
+
+def find_contenders(
+    given: str,
+    backends: Sequence[Backend],
+    out: Path,
+    version: int,
+    *,
+    labels: Path | None = None,
+    source: Source,
+    checkpoint: Path | None = None,
+) -> tuple[Contender, ...]:
+    """Find a model in each of several backends; without backends, as it is given.
+
+    Raises:
+        UsageError: one cannot be found, or backends are given for a path.
+    """
+    if not backends:
+        model = find_model(given, out, version, labels=labels)
+        return (Contender(model.kind if model.kind != "saved_model" else "tensorflow", model),)
+    if "/" in given or not (given in ALL_HANDLES or any(out.glob(f"{given}*"))):
+        raise UsageError("--backend takes a model's name below --out: a path is already in one format.")
+    name = given.removesuffix(GRAPH_SUFFIX)
+    contenders = []
+    for backend in dict.fromkeys(backends):
+        if backend == "jax":
+            contenders.append(_in_jax(name, out, version, labels, source, checkpoint))
+        else:
+            named = {"native": name, "graph": name + GRAPH_SUFFIX}.get(backend, f"{name}-{backend}")
+            contenders.append(Contender(backend, find_model(named, out, version, labels=labels)))
+    return tuple(contenders)
+
+
+def _in_jax(
+    name: str, out: Path, version: int, labels: Path | None, source: Source, checkpoint: Path | None
+) -> Contender:
+    """Return the checkpoint of a handle, or the file that a custom model was made from, to be run in JAX."""
+    handle = ALL_HANDLES.get(name)
+    if handle is None:
+        return _custom_in_jax(name, out, version, labels, source, checkpoint)
+    if handle.head == "fe":
+        raise UsageError(f"{name} is a feature extractor, which has no classes: give a classifier.")
+    listed = labels or (handle.labels.checked_path() if handle.labels else None)
+    classes = None if listed is None else read_classes(listed)
+    many = handle.checkpoint.training.many_labels
+    model = UsableModel(name, Path(handle.checkpoint.object), "saved_model", None, classes, many_labels=many)
+    return Contender("jax", model, _Original(handle, source))
+
+
+def _custom_in_jax(
+    name: str, out: Path, version: int, labels: Path | None, source: Source, checkpoint: Path | None
+) -> Contender:
+    if checkpoint is None:
+        raise UsageError(f"--backend jax needs the checkpoint that {name} was made from: --checkpoint FILE.")
+    model = find_model(name, out, version, labels=labels)
+    manifest = Manifest.read(ModelPaths.of(out, name, version).manifest)
+    template = next(
+        one
+        for one in ALL_HANDLES.values()
+        if one.checkpoint.architecture.name == manifest.architecture and one.head == "classification"
+    )
+
+    custom = CustomCheckpoint(checkpoint, name, None)
+    return Contender("jax", model, _Original(template, source, custom, manifest.checkpoint.sha256))
+
+
+def _run_in_jax(original: OpenCheckpoint, handle: Handle) -> "RunnableModel":
+    import jax
+    import numpy as np
+
+    from models.mixer import MlpMixer
+    from validation.formats.runtimes import RunnableModel
+
+    architecture = handle.checkpoint.architecture
+    size = architecture.image_size
+    apply = jax.jit(MlpMixer(architecture, handle.num_classes).apply)
+    params = original.for_head("classification")
+    return RunnableModel(
+        (("images", "float32", (None, size, size, 3)),),
+        (("logits", "float32", (None, handle.num_classes)),),
+        lambda images: np.asarray(apply({"params": params}, images)),
+    )

@@ -1,0 +1,346 @@
+"""Accuracy on labelled pictures: every label is right or refused, and the answers are counted as they are."""
+
+import csv
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from command import run
+from PIL import Image
+from scipy.stats import binomtest
+
+from convert.pipeline.interface import accuracy
+from models.catalog import ALL_HANDLES, TESTING_HANDLES
+from models.errors import UsageError
+from models.labels import LABELS_1K
+from validation.accuracy import imagenet
+from validation.accuracy.counts import Answer, Share, count, count_by_class, mcnemar
+from validation.accuracy.dataset import find_dataset
+
+CLASSIFIER, EXTRACTOR = TESTING_HANDLES
+CLASSES = tuple(LABELS_1K.path.read_text().splitlines())
+
+
+def find(directory, classes=CLASSES, **options):
+    return find_dataset(directory, classes, **{"is_imagenet": classes == CLASSES, **options})
+
+
+def lay_down(directory, names, pictures=1):
+    """Make a folder for each name, with that many empty picture files: their labels depend on names alone."""
+    for name in names:
+        (directory / name).mkdir(parents=True)
+        for number in range(pictures):
+            (directory / name / f"{number}.JPEG").touch()
+    return directory
+
+
+def labels_by_folder(dataset):
+    return {picture.path.parent.name: picture.labels for picture in dataset.pictures}
+
+
+@pytest.fixture(scope="module")
+def flat(tmp_path_factory):
+    """The flat folder of all 50,000 validation pictures, as empty files."""
+    directory = tmp_path_factory.mktemp("flat")
+    for number in range(1, imagenet.PICTURES + 1):
+        (directory / f"ILSVRC2012_val_{number:08}.JPEG").touch()
+    return directory
+
+
+def real_json(path, labels):
+    path.write_text(json.dumps([list(one) for one in labels]))
+    return path
+
+
+# Labels
+
+
+def test_all_validation_pictures_get_their_label(flat):
+    dataset = find(flat)
+    assert dataset.layout == "ImageNet's validation pictures"
+    assert len(dataset.pictures) == 50_000
+    assert [picture.labels[0] for picture in dataset.pictures[:10]] == [65, 970, 230, 809, 516, 57, 334, 415, 674, 332]
+    assert [picture.labels for picture in dataset.pictures] == [(label,) for label in imagenet.validation_labels()]
+    assert np.bincount([picture.labels[0] for picture in dataset.pictures]).tolist() == [50] * 1000
+    assert dataset.remarks == ()
+
+
+def test_wordnet_ids_are_class_indices_by_their_order(tmp_path):
+    dataset = find(lay_down(tmp_path, imagenet.wordnet_ids(), 2))
+    assert dataset.layout == "a folder a class, named by WordNet id"
+    assert labels_by_folder(dataset) == {name: (index,) for index, name in enumerate(sorted(imagenet.wordnet_ids()))}
+    assert (len(dataset.pictures), dataset.subset, dataset.remarks) == (2000, None, ())
+
+
+def test_a_subset_of_the_wordnet_ids_is_named_and_counted_among_itself(tmp_path):
+    chosen = imagenet.wordnet_ids()[3:1000:5]
+    dataset = find(lay_down(tmp_path, chosen))
+    assert dataset.subset == tuple(range(3, 1000, 5))
+    assert dataset.remarks == ("200 of the model's 1,000 classes occur",)
+    assert labels_by_folder(dataset) == {name: (index,) for index, name in zip(range(3, 1000, 5), chosen, strict=True)}
+
+
+def test_folders_that_are_numbers_are_compared_as_numbers(tmp_path):
+    dataset = find(lay_down(tmp_path, map(str, range(1000)), 3))
+    assert dataset.layout == "a folder a class, named by class index"
+    assert labels_by_folder(dataset) == {str(number): (number,) for number in range(1000)}
+    assert len(dataset.pictures) == 3000
+
+
+def test_folders_may_be_named_by_class(tmp_path):
+    dataset = find(lay_down(tmp_path, ["goldfish", "Golden_Retriever", "espresso"]))
+    assert dataset.layout == "a folder a class, named by class name"
+    assert labels_by_folder(dataset) == {"goldfish": (1,), "Golden_Retriever": (207,), "espresso": (967,)}
+
+
+def test_names_of_a_class_list_go_before_numbers(tmp_path):
+    dataset = find(lay_down(tmp_path, ["0", "1", "2"]), ("2", "0", "1"))
+    assert labels_by_folder(dataset) == {"0": (1,), "1": (2,), "2": (0,)}
+
+
+def test_real_gives_several_labels_and_leaves_out_those_without(flat, tmp_path):
+    labels = [(label, 7) if number % 9 == 0 else (label,) for number, label in enumerate(imagenet.validation_labels())]
+    left_out = set(range(0, 3163 * 15, 15))
+    labels = [() if number in left_out else one for number, one in enumerate(labels)]
+    dataset = find(flat, real=real_json(tmp_path / "real.json", labels))
+    assert len(dataset.pictures) == imagenet.REAL_LABELLED
+    assert dataset.remarks == ("3,163 pictures without a label in ReaL are left out",)
+    expected = {f"ILSVRC2012_val_{number + 1:08}.JPEG": one for number, one in enumerate(labels) if one}
+    assert {picture.path.name: picture.labels for picture in dataset.pictures} == expected
+
+
+# Traps
+
+
+def refused(directory, expected, classes=CLASSES, **options):
+    with pytest.raises(UsageError, match=expected):
+        find(directory, classes, **options)
+
+
+def test_numbers_from_1_are_refused(tmp_path):
+    refused(
+        lay_down(tmp_path, map(str, range(1, 1001))), "run from 1 to 1000: labels that are off by one, or ILSVRC ids"
+    )
+
+
+def test_a_background_class_is_refused(tmp_path):
+    refused(lay_down(tmp_path, map(str, range(1001))), "with a background class")
+
+
+def test_classes_beyond_the_models_are_refused(tmp_path):
+    refused(lay_down(tmp_path, ["0", "7", "12", "1005"]), "classes 0 to 9, found 12, 1005", tuple("abcdefghij"))
+
+
+def test_two_folders_of_one_class_are_refused(tmp_path):
+    refused(lay_down(tmp_path, ["1", "01", "2"]), "same class: 01, 1")
+
+
+def test_wordnet_ids_need_the_class_list_of_imagenet(tmp_path):
+    directory = lay_down(tmp_path, imagenet.wordnet_ids()[:3])
+    refused(directory, "this model's class list is another", CLASSES[::-1])
+    refused(directory, "this model's class list is another", None, is_imagenet=False)
+
+
+def test_the_flat_folder_needs_the_class_list_of_imagenet(tmp_path):
+    (tmp_path / "ILSVRC2012_val_00000001.JPEG").touch()
+    refused(tmp_path, "the model's class list is another", CLASSES[1:] + CLASSES[:1])
+
+
+def test_pictures_of_a_flat_folder_without_known_labels_are_refused(tmp_path):
+    (tmp_path / "ILSVRC2012_val_00000001.JPEG").touch()
+    (tmp_path / "cat.jpg").touch()
+    refused(tmp_path, "1 pictures whose label is not known: cat.jpg")
+
+
+def test_class_folders_without_pictures_are_refused(tmp_path):
+    directory = lay_down(tmp_path, imagenet.wordnet_ids())
+    for name in imagenet.wordnet_ids()[:800]:
+        (directory / name / "0.JPEG").unlink()
+    refused(directory, r"n01440764 contains no picture: remove empty class folders[\s\S]*and 792 more")
+
+
+def test_missing_pictures_are_named(flat, tmp_path):
+    directory = lay_down(tmp_path / "folders", imagenet.wordnet_ids(), 2)
+    (directory / "n01440764" / "0.JPEG").unlink()
+    assert find(directory).remarks == ("1 classes have fewer than 2 pictures: 1 may be missing",)
+    (tmp_path / "flat").mkdir()
+    for number in range(1, 48_239):
+        (tmp_path / "flat" / f"ILSVRC2012_val_{number:08}.JPEG").touch()
+    (remark,) = find(tmp_path / "flat").remarks
+    assert "48,238 of 50,000 pictures: the devkit's blacklist was applied" in remark
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda labels: [(), *labels[:-1]], "entries are shifted"),
+        (lambda labels: labels[:-1], "49,999 entries, expected 50,000"),
+        (lambda labels: [(1000,), *labels[1:]], "class indices from 0 to 999"),
+    ],
+)
+def test_another_list_than_reals_is_refused(flat, tmp_path, change, expected):
+    labels = change([(label,) for label in imagenet.validation_labels()])
+    refused(flat, expected, real=real_json(tmp_path / "real.json", labels))
+
+
+def test_folders_that_the_model_does_not_know_are_named(tmp_path):
+    refused(lay_down(tmp_path, ["goldfish", "unicorn"]), "1 of 2 folders are no classes of the model: unicorn")
+    refused(tmp_path, "has no class list", None, is_imagenet=False)
+
+
+def test_a_word_of_two_classes_is_no_name(tmp_path):
+    refused(lay_down(tmp_path, ["crane"]), "crane")  # a bird and a machine
+
+
+def test_directories_without_labels_are_refused(tmp_path):
+    refused(tmp_path / "nowhere", "does not exist")
+    refused(tmp_path, "contains no pictures")
+    lay_down(tmp_path, ["goldfish"])
+    (tmp_path / "beside.png").touch()
+    refused(tmp_path, "1 pictures beside them, which have no label")
+    (tmp_path / "beside.png").unlink()
+    lay_down(tmp_path / "goldfish", ["deeper"])
+    refused(tmp_path, "contains folders")
+    refused(tmp_path, "--real is for the flat folder", real=tmp_path / "real.json")
+
+
+# Counting
+
+
+@pytest.mark.parametrize(("right", "total"), [(0, 10), (10, 10), (981, 1000), (1, 50_000), (25_000, 50_000)])
+def test_a_share_has_the_interval_of_wilson(right, total):
+    expected = binomtest(right, total).proportion_ci(0.95, "wilson")
+    assert Share(right, total).interval == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_a_share_of_nothing_says_nothing():
+    assert (Share(0, 0).value, Share(0, 0).interval) == (0, (0, 1))
+
+
+def test_answers_are_counted_by_rank_and_by_class():
+    answers = [Answer((1,), (1, 2, 3, 4, 5)), Answer((1, 9), (2, 9, 3, 4, 5)), Answer((9,), (2, 3, 4, 5, 6))]
+    assert (count(answers, 1), count(answers, 2), count(answers, 5)) == (Share(1, 3), Share(2, 3), Share(2, 3))
+    assert count_by_class(answers) == {1: Share(1, 2), 9: Share(0, 2)}
+
+
+def test_mcnemars_test_is_exact():
+    right, wrong = Answer((1,), (1,)), Answer((1,), (2,))
+    assert mcnemar([right] * 5, [right] * 5) == (0, 0, 1.0)
+    first, second = [right] * 9 + [wrong], [wrong] * 9 + [right]
+    expected = 2 * (math.comb(10, 0) + math.comb(10, 1)) / 2**10
+    assert mcnemar(first, second) == (9, 1, pytest.approx(expected))
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Pictures of noise below folders of class indices: 40 are readable, in two batches."""
+    directory = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(5)
+    for number in range(40):
+        folder = directory / str(number % 4)
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8)).save(folder / f"{number:02}.png")
+    return directory
+
+
+def measure(capfd, *arguments):
+    status, out, err = run(capfd, "accuracy", *arguments, "--json")
+    return status, json.loads(out), err
+
+
+def test_the_counts_are_those_of_the_signature_that_takes_files(tiny_build, pictures, tmp_path, capfd):
+    status, found, err = measure(
+        capfd, CLASSIFIER, "--data", pictures, "--out", tiny_build, "--csv", tmp_path / "rows.csv"
+    )
+    assert status == 0, err
+    paths = sorted(pictures.glob("*/*.png"))
+    serve = tf.saved_model.load(str(tiny_build / CLASSIFIER / "2")).signatures["serving_bytes"]
+    logits = serve(tf.constant([path.read_bytes() for path in paths]))["output_0"].numpy()
+    labels = np.array([int(path.parent.name) for path in paths])
+    top = np.argsort(-logits, axis=-1, kind="stable")
+    whole, among = found["backends"][0]["countings"]
+    assert whole["top1"]["right"] == (top[:, 0] == labels).sum()
+    assert whole["top5"]["right"] == (top[:, :5] == labels[:, None]).any(-1).sum()
+    assert among["top1"]["right"] == (np.argsort(-logits[:, :4], axis=-1, kind="stable")[:, 0] == labels).sum()
+    assert [one["total"] for one in found["backends"][0]["classes"]] == [10, 10, 10, 10]
+    rows = list(csv.DictReader((tmp_path / "rows.csv").read_text().splitlines()))
+    assert [int(row["first"]) for row in rows] == top[:, 0].tolist()
+    assert [row["labels"] for row in rows] == [str(label) for label in labels]
+    assert "synthetic, never trained" in err
+    assert found["remarks"] == ["4 of the model's 1,000 classes occur"]
+
+
+def test_backends_answer_to_the_same_pictures(tiny_build, tiny_source, pictures, capfd):
+    status, out, err = run(
+        capfd, "accuracy", CLASSIFIER, "--data", pictures, "--out", tiny_build, "--source", tiny_source,
+        "--backend", "jax", "--backend", "native", "--backend", "graph",
+    )  # fmt: skip
+    assert status == 0, err
+    for backend in ("jax", "native", "graph"):
+        assert f" {backend} " in out
+    assert err.count("0 pictures with another first class") == 2
+    assert "p = 1" in err
+
+
+def test_pictures_that_cannot_be_read_are_named_and_not_counted(tiny_build, pictures, tmp_path, capfd):
+    shutil.copytree(pictures, tmp_path / "data")
+    (tmp_path / "data" / "2" / "02.png").write_bytes(b"broken")
+    shutil.copyfile(tmp_path / "data" / "1" / "01.png", tmp_path / "data" / "1" / "99.png")
+    status, found, err = measure(capfd, CLASSIFIER, "--data", tmp_path / "data", "--out", tiny_build)
+    assert status == 1
+    assert f"{tmp_path / 'data' / '2' / '02.png'}: not a picture" in err
+    assert (found["pictures"], found["backends"][0]["countings"][0]["top1"]["total"]) == (40, 40)
+    assert "1 pictures occur more than once" in found["remarks"]
+
+
+def test_the_digest_of_the_data_is_of_contents_and_labels(tiny_build, pictures, tmp_path):
+    moved = shutil.copytree(pictures, tmp_path / "moved")
+    one, other = (accuracy(CLASSIFIER, data, out=tiny_build) for data in (pictures, moved))
+    assert one.data_sha256 == other.data_sha256
+    assert one.measured[0].answers == other.measured[0].answers
+    (moved / "3" / "03.png").rename(moved / "2" / "03.png")
+    assert accuracy(CLASSIFIER, moved, out=tiny_build).data_sha256 != one.data_sha256
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([EXTRACTOR], "is a feature extractor"),
+        ([EXTRACTOR, "--backend", "jax"], "is a feature extractor"),
+        (["nosuch"], "no model 'nosuch'"),
+        (["./nosuch", "--backend", "graph"], "--backend takes a model's name"),
+        ([CLASSIFIER, "--backend", "onnx"], f"{CLASSIFIER}-onnx"),
+        ([CLASSIFIER, "--data", "nowhere"], "nowhere does not exist"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_any_work(tiny_build, pictures, capfd, arguments, expected):
+    data = [] if "--data" in arguments else ["--data", pictures]
+    status, out, err = run(capfd, "accuracy", *arguments, *data, "--out", tiny_build)
+    assert (status, out) == (2, "")
+    assert expected in err
+    assert "loading" not in err
+
+
+def test_labels_beyond_the_models_classes_are_refused(tiny_build, tmp_path, capfd):
+    """The number of classes of a SavedModel without a class list is known once it is loaded."""
+    model = tf.Module()
+    model.serve = tf.function(
+        lambda inputs: {"output_0": tf.reduce_mean(inputs, (1, 2))},
+        input_signature=[tf.TensorSpec([None, 32, 32, 3], tf.float32, name="inputs")],
+    )
+    tf.saved_model.save(model, str(tmp_path / "model"), signatures={"serving_default": model.serve})
+    (tmp_path / "data" / "3").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "data" / "3" / "a.png")
+    status, _, err = run(capfd, "accuracy", tmp_path / "model", "--data", tmp_path / "data")
+    assert status == 2
+    assert "pictures of class 3, and the model has classes 0 to 2" in err
+
+
+def test_every_imagenet_handle_has_the_list_that_labels_are_found_by():
+    assert {handle.labels for handle in ALL_HANDLES.values() if handle.num_classes == 1000} == {LABELS_1K}

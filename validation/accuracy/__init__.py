@@ -1,0 +1,1 @@
+"""Accuracy on labelled pictures: find the labels, count the right answers."""

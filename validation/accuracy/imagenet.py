@@ -1,0 +1,108 @@
+"""The order of ImageNet-1k's classes, and the labels of its validation pictures.
+
+Both come from the wheel of tensorflow-datasets, and are read from the installed package, which is not imported. Class
+indices are positions in the sorted WordNet ids, as in every model of this project; the ILSVRC ids of the devkit are
+another, 1-based order.
+"""
+
+import hashlib
+import json
+import re
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from models.errors import MixerError, UsageError
+
+CLASSES, PICTURES = 1000, 50_000
+BLACKLISTED = 1762
+"""Pictures that the devkit lists as ambiguous; the evaluations of the original models count them."""
+
+REAL_LABELLED = 46_837
+"""Pictures that have labels in ReaL; the others are left out."""
+
+_WORDNET_SHA256 = "70002b0ff5de60a3a17a82dbfcff291931f96225ddf941ad2e182fc39e183d15"
+_TRUTH_SHA256 = "313fc3f23c864dde9183c9a368809065765dd1b657a6904fded44e3e46d34604"
+_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
+_LEAST_AGREEMENT = 0.8  # of ReaL with the original labels: about 0.9, and 0.001 if shifted
+
+
+def number_of(file_name: str) -> int | None:
+    """Return the number, from 1, of a validation picture by its name; None for other names."""
+    match = _NAME.fullmatch(file_name)
+    return int(match[1]) if match else None
+
+
+@cache
+def wordnet_ids() -> tuple[str, ...]:
+    """Return the WordNet id of each class, in order.
+
+    Raises:
+        UsageError: tensorflow-datasets is not installed.
+        MixerError: its list is another one.
+    """
+    return tuple(_read("labels.txt", CLASSES, _WORDNET_SHA256))
+
+
+@cache
+def validation_labels() -> tuple[int, ...]:
+    """Return the class index of each validation picture, in the order of the file names.
+
+    Raises:
+        UsageError: tensorflow-datasets is not installed.
+        MixerError: its list is another one.
+    """
+    index_of = {name: index for index, name in enumerate(wordnet_ids())}
+    return tuple(index_of[name] for name in _read("validation_labels.txt", PICTURES, _TRUTH_SHA256))
+
+
+def read_real(path: Path) -> tuple[tuple[int, ...], ...]:
+    """Read `real.json` of ReaL: the labels of each validation picture, none for those to leave out.
+
+    Raises:
+        UsageError: the file is not ReaL's list, or its pictures are in another order.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is not a readable JSON file: {error}.") from error
+    sound = isinstance(found, list) and all(
+        isinstance(one, list) and all(isinstance(label, int) and 0 <= label < CLASSES for label in one) for one in found
+    )
+    if not sound or len(found) != PICTURES:
+        count = f"{len(found):,} entries" if isinstance(found, list) else "no list"
+        raise UsageError(
+            f"{path} is not ReaL's real.json: {count}, expected {PICTURES:,} lists of class indices from 0 to 999."
+        )
+    labelled = [(labels, truth) for labels, truth in zip(found, validation_labels(), strict=True) if labels]
+    agreeing = sum(truth in labels for labels, truth in labelled) / max(1, len(labelled))
+    if agreeing < _LEAST_AGREEMENT:
+        raise UsageError(
+            f"{path} contains the original label of only {agreeing:.1%} of the pictures, expected about 90 %: its "
+            "entries are shifted, or in another order than the file names."
+        )
+    return tuple(tuple(labels) for labels in found)
+
+
+def _read(name: str, count: int, sha256: str) -> list[str]:
+    spec = find_spec("tensorflow_datasets")
+    if spec is None or not spec.submodule_search_locations:
+        raise UsageError(
+            "ImageNet's labels come with tensorflow-datasets, which this environment does not have: install the extra "
+            "accuracy of this project, for instance `pip install --editable '.[accuracy]'`."
+        )
+    path = Path(spec.submodule_search_locations[0], "datasets", "imagenet2012", name)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise MixerError(f"{path} cannot be read: {error.strerror}. Install tensorflow-datasets 4.9.10.") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise MixerError(
+            f"{path} has sha256 {found}, expected {sha256}: it is not the list that was checked. Install "
+            "tensorflow-datasets 4.9.10."
+        )
+    lines = content.decode().split()
+    if len(lines) != count:
+        raise MixerError(f"{path} has {len(lines):,} lines, expected {count:,}.")
+    return lines
