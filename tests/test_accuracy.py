@@ -12,8 +12,12 @@ from command import run
 from PIL import Image
 from scipy.stats import binomtest
 
+from convert.checkpoints.open import Source
+from convert.pipeline.accuracy import BATCH, measure_accuracy
+from convert.pipeline.contenders import find_contenders
 from convert.pipeline.interface import accuracy
 from models.catalog import ALL_HANDLES, TESTING_HANDLES
+from models.digests import DigestTable
 from models.errors import UsageError
 from models.labels import LABELS_1K
 from validation.accuracy import imagenet
@@ -306,6 +310,61 @@ def test_the_digest_of_the_data_is_of_contents_and_labels(tiny_build, pictures, 
     assert one.measured[0].answers == other.measured[0].answers
     (moved / "3" / "03.png").rename(moved / "2" / "03.png")
     assert accuracy(CLASSIFIER, moved, out=tiny_build).data_sha256 != one.data_sha256
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MIXER_JAX2TF_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / ".accuracy"
+
+
+def interrupted(pictures, build, after=1):
+    """Start a run in this process and end it after some batches, as a signal would."""
+    model = find_contenders(CLASSIFIER, ["graph"], build, 2, source=Source("", None, DigestTable.read()))
+    dataset = find_dataset(pictures, CLASSES, is_imagenet=True)
+
+    def watch(event):
+        if event.kind == "advanced" and event.done >= after * BATCH:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_accuracy(model, dataset, watch)
+
+
+def test_an_interrupted_run_goes_on_with_the_same_counts(tiny_build, pictures, cache, capfd):
+    arguments = [CLASSIFIER, "--data", pictures, "--out", tiny_build, "--backend", "graph"]
+    _, expected, _ = measure(capfd, *arguments)
+    assert list(cache.iterdir()) == []  # a finished run leaves nothing
+    interrupted(pictures, tiny_build)
+    (file,) = cache.iterdir()
+    with file.open("a") as cut_off:
+        cut_off.write('{"pictures": [[')
+    _, found, err = measure(capfd, *arguments)
+    assert "going on after 32 pictures of an interrupted run" in err
+    assert list(cache.iterdir()) == []
+    for one in (expected, found):
+        del one["reading_seconds"], one["backends"][0]["seconds"]
+    assert found == expected
+
+
+def test_answers_to_pictures_that_changed_since_do_not_count(tiny_build, pictures, tmp_path, cache, capfd):
+    data = shutil.copytree(pictures, tmp_path / "data")
+    interrupted(data, tiny_build)
+    Image.new("RGB", (9, 9)).save(data / "0" / "00.png")
+    status, found, err = measure(capfd, CLASSIFIER, "--data", data, "--out", tiny_build, "--backend", "graph")
+    assert status == 0
+    assert "going on" not in err
+    assert found["pictures"] == 40
+
+
+def test_another_model_or_protocol_does_not_go_on(tiny_build, pictures, cache, capfd):
+    interrupted(pictures, tiny_build)
+    arguments = [CLASSIFIER, "--data", pictures, "--out", tiny_build]
+    for other in (["--backend", "native"], ["--backend", "graph", "--protocol", "hub"]):
+        status, _, err = measure(capfd, *arguments, *other)
+        assert status == 0
+        assert "going on" not in err
+    assert len(list(cache.iterdir())) == 1
 
 
 @pytest.mark.parametrize(

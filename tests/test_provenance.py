@@ -68,6 +68,7 @@ DECIDES_NOTHING = (
     "models/pictures.py",
     "models/progress.py",
     "models/records/__init__.py",
+    "models/records/accuracy.py",
     "models/records/layout.py",
     "models/records/manifest.py",
     "models/records/provenance.py",
@@ -104,6 +105,7 @@ DECIDES_NOTHING = (
     "convert/pipeline/progress.py",
     "convert/pipeline/republish.py",
     "convert/pipeline/selection.py",
+    "convert/pipeline/unfinished.py",
     "convert/pipeline/usable_model.py",
     # What is done with a proven model.
     "export/cards",

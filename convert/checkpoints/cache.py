@@ -4,6 +4,7 @@
 <cache>/<bucket>/<object>.json        what was checked: size, hashes, and the file's modification time
 <cache>/.partial/<bucket>/<object>... an unfinished download, kept for the next run; a lock: one process fetches it
 <cache>/.partial/.gsutil              gsutil's own state, from which it resumes
+<cache>/.accuracy/<run>.jsonl         what an interrupted measurement of accuracy found
 """
 
 import json

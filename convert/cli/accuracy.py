@@ -55,6 +55,12 @@ Checkpoint = Annotated[
 Csv = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write one line for each picture and backend.")]
 
 
+Record = Annotated[
+    bool,
+    typer.Option("--record", help="Record it beside the manifest of each SavedModel, for its card and publication."),
+]
+
+
 def accuracy(
     model: classify.Model,
     data: Data,
@@ -68,11 +74,15 @@ def accuracy(
     cache: options.Cache = None,
     checkpoint: Checkpoint = None,
     csv_file: Csv = None,
+    record: Record = False,
     json: options.Json = False,
 ) -> None:
-    """Measure top-1 and top-5 accuracy on labelled pictures, in one backend or several at once."""
+    """Measure top-1 and top-5 accuracy on labelled pictures, in one backend or several at once.
+
+    If it is interrupted, the same command goes on where it ended.
+    """
     from convert.checkpoints.open import Source
-    from convert.pipeline.accuracy import is_imagenet, measure_accuracy
+    from convert.pipeline.accuracy import is_imagenet, measure_accuracy, record_accuracy
     from convert.pipeline.contenders import find_contenders
     from models.digests import DigestTable
     from validation.accuracy.dataset import find_dataset
@@ -89,23 +99,23 @@ def accuracy(
     classes = contenders[0].model.classes
     dataset = find_dataset(data, classes, is_imagenet=is_imagenet(classes), real=real)
     console.tell(f"{data}: {dataset.layout}; {len(dataset.pictures):,} pictures.")
-    result = measure_accuracy(contenders, dataset, console.progress_bar(), protocol=protocol.value)
+    result = measure_accuracy(contenders, dataset, console.progress_bar(), protocol=protocol.value, cache=cache)
     if csv_file is not None:
         _write_csv(result, csv_file)
-    if json:
-        console.print_json(_as_json(result, protocol.value))
-    else:
-        _print(result)
+    _print(result, protocol.value, json=json)
     for note in _notes(result):
         console.tell(note)
+    for path in record_accuracy(result, protocol.value) if record else ():
+        console.tell(f"recorded in {path}")
     if result.problems:
-        total = len(dataset.pictures)
-        raise MixerError(
-            "\n".join((f"{len(result.problems)} of {total} pictures could not be read.", *result.problems))
-        )
+        said = f"{len(result.problems)} of {len(dataset.pictures)} pictures could not be read."
+        raise MixerError("\n".join((said, *result.problems)))
 
 
-def _print(result: "AccuracyResult") -> None:
+def _print(result: "AccuracyResult", protocol: str, *, json: bool) -> None:
+    if json:
+        console.print_json(_as_json(result, protocol))
+        return
     columns = ("backend", "#top-1", "#95 % interval", "#top-5", "#95 % interval", "#pictures", "#pictures/s")
     rows = []
     for one in result.measured:

@@ -4,16 +4,25 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convert.pipeline.contenders import Contender
 from convert.pipeline.for_each import Failure, attempt
 from convert.pipeline.frameworks import import_frameworks
-from convert.pipeline.progress import Watch, steps
+from convert.pipeline.progress import Steps, Watch, steps
+from convert.pipeline.unfinished import BatchAnswers, Unfinished
 from convert.pipeline.usable_model import UsableModel, read_classes
+from export.install import held
 from models.errors import MixerError, UsageError
 from models.labels import LABELS_1K
-from validation.accuracy.counts import Answer
+from models.records.accuracy import AccuracyRecord, Measurement
+from models.records.contents import compare_files, digest_files
+from models.records.layout import ModelPaths
+from models.records.manifest import Manifest
+from models.records.provenance import library_versions
+from models.storage.files import write_atomically
+from validation.accuracy.counts import Answer, count
 from validation.accuracy.dataset import Dataset, Picture
 
 if TYPE_CHECKING:
@@ -21,11 +30,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.pictures import Protocol
-    from validation.formats.runtimes import RunnableModel
 
 TOP = 5
 
-_BATCH = 32
+BATCH = 32
+"""Pictures that are run at a time; an interrupted run goes on with whole batches, so that each runs as before."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,8 @@ class Measured:
     """The answers among the classes that occur alone, where these are fewer than the model's."""
     seconds: float
     """That the model ran."""
+    paths: ModelPaths | None = None
+    """Its paths, if it is a SavedModel with a manifest."""
 
 
 @dataclass(frozen=True)
@@ -74,110 +85,180 @@ def is_imagenet(classes: Sequence[str] | None) -> bool:
 
 
 def measure_accuracy(
-    contenders: Sequence[Contender], dataset: Dataset, watch: Watch | None = None, *, protocol: "Protocol" = "paper"
+    contenders: Sequence[Contender],
+    dataset: Dataset,
+    watch: Watch | None = None,
+    *,
+    protocol: "Protocol" = "paper",
+    cache: Path | None = None,
 ) -> AccuracyResult:
     """Run each contender on the same decoded pictures.
 
     Pictures are never turned by their EXIF orientation, as no published evaluation does. One that cannot be decoded
-    is a problem, and counts for nobody.
+    is a problem, and counts for nobody. What an interrupted run found is kept in `cache`, and the same run goes on
+    there, in the same batches.
 
     Raises:
         MixerError: a model cannot be used, or labels are beyond its classes.
     """
     import_frameworks()
-    import numpy as np
-
+    resumed = Unfinished.of(cache, contenders, dataset, protocol)
     with steps(watch, 1) as on:
-        opened = []
+        batches = [dataset.pictures[start : start + BATCH] for start in range(0, len(dataset.pictures), BATCH)]
+        found = resumed.read(batches)
+        if found:
+            on.note(f"going on after {sum(map(len, batches[: len(found)])):,} pictures of an interrupted run")
+        if len(found) < len(batches):
+            classify = _Classifier(contenders, dataset, protocol, on)
+            advance = on.start("classifying", "pictures")
+            for batch in batches[len(found) :]:
+                found.append(classify(batch))
+                resumed.add(batch, found[-1])
+                advance(len(found) * BATCH, len(dataset.pictures))
+        on.finish(f"classified {len(dataset.pictures):,} pictures")
+    resumed.remove()
+    return _collect(contenders, dataset, found)
+
+
+class _Classifier:
+    """All contenders, loaded."""
+
+    def __init__(self, contenders: Sequence[Contender], dataset: Dataset, protocol: "Protocol", on: Steps) -> None:
+        self._models = []
         for one in contenders:
             on.start(f"loading {one.model.name} ({one.backend})")
-            opened.append(one.open())
-        sizes = {model.takes[0][2][1] for model in opened}
+            self._models.append(one.open())
+        sizes = {model.takes[0][2][1] for model in self._models}
         if len(sizes) != 1 or None in sizes:
             raise MixerError(f"the models take images of several sizes: {sizes}.")
-        (size,) = sizes
-        advance = on.start("classifying", "pictures")
-        kept: list[tuple[Picture, str]] = []
-        problems: list[str] = []
-        tally = [_Tally(dataset) for _ in contenders]
-        reading = 0.0
-        for start in range(0, len(dataset.pictures), _BATCH):
-            begin = time.perf_counter()
-            ready, failed = _read_batch(dataset.pictures[start : start + _BATCH], protocol, size or 0)
-            problems += failed
-            kept += [(picture, sha256) for picture, sha256, _ in ready]
-            reading += time.perf_counter() - begin
-            if ready:
-                images = np.stack([image for _, _, image in ready])
-                for model, counted in zip(opened, tally, strict=True):
-                    counted.run(model, images, [picture for picture, _, _ in ready])
-            advance(min(start + _BATCH, len(dataset.pictures)), len(dataset.pictures))
-        on.finish(f"classified {len(kept):,} pictures")
-    return AccuracyResult(
-        dataset,
-        tuple(picture for picture, _ in kept),
-        tuple(sha256 for _, sha256 in kept),
-        tuple(problems),
-        tuple(one.result(contender) for one, contender in zip(tally, contenders, strict=True)),
-        reading,
-    )
+        self._size = sizes.pop() or 0
+        self._subset, self._protocol = dataset.subset, protocol
 
-
-class _Tally:
-    """The answers of one contender."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self._subset = dataset.subset
-        self._answers: list[Answer] = []
-        self._within: list[Answer] = []
-        self._seconds = 0.0
-
-    def run(self, model: "RunnableModel", images: "NDArray[np.float32]", pictures: Sequence[Picture]) -> None:
+    def __call__(self, pictures: Sequence[Picture]) -> BatchAnswers:
+        """Read a batch of pictures and run each model on those that can be decoded."""
         import numpy as np
 
         begin = time.perf_counter()
-        logits = np.asarray(model.run(images))
-        self._seconds += time.perf_counter() - begin
-        highest = max(label for picture in pictures for label in picture.labels)
-        if highest >= logits.shape[1]:
-            raise UsageError(f"pictures of class {highest}, and the model has classes 0 to {logits.shape[1] - 1}.")
-        if not np.isfinite(logits).all():
-            raise MixerError("the model gives outputs that are not finite.")
-        self._answers += _answers(logits, pictures, None)
-        if self._subset is not None:
-            self._within += _answers(logits, pictures, self._subset)
+        read = [self._read(picture) for picture in pictures]
+        ready = [(picture, one) for picture, one in zip(pictures, read, strict=True) if not isinstance(one, Failure)]
+        result = BatchAnswers(
+            sha256=[None if isinstance(one, Failure) else one[0] for one in read],
+            problems=[one.reason if isinstance(one, Failure) else None for one in read],
+            reading_seconds=time.perf_counter() - begin,
+            seconds=[],
+            top=[],
+            within=[],
+        )
+        if not ready:
+            return result._replace(seconds=[0.0] * len(self._models), top=[[] for _ in self._models])
+        images = np.stack([image for _, (_, image) in ready])
+        highest = max(label for picture, _ in ready for label in picture.labels)
+        for model in self._models:
+            begin = time.perf_counter()
+            logits = np.asarray(model.run(images))
+            result.seconds.append(time.perf_counter() - begin)
+            if highest >= logits.shape[1]:
+                raise UsageError(f"pictures of class {highest}, and the model has classes 0 to {logits.shape[1] - 1}.")
+            if not np.isfinite(logits).all():
+                raise MixerError("the model gives outputs that are not finite.")
+            result.top.append(_best(logits, None))
+            if self._subset is not None:
+                result.within.append(_best(logits, self._subset))
+        return result
 
-    def result(self, contender: Contender) -> Measured:
-        within = None if self._subset is None else tuple(self._within)
-        return Measured(contender.backend, contender.model, tuple(self._answers), within, self._seconds)
+    def _read(self, picture: Picture) -> "tuple[str, NDArray[np.float32]] | Failure":
+        from models.pictures import decode, preprocess
+
+        def read() -> "tuple[str, NDArray[np.float32]]":
+            content = picture.path.read_bytes()
+            pixels = decode(content, exif=False)
+            return hashlib.sha256(content).hexdigest(), preprocess(pixels, self._protocol, self._size)
+
+        return attempt(read)
 
 
-def _answers(
-    logits: "NDArray[np.float32]", pictures: Sequence[Picture], subset: Sequence[int] | None
-) -> Iterator[Answer]:
+def _best(logits: "NDArray[np.float32]", subset: Sequence[int] | None) -> list[list[int]]:
+    """Return the likeliest classes of each picture, of all or of a subset."""
     import numpy as np
 
     chosen = np.arange(logits.shape[1]) if subset is None else np.asarray(subset)
-    best = np.argsort(-logits[:, chosen], axis=-1, kind="stable")[:, :TOP]
-    for picture, top in zip(pictures, chosen[best].tolist(), strict=True):
-        yield Answer(picture.labels, tuple(top))
+    best: list[list[int]] = chosen[np.argsort(-logits[:, chosen], axis=-1, kind="stable")[:, :TOP]].tolist()
+    return best
 
 
-def _read_batch(
-    pictures: Sequence[Picture], protocol: "Protocol", size: int
-) -> tuple[list[tuple[Picture, str, "NDArray[np.float32]"]], list[str]]:
-    from models.pictures import decode, preprocess
+def _collect(contenders: Sequence[Contender], dataset: Dataset, found: Sequence[BatchAnswers]) -> AccuracyResult:
+    digests = [sha256 for batch in found for sha256 in batch.sha256]
+    reasons = [reason for batch in found for reason in batch.problems]
+    decoded = tuple(picture for picture, sha256 in zip(dataset.pictures, digests, strict=True) if sha256)
 
-    ready, problems = [], []
+    def answers(rows: Iterator[list[int]]) -> tuple[Answer, ...]:
+        return tuple(Answer(picture.labels, tuple(row)) for picture, row in zip(decoded, rows, strict=True))
 
-    def read(picture: Picture) -> "tuple[str, NDArray[np.float32]]":
-        content = picture.path.read_bytes()
-        return hashlib.sha256(content).hexdigest(), preprocess(decode(content, exif=False), protocol, size)
+    measured = []
+    for index, contender in enumerate(contenders):
+        every = answers(row for batch in found for row in batch.top[index])
+        within = None
+        if dataset.subset is not None:
+            within = answers(row for batch in found if batch.within for row in batch.within[index])
+        seconds = sum(batch.seconds[index] for batch in found)
+        measured.append(Measured(contender.backend, contender.model, every, within, seconds, contender.paths))
+    return AccuracyResult(
+        dataset,
+        decoded,
+        tuple(sha256 for sha256 in digests if sha256),
+        tuple(f"{one.path}: {reason}" for one, reason in zip(dataset.pictures, reasons, strict=True) if reason),
+        tuple(measured),
+        sum(batch.reading_seconds for batch in found),
+    )
 
-    for picture in pictures:
-        found = attempt(lambda picture=picture: read(picture))  # type: ignore[misc]
-        if isinstance(found, Failure):
-            problems.append(f"{picture.path}: {found.reason}")
-        else:
-            ready.append((picture, *found))
-    return ready, problems
+
+def record_accuracy(result: AccuracyResult, protocol: "Protocol") -> list[Path]:
+    """Record the accuracy of each SavedModel beside its manifest, and return the files.
+
+    Raises:
+        MixerError: no SavedModel with a manifest was measured, or the files of one differ from its manifest.
+    """
+    written = []
+    for one in result.measured:
+        if one.paths is None:
+            continue
+        with held(one.paths):
+            differences = compare_files(
+                Manifest.read(one.paths.manifest).files, digest_files(one.paths.directory), one.paths.manifest.name
+            )
+            if differences:
+                raise MixerError(
+                    f"the accuracy of {one.paths.directory} is not recorded, as it is not the model of its manifest "
+                    f"({'; '.join(differences)}): convert it again."
+                )
+            write_atomically(one.paths.accuracy, _record(one.paths, result, one, protocol).to_bytes())
+        written.append(one.paths.accuracy)
+    if not written:
+        raise MixerError("nothing is recorded: only a SavedModel with a manifest beside it has such a record.")
+    return written
+
+
+def _record(paths: ModelPaths, result: AccuracyResult, measured: Measured, protocol: "Protocol") -> AccuracyRecord:
+    manifest = paths.manifest.read_bytes()
+    sha256, within = hashlib.sha256(manifest).hexdigest(), measured.within_subset
+    data = result.dataset.directory.absolute().name
+    handle = Manifest.parse(manifest, paths.manifest).handle
+    measurement = Measurement(
+        data=result.dataset.layout,
+        data_sha256=result.data_sha256,
+        protocol=protocol,
+        command=f"mixer-jax2tf accuracy {handle} --data {data} --protocol {protocol}",
+        pictures=len(measured.answers),
+        not_decoded=len(result.problems),
+        top1=count(measured.answers, 1).right,
+        top5=count(measured.answers, 5).right,
+        subset_top1=None if within is None else count(within, 1).right,
+        subset_top5=None if within is None else count(within, 5).right,
+        remarks=result.remarks,
+        libraries=library_versions(),
+    )
+    if paths.accuracy.is_file():
+        earlier = AccuracyRecord.read(paths.accuracy)
+        if earlier.manifest_sha256 == sha256:
+            return earlier.adding(measurement)
+    return AccuracyRecord(handle=handle, version=paths.version, manifest_sha256=sha256, measurements=(measurement,))

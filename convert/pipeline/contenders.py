@@ -28,6 +28,22 @@ class Contender:
     original: "_Original | None" = None
     """What it was made from, for JAX."""
 
+    @property
+    def paths(self) -> ModelPaths | None:
+        """The paths of a SavedModel that has a manifest; None for what else a model runs from."""
+        if self.original is not None or self.model.kind != "saved_model":
+            return None
+        paths = ModelPaths.around(self.model.path)
+        return paths if paths.manifest.is_file() else None
+
+    @property
+    def source_path(self) -> Path:
+        """The files that it is loaded from; for a checkpoint of the catalog, its place below its source."""
+        if self.original is None:
+            return self.model.path
+        custom, source = self.original.custom, self.original.source
+        return custom.path if custom else Path(source.source, self.original.handle.checkpoint.object)
+
     def open(self) -> "RunnableModel":
         """Load it; see `UsableModel.open`."""
         return self.original.open() if self.original else self.model.open()

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Literal
 
 from convert.checkpoints.open import CustomCheckpoint, Source
-from convert.pipeline.accuracy import AccuracyResult, is_imagenet, measure_accuracy
+from convert.pipeline.accuracy import AccuracyResult, is_imagenet, measure_accuracy, record_accuracy
 from convert.pipeline.batch import check_batch, run_batch
 from convert.pipeline.classify import Classified, classify_pictures, find_pictures
 from convert.pipeline.contenders import Backend, find_contenders
@@ -231,6 +231,7 @@ def accuracy(
     source: str = BUCKET,
     cache: AnyPath | None = None,
     checkpoint: AnyPath | None = None,
+    record: bool = False,
     progress: Watch | None = None,
 ) -> AccuracyResult:
     """Measure a classifier on labelled pictures; `validation.accuracy.counts` counts the answers.
@@ -241,6 +242,7 @@ def accuracy(
     - `backends`: of "jax", "native", "graph", "litert", "onnx" and "openvino", all on the same decoded pictures.
     - `labels`: a class list instead of the model's own; `protocol`: as for `classify`.
     - `checkpoint`: what a custom model was made from, for the backend "jax".
+    - `record`: record it beside the manifest of each SavedModel, for its card and publication.
     """
     contenders = find_contenders(
         str(model),
@@ -253,8 +255,11 @@ def accuracy(
     )
     classes = contenders[0].model.classes
     dataset = find_dataset(Path(data), classes, is_imagenet=is_imagenet(classes), real=_path(real))
-    call = partial(measure_accuracy, contenders, dataset, protocol=protocol)
-    return run_apart(partial(_logging, call), progress)
+    call = partial(measure_accuracy, contenders, dataset, protocol=protocol, cache=_path(cache))
+    result = run_apart(partial(_logging, call), progress)
+    if record:
+        record_accuracy(result, protocol)
+    return result
 
 
 def _run(batch: Batch, progress: Watch | None) -> list[Outcome]:

@@ -12,6 +12,7 @@ from models.catalog import GRAPH_SUFFIX, HANDLES, SQUARE_HANDLES, TESTING_HANDLE
 from models.citations import ACCURACIES, CitedAccuracy
 from models.errors import MixerError
 from models.preprocessing import Evaluation
+from models.records.accuracy import AccuracyRecord
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.report import Report
@@ -49,6 +50,8 @@ class CardFacts:
     signatures: dict[str, SignatureFacts]
     classes: tuple[str, ...] | None
     """The names of the classes, in the order of the logits; None if the model has no class list."""
+    accuracy: AccuracyRecord | None = None
+    """What this project measured; None if it measured nothing."""
 
     @property
     def archive(self) -> str:
@@ -150,6 +153,7 @@ def read_card_facts(destination: ModelPaths, where: Publisher) -> CardFacts:
         records.found[destination.report.name].sha256,
         _signatures(records.facts, handle),
         None if labels is None else _names(read_member(_model(destination), manifest, labels)),
+        records.accuracy,
     )
 
 
@@ -160,13 +164,14 @@ def _model(destination: ModelPaths) -> Path:
 def _read_records(destination: ModelPaths) -> Records:
     destination.require_manifest()
     manifest = Manifest.read(destination.manifest)
-    there = [path for path in (destination.manifest, destination.report) if path.is_file()]
+    there = [path for path in (destination.manifest, destination.report, destination.accuracy) if path.is_file()]
     return Records(
         destination,
         manifest,
         destination.handle,
         destination.version,
         report=Report.read(destination.report) if destination.report in there else None,
+        accuracy=AccuracyRecord.read(destination.accuracy) if destination.accuracy in there else None,
         facts=ModelFacts.read(_model(destination), manifest),
         found={path.name: hash_file(path) for path in there},
     )
@@ -177,6 +182,7 @@ def _problems(records: Records) -> Iterator[str]:
     again = f"`{command_for('validate', destination.handle)} --set full`"
     for record, differences in records.differences().items():
         hint = f"; {again} writes a new report" if record == "report" else ""
+        hint = "; measure it again with `mixer-jax2tf accuracy`" if record == "accuracy" else hint
         yield from (f"{difference}{hint}" for difference in differences)
     if report is None:
         yield f"there is no {destination.report.name}: {again} writes it"

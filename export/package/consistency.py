@@ -11,6 +11,7 @@ from typing import Literal
 
 from export.package.facts import MODEL_JSON, ModelFacts
 from export.package.provenance import LOCAL_BUILDER, WORKFLOW, Statement
+from models.records.accuracy import AccuracyRecord
 from models.records.contents import Bound, Described, compare_files
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
@@ -18,7 +19,7 @@ from models.records.published_index import INDEX, Index
 from models.records.report import Report
 from models.storage.files import Hashes
 
-Name = Literal["asked", "report", "facts", "provenance", "index"]
+Name = Literal["asked", "report", "accuracy", "facts", "provenance", "index"]
 
 _PAIRS: tuple[tuple[Name, str, str, str], ...] = (
     # record, what, its field, the corresponding field of the manifest
@@ -29,6 +30,8 @@ _PAIRS: tuple[tuple[Name, str, str, str], ...] = (
     ("report", "flavour", "report.flavour", "manifest.flavour"),
     ("report", "head", "report.head", "manifest.head"),
     ("report", "origin", "report.origin", "manifest.checkpoint.origin"),
+    ("accuracy", "handle", "accuracy.handle", "manifest.handle"),
+    ("accuracy", "version", "accuracy.version", "manifest.version"),
     ("facts", "handle", "facts.handle", "manifest.handle"),
     ("facts", "version", "facts.version", "manifest.version"),
     ("facts", "flavour", "facts.flavour.name", "manifest.flavour"),
@@ -56,6 +59,7 @@ class Records:
     version: int | None = None
     """Its version, likewise."""
     report: Report | None = None
+    accuracy: AccuracyRecord | None = None
     facts: ModelFacts | None = None
     """From the model's own `model.json`."""
     provenance: Statement | None = None
@@ -67,14 +71,18 @@ class Records:
 
     def differences(self) -> dict[Name, list[str]]:
         """Return, for each record that exists, its differences from the manifest and the files, in words."""
-        names: tuple[Name, ...] = ("report", "facts", "provenance", "index")
+        names: tuple[Name, ...] = ("report", "accuracy", "facts", "provenance", "index")
         there: tuple[Name, ...] = ("asked", *(name for name in names if getattr(self, name) is not None))
         return {name: [*_fields(self, name), *_files(self, name)] for name in there}
 
     def name(self, record: Name) -> str:
         """Return the name of a record for messages."""
         paths = self.paths
-        names = {"report": paths.report.name, "provenance": paths.provenance.name}
+        names = {
+            "report": paths.report.name,
+            "accuracy": paths.accuracy.name,
+            "provenance": paths.provenance.name,
+        }
         return {"asked": "its path", "facts": MODEL_JSON, "index": INDEX, **names}[record]
 
 
@@ -139,7 +147,11 @@ def _files(records: Records, name: Name) -> Iterator[str]:
     if name == "index" and not listed:
         yield f"{INDEX} does not list version {paths.stem}: its publication is incomplete"
         return
-    required = {"report": (paths.manifest,), "provenance": (paths.archive, paths.manifest, paths.report)}
+    required = {
+        "report": (paths.manifest,),
+        "accuracy": (paths.manifest,),
+        "provenance": (paths.archive, paths.manifest, paths.report),
+    }
     wanted = {path.name for path in required.get(name, paths.required)}
     there = {key: one for key, one in records.found.items() if name == "index" or key in wanted}
     for key in sorted(wanted - listed.keys() - there.keys()):
@@ -153,6 +165,8 @@ def _listed(records: Records, name: Name) -> Mapping[str, Described] | None:
     paths, report, provenance, index = records.paths, records.report, records.provenance, records.index
     if name == "report" and report is not None:
         return {paths.manifest.name: Bound(report.manifest_sha256)}
+    if name == "accuracy" and records.accuracy is not None:
+        return {paths.manifest.name: Bound(records.accuracy.manifest_sha256)}
     if name == "provenance" and provenance is not None:
         return {key: Bound(sha256) for key, sha256 in provenance.bound.items()}
     if name == "index" and index is not None:

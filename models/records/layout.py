@@ -74,6 +74,11 @@ class ModelPaths:
         return self._beside(".report.json")
 
     @property
+    def accuracy(self) -> Path:
+        """The accuracy that was measured, if it was."""
+        return self._beside(".accuracy.json")
+
+    @property
     def outputs(self) -> Path:
         """The outputs that the report was made from, if the full set was run."""
         return self._beside(".evidence.npz")
@@ -95,7 +100,7 @@ class ModelPaths:
 
     @property
     def required(self) -> tuple[Path, ...]:
-        """The files published with every model; card and signature are published if they exist."""
+        """The files published with every model; accuracy, card and signature are published if they exist."""
         return (self.archive, self.manifest, self.report, self.provenance)
 
     def require_manifest(self) -> None:

@@ -1,0 +1,102 @@
+"""The answers of an accuracy run that was interrupted, so that the same run goes on where it ended.
+
+The file contains one line of JSON for each finished batch of pictures. A batch counts only if its pictures have the
+same size and modification time as then, and if all batches before it count.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from convert.checkpoints.cache import Slot
+from convert.pipeline.contenders import Contender
+from models.records.provenance import sources_sha256
+from models.storage.files import write_atomically
+from validation.accuracy.dataset import Dataset, Picture
+
+_SOURCES = ("convert/pipeline/accuracy.py", "models/pictures.py", "models/resize.py", "validation/formats/runtimes.py")
+
+
+class BatchAnswers(NamedTuple):
+    """What was found in a batch of pictures; lists of decoded pictures leave out those with a problem."""
+
+    sha256: list[str | None]
+    """Of each picture's file; None if it could not be decoded."""
+    problems: list[str | None]
+    """Why a picture could not be decoded."""
+    reading_seconds: float
+    seconds: list[float]
+    """That each model ran."""
+    top: list[list[list[int]]]
+    """For each model and decoded picture, the likeliest classes."""
+    within: list[list[list[int]]]
+    """The same among the classes that occur; empty if all do."""
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """The file of one run: of these models on these pictures."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, cache: Path | None, contenders: Sequence[Contender], dataset: Dataset, protocol: str) -> Self:
+        """Return the file of a run, by what decides its answers."""
+        models = [[one.backend, one.model.name, list(_files(one.source_path))] for one in contenders]
+        run = [models, str(dataset.directory.absolute()), dataset.layout, dataset.subset, protocol]
+        key = hashlib.sha256(json.dumps([run, sources_sha256(*_SOURCES)]).encode()).hexdigest()
+        return cls(Slot.of(f".accuracy/{key}.jsonl", cache).file)
+
+    def read(self, batches: Sequence[Sequence[Picture]]) -> list[BatchAnswers]:
+        """Return the answers to the first batches, as many as count, and drop all others from the file."""
+        found: list[BatchAnswers] = []
+        good: list[str] = []
+        with suppress(OSError, ValueError, TypeError, KeyError):  # the last line of a killed process may be cut off
+            for line, batch in zip(self.path.read_text(encoding="utf-8").splitlines(), batches, strict=False):
+                entry = json.loads(line)
+                if entry["pictures"] != _state(batch):
+                    break
+                found.append(BatchAnswers(**entry["answers"]))
+                good.append(f"{line}\n")
+        with suppress(OSError):
+            if self.path.exists():
+                write_atomically(self.path, "".join(good).encode())
+        return found
+
+    def add(self, batch: Sequence[Picture], answers: BatchAnswers) -> None:
+        """Add the answers to the next batch; a full disk only means that the run cannot be continued."""
+        line = json.dumps({"pictures": _state(batch), "answers": answers._asdict()})
+        with suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+    def remove(self) -> None:
+        """Remove the file, as the run is finished."""
+        with suppress(OSError):
+            self.path.unlink()
+
+
+def _state(batch: Sequence[Picture]) -> list[Any]:
+    """Return what tells whether pictures are as they were, in the form that JSON gives back."""
+    state = []
+    for picture in batch:
+        found = None
+        with suppress(OSError):
+            stat = picture.path.stat()
+            found = [stat.st_size, stat.st_mtime_ns]
+        state.append([str(picture.path), list(picture.labels), found])
+    return state
+
+
+def _files(path: Path) -> Iterator[tuple[str, int, int]]:
+    """Yield name, size and modification time of a file, or of the files in a directory."""
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        with suppress(OSError):
+            stat = file.stat()
+            yield os.fspath(file.absolute()), stat.st_size, stat.st_mtime_ns
