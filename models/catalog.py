@@ -1,4 +1,4 @@
-"""The catalog: six checkpoints with two heads each give the twelve handles of the collection.
+"""The catalog: each checkpoint with two heads gives two handles; six give the twelve of version 1's collection.
 
 This is the only place that lists handles, objects of the bucket and shapes; the command line, the tests, the manifests
 and the README are derived from it. It needs only the standard library.
@@ -10,7 +10,7 @@ https://github.com/google-research/vision_transformer, which also names the obje
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from models.labels import LABELS_1K, LABELS_21K, Labels
 
@@ -26,6 +26,7 @@ LICENSE = "Apache-2.0"
 MIXER_PAPER = "https://arxiv.org/abs/2105.01601"
 SAM_PAPER = "https://arxiv.org/abs/2010.01412"
 VIT_SAM_PAPER = "https://arxiv.org/abs/2106.01548"
+GSAM_PAPER = "https://arxiv.org/abs/2203.08065"
 
 Head = Literal["classification", "fe"]
 HEADS: tuple[Head, ...] = ("classification", "fe")
@@ -35,6 +36,9 @@ Flavour = Literal["native", "graph"]
 
 GRAPH_SUFFIX = "-graph"
 """Suffix of the names of models of the graph flavour."""
+
+Collection = Literal["mixer", "gsam"]
+"""A group of checkpoints: those of version 1's twelve handles, or those trained with GSAM, which came later."""
 
 Shape = tuple[int, ...]
 
@@ -101,6 +105,7 @@ class _Training:
     labels: Labels | None
     source: str = REPOSITORY
     license: str = LICENSE
+    collection: Collection = "mixer"
     many_labels: bool = False
     """Whether an image may have several labels: the loss is then the sigmoid's, one class at a time."""
 
@@ -180,6 +185,9 @@ class Handle:
 
 B16 = Architecture("B/16", 16, 768, 12, 384, 3072)
 B32 = Architecture("B/32", 32, 768, 12, 384, 3072)
+S8 = Architecture("S/8", 8, 512, 8, 256, 2048)
+S16 = Architecture("S/16", 16, 512, 8, 256, 2048)
+S32 = Architecture("S/32", 32, 512, 8, 256, 2048)
 L16 = Architecture("L/16", 16, 1024, 24, 512, 4096)
 TINY = Architecture("Ti/8", 8, 32, 2, 24, 48, image_size=32)
 SQUARE = Architecture("Sq/8", 8, 16, 4, 16, 16, image_size=32)
@@ -198,6 +206,16 @@ SAM = _Training(
 # Trained on ImageNet-1k alone (https://github.com/huggingface/pytorch-image-models/pull/651); version 1 said otherwise.
 I1K = _Training("i1k", "imagenet1k", "ImageNet-1k", _PLAIN, (MIXER_PAPER,), 1000, LABELS_1K)
 I21K = _Training("i21k", "imagenet21k", "ImageNet-21k", _PLAIN, (MIXER_PAPER,), 21843, LABELS_21K, many_labels=True)
+GSAM = _Training(
+    "gsam",
+    "gsam",
+    "ImageNet-1k",
+    f"{_PLAIN}, with surrogate gap guided sharpness-aware minimisation (GSAM)",
+    (MIXER_PAPER, GSAM_PAPER),
+    1000,
+    LABELS_1K,
+    collection="gsam",
+)
 SEEDED = _Training("seeded", "testing", "nothing", "seeded, never trained", (MIXER_PAPER,), 1000, LABELS_1K)
 
 
@@ -216,20 +234,30 @@ _ROWS = (
     _row(L16, I1K, 832_868_560),
     _row(B16, I21K, 303_677_516),
     _row(L16, I21K, 918_324_860),
+    *(_row(architecture, GSAM) for architecture in (B16, B32, S8, S16, S32)),
     _row(TINY, SEEDED, testing=True),
     _row(SQUARE, SEEDED, testing=True),
 )
 
-CHECKPOINTS: dict[str, Checkpoint] = {row.name: row for row in _ROWS if not row.testing}
-"""The six checkpoints of the collection, by name."""
+CHECKPOINTS: dict[Collection, dict[str, Checkpoint]] = {
+    collection: {row.name: row for row in _ROWS if row.training.collection == collection and not row.testing}
+    for collection in get_args(Collection)
+}
+"""The checkpoints of each collection, by name."""
 
 ALL_HANDLES: dict[str, Handle] = {
     handle.name: handle for handle in (Handle(f"mixer_{row.name}_{head}", row, head) for row in _ROWS for head in HEADS)
 }
-"""The handles of the collection and of the tests, by name."""
+"""The handles of the collections and of the tests, by name."""
 
-HANDLES: dict[str, Handle] = {name: handle for name, handle in ALL_HANDLES.items() if not handle.checkpoint.testing}
-"""The twelve handles of the collection, by name."""
+COLLECTIONS: dict[Collection, dict[str, Handle]] = {
+    collection: {name: handle for name, handle in ALL_HANDLES.items() if handle.checkpoint.name in checkpoints}
+    for collection, checkpoints in CHECKPOINTS.items()
+}
+"""The handles of each collection, by name."""
+
+HANDLES: dict[str, Handle] = COLLECTIONS["mixer"]
+"""The twelve handles of version 1, by name: those that are meant where none is named."""
 
 TESTING_HANDLES: dict[str, Handle] = {
     name: handle for name, handle in ALL_HANDLES.items() if handle.checkpoint.architecture is TINY

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from models.catalog import MIXER_PAPER, SAM_PAPER, VIT_SAM_PAPER
+from models.catalog import GSAM_PAPER, MIXER_PAPER, SAM_PAPER, VIT_SAM_PAPER
 
 CITATIONS: dict[str, str] = {
     MIXER_PAPER: """\
@@ -21,6 +21,15 @@ CITATIONS: dict[str, str] = {
   author = {Foret, Pierre and Kleiner, Ariel and Mobahi, Hossein and Neyshabur, Behnam},
   journal = {arXiv preprint arXiv:2010.01412},
   year = {2020}
+}
+""",
+    GSAM_PAPER: """\
+@article{zhuang2022surrogate,
+  title = {Surrogate Gap Minimization Improves Sharpness-Aware Training},
+  author = {Zhuang, Juntang and Gong, Boqing and Yuan, Liangzhe and Cui, Yin and Adam, Hartwig and Dvornek, Nicha and
+    Tatikonda, Sekhar and Duncan, James and Liu, Ting},
+  journal = {arXiv preprint arXiv:2203.08065},
+  year = {2022}
 }
 """,
     VIT_SAM_PAPER: """\

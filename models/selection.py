@@ -1,11 +1,12 @@
 """Handles by the names that users give, and the handles of custom checkpoints."""
 
 import difflib
+import fnmatch
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from models.catalog import ALL_HANDLES, GRAPH_SUFFIX, HANDLES, MIXER_PAPER, Handle
+from models.catalog import ALL_HANDLES, COLLECTIONS, GRAPH_SUFFIX, HANDLES, MIXER_PAPER, Collection, Handle
 from models.errors import UsageError
 from models.formats import FORMATS
 
@@ -14,21 +15,43 @@ _RESERVED_SUFFIXES = (GRAPH_SUFFIX, *(f"-{name}" for name in FORMATS))
 
 
 def select_handles(names: Sequence[str] = ()) -> list[Handle]:
-    """Return the handles with these names, each once, in the given order; no name means all twelve.
+    """Return the handles with these names or patterns, each once, in the given order; no name means all twelve.
 
     Raises:
         UsageError: names are unknown; the message lists all of them, each with the closest known names.
     """
     if not names:
         return list(HANDLES.values())
-    unknown = [name for name in names if name not in ALL_HANDLES]
+    found = {name: _matching(name) for name in names}
+    unknown = [name for name, matching in found.items() if not matching]
     if unknown:
         raise UsageError("\n".join(_unknown_handle(name) for name in unknown))
-    return [ALL_HANDLES[name] for name in dict.fromkeys(names)]
+    return [ALL_HANDLES[name] for name in dict.fromkeys(name for matching in found.values() for name in matching)]
+
+
+def select_named(names: Sequence[str] | None, collection: Collection | None) -> list[str]:
+    """Return the names that are given, or those of a collection.
+
+    Raises:
+        UsageError: both are given.
+    """
+    if names and collection is not None:
+        raise UsageError(f"--collection {collection} and HANDLE exclude each other: give one of them.")
+    return list(COLLECTIONS[collection]) if collection is not None else list(names or ())
+
+
+def _matching(name: str) -> list[str]:
+    """Return the handle of this name, or those that a pattern with `*`, `?` or `[` matches, except those of tests."""
+    if name in ALL_HANDLES:
+        return [name]
+    if not set("*?[") & set(name):
+        return []
+    return [known for handles in COLLECTIONS.values() for known in fnmatch.filter(handles, name)]
 
 
 def _unknown_handle(name: str) -> str:
-    nearest = difflib.get_close_matches(name, HANDLES, n=3, cutoff=0.5)
+    listed = [known for handles in COLLECTIONS.values() for known in handles]
+    nearest = difflib.get_close_matches(name, listed, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(nearest)}?" if nearest else "`mixer-jax2tf list` shows the twelve."
     return f"unknown handle {name!r}: {hint}"
 

@@ -6,11 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from models.catalog import BUCKET, CHECKPOINTS, HANDLES, HEADS, LABELS_1K, LABELS_21K, SQUARE_HANDLES, TESTING_HANDLES
+from models.catalog import (
+    ALL_HANDLES,
+    BUCKET,
+    CHECKPOINTS,
+    COLLECTIONS,
+    HANDLES,
+    HEADS,
+    LABELS_1K,
+    LABELS_21K,
+    SQUARE_HANDLES,
+    TESTING_HANDLES,
+)
 from models.errors import UsageError
 from models.flavours import FLAVOURS
 from models.formats import FORMATS
-from models.selection import _RESERVED_SUFFIXES, custom_handle, select_handles
+from models.selection import _RESERVED_SUFFIXES, custom_handle, select_handles, select_named
 
 NAMES_OF_VERSION_1 = [
     "mixer_b16_sam_classification",
@@ -33,6 +44,11 @@ PARAMETERS = {
     "l16_i1k": 208_196_168,
     "b16_i21k": 75_908_739,
     "l16_i21k": 229_560_243,
+    "b16_gsam": 59_880_472,
+    "b32_gsam": 60_293_428,
+    "s8_gsam": 20_646_504,
+    "s16_gsam": 18_528_264,
+    "s32_gsam": 19_104_624,
 }
 OBJECTS = {
     "b16_sam": "sam/Mixer-B_16.npz",
@@ -41,7 +57,14 @@ OBJECTS = {
     "l16_i1k": "imagenet1k/Mixer-L_16.npz",
     "b16_i21k": "imagenet21k/Mixer-B_16.npz",
     "l16_i21k": "imagenet21k/Mixer-L_16.npz",
+    "b16_gsam": "gsam/Mixer-B_16.npz",
+    "b32_gsam": "gsam/Mixer-B_32.npz",
+    "s8_gsam": "gsam/Mixer-S_8.npz",
+    "s16_gsam": "gsam/Mixer-S_16.npz",
+    "s32_gsam": "gsam/Mixer-S_32.npz",
 }
+
+ROWS = {name: row for rows in CHECKPOINTS.values() for name, row in rows.items()}
 
 
 def test_twelve_handles_keep_the_names_of_version_1():
@@ -49,49 +72,76 @@ def test_twelve_handles_keep_the_names_of_version_1():
 
 
 def test_every_handle_derives_from_a_checkpoint_and_a_head():
-    derived = {f"mixer_{name}_{head}": (row, head) for name, row in CHECKPOINTS.items() for head in HEADS}
-    assert {name: (handle.checkpoint, handle.head) for name, handle in HANDLES.items()} == derived
-    assert all(handle.name == name for name, handle in HANDLES.items())
+    for collection, rows in CHECKPOINTS.items():
+        handles = COLLECTIONS[collection]
+        derived = {f"mixer_{name}_{head}": (row, head) for name, row in rows.items() for head in HEADS}
+        assert {name: (handle.checkpoint, handle.head) for name, handle in handles.items()} == derived
+        assert all(handle.name == name for name, handle in handles.items())
+
+
+def test_the_handles_of_gsam_are_ten_more():
+    assert len(COLLECTIONS["gsam"]) == 10
+    assert not COLLECTIONS["gsam"].keys() & HANDLES.keys()
+    assert select_handles(["*gsam*"]) == list(COLLECTIONS["gsam"].values())
+    assert select_handles(["mixer_s?_gsam_fe", "mixer_b16_sam_fe"]) == [
+        ALL_HANDLES["mixer_s8_gsam_fe"],
+        HANDLES["mixer_b16_sam_fe"],
+    ]
+
+
+def test_a_pattern_matches_no_handle_of_the_tests_and_one_without_match_is_unknown():
+    assert select_handles(["*"]) == [handle for handles in COLLECTIONS.values() for handle in handles.values()]
+    with pytest.raises(UsageError, match=r"unknown handle '\*seeded\*'"):
+        select_handles(["*seeded*"])
+
+
+def test_a_collection_and_handles_exclude_each_other():
+    assert select_named(None, "gsam") == list(COLLECTIONS["gsam"])
+    assert select_named(["a", "b"], None) == ["a", "b"]
+    assert select_named(None, None) == []
+    with pytest.raises(UsageError, match="exclude each other"):
+        select_named(["mixer_b16_sam_fe"], "gsam")
 
 
 def test_no_row_is_without_golden_numbers():
-    assert set(PARAMETERS) == set(OBJECTS) == set(CHECKPOINTS)
+    assert set(PARAMETERS) == set(OBJECTS) == set(ROWS)
 
 
-@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize("name", ROWS)
 def test_parameters_of_a_checkpoint(name):
-    assert CHECKPOINTS[name].parameters == PARAMETERS[name]
+    assert ROWS[name].parameters == PARAMETERS[name]
 
 
-@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize("name", ROWS)
 def test_arrays_of_a_checkpoint(name):
-    assert len(CHECKPOINTS[name].arrays) == (294 if name.startswith("l16") else 150)
+    assert len(ROWS[name].arrays) == 6 + 12 * {"b": 12, "l": 24, "s": 8}[name[0]]
 
 
-@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.size is not None])
 def test_expected_size_is_the_parameters_and_little_more(name):
-    row = CHECKPOINTS[name]
+    row = ROWS[name]
     least = 4 * row.parameters
     assert least < row.size < least + 500 * len(row.arrays)
 
 
-@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize("name", ROWS)
 def test_object_and_url(name):
-    row = CHECKPOINTS[name]
+    row = ROWS[name]
     assert row.object == OBJECTS[name]
     assert row.url == f"gs://mixer_models/{OBJECTS[name]}"
     assert row.url.startswith(f"{BUCKET}/")
 
 
-@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize("name", ROWS)
 def test_row_names_its_source_licence_and_papers(name):
-    training = CHECKPOINTS[name].training
+    training = ROWS[name].training
     assert training.source == "https://github.com/google-research/vision_transformer"
     assert training.license == "Apache-2.0"
     assert "https://arxiv.org/abs/2105.01601" in training.papers
     assert all(paper.startswith("https://arxiv.org/abs/") for paper in training.papers)
     assert training.data in {"ImageNet-1k", "ImageNet-21k"}
-    assert ("https://arxiv.org/abs/2010.01412" in training.papers) == name.endswith("sam")
+    assert ("https://arxiv.org/abs/2010.01412" in training.papers) == name.endswith("_sam")
+    assert ("https://arxiv.org/abs/2203.08065" in training.papers) == name.endswith("_gsam")
 
 
 @pytest.mark.parametrize("name", HANDLES)
@@ -114,7 +164,7 @@ def test_feature_extractor_is_the_classifier_without_head(name):
 def test_testing_rows_are_found_by_name_and_never_listed(table):
     assert [handle.head for handle in table.values()] == list(HEADS)
     assert not table.keys() & HANDLES.keys()
-    assert not {handle.checkpoint.name for handle in table.values()} & CHECKPOINTS.keys()
+    assert not {handle.checkpoint.name for handle in table.values()} & ROWS.keys()
     assert select_handles() == list(HANDLES.values())
     assert select_handles(list(table)) == list(table.values())
 

@@ -272,7 +272,7 @@ def test_a_mistake_in_the_program_is_called_one(run, monkeypatch):
 
 
 def test_seed_writes_the_buckets_layout_and_keeps_what_is_there(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(catalog_commands, "CHECKPOINTS", {CHECKPOINT.name: CHECKPOINT})
+    monkeypatch.setattr(catalog_commands, "CHECKPOINTS", {"mixer": {CHECKPOINT.name: CHECKPOINT}})
     first = run("seed", tmp_path / "seeded")
     assert first.status == 0
     before = contents(tmp_path)
@@ -285,7 +285,7 @@ def test_seed_writes_the_buckets_layout_and_keeps_what_is_there(run, tmp_path, m
 
 
 def test_seed_leaves_a_foreign_file_alone(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(catalog_commands, "CHECKPOINTS", {CHECKPOINT.name: CHECKPOINT})
+    monkeypatch.setattr(catalog_commands, "CHECKPOINTS", {"mixer": {CHECKPOINT.name: CHECKPOINT}})
     path = tmp_path / CHECKPOINT.object
     path.parent.mkdir()
     path.write_bytes(b"mine")
@@ -296,7 +296,7 @@ def test_seed_leaves_a_foreign_file_alone(run, tmp_path, monkeypatch):
 
 
 def test_seed_below_a_file_is_refused(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(catalog_commands, "CHECKPOINTS", {CHECKPOINT.name: CHECKPOINT})
+    monkeypatch.setattr(catalog_commands, "CHECKPOINTS", {"mixer": {CHECKPOINT.name: CHECKPOINT}})
     (tmp_path / "file").write_text("")
     result = run("seed", tmp_path / "file")
     assert result.status == 1

@@ -24,7 +24,7 @@ from models.errors import MixerError, UsageError
 from models.storage import gsutil
 from models.storage.gsutil_errors import StoreUnreachableError, _last_lines
 
-CHECKPOINT = CHECKPOINTS["b16_sam"]
+CHECKPOINT = CHECKPOINTS["mixer"]["b16_sam"]
 NAME = CHECKPOINT.object
 NOTHING = DigestTable(())
 SMALL = random.Random(0).randbytes(100_000)  # noqa: S311
@@ -283,7 +283,7 @@ def test_gsutil_ends_with_the_process_that_started_it(number, store, tmp_path, s
             if done >= 4 << 20:
                 print("moving", flush=True)
 
-        fetch(CHECKPOINTS["b16_sam"], cache=Path(sys.argv[1]), digests=DigestTable(()), progress=progress)
+        fetch(CHECKPOINTS["mixer"]["b16_sam"], cache=Path(sys.argv[1]), digests=DigestTable(()), progress=progress)
         """
     )
     root = Path(gsutil.__file__).parents[2]
@@ -379,9 +379,9 @@ def test_store_that_refuses(store, tmp_path, status, kind, words):
 @pytest.mark.parametrize("bucket", ["mixer_models", "nobody-has-this"])
 def test_no_such_object_or_bucket(store, tmp_path, bucket):
     put(store, name="sam/another.npz")
-    url = f"gs://{bucket}/{CHECKPOINTS['l16_i21k'].object}"
+    url = f"gs://{bucket}/{CHECKPOINTS['mixer']['l16_i21k'].object}"
     with pytest.raises(MixerError, match=f"^{url}: the store has no such object.*--source"):
-        fetch(CHECKPOINTS["l16_i21k"], source=f"gs://{bucket}", cache=tmp_path, digests=NOTHING)
+        fetch(CHECKPOINTS["mixer"]["l16_i21k"], source=f"gs://{bucket}", cache=tmp_path, digests=NOTHING)
     assert leftovers(tmp_path) == []
 
 

@@ -26,10 +26,11 @@ def test_a_command_is_shown_by_line_20():
     assert any(line.startswith("make test") for line in top)
 
 
-def test_the_table_is_the_catalogs(capsys):
+@pytest.mark.parametrize("command", ["list --markdown", "list --collection gsam --markdown"])
+def test_the_table_is_the_catalogs(capsys, command):
     with pytest.raises(SystemExit):
-        main(["list", "--markdown"])
-    table = re.search(r"<!-- mixer-jax2tf list --markdown -->\n(.*?)<!-- end -->", README, flags=re.DOTALL)
+        main(command.split())
+    table = re.search(rf"<!-- mixer-jax2tf {command} -->\n(.*?)<!-- end -->", README, flags=re.DOTALL)
     assert table
     assert table[1] == capsys.readouterr().out
 

@@ -25,7 +25,11 @@ def tiny_with(classes, **sizes):
     return replace(TINY, training=training, architecture=replace(TINY.architecture, **sizes))
 
 
-@pytest.mark.parametrize("checkpoint", [*CHECKPOINTS.values(), TINY, SQUARE], ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    "checkpoint",
+    [*(row for rows in CHECKPOINTS.values() for row in rows.values()), TINY, SQUARE],
+    ids=lambda row: row.name,
+)
 def test_every_row_has_a_seeded_entry_of_the_originals_size(checkpoint):
     entry = DigestTable.read().find(checkpoint.object, "seeded")
     assert entry is not None
@@ -43,7 +47,7 @@ def test_testing_rows_are_written_as_recorded(checkpoint, tmp_path):
 
 @pytest.mark.whole
 def test_b32_is_written_as_recorded(tmp_path):
-    checkpoint = CHECKPOINTS["b32_sam"]
+    checkpoint = CHECKPOINTS["mixer"]["b32_sam"]
     path = write_seeded(checkpoint, tmp_path)
     assert sha256(path) == DigestTable.read().find(checkpoint.object, "seeded").sha256
 

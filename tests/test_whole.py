@@ -34,7 +34,7 @@ from models.records.report import Report
 
 pytestmark = pytest.mark.whole
 
-CHECKPOINT = CHECKPOINTS["b32_sam"]
+CHECKPOINT = CHECKPOINTS["mixer"]["b32_sam"]
 NAMES = [handle.name for handle in HANDLES.values() if handle.checkpoint == CHECKPOINT]
 
 

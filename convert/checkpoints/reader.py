@@ -217,7 +217,10 @@ class _Content:
         """Name the architecture and the classes that these shapes belong to, if they are not the expected ones."""
         classes = self._shapes.get("head/bias", (None,))[0]
         wanted = _named(self._architecture, self._classes)
-        for architecture in (self._architecture, *(row.architecture for row in CHECKPOINTS.values())):
+        for architecture in (
+            self._architecture,
+            *(row.architecture for rows in CHECKPOINTS.values() for row in rows.values()),
+        ):
             if architecture.arrays(classes) == self._shapes and _named(architecture, classes) != wanted:
                 return [f"This looks like {_named(architecture, classes)}; the handle expects {wanted}."]
         return []

@@ -18,7 +18,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from models.catalog import HANDLES, SQUARE_HANDLES, TESTING_HANDLES, Checkpoint, Shape
+from models.catalog import ALL_HANDLES, Checkpoint, Shape
 from models.digests import Digest, DigestTable
 from models.errors import MixerError
 from models.progress import Progress
@@ -156,7 +156,7 @@ def _npy_header(shape: Shape) -> bytes:
 
 def _recorded(checkpoint: Checkpoint) -> Digest | None:
     """Return the recorded digest of a checkpoint of the catalog; None for any other."""
-    known = {handle.checkpoint for table in (HANDLES, TESTING_HANDLES, SQUARE_HANDLES) for handle in table.values()}
+    known = {handle.checkpoint for handle in ALL_HANDLES.values()}
     return DigestTable.read().find(checkpoint.object, "seeded") if checkpoint in known else None
 
 

@@ -12,7 +12,7 @@ from convert.pipeline.progress import Steps, steps
 from models.catalog import BUCKET, CHECKPOINTS, Checkpoint, Handle
 from models.errors import MixerError
 from models.markdown import markdown_table
-from models.selection import select_handles
+from models.selection import select_handles, select_named
 from models.storage.files import megabytes
 
 if TYPE_CHECKING:
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 def list_handles(
     handles: options.Handles = None,
+    collection: options.CollectionOption = None,
     json: options.Json = False,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print the table as Markdown, as in the README.")
     ] = False,
 ) -> None:
-    """List the handles of the catalog."""
-    chosen = select_handles(handles or ())
+    """List the handles of the catalog: the twelve of version 1, or those named, matched or of a collection."""
+    chosen = select_handles(select_named(handles, collection))
     if json:
         console.print_json([_describe(handle) for handle in chosen])
         return
@@ -68,7 +69,8 @@ def _describe(handle: Handle) -> dict[str, object]:
 def _row(handle: Handle) -> tuple[str, ...]:
     checkpoint = handle.checkpoint
     kind = "logits" if handle.head == "classification" else "features"
-    data = checkpoint.training.data + (" (SAM)" if checkpoint.training.name == "sam" else "")
+    method = checkpoint.training.name
+    data = checkpoint.training.data + (f" ({method.upper()})" if method in ("sam", "gsam") else "")
     return (
         handle.name,
         checkpoint.architecture.name,
@@ -81,12 +83,17 @@ def _row(handle: Handle) -> tuple[str, ...]:
 
 def seed(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory to write to, in the bucket's layout.")],
+    collection: options.CollectionOption = None,
 ) -> None:
-    """Write six full-size synthetic checkpoints: the originals' names and shapes, with generated weights."""
+    """Write full-size synthetic checkpoints: the originals' names and shapes, with generated weights.
+
+    Without --collection these are the six of the twelve handles.
+    """
     from convert.checkpoints.synthetic import write_seeded
 
-    with steps(console.progress_bar(), len(CHECKPOINTS)) as on:
-        for checkpoint in CHECKPOINTS.values():
+    chosen = CHECKPOINTS[collection or "mixer"]
+    with steps(console.progress_bar(), len(chosen)) as on:
+        for checkpoint in chosen.values():
             progress = on.start(f"seeding {checkpoint.object}")
             path = write_seeded(checkpoint, directory, progress=progress)
             on.finish(f"{path}  {megabytes(path.stat().st_size)}")
@@ -94,6 +101,7 @@ def seed(
 
 def fetch(
     handles: options.Handles = None,
+    collection: options.CollectionOption = None,
     source: options.Source = BUCKET,
     cache: options.Cache = None,
     record: Annotated[
@@ -102,7 +110,8 @@ def fetch(
     json: options.Json = False,
 ) -> None:
     """Fetch the checkpoints of the handles into the cache."""
-    chosen = {handle.checkpoint.object: handle.checkpoint for handle in select_handles(handles or ())}
+    named = select_named(handles, collection)
+    chosen = {handle.checkpoint.object: handle.checkpoint for handle in select_handles(named)}
     if record:
         _record(list(chosen.values()), source, cache)
         return

@@ -10,6 +10,7 @@ import typer
 from convert.cli import console, options
 from models.catalog import BUCKET, DEFAULT_VERSION
 from models.errors import UsageError
+from models.selection import select_named
 
 if TYPE_CHECKING:
     from convert.pipeline.job import Batch, Task
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 def convert(
     handles: options.Handles = None,
+    collection: options.CollectionOption = None,
     source: options.Source = BUCKET,
     cache: options.Cache = None,
     out: options.Out = Path("build"),
@@ -30,12 +32,15 @@ def convert(
     json: options.Json = False,
 ) -> None:
     """Convert checkpoints to SavedModels with manifests; does not check the outputs (see validate)."""
-    batch = _batch("convert", handles, source, cache, out, version, flavour, (checkpoint, name, labels))
+    batch = _batch(
+        "convert", select_named(handles, collection), source, cache, out, version, flavour, (checkpoint, name, labels)
+    )
     _run(replace(batch, overwrite=overwrite, jobs=jobs), json=json)
 
 
 def validate(
     handles: options.Handles = None,
+    collection: options.CollectionOption = None,
     source: options.Source = BUCKET,
     cache: options.Cache = None,
     out: options.Out = Path("build"),
@@ -49,7 +54,9 @@ def validate(
     json: options.Json = False,
 ) -> None:
     """Compare SavedModels with JAX and their checkpoints, and write their reports."""
-    batch = _batch("validate", handles, source, cache, out, version, flavour, (checkpoint, name, None))
+    batch = _batch(
+        "validate", select_named(handles, collection), source, cache, out, version, flavour, (checkpoint, name, None)
+    )
     if reference is not None and (not handles or len(batch.handles) != 1):
         raise UsageError("--reference takes one HANDLE in one flavour: the model that it is an earlier version of.")
     _run(replace(batch, inputs_set=inputs_set.value, explain=explain), reference=reference, json=json)
@@ -57,6 +64,7 @@ def validate(
 
 def convert_all(
     handles: options.Handles = None,
+    collection: options.CollectionOption = None,
     source: options.Source = BUCKET,
     cache: options.Cache = None,
     out: options.Out = Path("build"),
@@ -70,13 +78,22 @@ def convert_all(
     json: options.Json = False,
 ) -> None:
     """Fetch, convert and validate; skips models that are up to date and passed."""
-    batch = _batch("convert-all", handles, source, cache, out, version, flavour, (checkpoint, name, labels))
+    batch = _batch(
+        "convert-all",
+        select_named(handles, collection),
+        source,
+        cache,
+        out,
+        version,
+        flavour,
+        (checkpoint, name, labels),
+    )
     _run(replace(batch, overwrite=overwrite, jobs=jobs), json=json)
 
 
 def _batch(
     task: "Task",
-    handles: list[str] | None,
+    handles: list[str],
     source: str,
     cache: Path | None,
     out: Path,
@@ -88,7 +105,7 @@ def _batch(
 
     return select_batch(
         task,
-        handles or [],
+        handles,
         source=source,
         cache=cache,
         out=out,

@@ -9,7 +9,12 @@ import typer
 from models import catalog
 
 Handles = Annotated[
-    list[str] | None, typer.Argument(metavar="HANDLE", help="Handles of the catalog. Default: all twelve.")
+    list[str] | None,
+    typer.Argument(metavar="HANDLE", help="Handles of the catalog, or quoted patterns: '*gsam*'. Default: all twelve."),
+]
+CollectionOption = Annotated[
+    catalog.Collection | None,
+    typer.Option("--collection", help="All handles of a collection: the twelve of version 1, or those of GSAM."),
 ]
 Source = Annotated[
     str, typer.Option(metavar="S", help="Where to read checkpoints: gs://bucket, or a directory of its layout.")

@@ -15,7 +15,7 @@ class Erratum:
     now: str
     source: str | None = None
     """The URL of the source, if it is not the new page itself."""
-    checkpoints: tuple[str, ...] = tuple(CHECKPOINTS)
+    checkpoints: tuple[str, ...] = tuple(CHECKPOINTS["mixer"])
     heads: tuple[Head, ...] = ("classification", "fe")
 
     def is_about(self, handle: Handle) -> bool:

@@ -8,7 +8,7 @@ from export.cards.errata import ERRATA, Erratum
 from export.cards.publisher import Publisher
 from export.package.consistency import Records
 from export.package.facts import ModelFacts, SignatureFacts, read_member
-from models.catalog import GRAPH_SUFFIX, HANDLES, SQUARE_HANDLES, TESTING_HANDLES, Handle
+from models.catalog import ALL_HANDLES, GRAPH_SUFFIX, HANDLES, Handle
 from models.citations import ACCURACIES, CitedAccuracy
 from models.errors import MixerError
 from models.preprocessing import Evaluation
@@ -203,7 +203,7 @@ def _handle(manifest: Manifest) -> Handle:
     if is_catalogued(manifest.handle):
         name = manifest.handle.removesuffix(GRAPH_SUFFIX)
         return select_handles([name])[0].in_flavour(manifest.flavour)
-    rows = (HANDLES | TESTING_HANDLES | SQUARE_HANDLES).values()
+    rows = ALL_HANDLES.values()
     wanted = (manifest.architecture, manifest.head)
     template = next((row for row in rows if (row.checkpoint.architecture.name, row.head) == wanted), None)
     if template is None:

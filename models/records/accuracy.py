@@ -32,11 +32,11 @@ class Measurement(Record):
 
     @model_validator(mode="after")
     def _is_possible(self) -> "Measurement":
-        pairs = ((self.top1, self.top5), (self.subset_top1 or 0, self.subset_top5 or 0))
-        if any(not top1 <= top5 <= self.pictures for top1, top5 in pairs):
-            raise ValueError(f"expected top1 <= top5 <= pictures, found {pairs} of {self.pictures}")
         if (self.subset_top1 is None) != (self.subset_top5 is None):
             raise ValueError("expected both subset_top1 and subset_top5, or neither")
+        for top1, top5 in ((self.top1, self.top5), (self.subset_top1 or 0, self.subset_top5 or 0)):
+            if not top1 <= top5 <= self.pictures:
+                raise ValueError(f"expected top1 <= top5 <= pictures, found {top1}, {top5} and {self.pictures}")
         return self
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from markupsafe import Markup
 
-from models.catalog import HANDLES
+from models.catalog import ALL_HANDLES
 from models.errors import printable
 from models.records.report import Check
 from models.selection import command_for
@@ -112,7 +112,7 @@ def _lineage(model: ModelRecords) -> Iterator[tuple[str, str]]:
     architecture = checkpoint.architecture
     if manifest:
         yield "Origin", f"{manifest.checkpoint.origin}: {ORIGINS[manifest.checkpoint.origin]}"
-    siblings = [other.name for other in HANDLES.values() if other.checkpoint == checkpoint and other != handle]
+    siblings = [other.name for other in ALL_HANDLES.values() if other.checkpoint == checkpoint and other != handle]
     yield "Made from", Markup("").join([_code(checkpoint.object), *(f", like {name}" for name in siblings)])
     sizes = f"{architecture.num_blocks} blocks, {architecture.hidden_dim} channels, {architecture.tokens} tokens"
     yield "Architecture", f"Mixer {architecture.name}: {sizes}"
