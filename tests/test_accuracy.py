@@ -280,6 +280,16 @@ def test_the_counts_are_those_of_the_signature_that_takes_files(tiny_build, pict
     assert found["remarks"] == ["4 of the model's 1,000 classes occur"]
 
 
+def test_classes_are_listed_and_their_confusion_is_drawn(tiny_build, pictures, tmp_path, capfd):
+    command = ("accuracy", CLASSIFIER, "--data", pictures, "--out", tiny_build, "--confusion", tmp_path / "drawn.png")
+    status, out, err = run(capfd, *command)
+    assert status == 0, err
+    assert "classes by accuracy" in out
+    assert CLASSES[3].split(",")[0] in out
+    with Image.open(tmp_path / "drawn.png") as drawn:
+        assert drawn.size == (900, 800)
+
+
 def test_backends_answer_to_the_same_pictures(tiny_build, tiny_source, pictures, capfd):
     status, out, err = run(
         capfd, "accuracy", CLASSIFIER, "--data", pictures, "--out", tiny_build, "--source", tiny_source,

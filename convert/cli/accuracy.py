@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from validation.accuracy.counts import Share
 
 _MOST_SHOWN = 10  # pictures on which two backends differ
+_MOST_CLASSES = 12
 
 
 class _Backend(StrEnum):
@@ -55,6 +56,10 @@ Checkpoint = Annotated[
 Csv = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write one line for each picture and backend.")]
 
 
+Confusion = Annotated[
+    Path | None,
+    typer.Option("--confusion", metavar="FILE.png", help="Draw which classes the (first) model takes for which."),
+]
 Record = Annotated[
     bool,
     typer.Option("--record", help="Record it beside the manifest of each SavedModel, for its card and publication."),
@@ -74,6 +79,7 @@ def accuracy(
     cache: options.Cache = None,
     checkpoint: Checkpoint = None,
     csv_file: Csv = None,
+    confusion: Confusion = None,
     record: Record = False,
     json: options.Json = False,
 ) -> None:
@@ -100,8 +106,7 @@ def accuracy(
     dataset = find_dataset(data, classes, is_imagenet=is_imagenet(classes), real=real)
     console.tell(f"{data}: {dataset.layout}; {len(dataset.pictures):,} pictures.")
     result = measure_accuracy(contenders, dataset, console.progress_bar(), protocol=protocol.value, cache=cache)
-    if csv_file is not None:
-        _write_csv(result, csv_file)
+    _write(result, csv_file, confusion)
     _print(result, protocol.value, json=json)
     for note in _notes(result):
         console.tell(note)
@@ -124,6 +129,22 @@ def _print(result: "AccuracyResult", protocol: str, *, json: bool) -> None:
             speed = f"{first.total / one.seconds:,.0f}" if one.seconds else ""
             rows.append((name, *_share(first), *_share(fifth), f"{first.total:,}", speed))
     console.print_table(result.measured[0].model.name, columns, rows)
+    _print_classes(result.measured[0])
+
+
+def _print_classes(one: "Measured") -> None:
+    """Print the classes, or those with the lowest accuracy if there are many."""
+    from validation.accuracy.counts import count_by_class
+
+    shares = sorted(count_by_class(one.answers).items(), key=lambda entry: (entry[1].value, entry[0]))
+    worst = shares[:_MOST_CLASSES]
+    title = "lowest accuracy" if len(shares) > len(worst) else "accuracy"
+    rows = [
+        (one.model.classes[index] if one.model.classes else "", str(index), f"{share.total:,}", *_share(share))
+        for index, share in worst
+    ]
+    columns = ("class", "#index", "#pictures", "#top-1", "#95 % interval")
+    console.print_table(f"classes by {title} ({one.backend})", columns, rows)
 
 
 def _countings(one: "Measured") -> Iterator[tuple[str, tuple["Share", "Share"]]]:
@@ -165,6 +186,16 @@ def _notes(result: "AccuracyResult") -> Iterator[str]:
         )
         for picture in other[:_MOST_SHOWN]:
             yield f"  {picture.path}"
+
+
+def _write(result: "AccuracyResult", csv_file: Path | None, confusion: Path | None) -> None:
+    if csv_file is not None:
+        _write_csv(result, csv_file)
+    if confusion is not None:
+        from validation.accuracy.plot import draw_confusion
+
+        first = result.measured[0]
+        draw_confusion(first.answers, first.model.classes, confusion)
 
 
 def _write_csv(result: "AccuracyResult", path: Path) -> None:
