@@ -5,14 +5,23 @@ import sys
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from models.catalog import Flavour
 from models.errors import UsageError
 
 FormatName = Literal["litert", "onnx", "openvino"]
 
+Backend = Literal["jax"] | Flavour | FormatName
+"""Where a model runs: JAX, TensorFlow in a flavour, or the runtime of a format."""
+
+BACKENDS: tuple[str, ...] = ("jax", *get_args(Flavour), *get_args(FormatName))
+
 Weights = Literal["float32", "float16", "int8"]
 """How the weights are stored; inputs and outputs are always float32."""
+
+LABELS = "labels.txt"
+"""The class list beside an exported classifier."""
 
 INPUT_NAME, OUTPUT_NAME = "inputs", "output_0"
 """As in the SavedModel's `serving_default`."""

@@ -5,32 +5,25 @@ JPEG, PNG and GIF files are decoded by TensorFlow, as in the signature `serving_
 
 import io
 import warnings
-from typing import Literal
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from models.errors import MixerError, shown
-from models.preprocessing import Evaluation
+from models.errors import shown
+from models.picture_files import PictureError
+from models.preprocessing import Evaluation, Protocol
 from models.resize import crop_as_evaluated, scale
 
 Pixels = NDArray[np.uint8]
 """RGB, `[height, width, 3]`."""
-
-Protocol = Literal["paper", "hub"]
-"""`paper`: the paper's evaluation, as in `serving_bytes`; `hub`: the resize of the collection's notebooks."""
 
 MOST_PIXELS = 1 << 27
 """Most pixels of a picture, as decoded and as resized; in float32 they take 1.6 GB."""
 
 _DECODED_BY_TENSORFLOW = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8")  # the first bytes of JPEG, PNG and GIF
 _ORIENTATION = 0x0112  # the EXIF tag
-
-
-class PictureError(MixerError):
-    """A picture that cannot be used."""
 
 
 def decode(content: bytes, *, exif: bool = True) -> Pixels:

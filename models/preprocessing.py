@@ -5,11 +5,16 @@ Range: `vit_jax` and `big_vision` both scale RGB to [-1, 1]. Evaluation: `big_vi
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 HALF_RANGE = 127.5
 """Pixels 0 to 255 become `(pixel - 127.5) / 127.5`, so -1 to 1."""
 
 SCALING = "RGB, (pixel - 127.5) / 127.5 of pixels from 0 to 255"
+
+
+Protocol = Literal["paper", "hub"]
+"""`paper`: the paper's evaluation, as in `serving_bytes`; `hub`: the resize of the collection's notebooks."""
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def test_all_validation_pictures_get_their_label(flat):
 
 def test_wordnet_ids_are_class_indices_by_their_order(tmp_path):
     dataset = find(lay_down(tmp_path, imagenet.wordnet_ids(), 2))
-    assert dataset.layout == "a folder a class, named by WordNet id"
+    assert dataset.layout == "one folder per class, named by WordNet id"
     assert labels_by_folder(dataset) == {name: (index,) for index, name in enumerate(sorted(imagenet.wordnet_ids()))}
     assert (len(dataset.pictures), dataset.subset, dataset.remarks) == (2000, None, ())
 
@@ -89,20 +89,24 @@ def test_a_subset_of_the_wordnet_ids_is_named_and_counted_among_itself(tmp_path)
 
 def test_folders_that_are_numbers_are_compared_as_numbers(tmp_path):
     dataset = find(lay_down(tmp_path, map(str, range(1000)), 3))
-    assert dataset.layout == "a folder a class, named by class index"
+    assert dataset.layout == "one folder per class, named by class index"
     assert labels_by_folder(dataset) == {str(number): (number,) for number in range(1000)}
     assert len(dataset.pictures) == 3000
 
 
 def test_folders_may_be_named_by_class(tmp_path):
     dataset = find(lay_down(tmp_path, ["goldfish", "Golden_Retriever", "espresso"]))
-    assert dataset.layout == "a folder a class, named by class name"
+    assert dataset.layout == "one folder per class, named by class name"
     assert labels_by_folder(dataset) == {"goldfish": (1,), "Golden_Retriever": (207,), "espresso": (967,)}
 
 
-def test_names_of_a_class_list_go_before_numbers(tmp_path):
-    dataset = find(lay_down(tmp_path, ["0", "1", "2"]), ("2", "0", "1"))
-    assert labels_by_folder(dataset) == {"0": (1,), "1": (2,), "2": (0,)}
+def test_a_class_list_of_numbers_in_order_fits_both_ways(tmp_path):
+    dataset = find(lay_down(tmp_path, ["0", "1", "2"]), ("0", "1", "2"))
+    assert labels_by_folder(dataset) == {"0": (0,), "1": (1,), "2": (2,)}
+
+
+def test_folders_that_are_names_of_other_classes_than_their_numbers_are_refused(tmp_path):
+    refused(lay_down(tmp_path, ["0", "1", "2"]), "both class names and class indices", ("2", "0", "1"))
 
 
 def test_real_gives_several_labels_and_leaves_out_those_without(flat, tmp_path):
@@ -139,13 +143,18 @@ def test_classes_beyond_the_models_are_refused(tmp_path):
 
 
 def test_two_folders_of_one_class_are_refused(tmp_path):
-    refused(lay_down(tmp_path, ["1", "01", "2"]), "same class: 01, 1")
+    refused(lay_down(tmp_path / "numbers", ["1", "01", "2"]), "same class: 01, 1")
+    refused(lay_down(tmp_path / "names", ["tench", "Tinca_tinca", "goldfish"]), "same class: Tinca_tinca, tench")
+
+
+def test_numbers_from_1_are_refused_where_the_last_class_is_missing_too(tmp_path):
+    refused(lay_down(tmp_path, map(str, range(1, 10))), "run from 1 to 9", tuple("abcdefghij"))
 
 
 def test_wordnet_ids_need_the_class_list_of_imagenet(tmp_path):
     directory = lay_down(tmp_path, imagenet.wordnet_ids()[:3])
     refused(directory, "this model's class list is another", CLASSES[::-1])
-    refused(directory, "this model's class list is another", None, is_imagenet=False)
+    refused(directory, "has no class list", None, is_imagenet=False)
 
 
 def test_the_flat_folder_needs_the_class_list_of_imagenet(tmp_path):
@@ -174,7 +183,7 @@ def test_missing_pictures_are_named(flat, tmp_path):
     for number in range(1, 48_239):
         (tmp_path / "flat" / f"ILSVRC2012_val_{number:08}.JPEG").touch()
     (remark,) = find(tmp_path / "flat").remarks
-    assert "48,238 of 50,000 pictures: the devkit's blacklist was applied" in remark
+    assert "48,238 of 50,000 pictures: as many as without the devkit's blacklist" in remark
 
 
 @pytest.mark.parametrize(
@@ -191,12 +200,12 @@ def test_another_list_than_reals_is_refused(flat, tmp_path, change, expected):
 
 
 def test_folders_that_the_model_does_not_know_are_named(tmp_path):
-    refused(lay_down(tmp_path, ["goldfish", "unicorn"]), "1 of 2 folders are no classes of the model: unicorn")
+    refused(lay_down(tmp_path, ["goldfish", "unicorn"]), "1 of 2 folders match no class of the model: unicorn")
     refused(tmp_path, "has no class list", None, is_imagenet=False)
 
 
 def test_a_word_of_two_classes_is_no_name(tmp_path):
-    refused(lay_down(tmp_path, ["crane"]), "crane")  # a bird and a machine
+    refused(lay_down(tmp_path, ["crane"]), r"several classes: crane \(classes 134, 517\)")  # a bird and a machine
 
 
 def test_directories_without_labels_are_refused(tmp_path):
@@ -298,7 +307,7 @@ def test_backends_answer_to_the_same_pictures(tiny_build, tiny_source, pictures,
     assert status == 0, err
     for backend in ("jax", "native", "graph"):
         assert f" {backend} " in out
-    assert err.count("0 pictures with another first class") == 2
+    assert err.count("differ in the first class of 0 pictures") == 2
     assert "p = 1" in err
 
 
@@ -310,7 +319,7 @@ def test_pictures_that_cannot_be_read_are_named_and_not_counted(tiny_build, pict
     assert status == 1
     assert f"{tmp_path / 'data' / '2' / '02.png'}: not a picture" in err
     assert (found["pictures"], found["backends"][0]["countings"][0]["top1"]["total"]) == (40, 40)
-    assert "1 pictures occur more than once" in found["remarks"]
+    assert "a picture occurs more than once: 1/01.png, 1/99.png" in found["remarks"]
 
 
 def test_the_digest_of_the_data_is_of_contents_and_labels(tiny_build, pictures, tmp_path):
@@ -350,7 +359,7 @@ def test_an_interrupted_run_goes_on_with_the_same_counts(tiny_build, pictures, c
     with file.open("a") as cut_off:
         cut_off.write('{"pictures": [[')
     _, found, err = measure(capfd, *arguments)
-    assert "going on after 32 pictures of an interrupted run" in err
+    assert "resuming after 32 pictures of an interrupted run" in err
     assert list(cache.iterdir()) == []
     for one in (expected, found):
         del one["reading_seconds"], one["backends"][0]["seconds"]
@@ -363,7 +372,7 @@ def test_answers_to_pictures_that_changed_since_do_not_count(tiny_build, picture
     Image.new("RGB", (9, 9)).save(data / "0" / "00.png")
     status, found, err = measure(capfd, CLASSIFIER, "--data", data, "--out", tiny_build, "--backend", "graph")
     assert status == 0
-    assert "going on" not in err
+    assert "resuming" not in err
     assert found["pictures"] == 40
 
 
@@ -373,7 +382,7 @@ def test_another_model_or_protocol_does_not_go_on(tiny_build, pictures, cache, c
     for other in (["--backend", "native"], ["--backend", "graph", "--protocol", "hub"]):
         status, _, err = measure(capfd, *arguments, *other)
         assert status == 0
-        assert "going on" not in err
+        assert "resuming" not in err
     assert len(list(cache.iterdir())) == 1
 
 
@@ -383,6 +392,11 @@ def test_another_model_or_protocol_does_not_go_on(tiny_build, pictures, cache, c
         ([EXTRACTOR], "is a feature extractor"),
         ([EXTRACTOR, "--backend", "jax"], "is a feature extractor"),
         (["nosuch"], "no model 'nosuch'"),
+        ([CLASSIFIER, "--backend", "torch"], "no backend 'torch': expected jax, native, graph"),
+        (["nosuch", "--backend", "graph"], "no model 'nosuch-graph'"),
+        ([CLASSIFIER, "--version", 7], f"{CLASSIFIER} has no version 7"),
+        ([CLASSIFIER, "--csv", "nowhere/rows.csv"], "nowhere/rows.csv cannot be written"),
+        ([CLASSIFIER, "--record", "--labels", LABELS_1K.path], "--record takes the model's own class list"),
         (["./nosuch", "--backend", "graph"], "--backend takes a model's name"),
         ([CLASSIFIER, "--backend", "onnx"], f"{CLASSIFIER}-onnx"),
         ([CLASSIFIER, "--data", "nowhere"], "nowhere does not exist"),
@@ -396,19 +410,51 @@ def test_what_cannot_be_measured_is_refused_before_any_work(tiny_build, pictures
     assert "loading" not in err
 
 
-def test_labels_beyond_the_models_classes_are_refused(tiny_build, tmp_path, capfd):
-    """The number of classes of a SavedModel without a class list is known once it is loaded."""
+def test_a_model_without_a_class_list_needs_one(tmp_path, capfd):
     model = tf.Module()
     model.serve = tf.function(
         lambda inputs: {"output_0": tf.reduce_mean(inputs, (1, 2))},
         input_signature=[tf.TensorSpec([None, 32, 32, 3], tf.float32, name="inputs")],
     )
     tf.saved_model.save(model, str(tmp_path / "model"), signatures={"serving_default": model.serve})
-    (tmp_path / "data" / "3").mkdir(parents=True)
-    Image.new("RGB", (8, 8)).save(tmp_path / "data" / "3" / "a.png")
-    status, _, err = run(capfd, "accuracy", tmp_path / "model", "--data", tmp_path / "data")
+    data = lay_down(tmp_path / "data", ["0", "2"])
+    Image.new("RGB", (8, 8)).save(data / "2" / "a.png")
+    status, _, err = run(capfd, "accuracy", tmp_path / "model", "--data", data)
+    assert (status, "give it with --labels" in err) == (2, True)
+    (tmp_path / "labels.txt").write_bytes("\ufeffred\r\ngreen\r\nblue\r\n".encode())
+    arguments = ("--data", data, "--labels", tmp_path / "labels.txt")
+    status, found, _ = measure(capfd, tmp_path / "model", *arguments)
+    assert status == 1  # the empty files are named
+    assert (found["pictures"], found["backends"][0]["classes"][0]["name"]) == (1, "blue")
+
+
+def test_pictures_that_occur_with_different_labels_are_named(tiny_build, pictures, tmp_path, capfd):
+    data = shutil.copytree(pictures, tmp_path / "data")
+    shutil.copyfile(data / "0" / "00.png", data / "1" / "again.png")
+    (data / "1" / "notes.txt").touch()
+    status, found, _ = measure(capfd, CLASSIFIER, "--data", data, "--out", tiny_build)
+    assert status == 0
+    assert "a picture occurs with different labels: 0/00.png, 1/again.png" in found["remarks"]
+    assert "1 files that are not named as pictures are left out, the first notes.txt" in found["remarks"]
+
+
+def test_backends_of_different_checkpoints_are_not_compared(tiny_build, tiny_source, pictures, tmp_path, capfd):
+    source = shutil.copytree(tiny_source, tmp_path / "source")
+    path = source / ALL_HANDLES[CLASSIFIER].checkpoint.object
+    with np.load(path) as arrays:
+        changed = {name: array + 1 if name == "head/bias" else array for name, array in arrays.items()}
+    np.savez(path, **changed)
+    command = ("accuracy", CLASSIFIER, "--data", pictures, "--out", tiny_build, "--source", source)
+    status, _, err = run(capfd, *command, "--backend", "jax", "--backend", "native")
     assert status == 2
-    assert "pictures of class 3, and the model has classes 0 to 2" in err
+    assert "give the --source that it was made from" in err
+
+
+def test_if_no_picture_can_be_read_nothing_is_measured(tiny_build, tmp_path, capfd):
+    data = lay_down(tmp_path, ["0", "1"])
+    status, _, err = run(capfd, "accuracy", CLASSIFIER, "--data", data, "--out", tiny_build, "--record")
+    assert status == 1
+    assert "none of the 2 pictures could be read; the first: the file is empty" in err
 
 
 def test_every_imagenet_handle_has_the_list_that_labels_are_found_by():

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -130,6 +131,31 @@ def test_a_broken_picture_is_named_and_the_others_go_on(build, tmp_path, capfd):
     assert (found["broken.jpg"]["classes"], found["broken.jpg"]["problem"][:7]) == ([], "damaged")
 
 
+def test_links_and_what_is_no_file_do_not_stop_a_folder(build, tmp_path, capfd):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    shutil.copyfile(ROCKET, folder / "rocket.jpg")
+    (folder / "loop").symlink_to(folder)
+    (folder / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(folder / "pipe.jpg")
+    status, out, err = run(capfd, "classify", CLASSIFIER, folder, "--out", build, "--json")
+    assert status == 1
+    assert [Path(one["picture"]).name for one in json.loads(out)["pictures"]] == ["gone.png", "rocket.jpg"]
+    assert "gone.png: cannot be read: No such file or directory" in err
+
+
+def test_an_export_is_named_by_the_class_list_beside_it(build, tmp_path, capfd):
+    out, name = shutil.copytree(build, tmp_path / "build"), f"{CLASSIFIER}-onnx"
+    expected = as_json(capfd, name, ROCKET, "--out", out)["pictures"]
+    shutil.rmtree(out / f"{CLASSIFIER}-graph")
+    assert as_json(capfd, name, ROCKET, "--out", out)["pictures"] == expected
+    labels = out / name / "2" / "labels.txt"
+    labels.write_text("\n".join(reversed(labels.read_text().splitlines())) + "\n")
+    status, _, err = run(capfd, "classify", name, ROCKET, "--out", out)
+    assert status == 1
+    assert "labels.txt is not the class list in" in err
+
+
 def test_more_pictures_than_a_batch_holds(build, tmp_path, capfd):
     rng = np.random.default_rng(0)
     for index in range(19):
@@ -202,7 +228,7 @@ def test_a_model_of_21k_classes_is_scored_class_by_class():
     assert many
     assert all(_has_many_labels(name) and _has_many_labels(f"{name}-graph") for name in many)
     assert not _has_many_labels(CLASSIFIER)
-    model = UsableModel("many", Path(), "saved_model", None, None, many_labels=True)
+    model = UsableModel("many", Path(), "saved_model", None, None, None, many_labels=True)
     scores = _result("x", np.float32([0, 2, -800]), model, 5).scores
     assert [score.index for score in scores] == [1, 0, 2]
     assert [score.probability for score in scores] == pytest.approx([1 / (1 + math.exp(-2)), 0.5, 0])

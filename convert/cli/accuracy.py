@@ -2,8 +2,8 @@
 
 import csv
 import io
+import os
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +11,8 @@ import typer
 
 from convert.cli import classify, console, options
 from models.catalog import BUCKET, DEFAULT_VERSION
-from models.errors import MixerError
+from models.errors import MixerError, UsageError
+from models.formats import BACKENDS
 from models.storage.files import placed_whole
 
 if TYPE_CHECKING:
@@ -22,32 +23,25 @@ _MOST_SHOWN = 10  # pictures on which two backends differ
 _MOST_CLASSES = 12
 
 
-class _Backend(StrEnum):
-    """Where a model runs."""
-
-    jax = "jax"
-    native = "native"
-    graph = "graph"
-    litert = "litert"
-    onnx = "onnx"
-    openvino = "openvino"
-
-
 Data = Annotated[
     Path,
     typer.Option(
         metavar="DIR",
-        help="Labelled pictures: a folder a class (named by class name, class index or WordNet id), or the flat folder "
-        "of ImageNet's validation pictures.",
+        help="Labelled pictures: one folder per class (named by class name, class index or WordNet id), or the flat "
+        "folder of ImageNet's validation pictures.",
     ),
 ]
 Backends = Annotated[
-    list[_Backend] | None,
-    typer.Option("--backend", help="Run the model of this name in this backend; give it several times to compare."),
+    list[str] | None,
+    typer.Option(
+        "--backend",
+        metavar="|".join(BACKENDS),
+        help="Run the model of this name in this backend; give it several times to compare.",
+    ),
 ]
 Real = Annotated[
     Path | None,
-    typer.Option("--real", metavar="FILE", help="real.json of ReaL: its labels instead of ImageNet's own."),
+    typer.Option("--real", metavar="FILE", help="Use the labels of ReaL, from its file real.json."),
 ]
 Checkpoint = Annotated[
     Path | None,
@@ -62,7 +56,7 @@ Confusion = Annotated[
 ]
 Record = Annotated[
     bool,
-    typer.Option("--record", help="Record it beside the manifest of each SavedModel, for its card and publication."),
+    typer.Option("--record", help="Write the accuracy beside each SavedModel's manifest, for card and publication."),
 ]
 
 
@@ -74,7 +68,7 @@ def accuracy(
     version: options.Version = DEFAULT_VERSION,
     labels: classify.ClassList = None,
     real: Real = None,
-    protocol: classify.ProtocolOption = classify.Protocol.paper,
+    protocol: classify.ProtocolOption = "paper",
     source: options.Source = BUCKET,
     cache: options.Cache = None,
     checkpoint: Checkpoint = None,
@@ -85,17 +79,18 @@ def accuracy(
 ) -> None:
     """Measure top-1 and top-5 accuracy on labelled pictures, in one backend or several at once.
 
-    If it is interrupted, the same command goes on where it ended.
+    After an interruption the same command resumes where it stopped.
     """
     from convert.checkpoints.open import Source
-    from convert.pipeline.accuracy import is_imagenet, measure_accuracy, record_accuracy
+    from convert.pipeline.accuracy import is_imagenet, measure_accuracy
+    from convert.pipeline.accuracy_record import check_recordable, record_accuracy
     from convert.pipeline.contenders import find_contenders
     from models.digests import DigestTable
     from validation.accuracy.dataset import find_dataset
 
     contenders = find_contenders(
         model,
-        [one.value for one in backend or ()],
+        backend or (),
         out,
         version,
         labels=labels,
@@ -104,16 +99,22 @@ def accuracy(
     )
     classes = contenders[0].model.classes
     dataset = find_dataset(data, classes, is_imagenet=is_imagenet(classes), real=real)
+    _check_writable(csv_file, confusion)
+    recordable = check_recordable(contenders, labels=labels) if record else {}
     console.tell(f"{data}: {dataset.layout}; {len(dataset.pictures):,} pictures.")
-    result = measure_accuracy(contenders, dataset, console.progress_bar(), protocol=protocol.value, cache=cache)
+    result = measure_accuracy(contenders, dataset, console.progress_bar(), protocol=protocol, cache=cache)
+    _print(result, protocol, json=json)
     _write(result, csv_file, confusion)
-    _print(result, protocol.value, json=json)
     for note in _notes(result):
         console.tell(note)
-    for path in record_accuracy(result, protocol.value) if record else ():
+    for path in record_accuracy(result, protocol, recordable) if record else ():
         console.tell(f"recorded in {path}")
+    _raise_problems(result)
+
+
+def _raise_problems(result: "AccuracyResult") -> None:
     if result.problems:
-        said = f"{len(result.problems)} of {len(dataset.pictures)} pictures could not be read."
+        said = f"{len(result.problems)} of {len(result.dataset.pictures)} pictures could not be read."
         raise MixerError("\n".join((said, *result.problems)))
 
 
@@ -181,11 +182,20 @@ def _notes(result: "AccuracyResult") -> Iterator[str]:
             if a.top[0] != b.top[0]
         ]
         yield (
-            f"{first.backend} and {second.backend}: {len(other):,} pictures with another first class; right only in "
-            f"the first {only_first:,}, only in the second {only_second:,} (McNemar's test: p = {p:.2g})."
+            f"{first.backend} and {second.backend} differ in the first class of {len(other):,} pictures; only "
+            f"{first.backend} is right on {only_first:,}, only {second.backend} on {only_second:,} (McNemar's test: "
+            f"p = {p:.2g})."
         )
         for picture in other[:_MOST_SHOWN]:
             yield f"  {picture.path}"
+        if len(other) > _MOST_SHOWN:
+            yield f"  and {len(other) - _MOST_SHOWN:,} more: --csv FILE writes all answers"
+
+
+def _check_writable(*files: Path | None) -> None:
+    for file in files:
+        if file is not None and not (file.absolute().parent.is_dir() and os.access(file.absolute().parent, os.W_OK)):
+            raise UsageError(f"{file} cannot be written: its directory does not exist or is not writable.")
 
 
 def _write(result: "AccuracyResult", csv_file: Path | None, confusion: Path | None) -> None:
@@ -200,7 +210,7 @@ def _write(result: "AccuracyResult", csv_file: Path | None, confusion: Path | No
 
 def _write_csv(result: "AccuracyResult", path: Path) -> None:
     with placed_whole(path) as (_, file):
-        text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
+        text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="", write_through=True)
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(
             ("picture", "sha256", "labels", "backend", "right", "first", "second", "third", "fourth", "fifth")
@@ -224,10 +234,15 @@ def _as_json(result: "AccuracyResult", protocol: str) -> dict[str, object]:
         "problems": list(result.problems),
         "remarks": list(result.remarks),
         "reading_seconds": result.reading_seconds,
+        "comparisons": [
+            {"first": first.backend, "second": second.backend, **_comparison(result, first, second)}
+            for first, second in zip(result.measured[:1] * len(result.measured), result.measured[1:], strict=False)
+        ],
         "backends": [
             {
                 "backend": one.backend,
                 "model": one.model.name,
+                "path": str(one.model.path),
                 "origin": one.model.origin,
                 "seconds": one.seconds,
                 "countings": [
@@ -246,6 +261,15 @@ def _as_json(result: "AccuracyResult", protocol: str) -> dict[str, object]:
             for one in result.measured
         ],
     }
+
+
+def _comparison(result: "AccuracyResult", first: "Measured", second: "Measured") -> dict[str, object]:
+    from validation.accuracy.counts import mcnemar
+
+    only_first, only_second, p = mcnemar(first.answers, second.answers)
+    answers = zip(result.pictures, first.answers, second.answers, strict=True)
+    other = [str(picture.path) for picture, a, b in answers if a.top[0] != b.top[0]]
+    return {"only_first_right": only_first, "only_second_right": only_second, "p": p, "other_first_class": other}
 
 
 def _share_as_json(share: "Share") -> dict[str, object]:

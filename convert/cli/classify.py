@@ -3,7 +3,6 @@
 import csv
 import sys
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,17 +11,11 @@ import typer
 from convert.cli import console, options
 from models.catalog import DEFAULT_VERSION
 from models.errors import UsageError
+from models.preprocessing import Protocol
 
 if TYPE_CHECKING:
     from convert.pipeline.classify import Classified
     from convert.pipeline.usable_model import UsableModel
-
-
-class Protocol(StrEnum):
-    """How pictures are resized."""
-
-    paper = "paper"
-    hub = "hub"
 
 
 Model = Annotated[
@@ -60,7 +53,7 @@ def classify(
     version: options.Version = DEFAULT_VERSION,
     top: Top = 5,
     labels: ClassList = None,
-    protocol: ProtocolOption = Protocol.paper,
+    protocol: ProtocolOption = "paper",
     exif: Exif = True,
     json: options.Json = False,
     as_csv: Csv = False,
@@ -77,18 +70,18 @@ def classify(
         found,
         pictures,
         top=top,
-        protocol=protocol.value,
+        protocol=protocol,
         exif=exif,
         stdin=sys.stdin.buffer if STDIN in pictures else None,
         watch=console.progress_bar() if len(pictures) > 1 else None,
     )
     if json:
-        console.print_json(_as_json(found, results, protocol.value, exif=exif))
+        console.print_json(_as_json(found, results, protocol, exif=exif))
     elif as_csv:
         _print_csv(results)
     else:
         _print_table(found, results)
-    for note in _notes(found, protocol.value, exif=exif):
+    for note in _notes(found, protocol, exif=exif):
         console.tell(note)
     raise_unreadable(results)
 

@@ -11,27 +11,24 @@ from convert.pipeline.contenders import Contender
 from convert.pipeline.for_each import Failure, attempt
 from convert.pipeline.frameworks import import_frameworks
 from convert.pipeline.progress import Steps, Watch, steps
-from convert.pipeline.unfinished import BatchAnswers, Unfinished
+from convert.pipeline.unfinished import BatchAnswers, Unfinished, state_of
 from convert.pipeline.usable_model import UsableModel, read_classes
-from export.install import held
-from models.errors import MixerError, UsageError
+from models.errors import MixerError
 from models.labels import LABELS_1K
-from models.records.accuracy import AccuracyRecord, Measurement
-from models.records.contents import compare_files, digest_files
+from models.picture_files import read_picture
+from models.preprocessing import Protocol
 from models.records.layout import ModelPaths
-from models.records.manifest import Manifest
-from models.records.provenance import library_versions
-from models.storage.files import write_atomically
-from validation.accuracy.counts import Answer, count
+from validation.accuracy.counts import Answer
 from validation.accuracy.dataset import Dataset, Picture
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from models.pictures import Protocol
 
 TOP = 5
+
+_MOST_NAMED = 5
 
 BATCH = 32
 """Pictures that are run at a time; an interrupted run goes on with whole batches, so that each runs as before."""
@@ -75,8 +72,34 @@ class AccuracyResult:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a reader of the figures must know."""
-        twice = len(self.sha256) - len(set(self.sha256))
-        return self.dataset.remarks + ((f"{twice:,} pictures occur more than once",) if twice else ())
+        same = (f"occurs more than once: {_names(pictures)}" for pictures in self._several)
+        return (*self.dataset.remarks, *_shortened(same), *_shortened(iter(self.contradictions)))
+
+    @property
+    def contradictions(self) -> tuple[str, ...]:
+        """The pictures that occur with different labels."""
+        wrong = (pictures for pictures in self._several if len({picture.labels for picture in pictures}) > 1)
+        return tuple(f"occurs with different labels: {_names(pictures)}" for pictures in wrong)
+
+    @property
+    def _several(self) -> list[list[Picture]]:
+        """The pictures whose files are equal."""
+        found: dict[str, list[Picture]] = {}
+        for sha256, picture in zip(self.sha256, self.pictures, strict=True):
+            found.setdefault(sha256, []).append(picture)
+        return [pictures for pictures in found.values() if len(pictures) > 1]
+
+
+def _names(pictures: Sequence[Picture]) -> str:
+    return ", ".join(f"{picture.path.parent.name}/{picture.path.name}" for picture in pictures[:_MOST_NAMED])
+
+
+def _shortened(remarks: Iterator[str]) -> Iterator[str]:
+    """Yield the first remarks and the number of the others."""
+    every = list(remarks)
+    yield from (f"a picture {remark}" for remark in every[:_MOST_NAMED])
+    if len(every) > _MOST_NAMED:
+        yield f"{len(every) - _MOST_NAMED:,} more pictures {every[0].partition(':')[0].replace('occurs', 'occur')}"
 
 
 def is_imagenet(classes: Sequence[str] | None) -> bool:
@@ -89,13 +112,13 @@ def measure_accuracy(
     dataset: Dataset,
     watch: Watch | None = None,
     *,
-    protocol: "Protocol" = "paper",
+    protocol: Protocol = "paper",
     cache: Path | None = None,
 ) -> AccuracyResult:
     """Run each contender on the same decoded pictures.
 
     Pictures are never turned by their EXIF orientation, as no published evaluation does. One that cannot be decoded
-    is a problem, and counts for nobody. What an interrupted run found is kept in `cache`, and the same run goes on
+    is a problem, and is not counted. The answers of an interrupted run are kept in `cache`; the same run resumes
     there, in the same batches.
 
     Raises:
@@ -107,13 +130,14 @@ def measure_accuracy(
         batches = [dataset.pictures[start : start + BATCH] for start in range(0, len(dataset.pictures), BATCH)]
         found = resumed.read(batches)
         if found:
-            on.note(f"going on after {sum(map(len, batches[: len(found)])):,} pictures of an interrupted run")
+            on.note(f"resuming after {sum(map(len, batches[: len(found)])):,} pictures of an interrupted run")
         if len(found) < len(batches):
             classify = _Classifier(contenders, dataset, protocol, on)
             advance = on.start("classifying", "pictures")
             for batch in batches[len(found) :]:
+                state = state_of(batch)
                 found.append(classify(batch))
-                resumed.add(batch, found[-1])
+                resumed.add(state, found[-1])
                 advance(len(found) * BATCH, len(dataset.pictures))
         on.finish(f"classified {len(dataset.pictures):,} pictures")
     resumed.remove()
@@ -123,7 +147,7 @@ def measure_accuracy(
 class _Classifier:
     """All contenders, loaded."""
 
-    def __init__(self, contenders: Sequence[Contender], dataset: Dataset, protocol: "Protocol", on: Steps) -> None:
+    def __init__(self, contenders: Sequence[Contender], dataset: Dataset, protocol: Protocol, on: Steps) -> None:
         self._models = []
         for one in contenders:
             on.start(f"loading {one.model.name} ({one.backend})")
@@ -152,13 +176,10 @@ class _Classifier:
         if not ready:
             return result._replace(seconds=[0.0] * len(self._models), top=[[] for _ in self._models])
         images = np.stack([image for _, (_, image) in ready])
-        highest = max(label for picture, _ in ready for label in picture.labels)
         for model in self._models:
             begin = time.perf_counter()
             logits = np.asarray(model.run(images))
             result.seconds.append(time.perf_counter() - begin)
-            if highest >= logits.shape[1]:
-                raise UsageError(f"pictures of class {highest}, and the model has classes 0 to {logits.shape[1] - 1}.")
             if not np.isfinite(logits).all():
                 raise MixerError("the model gives outputs that are not finite.")
             result.top.append(_best(logits, None))
@@ -170,7 +191,7 @@ class _Classifier:
         from models.pictures import decode, preprocess
 
         def read() -> "tuple[str, NDArray[np.float32]]":
-            content = picture.path.read_bytes()
+            content = read_picture(picture.path)
             pixels = decode(content, exif=False)
             return hashlib.sha256(content).hexdigest(), preprocess(pixels, self._protocol, self._size)
 
@@ -188,6 +209,8 @@ def _best(logits: "NDArray[np.float32]", subset: Sequence[int] | None) -> list[l
 
 def _collect(contenders: Sequence[Contender], dataset: Dataset, found: Sequence[BatchAnswers]) -> AccuracyResult:
     digests = [sha256 for batch in found for sha256 in batch.sha256]
+    if not any(digests):
+        raise MixerError(f"none of the {len(digests):,} pictures could be read; the first: {found[0].problems[0]}.")
     reasons = [reason for batch in found for reason in batch.problems]
     decoded = tuple(picture for picture, sha256 in zip(dataset.pictures, digests, strict=True) if sha256)
 
@@ -210,55 +233,3 @@ def _collect(contenders: Sequence[Contender], dataset: Dataset, found: Sequence[
         tuple(measured),
         sum(batch.reading_seconds for batch in found),
     )
-
-
-def record_accuracy(result: AccuracyResult, protocol: "Protocol") -> list[Path]:
-    """Record the accuracy of each SavedModel beside its manifest, and return the files.
-
-    Raises:
-        MixerError: no SavedModel with a manifest was measured, or the files of one differ from its manifest.
-    """
-    written = []
-    for one in result.measured:
-        if one.paths is None:
-            continue
-        with held(one.paths):
-            differences = compare_files(
-                Manifest.read(one.paths.manifest).files, digest_files(one.paths.directory), one.paths.manifest.name
-            )
-            if differences:
-                raise MixerError(
-                    f"the accuracy of {one.paths.directory} is not recorded, as it is not the model of its manifest "
-                    f"({'; '.join(differences)}): convert it again."
-                )
-            write_atomically(one.paths.accuracy, _record(one.paths, result, one, protocol).to_bytes())
-        written.append(one.paths.accuracy)
-    if not written:
-        raise MixerError("nothing is recorded: only a SavedModel with a manifest beside it has such a record.")
-    return written
-
-
-def _record(paths: ModelPaths, result: AccuracyResult, measured: Measured, protocol: "Protocol") -> AccuracyRecord:
-    manifest = paths.manifest.read_bytes()
-    sha256, within = hashlib.sha256(manifest).hexdigest(), measured.within_subset
-    data = result.dataset.directory.absolute().name
-    handle = Manifest.parse(manifest, paths.manifest).handle
-    measurement = Measurement(
-        data=result.dataset.layout,
-        data_sha256=result.data_sha256,
-        protocol=protocol,
-        command=f"mixer-jax2tf accuracy {handle} --data {data} --protocol {protocol}",
-        pictures=len(measured.answers),
-        not_decoded=len(result.problems),
-        top1=count(measured.answers, 1).right,
-        top5=count(measured.answers, 5).right,
-        subset_top1=None if within is None else count(within, 1).right,
-        subset_top5=None if within is None else count(within, 5).right,
-        remarks=result.remarks,
-        libraries=library_versions(),
-    )
-    if paths.accuracy.is_file():
-        earlier = AccuracyRecord.read(paths.accuracy)
-        if earlier.manifest_sha256 == sha256:
-            return earlier.adding(measurement)
-    return AccuracyRecord(handle=handle, version=paths.version, manifest_sha256=sha256, measurements=(measurement,))

@@ -1,5 +1,6 @@
 """Classify pictures with a model of any format."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,22 +11,19 @@ from convert.pipeline.frameworks import import_frameworks
 from convert.pipeline.progress import Watch, steps
 from convert.pipeline.usable_model import UsableModel
 from models.errors import MixerError, UsageError
+from models.picture_files import MOST_BYTES, SUFFIXES, Listing, read_picture
+from models.preprocessing import Protocol
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from models.pictures import Protocol
     from validation.formats.runtimes import RunnableModel
 
 STDIN = "-"
 """The name that stands for a picture on standard input."""
 
-SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""Endings, in lower case, of the files that are taken from a folder."""
-
 _BATCH = 16
-_MOST_BYTES = 1 << 30  # of a picture's file
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Classified:
 def find_pictures(given: Sequence[str]) -> list[str]:
     """Return the files that are given and those in the given folders (recursively), each once.
 
-    A folder gives the files whose names end as pictures do (`SUFFIXES`), sorted by path, hidden ones left out.
+    A folder gives the files whose names end as those of pictures do; hidden files and links to folders are left out.
 
     Raises:
         UsageError: a path does not exist, or a folder contains no picture; all such paths are named.
@@ -60,32 +58,29 @@ def find_pictures(given: Sequence[str]) -> list[str]:
     problems = []
     for one in given:
         path = Path(one)
-        if one == STDIN or path.is_file():
+        if one == STDIN:
             found.append(one)
-        elif path.is_dir():
+        elif os.path.isdir(path):  # noqa: PTH112 (unlike Path.is_dir it does not raise in an unreadable folder)
             below = [str(file) for file in _pictures_in(path)]
             found += below
             if not below:
                 problems.append(f"{path} contains no picture: expected files that end in {', '.join(SUFFIXES)}.")
+        elif os.path.isfile(path):  # noqa: PTH113
+            found.append(one)
         else:
-            problems.append(f"{path} {'is not a file' if path.exists() else 'does not exist'}: expected a picture.")
+            there = os.path.lexists(path)
+            problems.append(f"{path} {'is not a file' if there else 'does not exist'}: expected a picture.")
     if problems:
         raise UsageError("\n".join(problems))
     return list(dict.fromkeys(found))
 
 
 def _pictures_in(folder: Path) -> Iterator[Path]:
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be read: {error.strerror or error}.") from error
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from _pictures_in(entry)
-        elif entry.suffix.lower() in SUFFIXES:
-            yield entry
+    listing = Listing.of(folder)
+    yield from listing.pictures
+    for below in listing.folders:
+        if not below.is_symlink():  # it may lead back here
+            yield from _pictures_in(below)
 
 
 def classify_pictures(
@@ -94,7 +89,7 @@ def classify_pictures(
     watch: Watch | None = None,
     *,
     top: int = 5,
-    protocol: "Protocol" = "paper",
+    protocol: Protocol = "paper",
     exif: bool = True,
     stdin: BinaryIO | None = None,
 ) -> list[Classified]:
@@ -141,19 +136,12 @@ def classify_pictures(
 
 
 def _read(
-    name: str, model: "RunnableModel", protocol: "Protocol", exif: bool, stdin: BinaryIO | None
+    name: str, model: "RunnableModel", protocol: Protocol, exif: bool, stdin: BinaryIO | None
 ) -> "NDArray[np.float32]":
-    from models.pictures import PictureError, decode, preprocess
+    from models.pictures import decode, preprocess
 
     size = model.takes[0][2][1]
-    try:
-        if name == STDIN and stdin is not None:
-            content = stdin.read(_MOST_BYTES)
-        else:
-            with Path(name).open("rb") as file:
-                content = file.read(_MOST_BYTES)
-    except OSError as error:
-        raise PictureError(f"cannot be read: {error.strerror or error}") from error
+    content = stdin.read(MOST_BYTES) if name == STDIN and stdin is not None else read_picture(Path(name))
     return preprocess(decode(content, exif=exif), protocol, size or 0)
 
 

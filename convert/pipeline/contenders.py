@@ -1,22 +1,20 @@
 """The model of a name in each of several backends."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from convert.checkpoints.open import CustomCheckpoint, OpenCheckpoint, Source, open_catalog, open_custom
 from convert.pipeline.usable_model import UsableModel, find_model, read_classes
-from models.catalog import ALL_HANDLES, GRAPH_SUFFIX, Flavour, Handle
-from models.errors import MixerError, UsageError
-from models.formats import FormatName
+from models.catalog import ALL_HANDLES, GRAPH_SUFFIX, Handle
+from models.errors import UsageError
+from models.formats import BACKENDS
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 
 if TYPE_CHECKING:
     from validation.formats.runtimes import RunnableModel
-
-Backend = Literal["jax"] | Flavour | FormatName
 
 
 @dataclass(frozen=True)
@@ -38,9 +36,9 @@ class Contender:
 
     @property
     def source_path(self) -> Path:
-        """The files that it is loaded from; for a checkpoint of the catalog, its place below its source."""
+        """The files that it is loaded from, all that are in one folder; for a checkpoint, its place in its source."""
         if self.original is None:
-            return self.model.path
+            return self.model.path if self.model.kind == "saved_model" else self.model.path.parent
         custom, source = self.original.custom, self.original.source
         return custom.path if custom else Path(source.source, self.original.handle.checkpoint.object)
 
@@ -57,23 +55,24 @@ class _Original:
     source: Source
     custom: CustomCheckpoint | None = None
     sha256: str | None = None
-    """Expected digest of the custom checkpoint."""
+    """Expected digest of the checkpoint, where it is known."""
 
     def open(self) -> "RunnableModel":
         if self.custom is None:
-            return _run_in_jax(open_catalog(self.handle.checkpoint, self.source), self.handle)
-        handle, original = open_custom(self.custom, self.handle, self.source.digests)
-        if original.record.sha256 != self.sha256:
-            raise MixerError(
-                f"{self.custom.path} has sha256 {original.record.sha256}, and {self.custom.name} was made from "
-                f"{self.sha256}: give the file that it was made from."
+            handle, original = self.handle, open_catalog(self.handle.checkpoint, self.source)
+        else:
+            handle, original = open_custom(self.custom, self.handle, self.source.digests)
+        if self.sha256 is not None and original.record.sha256 != self.sha256:
+            raise UsageError(
+                f"{original.path} has sha256 {original.record.sha256}, and the model was made from {self.sha256}: give "
+                f"the {'--checkpoint' if self.custom else '--source'} that it was made from."
             )
         return _run_in_jax(original, handle)
 
 
 def find_contenders(
     given: str,
-    backends: Sequence[Backend],
+    backends: Sequence[str],
     out: Path,
     version: int,
     *,
@@ -86,10 +85,14 @@ def find_contenders(
     Raises:
         UsageError: one cannot be found, or backends are given for a path.
     """
+    unknown = [backend for backend in backends if backend not in BACKENDS]
+    if unknown:
+        raise UsageError(f"no backend {', '.join(map(repr, unknown))}: expected {', '.join(BACKENDS)}.")
     if not backends:
         model = find_model(given, out, version, labels=labels)
-        return (Contender(model.kind if model.kind != "saved_model" else "tensorflow", model),)
-    if "/" in given or not (given in ALL_HANDLES or any(out.glob(f"{given}*"))):
+        graph = model.name.endswith(GRAPH_SUFFIX)
+        return (Contender(("graph" if graph else "native") if model.kind == "saved_model" else model.kind, model),)
+    if "/" in given or Path(given).suffix in (".tflite", ".onnx", ".xml"):
         raise UsageError("--backend takes a model's name below --out: a path is already in one format.")
     name = given.removesuffix(GRAPH_SUFFIX)
     contenders = []
@@ -99,7 +102,31 @@ def find_contenders(
         else:
             named = {"native": name, "graph": name + GRAPH_SUFFIX}.get(backend, f"{name}-{backend}")
             contenders.append(Contender(backend, find_model(named, out, version, labels=labels)))
-    return tuple(contenders)
+    return _comparable(contenders)
+
+
+def _comparable(contenders: Sequence[Contender]) -> tuple[Contender, ...]:
+    """Return the contenders after checking that they are one model: of one checkpoint, with one class list.
+
+    Raises:
+        UsageError: they are not.
+    """
+    digests = {one.backend: one.model.checkpoint_sha256 for one in contenders if one.model.checkpoint_sha256}
+    if len(set(digests.values())) > 1:
+        said = ", ".join(f"{backend} of {sha256[:12]}" for backend, sha256 in digests.items())
+        raise UsageError(f"the backends were made from different checkpoints ({said}): convert and export them again.")
+    if len({one.model.classes for one in contenders}) > 1:
+        raise UsageError("the backends have different class lists: convert and export them again.")
+    known = next(iter(digests.values()), None)
+    origin = next((one.model.origin for one in contenders if one.model.origin), None)
+    return tuple(
+        replace(
+            one,
+            model=replace(one.model, origin=one.model.origin or origin),
+            original=one.original and replace(one.original, sha256=one.original.sha256 or known),
+        )
+        for one in contenders
+    )
 
 
 def _in_jax(
@@ -114,7 +141,7 @@ def _in_jax(
     listed = labels or (handle.labels.checked_path() if handle.labels else None)
     classes = None if listed is None else read_classes(listed)
     many = handle.checkpoint.training.many_labels
-    model = UsableModel(name, Path(handle.checkpoint.object), "saved_model", None, classes, many_labels=many)
+    model = UsableModel(name, Path(handle.checkpoint.object), "saved_model", None, None, classes, many_labels=many)
     return Contender("jax", model, _Original(handle, source))
 
 

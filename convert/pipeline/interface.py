@@ -31,10 +31,11 @@ from pathlib import Path
 from typing import Literal
 
 from convert.checkpoints.open import CustomCheckpoint, Source
-from convert.pipeline.accuracy import AccuracyResult, is_imagenet, measure_accuracy, record_accuracy
+from convert.pipeline.accuracy import AccuracyResult, is_imagenet, measure_accuracy
+from convert.pipeline.accuracy_record import check_recordable, record_accuracy
 from convert.pipeline.batch import check_batch, run_batch
 from convert.pipeline.classify import Classified, classify_pictures, find_pictures
-from convert.pipeline.contenders import Backend, find_contenders
+from convert.pipeline.contenders import find_contenders
 from convert.pipeline.export_formats import ExportOutcome, Exports, check_exports, run_exports
 from convert.pipeline.job import Batch
 from convert.pipeline.outcome import Outcome
@@ -47,7 +48,7 @@ from export.package.archive import Package
 from models.catalog import BUCKET, DEFAULT_VERSION, Flavour
 from models.digests import DigestTable
 from models.errors import MixerError, UsageError
-from models.formats import FORMATS, FormatName
+from models.formats import FORMATS, Backend, FormatName
 from validation.accuracy.dataset import find_dataset
 from validation.previous.open import Published
 
@@ -237,12 +238,12 @@ def accuracy(
     """Measure a classifier on labelled pictures; `validation.accuracy.counts` counts the answers.
 
     - `model`: its name below `out`, the directory of a SavedModel, or an exported file.
-    - `data`: a folder a class (named by class name, class index or WordNet id), or the flat folder of ImageNet's
+    - `data`: one folder per class (named by class name, class index or WordNet id), or the flat folder of ImageNet's
       validation pictures; `real`: `real.json` of ReaL for the latter.
     - `backends`: of "jax", "native", "graph", "litert", "onnx" and "openvino", all on the same decoded pictures.
     - `labels`: a class list instead of the model's own; `protocol`: as for `classify`.
     - `checkpoint`: what a custom model was made from, for the backend "jax".
-    - `record`: record it beside the manifest of each SavedModel, for its card and publication.
+    - `record`: write the accuracy beside the manifest of each SavedModel, for its card and publication.
     """
     contenders = find_contenders(
         str(model),
@@ -255,10 +256,11 @@ def accuracy(
     )
     classes = contenders[0].model.classes
     dataset = find_dataset(Path(data), classes, is_imagenet=is_imagenet(classes), real=_path(real))
+    recordable = check_recordable(contenders, labels=_path(labels)) if record else {}
     call = partial(measure_accuracy, contenders, dataset, protocol=protocol, cache=_path(cache))
     result = run_apart(partial(_logging, call), progress)
     if record:
-        record_accuracy(result, protocol)
+        record_accuracy(result, protocol, recordable)
     return result
 
 

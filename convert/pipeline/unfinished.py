@@ -15,11 +15,21 @@ from typing import Any, NamedTuple, Self
 
 from convert.checkpoints.cache import Slot
 from convert.pipeline.contenders import Contender
-from models.records.provenance import sources_sha256
+from models.records.provenance import library_versions, sources_sha256
 from models.storage.files import write_atomically
 from validation.accuracy.dataset import Dataset, Picture
 
-_SOURCES = ("convert/pipeline/accuracy.py", "models/pictures.py", "models/resize.py", "validation/formats/runtimes.py")
+_SOURCES = (
+    "convert/pipeline/accuracy.py",
+    "convert/pipeline/contenders.py",
+    "convert/pipeline/usable_model.py",
+    "models/mixer.py",
+    "models/pictures.py",
+    "models/preprocessing.py",
+    "models/resize.py",
+    "validation/formats/runtimes.py",
+)
+"""Sources that decide the answers."""
 
 
 class BatchAnswers(NamedTuple):
@@ -47,9 +57,20 @@ class Unfinished:
     @classmethod
     def of(cls, cache: Path | None, contenders: Sequence[Contender], dataset: Dataset, protocol: str) -> Self:
         """Return the file of a run, by what decides its answers."""
-        models = [[one.backend, one.model.name, list(_files(one.source_path))] for one in contenders]
+        models = [
+            [
+                one.backend,
+                str(one.model.path.absolute()),
+                one.model.classes,
+                str(one.source_path),
+                one.original and [one.original.sha256, *map(repr, one.original.source.digests.entries)],
+                list(_files(one.source_path)),
+            ]
+            for one in contenders
+        ]
         run = [models, str(dataset.directory.absolute()), dataset.layout, dataset.subset, protocol]
-        key = hashlib.sha256(json.dumps([run, sources_sha256(*_SOURCES)]).encode()).hexdigest()
+        made = [library_versions(), sources_sha256(*_SOURCES)]
+        key = hashlib.sha256(json.dumps([run, made]).encode()).hexdigest()
         return cls(Slot.of(f".accuracy/{key}.jsonl", cache).file)
 
     def read(self, batches: Sequence[Sequence[Picture]]) -> list[BatchAnswers]:
@@ -59,7 +80,7 @@ class Unfinished:
         with suppress(OSError, ValueError, TypeError, KeyError):  # the last line of a killed process may be cut off
             for line, batch in zip(self.path.read_text(encoding="utf-8").splitlines(), batches, strict=False):
                 entry = json.loads(line)
-                if entry["pictures"] != _state(batch):
+                if entry["pictures"] != state_of(batch):
                     break
                 found.append(BatchAnswers(**entry["answers"]))
                 good.append(f"{line}\n")
@@ -68,9 +89,12 @@ class Unfinished:
                 write_atomically(self.path, "".join(good).encode())
         return found
 
-    def add(self, batch: Sequence[Picture], answers: BatchAnswers) -> None:
-        """Add the answers to the next batch; a full disk only means that the run cannot be continued."""
-        line = json.dumps({"pictures": _state(batch), "answers": answers._asdict()})
+    def add(self, state: list[Any], answers: BatchAnswers) -> None:
+        """Add the answers to the next batch, which was in this state before it was read.
+
+        A full disk only means that the run cannot be resumed.
+        """
+        line = json.dumps({"pictures": state, "answers": answers._asdict()})
         with suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
@@ -82,7 +106,7 @@ class Unfinished:
             self.path.unlink()
 
 
-def _state(batch: Sequence[Picture]) -> list[Any]:
+def state_of(batch: Sequence[Picture]) -> list[Any]:
     """Return what tells whether pictures are as they were, in the form that JSON gives back."""
     state = []
     for picture in batch:

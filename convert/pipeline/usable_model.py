@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from models.catalog import ALL_HANDLES, GRAPH_SUFFIX
 from models.errors import MixerError, UsageError, shown
-from models.formats import FORMATS, FormatName
+from models.formats import FORMATS, LABELS, FormatName
 from models.records.formats import ExportManifest
 from models.records.layout import ARCHIVE_SUFFIX, ModelPaths
 from models.selection import command_for, is_catalogued
 from models.signatures import SERVING_DEFAULT
-from models.storage.files import read_small
+from models.storage.files import read_small, sha256_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +41,8 @@ class UsableModel:
     kind: Kind
     origin: str | None
     """Origin of its checkpoint, `seeded` for synthetic weights; None if unknown."""
+    checkpoint_sha256: str | None
+    """Digest of its checkpoint; None if unknown."""
     classes: tuple[str, ...] | None
     """The class names, in the order of the logits; None if unknown."""
     many_labels: bool
@@ -81,12 +84,12 @@ def find_model(given: str, out: Path, version: int, *, labels: Path | None = Non
     """
     given_classes = None if labels is None else read_classes(labels)
     named = ModelPaths.of(out, given, version)
-    if "/" not in given and named.directory.is_dir():
+    if "/" not in given and os.path.isdir(named.directory):  # noqa: PTH112
         return _in_directory(named.directory, given_classes)
     path = Path(given)
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 (unlike Path.is_dir it does not raise in an unreadable folder)
         return _in_directory(path, given_classes)
-    if path.is_file():
+    if os.path.isfile(path):  # noqa: PTH113
         if path.name.endswith(ARCHIVE_SUFFIX):
             raise UsageError(f"{path} is an archive: unpack it into a directory, and give that directory.")
         if path.suffix not in _FORMATS_BY_SUFFIX:
@@ -105,14 +108,13 @@ def read_classes(path: Path) -> tuple[str, ...]:
         UsageError: it cannot be read, has an empty line, or is not text.
     """
     try:
-        lines = read_small(path, _MOST_BYTES).decode("utf-8").splitlines()
+        # Only "\n" ends a line, as in TensorFlow.
+        lines = read_small(path, _MOST_BYTES).decode("utf-8-sig").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(f"{path} is not a readable class list: {reason}; expected one line per class.") from error
-    if not lines or not all(line.strip() for line in lines):
-        raise UsageError(
-            f"{path} is not a class list: {'a line' if lines else 'it'} is empty; expected one line per class."
-        )
+    if not all(line.strip() for line in lines):
+        raise UsageError(f"{path} is not a class list: a line is empty; expected one line per class.")
     return tuple(line.strip() for line in lines)
 
 
@@ -136,32 +138,30 @@ def _saved_model(path: Path, classes: tuple[str, ...] | None) -> UsableModel:
     listed = _below(facts, "output", "classes")
     if classes is None and isinstance(listed, str):
         classes = read_classes(path / listed)
-    return UsableModel(
-        name, path, "saved_model", _below(facts, "checkpoint", "origin"), classes, _has_many_labels(name)
-    )
+    origin, sha256 = (_below(facts, "checkpoint", key) for key in ("origin", "sha256"))
+    return UsableModel(name, path, "saved_model", origin, sha256, classes, many_labels=_has_many_labels(name))
 
 
 def _exported(path: Path, classes: tuple[str, ...] | None) -> UsableModel:
     paths, kind = ModelPaths.around(path.parent), _FORMATS_BY_SUFFIX[path.suffix]
     FORMATS[kind].require()
     if not paths.manifest.is_file():  # copied elsewhere, or not made here
-        return UsableModel(path.name, path, kind, None, classes, many_labels=False)
+        beside = path.with_name(LABELS)
+        classes = classes or (read_classes(beside) if beside.is_file() else None)
+        return UsableModel(path.name, path, kind, None, None, classes, many_labels=False)
     manifest = ExportManifest.read(paths.manifest)
     if manifest.head == "fe":
         raise _extractor(manifest.handle)
-    name = manifest.handle.removesuffix(f"-{manifest.format}")
-    if classes is None:
-        classes = _classes_of(name, ModelPaths.of(paths.out, name + GRAPH_SUFFIX, manifest.version))
-    return UsableModel(manifest.handle, path, kind, manifest.checkpoint.origin, classes, _has_many_labels(name))
-
-
-def _classes_of(name: str, source: ModelPaths) -> tuple[str, ...] | None:
-    """Return the class list of a catalog handle, or of the SavedModel that a custom model was exported from."""
-    if name in ALL_HANDLES:
-        labels = ALL_HANDLES[name].labels
-        return None if labels is None else read_classes(labels.checked_path())
-    lists = sorted((source.directory / "assets").glob("*.txt"))
-    return read_classes(lists[0]) if len(lists) == 1 else None
+    listed = manifest.files.get(LABELS)
+    if classes is None and listed is not None:
+        if sha256_of(path.with_name(LABELS)) != listed.sha256:
+            raise MixerError(
+                f"{path.with_name(LABELS)} is not the class list in {paths.manifest}: export the model again."
+            )
+        classes = read_classes(path.with_name(LABELS))
+    checkpoint, name = manifest.checkpoint, manifest.handle.removesuffix(f"-{manifest.format}")
+    many = _has_many_labels(name)
+    return UsableModel(manifest.handle, path, kind, checkpoint.origin, checkpoint.sha256, classes, many_labels=many)
 
 
 def _has_many_labels(name: str) -> bool:
@@ -195,6 +195,9 @@ def _extractor(name: str) -> UsageError:
 def _not_found(given: str, out: Path, version: int) -> str:
     expected = "expected a model's name below --out, the directory of a SavedModel, or an exported file."
     made = list(_names_below(out, version))
+    versions = sorted((folder.name for folder in (out / given).glob("*") if folder.name.isdigit()), key=int)
+    if "/" not in given and versions:
+        return f"{given} has no version {version} below {out}: found {', '.join(versions)} (--version)."
     if is_catalogued(given):
         return (
             f"{ModelPaths.of(out, given, version).directory} does not exist: run "

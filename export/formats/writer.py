@@ -11,9 +11,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from models.errors import MixerError
-from models.formats import FORMATS, FormatName, Weights, import_openvino
-
-LABELS = "labels.txt"
+from models.formats import FORMATS, LABELS, FormatName, Weights, import_openvino
 
 
 def write_format(name: FormatName, saved_model: Path, directory: Path) -> None:

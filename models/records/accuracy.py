@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from models.preprocessing import Protocol
 from models.records.manifest import Count, Record
 
 
@@ -18,7 +19,7 @@ class Measurement(Record):
     """The pictures in words: how they are laid out."""
     data_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     """Digest of the pictures and their labels."""
-    protocol: Literal["paper", "hub"]
+    protocol: Protocol
     command: str
     """How it was measured; directories are given by their last name."""
     pictures: Annotated[int, Field(gt=0, lt=1 << 63)]

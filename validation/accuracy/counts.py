@@ -68,5 +68,9 @@ def mcnemar(first: Sequence[Answer], second: Sequence[Answer]) -> tuple[int, int
     only_first = sum(a.is_right(1) and not b.is_right(1) for a, b in zip(first, second, strict=True))
     only_second = sum(b.is_right(1) and not a.is_right(1) for a, b in zip(first, second, strict=True))
     n = only_first + only_second
-    tail = sum(math.comb(n, k) for k in range(min(only_first, only_second) + 1))
-    return only_first, only_second, float(min(1.0, tail / 2 ** (n - 1) if n else 1.0))
+    # The binomials are summed as logarithms, which is exact to about 1e-10 and fast for tens of thousands of pictures.
+    every = math.lgamma(n + 1) - (n - 1) * math.log(2)
+    tail = math.fsum(
+        math.exp(every - math.lgamma(k + 1) - math.lgamma(n - k + 1)) for k in range(min(only_first, only_second) + 1)
+    )
+    return only_first, only_second, min(1.0, tail)

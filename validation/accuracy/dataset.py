@@ -3,16 +3,16 @@
 Every picture gets its true label, or the directory is refused: a wrong label would only show as a low accuracy.
 """
 
+import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import UsageError, shown
+from models.picture_files import SUFFIXES, Listing
 from validation.accuracy import imagenet
-
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""Endings, in lower case, of the files that are pictures."""
 
 _WORDNET = re.compile(r"n\d{8}")
 _MOST_NAMED = 8
@@ -36,6 +36,8 @@ class Dataset:
     pictures: tuple[Picture, ...]
     subset: tuple[int, ...] | None = None
     """The classes that occur, where they are fewer than the model's; answers may also be counted among these alone."""
+    real: bool = False
+    """Whether the labels are those of ReaL."""
     remarks: tuple[str, ...] = ()
     """What a reader of the figures must know, for instance that pictures are missing."""
 
@@ -49,101 +51,107 @@ def find_dataset(
 ) -> Dataset:
     """Find the pictures below a directory, and their labels.
 
-    The layouts are: a folder a class, named by class name, by class index (compared as numbers) or by WordNet id; and
-    the flat folder of ImageNet's validation pictures.
+    The layouts are: one folder per class, named by class name, by class index (compared as numbers) or by WordNet id;
+    and the flat folder of ImageNet's validation pictures.
 
     Args:
         directory: where the pictures are.
-        classes: the class names of the model, in order; None if they are not known.
+        classes: the class names of the model, in order; None, which is refused, if they are not known.
         is_imagenet: whether they are the classes of ImageNet-1k in their usual order.
         real: `real.json` of ReaL, which gives the pictures of the flat layout several labels, or none.
 
     Raises:
         UsageError: the layout is not known, or a label would be a guess.
     """
-    if not directory.is_dir():
-        what = "is not a directory" if directory.exists() else "does not exist"
+    if not os.path.isdir(directory):  # noqa: PTH112 (unlike Path.is_dir it does not raise in an unreadable folder)
+        what = "is not a directory" if os.path.lexists(directory) else "does not exist"
         raise UsageError(f"--data {directory} {what}: expected labelled pictures.")
-    folders, files = _look(directory)
-    if folders and files:
+    if classes is None:
         raise UsageError(
-            f"{directory} contains folders and {len(files):,} pictures beside them, which have no label: expected "
-            "either a folder a class, or the flat folder of ImageNet's validation pictures."
+            "the model has no class list, without which a label would be a guess: give it with --labels, one line per "
+            "class."
         )
-    if files:
-        return _flat(directory, files, is_imagenet=is_imagenet, real=real)
-    if real is not None:
+    listing = Listing.of(directory)
+    if listing.folders and listing.pictures:
+        raise UsageError(
+            f"{directory} contains folders and {len(listing.pictures):,} pictures beside them, which have no label: "
+            "expected either one folder per class, or the flat folder of ImageNet's validation pictures."
+        )
+    if listing.pictures:
+        found = _flat(directory, listing.pictures, is_imagenet=is_imagenet, real=real)
+    elif real is not None:
         raise UsageError("--real is for the flat folder of ImageNet's validation pictures.")
-    if not folders:
+    elif not listing.folders:
         raise UsageError(f"{directory} contains no pictures: expected files that end in {', '.join(SUFFIXES)}.")
-    layout, labels = _labels_of(folders, classes, is_imagenet=is_imagenet)
-    return _in_folders(directory, layout, folders, labels, None if classes is None else len(classes))
+    else:
+        layout, labels = _labels_of(listing.folders, classes, is_imagenet=is_imagenet)
+        found = _in_folders(directory, layout, listing.folders, labels, len(classes))
+    if not found.pictures:
+        raise UsageError(f"{directory} contains no picture with a label.")
+    return found
 
 
-def _look(directory: Path) -> tuple[list[Path], list[Path]]:
-    """Return the folders and the pictures in a directory, sorted, without hidden ones."""
-    try:
-        entries = sorted(entry for entry in directory.iterdir() if not entry.name.startswith("."))
-    except OSError as error:
-        raise UsageError(f"{directory} cannot be read: {error.strerror or error}.") from error
-    folders = [entry for entry in entries if entry.is_dir()]
-    return folders, [entry for entry in entries if entry.suffix.lower() in SUFFIXES and entry.is_file()]
-
-
-def _labels_of(
-    folders: Sequence[Path], classes: Sequence[str] | None, *, is_imagenet: bool
-) -> tuple[str, dict[str, int]]:
+def _labels_of(folders: Sequence[Path], classes: Sequence[str], *, is_imagenet: bool) -> tuple[str, dict[str, int]]:
     """Return how folders are named, in words, and the class index of each."""
     names = [folder.name for folder in folders]
-    by_name = {} if classes is None else _by_name(names, classes)
-    if len(by_name) == len(names):
-        return "a folder a class, named by class name", by_name
-    if all(name.isascii() and name.isdigit() for name in names):
-        return "a folder a class, named by class index", _by_number(names, None if classes is None else len(classes))
+    places = _by_name(names, classes)
+    named = {name: indices[0] for name, indices in places.items() if len(indices) == 1}
+    numbered = {name: int(name) for name in names if name.isascii() and name.isdigit()}
+    if len(named) == len(names):
+        if len(numbered) == len(names) and numbered != named:
+            raise UsageError(
+                "the folders' names are both class names and class indices, of different classes: rename the folders."
+            )
+        return "one folder per class, named by class name", _each_once(named)
+    if len(numbered) == len(names):
+        return "one folder per class, named by class index", _by_number(_each_once(numbered), len(classes))
     if all(_WORDNET.fullmatch(name) for name in names):
-        return "a folder a class, named by WordNet id", _by_wordnet_id(names, is_imagenet=is_imagenet)
-    if classes is None:
-        raise UsageError("the folders are named by classes, and the model has no class list: give it with --labels.")
-    unknown = [name for name in names if name not in by_name]
+        return "one folder per class, named by WordNet id", _by_wordnet_id(names, is_imagenet=is_imagenet)
+    several = [f"{name} (classes {', '.join(map(str, found))})" for name, found in places.items() if len(found) > 1]
+    if several:
+        raise UsageError(f"folders name several classes: {_some(several)}. Name them by class index.")
+    unknown = [name for name in names if not places[name]]
     raise UsageError(
-        f"{len(unknown)} of {len(names)} folders are no classes of the model: {_some(unknown)}. Expected its class "
+        f"{len(unknown)} of {len(names)} folders match no class of the model: {_some(unknown)}. Expected its class "
         f"names ({_some(classes)}), class indices from 0, or WordNet ids."
     )
 
 
-def _by_name(names: Sequence[str], classes: Sequence[str]) -> dict[str, int]:
-    """Return the class of each folder that is named by the whole line of a class, or by one word that only it has."""
+def _by_name(names: Sequence[str], classes: Sequence[str]) -> dict[str, list[int]]:
+    """Return the classes that each folder names, by the whole line of a class or by one of its words."""
     places: dict[str, set[int]] = {}
     for index, line in enumerate(classes):
         for word in {line, *line.split(",")}:
             places.setdefault(_plain(word), set()).add(index)
-    found = {name: places.get(_plain(name), set()) for name in names}
-    return {name: next(iter(indices)) for name, indices in found.items() if len(indices) == 1}
+    return {name: sorted(places.get(_plain(name), ())) for name in names}
 
 
 def _plain(name: str) -> str:
     return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 
-def _by_number(names: Sequence[str], count: int | None) -> dict[str, int]:
-    numbers = {name: int(name) for name in names}
-    twice = sorted(name for name in names if list(numbers.values()).count(numbers[name]) > 1)
+def _each_once(labels: dict[str, int]) -> dict[str, int]:
+    counts = Counter(labels.values())
+    twice = sorted(name for name, index in labels.items() if counts[index] > 1)
     if twice:
-        raise UsageError(f"folders stand for the same class: {_some(twice)}. Expected one folder a class.")
-    if count is None:
-        return numbers
-    beyond = sorted(number for number in numbers.values() if number >= count)
-    if not beyond:
-        return numbers
-    if min(numbers.values()) == 1 and beyond == [count]:
+        raise UsageError(f"several folders are of the same class: {_some(twice)}. Expected one folder per class.")
+    return labels
+
+
+def _by_number(numbers: dict[str, int], count: int) -> dict[str, int]:
+    found = sorted(numbers.values())
+    beyond = [number for number in found if number >= count]
+    if len(found) > 1 and found == list(range(1, len(found) + 1)):
         reason = (
-            f"they run from 1 to {count}: labels that are off by one, or ILSVRC ids, which are another order. Expected "
-            f"class indices from 0 to {count - 1}."
+            f"they run from 1 to {found[-1]}: labels that are off by one, or ILSVRC ids, which are another order. "
+            f"Expected class indices from 0 to {count - 1}; if class 0 has no pictures, name the folders by class name."
         )
     elif beyond == [count]:
-        reason = f"{len(numbers)} classes from 0 to {count}: with a background class, which this model does not have."
-    else:
+        reason = f"{len(found)} classes from {found[0]} to {count}: with a background class, which the model lacks."
+    elif beyond:
         reason = f"the model has classes 0 to {count - 1}, found {_some(map(str, beyond))}."
+    else:
+        return numbers
     raise UsageError(f"the folders are not the model's class indices: {reason}")
 
 
@@ -163,25 +171,30 @@ def _by_wordnet_id(names: Sequence[str], *, is_imagenet: bool) -> dict[str, int]
 
 
 def _in_folders(
-    directory: Path, layout: str, folders: Sequence[Path], labels: Mapping[str, int], count: int | None
+    directory: Path, layout: str, folders: Sequence[Path], labels: Mapping[str, int], count: int
 ) -> Dataset:
-    pictures, problems = [], []
+    pictures: list[Picture] = []
+    problems: list[str] = []
+    others: list[Path] = []
     for folder in folders:
-        below, files = _look(folder)
-        if below:
+        listing = Listing.of(folder)
+        if listing.folders:
             problems.append(f"{folder} contains folders: expected only pictures of one class.")
-        elif not files:
+        elif not listing.pictures:
             problems.append(f"{folder} contains no picture: remove empty class folders.")
-        pictures += [Picture(file, (labels[folder.name],)) for file in files]
+        pictures += [Picture(file, (labels[folder.name],)) for file in listing.pictures]
+        others += listing.others
     if problems:
         more = f"\n... and {len(problems) - _MOST_NAMED:,} more." if len(problems) > _MOST_NAMED else ""
         raise UsageError("\n".join(problems[:_MOST_NAMED]) + more)
     occurring = tuple(sorted(labels.values()))
-    part = count is not None and len(occurring) < count
+    part = len(occurring) < count
     remarks = [f"{len(occurring):,} of the model's {count:,} classes occur"] if part else []
-    if count == imagenet.CLASSES and len(occurring) == count:
+    if others:
+        remarks.append(f"{len(others):,} files that are not named as pictures are left out, the first {others[0].name}")
+    if count == imagenet.CLASSES and not part:
         remarks += _uneven(pictures)
-    return Dataset(directory, layout, tuple(pictures), occurring if part else None, tuple(remarks))
+    return Dataset(directory, layout, tuple(pictures), occurring if part else None, remarks=tuple(remarks))
 
 
 def _uneven(pictures: Sequence[Picture]) -> Iterator[str]:
@@ -202,7 +215,7 @@ def _flat(directory: Path, files: Sequence[Path], *, is_imagenet: bool, real: Pa
     if others:
         raise UsageError(
             f"{directory} is a flat folder with {len(others):,} pictures whose label is not known: {_some(others)}. "
-            "Expected a folder a class, or ILSVRC2012_val_00000001.JPEG and so on."
+            "Expected one folder per class, or ILSVRC2012_val_00000001.JPEG and so on."
         )
     if not is_imagenet:
         raise UsageError(
@@ -223,12 +236,12 @@ def _flat(directory: Path, files: Sequence[Path], *, is_imagenet: bool, real: Pa
         remarks.append(f"{len(files):,} of {imagenet.PICTURES:,} pictures: {_why_fewer(len(files))}")
     if len(labelled) < len(pictures):
         remarks.append(f"{len(pictures) - len(labelled):,} pictures without a label in ReaL are left out")
-    return Dataset(directory, layout, labelled, remarks=tuple(remarks))
+    return Dataset(directory, layout, labelled, real=real is not None, remarks=tuple(remarks))
 
 
 def _why_fewer(count: int) -> str:
     if count == imagenet.PICTURES - imagenet.BLACKLISTED:
-        return "the devkit's blacklist was applied, which the published figures do not"
+        return "as many as without the devkit's blacklist; published figures count all 50,000"
     return f"{imagenet.PICTURES - count:,} are missing"
 
 

@@ -10,6 +10,7 @@ from validation.accuracy.counts import Answer
 
 _MOST_NAMED = 40  # classes; the names of more would overlap
 _LONGEST = 24  # characters of a name
+_DARK = 0.6  # shares above this are drawn so dark that black text cannot be read
 
 
 def draw_confusion(answers: Sequence[Answer], names: Sequence[str] | None, path: Path) -> None:
@@ -49,5 +50,9 @@ def draw_confusion(answers: Sequence[Answer], names: Sequence[str] | None, path:
                 labels = [names[index][:_LONGEST] if names else str(index) for index in classes]
                 axis.set_ticks(range(len(classes)), labels, fontsize=7)
         axes.tick_params(axis="x", rotation=90)
+        if len(columns) <= _MOST_NAMED:  # a share of a few per cent is too pale to be seen
+            for row, column in np.argwhere(counts):
+                colour = "white" if shares[row, column] > _DARK else "black"
+                axes.text(column, row, f"{counts[row, column]:.0f}", ha="center", va="center", fontsize=7, color=colour)
         with placed_whole(path) as (_, file):
             figure.savefig(file, format="png")

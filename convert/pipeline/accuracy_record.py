@@ -1,0 +1,99 @@
+"""Record a measured accuracy beside the manifest of the SavedModel that was measured."""
+
+import hashlib
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from convert.pipeline.accuracy import AccuracyResult, Measured
+from convert.pipeline.contenders import Contender
+from export.install import held
+from models.errors import MixerError, UsageError, printable
+from models.preprocessing import Protocol
+from models.records.accuracy import AccuracyRecord, Measurement
+from models.records.contents import compare_files, digest_files
+from models.records.layout import ModelPaths
+from models.records.manifest import Manifest
+from models.records.provenance import library_versions
+from models.storage.files import write_atomically
+from validation.accuracy.counts import count
+
+Recordable = Mapping[Path, str]
+"""The sha256 of the manifest of each SavedModel that was found to be the one of its manifest, by its directory."""
+
+
+def check_recordable(contenders: Sequence[Contender], *, labels: Path | None) -> Recordable:
+    """Return what may be recorded, after comparing the files of each SavedModel with its manifest.
+
+    Raises:
+        UsageError: none has a manifest, or another class list than the model's own is given.
+        MixerError: the files of one differ from its manifest.
+    """
+    if labels is not None:
+        raise UsageError("--record takes the model's own class list: leave out --labels.")
+    found = {}
+    for paths in (one.paths for one in contenders):
+        if paths is not None:
+            found[paths.directory] = _checked(paths)
+    if not found:
+        raise UsageError("--record needs a SavedModel with its manifest beside it: name one below --out.")
+    return found
+
+
+def record_accuracy(result: AccuracyResult, protocol: Protocol, recordable: Recordable) -> list[Path]:
+    """Record the accuracy of each SavedModel beside its manifest, and return the files.
+
+    Raises:
+        MixerError: a SavedModel changed since `check_recordable`, or pictures occur with different labels.
+    """
+    if result.contradictions:
+        raise MixerError(f"the accuracy is not recorded: {result.contradictions[0]}.")
+    written = []
+    for one in result.measured:
+        if one.paths is not None and one.paths.directory in recordable:
+            with held(one.paths):
+                if _checked(one.paths) != recordable[one.paths.directory]:
+                    raise MixerError(f"{one.paths.directory} was replaced while it was measured: nothing is recorded.")
+                record = _record(one.paths, result, one, protocol, recordable[one.paths.directory])
+                write_atomically(one.paths.accuracy, record.to_bytes())
+            written.append(one.paths.accuracy)
+    return written
+
+
+def _checked(paths: ModelPaths) -> str:
+    manifest = paths.manifest.read_bytes()
+    listed = Manifest.parse(manifest, paths.manifest).files
+    differences = compare_files(listed, digest_files(paths.directory), paths.manifest.name)
+    if differences:
+        raise MixerError(
+            f"the accuracy of {paths.directory} is not recorded, as it is not the model of its manifest "
+            f"({'; '.join(differences)}): convert it again."
+        )
+    return hashlib.sha256(manifest).hexdigest()
+
+
+def _record(
+    paths: ModelPaths, result: AccuracyResult, measured: Measured, protocol: Protocol, sha256: str
+) -> AccuracyRecord:
+    within, handle = measured.within_subset, Manifest.read(paths.manifest).handle
+    data = printable(result.dataset.directory.absolute().name)
+    real = ["--real", "real.json"] if result.dataset.real else []
+    measurement = Measurement(
+        data=result.dataset.layout,
+        data_sha256=result.data_sha256,
+        protocol=protocol,
+        command=shlex.join(["mixer-jax2tf", "accuracy", handle, "--data", data, *real, "--protocol", protocol]),
+        pictures=len(measured.answers),
+        not_decoded=len(result.problems),
+        top1=count(measured.answers, 1).right,
+        top5=count(measured.answers, 5).right,
+        subset_top1=None if within is None else count(within, 1).right,
+        subset_top5=None if within is None else count(within, 5).right,
+        remarks=tuple(map(printable, result.remarks)),
+        libraries=library_versions(),
+    )
+    if paths.accuracy.is_file():
+        earlier = AccuracyRecord.read(paths.accuracy)
+        if earlier.manifest_sha256 == sha256:
+            return earlier.adding(measurement)
+    return AccuracyRecord(handle=handle, version=paths.version, manifest_sha256=sha256, measurements=(measurement,))
