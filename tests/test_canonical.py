@@ -17,7 +17,7 @@ from writing import digests, directory_of
 
 from export.saved_model import canonical, warmup
 from export.saved_model.canonical import rewrite_saved_model
-from models.catalog import DEFAULT_VERSION, HANDLES, TESTING_HANDLES
+from models.catalog import ALL_HANDLES, DEFAULT_VERSION, TESTING_HANDLES
 from models.errors import MixerError
 from models.records.layout import ModelPaths
 
@@ -163,7 +163,7 @@ def test_the_licence_and_the_citations_lie_beside(tiny_build):
 def test_every_paper_of_the_catalog_can_be_cited():
     from models.citations import CITATIONS
 
-    papers = {paper for handle in HANDLES.values() for paper in handle.checkpoint.training.papers}
+    papers = {paper for handle in ALL_HANDLES.values() for paper in handle.checkpoint.training.papers}
     assert papers == CITATIONS.keys()
     for paper, entry in CITATIONS.items():
         assert f"arXiv:{paper.rpartition('/')[2]}" in entry
