@@ -428,6 +428,17 @@ def test_a_model_without_a_class_list_needs_one(tmp_path, capfd):
     assert (found["pictures"], found["backends"][0]["classes"][0]["name"]) == (1, "blue")
 
 
+@pytest.mark.parametrize("backend", ["native", "jax"])
+def test_a_class_list_of_another_length_is_refused_in_every_backend(
+    tiny_build, tiny_source, pictures, tmp_path, capfd, backend
+):
+    (tmp_path / "labels.txt").write_text("".join(f"class {number}\n" for number in range(7)))
+    command = ("accuracy", CLASSIFIER, "--data", pictures, "--out", tiny_build, "--source", tiny_source)
+    status, _, err = run(capfd, *command, "--backend", backend, "--labels", tmp_path / "labels.txt")
+    assert status == 2
+    assert "the class list has 7 lines" in err
+
+
 def test_pictures_that_occur_with_different_labels_are_named(tiny_build, pictures, tmp_path, capfd):
     data = shutil.copytree(pictures, tmp_path / "data")
     shutil.copyfile(data / "0" / "00.png", data / "1" / "again.png")

@@ -44,7 +44,7 @@ class Contender:
 
     def open(self) -> "RunnableModel":
         """Load it; see `UsableModel.open`."""
-        return self.original.open() if self.original else self.model.open()
+        return self.model.checked(self.original.open()) if self.original else self.model.open()
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,6 @@ def _custom_in_jax(
         for one in ALL_HANDLES.values()
         if one.checkpoint.architecture.name == manifest.architecture and one.head == "classification"
     )
-
     custom = CustomCheckpoint(checkpoint, name, None)
     return Contender("jax", model, _Original(template, source, custom, manifest.checkpoint.sha256))
 

@@ -49,7 +49,7 @@ class UsableModel:
     """Whether it was trained with several labels an image (sigmoid), as far as is known."""
 
     def open(self) -> "RunnableModel":
-        """Load the model, and check its interface and the length of its class list.
+        """Load the model and check it; see `checked`.
 
         Raises:
             MixerError: it cannot be loaded, has another interface, or another number of classes than its list.
@@ -62,6 +62,14 @@ class UsableModel:
             raise
         except Exception as error:  # each runtime raises its own types
             raise MixerError(f"{self.path} cannot be loaded: {shown(str(error).strip(), 300)}") from error
+        return self.checked(model)
+
+    def checked(self, model: "RunnableModel") -> "RunnableModel":
+        """Return a loaded model after checking its interface and the length of its class list.
+
+        Raises:
+            MixerError: it has another interface, or another number of classes than its list.
+        """
         takes, gives = model.takes[0], model.gives[0]
         sizes = takes[2]
         if takes[1] != "float32" or len(sizes) != 4 or sizes[1] is None or sizes[1] != sizes[2] or sizes[3] != 3:
