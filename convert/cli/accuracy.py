@@ -5,7 +5,7 @@ import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -48,8 +48,6 @@ Checkpoint = Annotated[
     typer.Option(metavar="FILE", help="The checkpoint of a custom model, for --backend jax."),
 ]
 Csv = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write one line for each picture and backend.")]
-
-
 Confusion = Annotated[
     Path | None,
     typer.Option("--confusion", metavar="FILE.png", help="Draw which classes the (first) model takes for which."),
@@ -163,7 +161,7 @@ def _share(share: "Share") -> tuple[str, str]:
 
 
 def _notes(result: "AccuracyResult") -> Iterator[str]:
-    from validation.accuracy.counts import count, mcnemar
+    from validation.accuracy.counts import count
 
     yield from result.remarks
     for one in result.measured:
@@ -173,23 +171,35 @@ def _notes(result: "AccuracyResult") -> Iterator[str]:
             yield f"{one.backend}: no better than guessing: check the labels, and that the class list is the model's."
         if one.model.origin == "seeded":
             yield f"{one.backend}: the weights are synthetic, never trained: the accuracy means nothing."
-    first = result.measured[0]
-    for second in result.measured[1:]:
-        only_first, only_second, p = mcnemar(first.answers, second.answers)
-        other = [
-            picture
-            for picture, a, b in zip(result.pictures, first.answers, second.answers, strict=True)
-            if a.top[0] != b.top[0]
-        ]
+    for comparison in _comparisons(result):
+        first, second, other = comparison["first"], comparison["second"], comparison["other_first_class"]
         yield (
-            f"{first.backend} and {second.backend} differ in the first class of {len(other):,} pictures; only "
-            f"{first.backend} is right on {only_first:,}, only {second.backend} on {only_second:,} (McNemar's test: "
-            f"p = {p:.2g})."
+            f"{first} and {second} differ in the first class of {len(other):,} pictures; only {first} is right on "
+            f"{comparison['only_first_right']:,}, only {second} on {comparison['only_second_right']:,} (McNemar's "
+            f"test: p = {comparison['p']:.2g})."
         )
         for picture in other[:_MOST_SHOWN]:
-            yield f"  {picture.path}"
+            yield f"  {picture}"
         if len(other) > _MOST_SHOWN:
             yield f"  and {len(other) - _MOST_SHOWN:,} more: --csv FILE writes all answers"
+
+
+def _comparisons(result: "AccuracyResult") -> Iterator[dict[str, Any]]:
+    """Compare the first backend with each of the others, as JSON values."""
+    from validation.accuracy.counts import mcnemar
+
+    first, *others = result.measured
+    for second in others:
+        only_first, only_second, p = mcnemar(first.answers, second.answers)
+        answers = zip(result.pictures, first.answers, second.answers, strict=True)
+        yield {
+            "first": first.backend,
+            "second": second.backend,
+            "only_first_right": only_first,
+            "only_second_right": only_second,
+            "p": p,
+            "other_first_class": [str(picture.path) for picture, a, b in answers if a.top[0] != b.top[0]],
+        }
 
 
 def _check_writable(*files: Path | None) -> None:
@@ -234,10 +244,7 @@ def _as_json(result: "AccuracyResult", protocol: str) -> dict[str, object]:
         "problems": list(result.problems),
         "remarks": list(result.remarks),
         "reading_seconds": result.reading_seconds,
-        "comparisons": [
-            {"first": first.backend, "second": second.backend, **_comparison(result, first, second)}
-            for first, second in zip(result.measured[:1] * len(result.measured), result.measured[1:], strict=False)
-        ],
+        "comparisons": list(_comparisons(result)),
         "backends": [
             {
                 "backend": one.backend,
@@ -261,15 +268,6 @@ def _as_json(result: "AccuracyResult", protocol: str) -> dict[str, object]:
             for one in result.measured
         ],
     }
-
-
-def _comparison(result: "AccuracyResult", first: "Measured", second: "Measured") -> dict[str, object]:
-    from validation.accuracy.counts import mcnemar
-
-    only_first, only_second, p = mcnemar(first.answers, second.answers)
-    answers = zip(result.pictures, first.answers, second.answers, strict=True)
-    other = [str(picture.path) for picture, a, b in answers if a.top[0] != b.top[0]]
-    return {"only_first_right": only_first, "only_second_right": only_second, "p": p, "other_first_class": other}
 
 
 def _share_as_json(share: "Share") -> dict[str, object]:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from convert.pipeline.for_each import Failure, attempt
 from convert.pipeline.frameworks import import_frameworks
@@ -33,7 +33,7 @@ class Score:
     index: int
     name: str | None
     probability: float
-    """By softmax, or by sigmoid for a model that was trained with several labels an image; for display only."""
+    """By softmax, or by sigmoid for a model that was trained with several labels per image; for display only."""
     logit: float
 
 
@@ -151,11 +151,7 @@ def _result(name: str, logits: "NDArray[np.float32]", model: UsableModel, top: i
     if not np.isfinite(logits).all():
         return Classified(name, problem="the model gives outputs that are not finite")
     wide = logits.astype(np.float64)
-    if model.many_labels:
-        probabilities = 0.5 * (1 + np.tanh(wide / 2))
-    else:
-        powers = np.exp(wide - wide.max())
-        probabilities = powers / powers.sum()
+    probabilities = 0.5 * (1 + np.tanh(wide / 2)) if model.many_labels else softmax(wide)
     best = np.argsort(-wide, kind="stable")[:top]
     names = model.classes
     return Classified(
@@ -165,6 +161,15 @@ def _result(name: str, logits: "NDArray[np.float32]", model: UsableModel, top: i
             for index in best
         ),
     )
+
+
+def softmax(logits: "NDArray[Any]") -> "NDArray[np.float64]":
+    """Return the probabilities `[..., classes]` of logits of the same shape, computed in float64."""
+    import numpy as np
+
+    powers = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    probabilities: NDArray[np.float64] = powers / powers.sum(-1, keepdims=True)
+    return probabilities
 
 
 def raise_unreadable(results: Sequence[Classified]) -> None:

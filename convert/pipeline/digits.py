@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from convert.checkpoints.open import CustomCheckpoint
 from convert.pipeline.batch import check_batch, run_batch
-from convert.pipeline.classify import classify_pictures
+from convert.pipeline.classify import classify_pictures, softmax
 from convert.pipeline.export_formats import Exports, check_exports, run_exports
 from convert.pipeline.frameworks import import_frameworks
 from convert.pipeline.progress import Watch, steps
@@ -69,7 +69,7 @@ class DigitsResult:
     """A folder of the held-out pictures, with a subfolder for each class."""
     drawing: Path
     seconds: float
-    """That training took."""
+    """Seconds that training took."""
     accuracies: tuple[Accuracy, ...]
     """Of JAX, then of each model."""
     left_out: tuple[str, ...]
@@ -113,7 +113,7 @@ def run_digits(out: Path, watch: Watch | None = None, *, overwrite: bool = False
     logits = predict(architecture, params, held.pictures)
     found = list(_classify(out / "models", pictures, held, logits, left_out, watch))
     best = logits.argmax(-1)
-    probabilities = _softmax(logits)[range(len(best)), best]
+    probabilities = softmax(logits)[range(len(best)), best]
     draw_predictions(held, best.tolist(), probabilities.tolist(), out / "digits.png")
     return DigitsResult(
         custom.path, out / "pictures", out / "digits.png", seconds, tuple(found), tuple(one.title for one in left_out)
@@ -186,11 +186,3 @@ def _classify(
         )
         model = given if given in (NAME, NAME + GRAPH_SUFFIX) else f"{Path(given).parts[-3]}/{Path(given).name}"
         yield Accuracy(model, int((found == held.labels).sum()), len(found), disagreements)
-
-
-def _softmax(logits: "NDArray[np.float32]") -> "NDArray[np.float64]":
-    import numpy as np
-
-    powers = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
-    probabilities: NDArray[np.float64] = powers / powers.sum(-1, keepdims=True)
-    return probabilities
