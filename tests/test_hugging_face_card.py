@@ -73,9 +73,9 @@ def test_the_repositorys_card_names_all_its_models(tmp_path):
         ("- tensorflow", "- 2", "tags.0: Input should be a valid string"),
         ("datasets:\n- imagenet-1k", "datasets: imagenet-1k", "datasets: Input should be a valid list"),
         ("datasets:\n- imagenet-1k", "datasets: []", "datasets: List should have at least 1 item"),
-        ("license: apache-2.0", "license: unknown\nlicense: apache-2.0", "license stands twice in the header"),
-        ("license: apache-2.0", "license: [", "its header is no YAML: while parsing"),
-        ("license: apache-2.0", "license: !!python/object:os.system {}", "its header is no YAML: could not determine"),
+        ("license: apache-2.0", "license: unknown\nlicense: apache-2.0", "license occurs twice in the header"),
+        ("license: apache-2.0", "license: [", "its header is not YAML: while parsing"),
+        ("license: apache-2.0", "license: !!python/object:os.system {}", "its header is not YAML: could not determine"),
         ("\n# mixer", "\nmixer", "expected a title: # ..."),
     ],
 )

@@ -25,13 +25,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-
 TOP = 5
 
 _MOST_NAMED = 5
 
 BATCH = 32
-"""Pictures that are run at a time; an interrupted run goes on with whole batches, so that each runs as before."""
+"""Pictures that are run at a time; an interrupted run resumes with whole batches, so that each is run as before."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Measured:
     within_subset: tuple[Answer, ...] | None
     """The answers among the classes that occur alone, where these are fewer than the model's."""
     seconds: float
-    """That the model ran."""
+    """Seconds that the model ran."""
     paths: ModelPaths | None = None
     """Its paths, if it is a SavedModel with a manifest."""
 
@@ -122,7 +121,7 @@ def measure_accuracy(
     there, in the same batches.
 
     Raises:
-        MixerError: a model cannot be used, or labels are beyond its classes.
+        MixerError: a model cannot be used, or no picture can be read.
     """
     import_frameworks()
     resumed = Unfinished.of(cache, contenders, dataset, protocol)

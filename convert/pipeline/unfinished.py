@@ -1,4 +1,4 @@
-"""The answers of an accuracy run that was interrupted, so that the same run goes on where it ended.
+"""The answers of an accuracy run that was interrupted, so that the same run resumes where it stopped.
 
 The file contains one line of JSON for each finished batch of pictures. A batch counts only if its pictures have the
 same size and modification time as then, and if all batches before it count.
@@ -41,7 +41,7 @@ class BatchAnswers(NamedTuple):
     """Why a picture could not be decoded."""
     reading_seconds: float
     seconds: list[float]
-    """That each model ran."""
+    """Seconds that each model ran."""
     top: list[list[list[int]]]
     """For each model and decoded picture, the likeliest classes."""
     within: list[list[list[int]]]

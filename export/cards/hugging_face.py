@@ -1,8 +1,8 @@
 """Render Hugging Face's cards: `README.md` with a YAML header, for a model's folder and for the whole repository.
 
 The header has the fields of https://github.com/huggingface/huggingface_hub (`modelcard.md`) that apply to these models.
-There is no `model-index`, which contains results on a dataset: no accuracy was measured here. Nor `base_model`, which
-names a model on the Hub, nor `library_name`: the Hub's libraries load models of their own, not any SavedModel.
+There is no `model-index`: a measured accuracy is in the text of the card. Nor is there a `base_model`, which names a
+model on the Hub, nor a `library_name`: the Hub's libraries load models of their own, not any SavedModel.
 
 `ModelCardData` of huggingface_hub would write the same header; but it checks no field, and comes with the extra `hub`,
 which cards do not need.
@@ -92,11 +92,11 @@ def problems_of(text: str) -> list[str]:
 def _header_problems(text: str) -> list[str]:
     keys = _KEY.findall(text)
     twice = sorted({key for key in keys if keys.count(key) > 1})  # YAML silently takes the last one
-    said = [f"{', '.join(twice)} stands twice in the header"] if twice else []
+    said = [f"{', '.join(twice)} occurs twice in the header"] if twice else []
     try:
         _Header.model_validate(yaml.safe_load(text))
     except yaml.YAMLError as error:
-        return [*said, f"its header is no YAML: {' '.join(str(error).split())}"]
+        return [*said, f"its header is not YAML: {' '.join(str(error).split())}"]
     except ValidationError as error:
         return said + [f"{'.'.join(map(str, one['loc'])) or 'its header'}: {one['msg']}" for one in error.errors()]
     return said
@@ -106,4 +106,4 @@ def _body_problems(text: str) -> list[str]:
     lines = [line for line in text.split("\n") if line]
     if not lines or not lines[0].startswith("# "):
         return [f"below its header comes {lines[0][:100] if lines else ''!r}, expected a title: # ..."]
-    return [] if len(lines) > 1 else ["nothing stands below its title"]
+    return [] if len(lines) > 1 else ["there is nothing below its title"]

@@ -97,7 +97,7 @@ def _read_metadata(page: _Page, lines: list[str], start: int) -> None:
     for number, line in enumerate(lines[start:], start + 1):
         if line.startswith("#"):
             if not any(rest.strip() for rest in lines[number:]):
-                page.problems.append("nothing stands below the first heading")
+                page.problems.append("there is nothing below the first heading")
             return
         found = _METADATA.fullmatch(line)
         if found:
@@ -127,7 +127,7 @@ def _metadata_problems(page: _Page, kind: _PageKind) -> Iterator[str]:
         yield f"{', '.join(sorted(unknown))}: not allowed on a page of a {page.kind}, which may have: {allowed}"
     for key, values in sorted(page.metadata.items()):
         if len(values) > 1 and key not in REPEATED:
-            yield f"{key} stands {len(values)} times, expected once"
+            yield f"{key} occurs {len(values)} times, expected once"
         if len(set(values)) != len(values) and key in REPEATED:
             yield f"{key} has one value twice: {', '.join(values)}"
         strange = [value for value in values if key in KNOWN and value not in KNOWN[key]]
