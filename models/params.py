@@ -2,7 +2,10 @@
 
 import functools
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from models.storage.files import placed_whole
 
 Params = dict[str, Any]
 """Leaves nested by name: `params["MixerBlock_0"]["token_mixing"]["Dense_0"]["kernel"]`."""
@@ -23,3 +26,16 @@ def nest(flat: Mapping[str, Any]) -> Params:
         *groups, leaf = name.split("/")
         functools.reduce(lambda node, group: node.setdefault(group, {}), groups, params)[leaf] = value
     return params
+
+
+def save_params(params: Mapping[str, Any], path: Path) -> None:
+    """Write params, nested or flat, as an `.npz` of the original's layout, one array for each `module/.../leaf`.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    import numpy as np
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with placed_whole(path) as (_, file):
+        np.savez(file, allow_pickle=False, **{name: np.asarray(array) for name, array in flatten(params).items()})

@@ -12,6 +12,7 @@ from PIL import Image
 from convert.checkpoints.reader import load_checkpoint
 from convert.pipeline.digits import Disagreement
 from models.catalog import TINY
+from models.params import save_params
 from models.pictures import decode, preprocess
 from models.preprocessing import HALF_RANGE
 from validation.digits import train as training
@@ -55,7 +56,7 @@ def test_training_learns_and_saves_the_originals_layout(digits, tmp_path, monkey
     assert said == [(50, 150), (100, 150), (150, 150)]
     found = training.predict(TINY, params, digits[1].pictures).argmax(-1)
     assert (found == digits[1].labels).mean() > 0.4  # one in ten is chance
-    training.save_checkpoint(params, tmp_path / "new" / "digits.npz")
+    save_params(params, tmp_path / "new" / "digits.npz")
     loaded = load_checkpoint(tmp_path / "new" / "digits.npz", TINY, num_classes=10)
     jax.tree.map(np.testing.assert_array_equal, loaded.for_head("classification"), params)
 

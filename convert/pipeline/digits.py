@@ -17,6 +17,7 @@ from convert.pipeline.usable_model import find_model
 from models.catalog import BUCKET, DEFAULT_VERSION, GRAPH_SUFFIX, TESTING_HANDLES, Handle
 from models.errors import MixerError, UsageError
 from models.formats import FORMATS, Format
+from models.params import save_params
 from models.storage.files import write_atomically
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def run_digits(out: Path, watch: Watch | None = None, *, overwrite: bool = False
         raise UsageError(f"{custom.path} exists already: give another --out, or --overwrite to replace it.")
     import_frameworks()
     from validation.digits.plot import draw_predictions
-    from validation.digits.train import predict, save_checkpoint, train
+    from validation.digits.train import predict, train
 
     architecture = handle.checkpoint.architecture
     trained, held = load_digits(architecture.image_size)
@@ -106,7 +107,7 @@ def run_digits(out: Path, watch: Watch | None = None, *, overwrite: bool = False
         params = train(architecture, trained, progress=on.start(f"training on {len(trained.labels)} pictures", "steps"))
         seconds = time.perf_counter() - begin
         on.finish(f"trained on {len(trained.labels)} pictures in {seconds:.0f} s")
-    save_checkpoint(params, custom.path)
+    save_params(params, custom.path)
     write_atomically(out / "labels.txt", "".join(f"{name}\n" for name in NAMES).encode())
     pictures = held.save(out / "pictures")
     left_out = _convert(handle, custom, out / "models", overwrite=overwrite, watch=watch)

@@ -25,7 +25,7 @@ PLATFORMS = "JAX_PLATFORMS"
 """The variable that says where JAX computes: the only setting that users may choose, where nothing is converted."""
 
 
-def import_frameworks(*, any_platform: bool = False) -> None:
+def import_frameworks(*, any_platform: bool = False, any_device: bool = False) -> None:
     """Import TensorFlow and JAX under fixed settings, and suppress their messages.
 
     Their environment variables are removed, for this process and those that it starts. TensorFlow and JAX compute on
@@ -33,6 +33,7 @@ def import_frameworks(*, any_platform: bool = False) -> None:
 
     Args:
         any_platform: let JAX compute where `JAX_PLATFORMS` says, in full float32.
+        any_device: let TensorFlow compute on a GPU, if there is one.
 
     Raises:
         UsageError: JAX cannot compute there, or Protocol Buffers use their pure Python implementation.
@@ -47,7 +48,8 @@ def import_frameworks(*, any_platform: bool = False) -> None:
         import tensorflow as tf
         from jax.experimental import jax2tf  # noqa: F401
 
-        tf.config.set_visible_devices([], "GPU")
+        if not any_device:
+            tf.config.set_visible_devices([], "GPU")
     logging.getLogger("absl").setLevel(logging.ERROR)
     _require_usual_protobuf()
     if chosen:

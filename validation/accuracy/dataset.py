@@ -63,9 +63,7 @@ def find_dataset(
     Raises:
         UsageError: the layout is not known, or a label would be a guess.
     """
-    if not os.path.isdir(directory):  # noqa: PTH112 (unlike Path.is_dir it does not raise in an unreadable folder)
-        what = "is not a directory" if os.path.lexists(directory) else "does not exist"
-        raise UsageError(f"--data {directory} {what}: expected labelled pictures.")
+    _require_directory(directory)
     if classes is None:
         raise UsageError(
             "the model has no class list, without which a label would be a guess: give it with --labels, one line per "
@@ -89,6 +87,38 @@ def find_dataset(
     if not found.pictures:
         raise UsageError(f"{directory} contains no picture with a label.")
     return found
+
+
+def find_classes(directory: Path) -> tuple[tuple[str, ...], Dataset]:
+    """Find pictures in one folder per class; return the folders' names as the class list, and the pictures.
+
+    Names that are all numbers are sorted as numbers, others as text.
+
+    Raises:
+        UsageError: the layout is another, there are fewer than two classes, or a name cannot be a line of a class list.
+    """
+    _require_directory(directory)
+    listing = Listing.of(directory)
+    if listing.pictures or len(listing.folders) < 2:
+        raise UsageError(
+            f"{directory} contains {len(listing.pictures):,} pictures and {len(listing.folders)} folders: expected one "
+            "folder per class, at least two, and no pictures beside them."
+        )
+    names = [folder.name for folder in listing.folders]
+    unusable = [name for name in names if not name.isprintable() or name != name.strip()]
+    if unusable:
+        raise UsageError(f"folders cannot be lines of a class list: {_some(unusable)}. Rename them.")
+    if all(name.isascii() and name.isdigit() for name in names):
+        names.sort(key=int)
+    labels = {name: index for index, name in enumerate(names)}
+    layout = "one folder per class"
+    return tuple(names), _in_folders(directory, layout, listing.folders, labels, len(names))
+
+
+def _require_directory(directory: Path) -> None:
+    if not os.path.isdir(directory):  # noqa: PTH112 (unlike Path.is_dir it does not raise in an unreadable folder)
+        what = "is not a directory" if os.path.lexists(directory) else "does not exist"
+        raise UsageError(f"--data {directory} {what}: expected labelled pictures.")
 
 
 def _labels_of(folders: Sequence[Path], classes: Sequence[str], *, is_imagenet: bool) -> tuple[str, dict[str, int]]:

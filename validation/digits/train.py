@@ -1,6 +1,5 @@
-"""Train a Mixer from scratch in JAX, and save it in the layout of the original checkpoints."""
+"""Train a Mixer from scratch in JAX."""
 
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,10 +10,9 @@ from numpy.typing import NDArray
 
 from models.catalog import Architecture
 from models.mixer import MlpMixer
-from models.params import flatten
+from models.params import Params
 from models.preprocessing import HALF_RANGE
 from models.progress import Progress
-from models.storage.files import placed_whole
 from validation.digits.pictures import NAMES, Digits
 
 STEPS = 3000
@@ -25,8 +23,6 @@ _WEIGHT_DECAY = 1e-2
 _COPIES = 40  # of each picture, every one changed in another way
 _REPORTED = 50  # steps between two reports of progress
 _SEED = 20210504
-
-Params = dict[str, Any]
 
 
 def train(architecture: Architecture, digits: Digits, *, progress: Progress | None = None) -> Params:
@@ -68,17 +64,6 @@ def train(architecture: Architecture, digits: Digits, *, progress: Progress | No
             jax.block_until_ready(params)  # type: ignore[no-untyped-call]
             progress(done, STEPS)
     return params
-
-
-def save_checkpoint(params: Params, path: Path) -> None:
-    """Write params as an `.npz` of the original's layout: one float32 array for each `module/.../leaf`.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with placed_whole(path) as (_, file):
-        np.savez(file, allow_pickle=False, **{name: np.asarray(array) for name, array in flatten(params).items()})
 
 
 def predict(architecture: Architecture, params: Params, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:

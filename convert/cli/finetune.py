@@ -1,0 +1,161 @@
+"""The command finetune."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from convert.cli import console, options
+from models.catalog import DEFAULT_VERSION
+from models.errors import MixerError, UsageError
+
+if TYPE_CHECKING:
+    from convert.pipeline.finetune import FineTuningResult
+    from export.cards.publisher import Publisher
+
+_MOST_SCORES = 12  # lines of the table
+
+
+def finetune(
+    base: Annotated[
+        str,
+        typer.Argument(metavar="HANDLE", help="A feature extractor below --out: mixer_b16_i1k_fe, or a custom one."),
+    ],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="One folder of pictures per class.")],
+    name: Annotated[str, typer.Option(metavar="NAME", help="Name of the new model.")],
+    out: options.Out = Path("build"),
+    version: options.Version = DEFAULT_VERSION,
+    flavour: options.FlavourOption = options.Flavour.native,
+    recipe: Annotated[
+        Literal["collection", "bit"],
+        typer.Option(
+            help="collection: the notebook's (8 epochs, rate 0.03, each gradient clipped); bit: steps and rate by the "
+            "number of pictures, momentum, gradients clipped together, a head of zeros."
+        ),
+    ] = "collection",
+    whole: Annotated[
+        bool,
+        typer.Option(
+            "--whole", help="Train all params, on random crops. Default: the head alone, on features computed once."
+        ),
+    ] = False,
+    crops: Annotated[
+        int, typer.Option(metavar="N", help="Without --whole: crops of each picture; the first is the central one.")
+    ] = 1,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="Training steps.", show_default="the recipe's")] = None,
+    rate: Annotated[
+        float | None, typer.Option(metavar="R", help="Highest learning rate.", show_default="the recipe's")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(metavar="N", help="Pictures of a step.")] = 64,
+    held_out: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of each class that is not trained on, to find the best step.")
+    ] = 0.1,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Stop after N evaluations without a better result.", show_default="take all steps"
+        ),
+    ] = None,
+    save_every: Annotated[
+        int, typer.Option(metavar="N", help="Steps after which the state is saved; it is after each epoch too.")
+    ] = 100,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the split, the order, the crops and the head.")] = 0,
+    publisher: Annotated[
+        str | None, typer.Option(metavar="P", help="Write the model's card too: its publisher. Needs --assets.")
+    ] = None,
+    assets: Annotated[
+        str | None, typer.Option(metavar="URL", help="Base URL of the published archives, for the card.")
+    ] = None,
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+) -> None:
+    """Fine-tune a feature extractor on labelled pictures; convert and check the result.
+
+    Pictures are never turned by their EXIF orientation. The best params are kept as a checkpoint,
+    OUT/finetune/NAME/NAME.npz, from which the model OUT/NAME is made. After an interruption the same command goes on
+    where it stopped.
+    """
+    from convert.pipeline.finetune import FineTuning, run_finetune
+
+    tuning = FineTuning(
+        base,
+        name,
+        data,
+        out,
+        version,
+        flavour.each,
+        recipe,
+        whole,
+        crops,
+        steps,
+        rate,
+        batch_size,
+        held_out,
+        patience,
+        save_every,
+        seed,
+        overwrite,
+    )
+    where = _publisher(publisher, assets)
+    if not whole:
+        crop = "the central crop" if crops == 1 else f"{crops} crops"
+        console.tell(f"only the head is trained, on the features of {crop} of each picture, without augmentation.")
+    result = run_finetune(tuning, console.progress_bar(), publisher=where)
+    if json:
+        console.print_json(_as_json(result))
+    else:
+        _print(result, out)
+    problems = [f"{one.handle}: {'; '.join(one.problems)}" for one in result.outcomes if one.verdict == "failed"]
+    if problems:
+        raise MixerError("\n".join(problems))
+
+
+def _publisher(publisher: str | None, assets: str | None) -> "Publisher | None":
+    from export.cards.publisher import Publisher
+
+    if (publisher is None) != (assets is None):
+        raise UsageError("a card needs both --publisher and --assets.")
+    return Publisher(publisher, assets.rstrip("/")) if publisher and assets else None
+
+
+def _print(result: "FineTuningResult", out: Path) -> None:
+    scores = result.state.scores
+    every = max(1, -(-len(scores) // _MOST_SCORES))
+    best = result.state.best
+    shown = [
+        score for index, score in enumerate(scores, 1) if index % every == 0 or score is best or score is scores[-1]
+    ]
+    rows = [
+        (
+            f"{score.step:,}{' (best)' if score is best else ''}",
+            f"{score.train_loss:.4f}",
+            f"{score.loss:.4f}",
+            f"{score.right:,} of {score.total:,}",
+            f"{score.right / score.total:.2%}",
+        )
+        for score in shown
+    ]
+    title = f"{len(result.classes)} classes, {result.trained_on:,} pictures, recipe {result.recipe.name}"
+    console.print_table(title, ("#step", "#loss", "#held-out loss", "#right", "#accuracy"), rows)
+    console.tell(f"the checkpoint: {result.checkpoint}")
+    for one in result.outcomes:
+        console.tell(f"{out / one.handle}: {one.verdict}")
+    for path in result.cards:
+        console.tell(f"card: {path}")
+
+
+def _as_json(result: "FineTuningResult") -> dict[str, object]:
+    best = result.state.best
+    return {
+        "checkpoint": str(result.checkpoint),
+        "recipe": asdict(result.recipe),
+        "classes": list(result.classes),
+        "trained_on": result.trained_on,
+        "scores": [asdict(score) for score in result.state.scores],
+        "best_step": best.step if best else None,
+        "models": [
+            {"handle": one.handle, "verdict": one.verdict, "problems": list(one.problems)} for one in result.outcomes
+        ],
+        "cards": [str(path) for path in result.cards],
+    }

@@ -1,0 +1,1 @@
+"""Fine-tune a feature extractor: recipes, pictures, the Keras model, and the training loop."""

@@ -1,0 +1,265 @@
+"""Fine-tune a feature extractor on labelled pictures, and convert and check what comes out."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from convert.checkpoints.open import CustomCheckpoint
+from convert.finetune.pictures import Labelled
+from convert.finetune.recipe import BATCH_SIZE, Recipe, RecipeName, choose_recipe
+from convert.finetune.state import State
+from convert.pipeline.batch import check_batch, run_batch
+from convert.pipeline.cards import write_cards
+from convert.pipeline.job import Batch
+from convert.pipeline.outcome import Outcome
+from convert.pipeline.processes import run_apart
+from convert.pipeline.progress import Event, Watch
+from convert.pipeline.selection import select_batch
+from convert.pipeline.training import Training, train
+from export.cards.publisher import Publisher
+from models.catalog import ALL_HANDLES, BUCKET, DEFAULT_VERSION, GRAPH_SUFFIX, Flavour, Handle
+from models.errors import UsageError
+from models.records.layout import ModelPaths
+from models.records.manifest import Manifest
+from models.records.provenance import library_versions
+from models.selection import is_catalogued
+from models.storage.files import read_small, write_atomically
+from validation.accuracy.dataset import Dataset, find_classes
+
+SEED = 0
+HELD_OUT = 0.1
+SAVE_EVERY = 100
+
+_SETTINGS = "settings.json"
+_MOST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """What to fine-tune, on what, and how."""
+
+    base: str
+    """Name of a feature extractor below `out`."""
+    name: str
+    """Of the new model."""
+    data: Path
+    """One folder of pictures per class."""
+    out: Path
+    version: int = DEFAULT_VERSION
+    flavours: tuple[Flavour, ...] = ("native",)
+    recipe: RecipeName = "collection"
+    whole: bool = False
+    """Train all params; else only the head, on features that are computed once."""
+    crops: int = 1
+    """Crops of each picture whose features are computed, if only the head is trained: the central one, then others."""
+    steps: int | None = None
+    rate: float | None = None
+    batch_size: int = BATCH_SIZE
+    held_out: float = HELD_OUT
+    """Share of each class that is not trained on."""
+    patience: int | None = None
+    save_every: int = SAVE_EVERY
+    seed: int = SEED
+    overwrite: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is kept: settings, state, features, logs, and its result, `<name>.npz`."""
+        return self.out / "finetune" / self.name
+
+    def check(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            UsageError: some cannot be used; all are named.
+        """
+        limits = {
+            "--crops": 1 <= self.crops <= 1000,
+            "--steps": self.steps is None or self.steps >= 1,
+            "--rate": self.rate is None or 0 < self.rate < float("inf"),
+            "--batch-size": self.batch_size >= 1,
+            "--held-out": 0 < self.held_out < 1,
+            "--patience": self.patience is None or self.patience >= 1,
+            "--save-every": self.save_every >= 1,
+            "--seed": 0 <= self.seed < 1 << 31,
+        }
+        wrong = [option for option, right in limits.items() if not right]
+        if wrong:
+            raise UsageError(
+                f"{', '.join(wrong)} cannot be used: expected positive numbers, and a share between 0 and 1."
+            )
+        if self.whole and self.crops != 1:
+            raise UsageError("--crops is for training the head alone: with --whole each step takes new random crops.")
+
+
+@dataclass(frozen=True)
+class FineTuningResult:
+    """What came out."""
+
+    checkpoint: Path
+    """The `.npz` that training gave: the params with the best score."""
+    recipe: Recipe
+    trained_on: int
+    """Number of pictures."""
+    classes: tuple[str, ...]
+    state: State
+    outcomes: tuple[Outcome, ...]
+    """Of the conversion and the check of each flavour."""
+    cards: tuple[Path, ...]
+
+
+def run_finetune(
+    tuning: FineTuning, watch: Watch | None = None, *, publisher: Publisher | None = None
+) -> FineTuningResult:
+    """Train, write the `.npz`, convert it, check it, and write its card if a publisher is given.
+
+    The same call after an interruption goes on where it stopped, and gives the same bytes on the same machine.
+
+    Raises:
+        UsageError: something cannot be used as given, or the output exists.
+        MixerError: pictures cannot be read, or training fails.
+    """
+    tuning.check()
+    base, manifest, template = _find_base(tuning)
+    classes, dataset = find_classes(tuning.data)
+    pictures = Labelled(
+        tuple(picture.path for picture in dataset.pictures), tuple(picture.labels[0] for picture in dataset.pictures)
+    )
+    trained, held = pictures.split(tuning.held_out, tuning.seed)
+    if not len(held):
+        raise UsageError(f"{tuning.data} has one picture of each class, which leaves none to hold out: give more.")
+    recipe = choose_recipe(tuning.recipe, len(trained), tuning.batch_size, steps=tuning.steps, rate=tuning.rate)
+    _prepare(tuning, _settings(tuning, manifest, classes, dataset))
+    labels = tuning.folder / "labels.txt"
+    write_atomically(labels, "".join(f"{name}\n" for name in classes).encode())
+    batch = _batch(tuning, template, CustomCheckpoint(tuning.folder / f"{tuning.name}.npz", tuning.name, labels))
+    check_batch(batch)
+    training = Training(
+        base.directory,
+        template.checkpoint.architecture,
+        trained,
+        held,
+        len(classes),
+        recipe,
+        tuning.folder,
+        tuning.name,
+        whole=tuning.whole,
+        crops=tuning.crops,
+        batch_size=tuning.batch_size,
+        patience=tuning.patience,
+        save_every=tuning.save_every,
+        seed=tuning.seed,
+    )
+    for remark in dataset.remarks if watch else ():
+        watch(Event("noted", remark))  # type: ignore[misc]
+    state = run_apart(partial(train, training), watch)
+    outcomes = run_batch(batch, watch)
+    names = [one.handle for one in outcomes if one.verdict != "failed"]
+    cards = write_cards(names, tuning.out, tuning.version, publisher, watch)[0] if publisher else []
+    return FineTuningResult(
+        training.result,
+        recipe,
+        len(trained),
+        classes,
+        state,
+        tuple(outcomes),
+        tuple(path for one in cards for path in one.files),
+    )
+
+
+def _find_base(tuning: FineTuning) -> tuple[ModelPaths, Manifest, Handle]:
+    """Return the feature extractor to start from, its manifest, and the classifier of the catalog like it."""
+    paths = ModelPaths.of(tuning.out, tuning.base, tuning.version)
+    known = ALL_HANDLES.get(tuning.base.removesuffix(GRAPH_SUFFIX))
+    if known is not None and known.head != "fe":
+        raise UsageError(
+            f"{tuning.base} is a classifier: fine-tuning starts from a feature extractor: "
+            f"{tuning.base.replace('classification', 'fe')}."
+        )
+    if "/" in tuning.base or not paths.manifest.is_file():
+        command = (
+            f"mixer-jax2tf convert-all {tuning.base}" if is_catalogued(tuning.base) else "mixer-jax2tf convert-all"
+        )
+        raise UsageError(
+            f"{paths.manifest} is missing: expected the name of a feature extractor below --out. Run `{command}` "
+            "first, or give its --out and --version."
+        )
+    manifest = Manifest.read(paths.manifest)
+    if manifest.head != "fe":
+        raise UsageError(
+            f"{tuning.base} is a classifier: fine-tuning starts from a feature extractor: convert its checkpoint "
+            "with the handle of one."
+        )
+    template = next(
+        one
+        for one in ALL_HANDLES.values()
+        if one.checkpoint.architecture.name == manifest.architecture and one.head == "classification"
+    )
+    return paths, manifest, template
+
+
+def _settings(tuning: FineTuning, manifest: Manifest, classes: Sequence[str], dataset: Dataset) -> dict[str, object]:
+    """Return all that decides the result; a run is resumed only with equal settings."""
+    listing = hashlib.sha256()
+    for picture in dataset.pictures:
+        stat = picture.path.stat()
+        name = os.fspath(picture.path.relative_to(tuning.data))
+        listing.update(
+            f"{name}\0{picture.labels[0]}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(errors="surrogateescape")
+        )
+    left_out = ("out", "overwrite", "save_every", "data", "flavours")
+    return {
+        **{name: value for name, value in asdict(tuning).items() if name not in left_out},
+        "base_checkpoint": manifest.checkpoint.model_dump(),
+        "base_files": {name: digest.sha256 for name, digest in manifest.files.items()},
+        "classes": list(classes),
+        "pictures": len(dataset.pictures),
+        "pictures_sha256": listing.hexdigest(),
+        "libraries": library_versions(),
+    }
+
+
+def _prepare(tuning: FineTuning, settings: dict[str, object]) -> None:
+    """Make the folder of the run, or find the same run there.
+
+    Raises:
+        UsageError: another run is there, or something else; or a model of this name.
+    """
+    folder, record = tuning.folder, tuning.folder / _SETTINGS
+    if record.is_file():
+        earlier = json.loads(read_small(record, _MOST_BYTES))
+        other = sorted(name for name in settings.keys() | earlier.keys() if settings.get(name) != earlier.get(name))
+        if other and not tuning.overwrite:
+            raise UsageError(
+                f"{folder} contains a run with other settings ({', '.join(other)}): give another --name, or "
+                "--overwrite to replace it."
+            )
+        if tuning.overwrite:
+            shutil.rmtree(folder)
+    elif folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"{folder} contains something else than a run of `finetune`: give another --name.")
+    elif ModelPaths.of(tuning.out, tuning.name, tuning.version).manifest.is_file() and not tuning.overwrite:
+        raise UsageError(
+            f"{tuning.out / tuning.name} contains a model already: give another --name, or --overwrite to replace it."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(record, (json.dumps(settings, indent=1) + "\n").encode())
+
+
+def _batch(tuning: FineTuning, template: Handle, custom: CustomCheckpoint) -> Batch:
+    batch = select_batch(
+        "convert-all",
+        [template.name],
+        source=BUCKET,
+        cache=None,
+        out=tuning.out,
+        version=tuning.version,
+        flavours=tuning.flavours,
+        custom=custom,
+    )
+    return replace(batch, overwrite=tuning.overwrite)

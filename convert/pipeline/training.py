@@ -1,0 +1,191 @@
+"""The training of a fine-tuned model, in a process of its own: its settings would change what is converted."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from convert.finetune.pictures import Crop, Labelled, Reader, batch_of
+from convert.finetune.recipe import Recipe
+from convert.finetune.state import State
+from convert.pipeline.frameworks import import_frameworks
+from convert.pipeline.progress import Steps, Watch, steps
+from models.catalog import Architecture
+from models.params import save_params
+
+if TYPE_CHECKING:
+    import keras
+
+    from convert.finetune.network import FineTuned
+    from convert.finetune.train import Inputs, Labels, Loop
+
+
+@dataclass(frozen=True)
+class Training:
+    """All that training needs."""
+
+    extractor: Path
+    """The SavedModel of the feature extractor."""
+    architecture: Architecture
+    trained: Labelled
+    held_out: Labelled
+    classes: int
+    recipe: Recipe
+    folder: Path
+    name: str
+    whole: bool
+    crops: int
+    batch_size: int
+    patience: int | None
+    save_every: int
+    seed: int
+
+    @property
+    def result(self) -> Path:
+        """The `.npz` with the best score, in the layout of the original checkpoints."""
+        return self.folder / f"{self.name}.npz"
+
+    @property
+    def score_every(self) -> int:
+        """Steps between two evaluations: an epoch."""
+        return -(-len(self.trained) // self.batch_size)
+
+    def indices(self, step: int) -> list[tuple[int, int]]:
+        """Return index and epoch of each picture of a step."""
+        return batch_of(step, self.batch_size, len(self.trained), self.seed)
+
+    def labels(self, step: int) -> "Labels":
+        """Return the class indices `[batch]` of a step."""
+        import numpy as np
+
+        return np.asarray([self.trained.labels[index] for index, _ in self.indices(step)])
+
+
+def train(training: Training, watch: Watch) -> State:
+    """Train, and leave the best params in `training.result`; go on where an earlier process stopped.
+
+    Raises:
+        MixerError: a picture cannot be read, the SavedModel is another, or the loss is not finite.
+    """
+    import_frameworks(any_device=True)
+    import keras
+    import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(training.seed)
+    from convert.finetune.network import FineTuned
+    from convert.finetune.train import Loop
+
+    size = training.architecture.image_size
+    loop = Loop(
+        training.recipe.steps,
+        training.batch_size,
+        training.score_every,
+        training.save_every,
+        training.patience,
+        training.folder / "state.npz",
+    )
+    with steps(watch, 2) as on, Reader(size) as reader:
+        on.start(f"loading {training.extractor}")
+        model = FineTuned(training.extractor, training.architecture, training.classes, training.recipe, training.seed)
+        if not loop.state.exists():
+            every = [*training.trained.paths, *training.held_out.paths]
+            reader.check(every, on.start("checking the pictures", "pictures"))
+        on.finish(f"{len(training.trained):,} pictures to train on, {len(training.held_out):,} held out")
+        state = (_train_whole if training.whole else _train_head)(training, model, loop, reader, on)
+        on.finish(f"{state.step:,} steps done")
+    return state
+
+
+def _train_whole(training: Training, model: "FineTuned", loop: "Loop", reader: Reader, on: Steps) -> State:
+    size = training.batch_size
+
+    def crops(step: int) -> list[Crop]:
+        chosen = training.indices(step)
+        return [
+            Crop(training.trained.paths[index], (training.seed, step * size + place))
+            for place, (index, _) in enumerate(chosen)
+        ]
+
+    def batches(first: int) -> "Iterator[tuple[Inputs, Labels]]":
+        ahead = range(first, training.recipe.steps)
+        for step, images in zip(ahead, reader.batches(map(crops, ahead)), strict=True):
+            yield images, training.labels(step)
+
+    def held_out() -> "Iterator[tuple[Inputs, Labels]]":
+        every = [Crop(path) for path in training.held_out.paths]
+        parts = [every[start : start + size] for start in range(0, len(every), size)]
+        return _labelled(reader.batches(parts), training.held_out)
+
+    return _fit(training, model, model.whole, loop, batches, held_out, on)
+
+
+def _train_head(training: Training, model: "FineTuned", loop: "Loop", reader: Reader, on: Steps) -> State:
+    from convert.finetune.features import FeatureFile
+
+    count, size = training.crops, training.batch_size
+    crops = [
+        Crop(path, None if number == 0 else (training.seed, index * count + number))
+        for index, path in enumerate(training.trained.paths)
+        for number in range(count)
+    ]
+    crops += [Crop(path) for path in training.held_out.paths]
+    file = FeatureFile(training.folder / "features.bin", training.architecture.hidden_dim)
+    file.fill(crops, model.extract, reader, size, on.start("computing features", "crops"))
+    features = file.read()
+    held = features[len(training.trained) * count :]
+
+    def batches(first: int) -> "Iterator[tuple[Inputs, Labels]]":
+        for step in range(first, training.recipe.steps):
+            rows = [index * count + epoch % count for index, epoch in training.indices(step)]
+            yield features[rows], training.labels(step)
+
+    def held_out() -> "Iterator[tuple[Inputs, Labels]]":
+        return _labelled((held[start : start + size] for start in range(0, len(held), size)), training.held_out)
+
+    return _fit(training, model, model.head, loop, batches, held_out, on)
+
+
+def _labelled(batches: "Iterable[Inputs]", pictures: Labelled) -> "Iterator[tuple[Inputs, Labels]]":
+    import numpy as np
+
+    start = 0
+    for inputs in batches:
+        yield inputs, np.asarray(pictures.labels[start : start + len(inputs)])
+        start += len(inputs)
+
+
+def _fit(
+    training: Training,
+    model: "FineTuned",
+    part: "keras.Model",
+    loop: "Loop",
+    batches: "Callable[[int], Iterator[tuple[Inputs, Labels]]]",
+    held_out: "Callable[[], Iterator[tuple[Inputs, Labels]]]",
+    on: Steps,
+) -> State:
+    """Train a part of the model; keep the best params, and write what TensorBoard shows."""
+    from convert.finetune.train import Trainer, fit
+    from models.scalars import ScalarLog
+
+    trainer = Trainer(part, part.trainable_variables, training.recipe)
+    log = ScalarLog(training.folder / "tensorboard")
+
+    def scored(state: State) -> None:
+        score = state.scores[-1]
+        losses = {"loss/trained on": score.train_loss, "loss/held out": score.loss}
+        log.write({**losses, "accuracy/held out": score.right / score.total}, score.step)
+        on.note(
+            f"step {score.step:,}: loss {score.train_loss:.4f}, held out {score.loss:.4f}, "
+            f"{score.right:,} of {score.total:,} right"
+        )
+
+    return fit(
+        trainer,
+        loop,
+        batches,
+        held_out,
+        improved=lambda: save_params(model.arrays(), training.result),
+        scored=scored,
+        progress=on.start("training", "steps"),
+    )
