@@ -108,7 +108,7 @@ def test_listing_the_catalog_imports_no_framework():
     assert "mixer_b16_i21k_fe" in result.stdout
 
 
-HEAVY = {"models.mixer", "models.pictures", "models.resize"}
+HEAVY = {"models.mixer", "models.pictures", "models.resize", "models.scalars"}
 """Of what the command line and the Python interface import at once or lazily, the modules that need a framework."""
 
 

@@ -81,6 +81,9 @@ DECIDES_NOTHING = (
     "convert/checkpoints/cache.py",
     "convert/checkpoints/fetch.py",
     "convert/checkpoints/synthetic.py",
+    # How a checkpoint is trained: what came out is known by its sha256.
+    "convert/finetune",
+    "models/scalars.py",
     # What is done in which order, and shown.
     "convert/cli",
     "convert/pipeline/__init__.py",
@@ -95,6 +98,7 @@ DECIDES_NOTHING = (
     "convert/pipeline/contenders.py",
     "convert/pipeline/digits.py",
     "convert/pipeline/export_formats.py",
+    "convert/pipeline/finetune.py",
     "convert/pipeline/for_each.py",
     "convert/pipeline/interface.py",
     "convert/pipeline/job.py",
@@ -107,6 +111,7 @@ DECIDES_NOTHING = (
     "convert/pipeline/progress.py",
     "convert/pipeline/republish.py",
     "convert/pipeline/selection.py",
+    "convert/pipeline/training.py",
     "convert/pipeline/unfinished.py",
     "convert/pipeline/usable_model.py",
     # What is done with a proven model.

@@ -62,7 +62,8 @@ def finetune(
     ] = 100,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the split, the order, the crops and the head.")] = 0,
     publisher: Annotated[
-        str | None, typer.Option(metavar="P", help="Write the model's card too: its publisher. Needs --assets.")
+        str | None,
+        typer.Option(metavar="P", help="Run the full set of checks and write the card: its publisher. Needs --assets."),
     ] = None,
     assets: Annotated[
         str | None, typer.Option(metavar="URL", help="Base URL of the published archives, for the card.")
@@ -79,23 +80,23 @@ def finetune(
     from convert.pipeline.finetune import FineTuning, run_finetune
 
     tuning = FineTuning(
-        base,
-        name,
-        data,
-        out,
-        version,
-        flavour.each,
-        recipe,
-        whole,
-        crops,
-        steps,
-        rate,
-        batch_size,
-        held_out,
-        patience,
-        save_every,
-        seed,
-        overwrite,
+        base=base,
+        name=name,
+        data=data,
+        out=out,
+        version=version,
+        flavours=flavour.each,
+        recipe=recipe,
+        whole=whole,
+        crops=crops,
+        steps=steps,
+        rate=rate,
+        batch_size=batch_size,
+        held_out=held_out,
+        patience=patience,
+        save_every=save_every,
+        seed=seed,
+        overwrite=overwrite,
     )
     where = _publisher(publisher, assets)
     if not whole:

@@ -41,8 +41,10 @@ class FeatureFile:
             PictureError: a picture cannot be read.
             OSError: the file cannot be written.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        done = self._done() if self._done() >= len(crops) else self._done() // batch_size * batch_size
+        done = self._done()
+        if done == len(crops):
+            return
+        done = min(done, len(crops)) // batch_size * batch_size
         batches = [crops[start : start + batch_size] for start in range(done, len(crops), batch_size)]
         with self.path.open("ab") as file:
             file.truncate(done * self.dimension * _BYTES)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +71,10 @@ class State:
             MixerError: the file is damaged.
         """
         try:
+            with ZipFile(path) as archive:  # NumPy does not compare the checksums
+                wrong = archive.testzip()
+            if wrong is not None:
+                raise MixerError(f"the checksum of {wrong} is another")
             with np.load(path, allow_pickle=False) as stored:
                 said = json.loads(stored["state"].tobytes())
                 arrays = [stored[str(index)] for index in range(len(stored.files) - 1)]

@@ -15,7 +15,7 @@ from convert.finetune.recipe import BATCH_SIZE, Recipe, RecipeName, choose_recip
 from convert.finetune.state import State
 from convert.pipeline.batch import check_batch, run_batch
 from convert.pipeline.cards import write_cards
-from convert.pipeline.job import Batch
+from convert.pipeline.job import Batch, Task
 from convert.pipeline.outcome import Outcome
 from convert.pipeline.processes import run_apart
 from convert.pipeline.progress import Event, Watch
@@ -23,25 +23,21 @@ from convert.pipeline.selection import select_batch
 from convert.pipeline.training import Training, train
 from export.cards.publisher import Publisher
 from models.catalog import ALL_HANDLES, BUCKET, DEFAULT_VERSION, GRAPH_SUFFIX, Flavour, Handle
-from models.errors import UsageError
+from models.errors import MixerError, UsageError
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.provenance import library_versions
-from models.selection import is_catalogued
+from models.selection import custom_handle, is_catalogued
 from models.storage.files import read_small, write_atomically
 from validation.accuracy.dataset import Dataset, find_classes
-
-SEED = 0
-HELD_OUT = 0.1
-SAVE_EVERY = 100
 
 _SETTINGS = "settings.json"
 _MOST_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FineTuning:
-    """What to fine-tune, on what, and how."""
+    """What to fine-tune, on what, and how; see `choose_recipe` for the recipes."""
 
     base: str
     """Name of a feature extractor below `out`."""
@@ -58,13 +54,17 @@ class FineTuning:
     crops: int = 1
     """Crops of each picture whose features are computed, if only the head is trained: the central one, then others."""
     steps: int | None = None
+    """Instead of the recipe's, as `rate`."""
     rate: float | None = None
     batch_size: int = BATCH_SIZE
-    held_out: float = HELD_OUT
+    held_out: float = 0.1
     """Share of each class that is not trained on."""
     patience: int | None = None
-    save_every: int = SAVE_EVERY
-    seed: int = SEED
+    """Evaluations without a better score after which training ends; None to take all steps."""
+    save_every: int = 100
+    """Steps between two saved states; there is one after each evaluation too."""
+    seed: int = 0
+    """Of the split, the order, the crops and the first head."""
     overwrite: bool = False
 
     @property
@@ -116,7 +116,7 @@ class FineTuningResult:
 def run_finetune(
     tuning: FineTuning, watch: Watch | None = None, *, publisher: Publisher | None = None
 ) -> FineTuningResult:
-    """Train, write the `.npz`, convert it, check it, and write its card if a publisher is given.
+    """Train, write the `.npz`, convert and check it; with a publisher, run the full set of checks and write its card.
 
     The same call after an interruption goes on where it stopped, and gives the same bytes on the same machine.
 
@@ -126,6 +126,7 @@ def run_finetune(
     """
     tuning.check()
     base, manifest, template = _find_base(tuning)
+    custom_handle(template, tuning.name, 1)  # refuses an unusable name
     classes, dataset = find_classes(tuning.data)
     pictures = Labelled(
         tuple(picture.path for picture in dataset.pictures), tuple(picture.labels[0] for picture in dataset.pictures)
@@ -137,7 +138,8 @@ def run_finetune(
     _prepare(tuning, _settings(tuning, manifest, classes, dataset))
     labels = tuning.folder / "labels.txt"
     write_atomically(labels, "".join(f"{name}\n" for name in classes).encode())
-    batch = _batch(tuning, template, CustomCheckpoint(tuning.folder / f"{tuning.name}.npz", tuning.name, labels))
+    custom = CustomCheckpoint(tuning.folder / f"{tuning.name}.npz", tuning.name, labels)
+    batch = _batch("convert-all", tuning, template, custom)
     check_batch(batch)
     training = Training(
         base.directory,
@@ -159,8 +161,12 @@ def run_finetune(
         watch(Event("noted", remark))  # type: ignore[misc]
     state = run_apart(partial(train, training), watch)
     outcomes = run_batch(batch, watch)
+    if publisher:  # a card says whether the model can be fine-tuned, which only the full set tries
+        outcomes = run_batch(replace(_batch("validate", tuning, template, custom), inputs_set="full"), watch)
     names = [one.handle for one in outcomes if one.verdict != "failed"]
-    cards = write_cards(names, tuning.out, tuning.version, publisher, watch)[0] if publisher else []
+    cards, problems = write_cards(names, tuning.out, tuning.version, publisher, watch) if publisher else ([], [])
+    if problems:
+        raise MixerError("\n".join(("not all cards could be written:", *problems)))
     return FineTuningResult(
         training.result,
         recipe,
@@ -251,9 +257,9 @@ def _prepare(tuning: FineTuning, settings: dict[str, object]) -> None:
     write_atomically(record, (json.dumps(settings, indent=1) + "\n").encode())
 
 
-def _batch(tuning: FineTuning, template: Handle, custom: CustomCheckpoint) -> Batch:
+def _batch(task: Task, tuning: FineTuning, template: Handle, custom: CustomCheckpoint) -> Batch:
     batch = select_batch(
-        "convert-all",
+        task,
         [template.name],
         source=BUCKET,
         cache=None,

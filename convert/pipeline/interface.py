@@ -21,8 +21,7 @@ Each raises `UsageError` before any work for what cannot succeed, and `HandlesFa
 failed; both are `MixerError`.
 """
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -37,11 +36,12 @@ from convert.pipeline.batch import check_batch, run_batch
 from convert.pipeline.classify import Classified, classify_pictures, find_pictures
 from convert.pipeline.contenders import find_contenders
 from convert.pipeline.export_formats import ExportOutcome, Exports, check_exports, run_exports
+from convert.pipeline.finetune import FineTuning, FineTuningResult, run_finetune
 from convert.pipeline.job import Batch
 from convert.pipeline.outcome import Outcome
 from convert.pipeline.packages import package_models
-from convert.pipeline.processes import Result, run_apart
-from convert.pipeline.progress import Event, Watch
+from convert.pipeline.processes import run_apart
+from convert.pipeline.progress import Watch
 from convert.pipeline.selection import choose, chosen_names, select_batch
 from convert.pipeline.usable_model import find_model
 from export.package.archive import Package
@@ -163,7 +163,7 @@ def export_to(
         overwrite=overwrite,
     )
     check_exports(work)
-    outcomes = run_apart(partial(_logging, partial(run_exports, work)), progress)
+    outcomes = run_apart(partial(run_exports, work), progress)
     _raise_failures([(one.name, one.problems) for one in outcomes], outcomes)
     return outcomes
 
@@ -216,7 +216,7 @@ def classify(
     found = find_pictures([str(one) for one in pictures])
     usable = find_model(str(model), Path(out), version, labels=_path(labels))
     call = partial(classify_pictures, usable, found, top=top, protocol=protocol, exif=exif)
-    return run_apart(partial(_logging, call), progress)
+    return run_apart(call, progress)
 
 
 def accuracy(
@@ -258,15 +258,25 @@ def accuracy(
     dataset = find_dataset(Path(data), classes, is_imagenet=is_imagenet(classes), real=_path(real))
     recordable = check_recordable(contenders, labels=_path(labels)) if record else {}
     call = partial(measure_accuracy, contenders, dataset, protocol=protocol, cache=_path(cache))
-    result = run_apart(partial(_logging, call), progress)
+    result = run_apart(call, progress)
     if record:
         record_accuracy(result, protocol, recordable)
     return result
 
 
+def finetune(tuning: FineTuning, *, progress: Watch | None = None) -> FineTuningResult:
+    """Fine-tune a feature extractor on labelled pictures; convert and check the result.
+
+    After an interruption the same call goes on where it stopped.
+    """
+    result = run_apart(partial(run_finetune, tuning), progress)
+    _raise_failures([(one.handle, one.problems) for one in result.outcomes if one.problems], result.outcomes)
+    return result
+
+
 def _run(batch: Batch, progress: Watch | None) -> list[Outcome]:
     check_batch(batch, progress)
-    outcomes = run_apart(partial(_logging, partial(run_batch, batch)), progress)
+    outcomes = run_apart(partial(run_batch, batch), progress)
     _raise_failures([(one.handle, one.problems) for one in outcomes if one.verdict == "failed"], outcomes)
     return outcomes
 
@@ -279,20 +289,3 @@ def _raise_failures(failed: Sequence[tuple[str, Sequence[str]]], outcomes: Seque
 
 def _path(path: AnyPath | None) -> Path | None:
     return None if path is None else Path(path)
-
-
-class _Notes(logging.Handler):
-    """Reports log messages as events."""
-
-    def __init__(self, watch: Watch) -> None:
-        super().__init__(logging.WARNING)
-        self._watch = watch
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._watch(Event("noted", record.getMessage()))
-
-
-def _logging(call: Callable[[Watch], Result], watch: Watch) -> Result:
-    """Run a call in the other process, with its warnings reported as events."""
-    logging.getLogger().addHandler(_Notes(watch))
-    return call(watch)

@@ -1,5 +1,6 @@
 """Run work in other processes: the checkpoints of a batch in parallel, or one call isolated from the caller."""
 
+import logging
 import os
 import pickle
 import socket
@@ -111,7 +112,7 @@ def run_apart(call: Callable[[Watch], Result], watch: Watch | None) -> Result:
     """
     with tempfile.TemporaryFile() as said, _worker(said) as connection:
         with suppress(OSError):  # it has ended, which is noticed when its answer is awaited
-            connection.send(call)
+            connection.send(partial(_logging, call))
         answer = _receive(connection, watch)
         if answer is None:
             said.seek(-min(_MOST_LAST_WORDS, said.seek(0, os.SEEK_END)), os.SEEK_END)
@@ -163,6 +164,23 @@ def _receive(connection: Connection, watch: Watch | None = None) -> _Answer | No
             return message
         if watch is not None:
             watch(message)
+
+
+class _Notes(logging.Handler):
+    """Reports log messages as events."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__(logging.WARNING)
+        self._watch = watch
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._watch(Event("noted", record.getMessage()))
+
+
+def _logging(call: Callable[[Watch], Result], watch: Watch) -> Result:
+    """Run a call with its warnings reported as events."""
+    logging.getLogger().addHandler(_Notes(watch))
+    return call(watch)
 
 
 def _ended_early(group: Group) -> list[Outcome]:

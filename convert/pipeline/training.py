@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from convert.finetune.network import FineTuned
     from convert.finetune.train import Inputs, Labels, Loop
 
+_MOST_SCORES = 50
+
 
 @dataclass(frozen=True)
 class Training:
@@ -47,8 +49,8 @@ class Training:
 
     @property
     def score_every(self) -> int:
-        """Steps between two evaluations: an epoch."""
-        return -(-len(self.trained) // self.batch_size)
+        """Steps between two evaluations: an epoch, or a part of all steps if that is longer."""
+        return max(-(-len(self.trained) // self.batch_size), self.recipe.steps // _MOST_SCORES)
 
     def indices(self, step: int) -> list[tuple[int, int]]:
         """Return index and epoch of each picture of a step."""

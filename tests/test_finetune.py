@@ -1,0 +1,348 @@
+"""Fine-tuning: the same as JAX with Optax, the same after an interruption, and refusals of bad input."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import run
+from PIL import Image
+
+from convert.checkpoints.synthetic import write_seeded
+from convert.finetune.pictures import Crop, Labelled, Reader, batch_of
+from convert.finetune.recipe import choose_recipe
+from convert.finetune.state import Score, State
+from convert.pipeline.interface import FineTuning, finetune
+from models.catalog import HANDLES, TESTING_HANDLES, TINY
+from models.errors import MixerError
+from models.picture_files import PictureError
+from models.records.report import Report
+
+CLASSIFIER, EXTRACTOR = TESTING_HANDLES
+ROOT = Path(__file__).parent.parent
+COLOURS = {"red": (230, 30, 30), "green": (30, 230, 30), "blue": (30, 30, 230)}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Twelve pictures of each of three colours, with noise; for reading only."""
+    folder = tmp_path_factory.mktemp("colours")
+    rng = np.random.default_rng(5)
+    for name, colour in COLOURS.items():
+        (folder / name).mkdir()
+        for number in range(12):
+            noise = rng.integers(-25, 25, (40, 48, 3))
+            Image.fromarray(np.uint8(noise + colour)).save(folder / name / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def out(tiny_build, tmp_path):
+    """An output directory with the tiny feature extractor."""
+    shutil.copytree(tiny_build / EXTRACTOR, tmp_path / "build" / EXTRACTOR)
+    return tmp_path / "build"
+
+
+def command(out, pictures, *words, name="colours"):
+    return ("finetune", EXTRACTOR, "--data", pictures, "--name", name, "--out", out, *words)
+
+
+def files_of(out, name="colours"):
+    """The digests of what a run leaves, but for its report and its logs."""
+    paths = [*(out / name).rglob("*"), *(out / "finetune" / name).glob("*.npz")]
+    return {
+        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(paths)
+        if path.is_file() and not path.name.endswith(".report.json")
+    }
+
+
+def test_the_head_learns_and_the_model_is_proven(out, pictures, tiny_source, capfd):
+    status, stdout, err = run(capfd, *command(out, pictures, "--steps", 60, "--json"))
+    assert status == 0, err
+    said = json.loads(stdout)
+    assert (said["classes"], said["trained_on"]) == (["blue", "green", "red"], 33)
+    scores = said["scores"]
+    assert scores[-1]["loss"] < scores[0]["loss"] / 2
+    assert said["models"] == [{"handle": "colours", "verdict": "passed", "problems": []}]
+    assert Report.read(out / "colours" / "2.report.json").verdict == "passed"
+    assert (out / "colours" / "2" / "assets" / "labels.txt").read_text() == "blue\ngreen\nred\n"
+    status, stdout, err = run(capfd, "accuracy", "colours", "--data", pictures, "--out", out, "--json")
+    assert status == 0, err
+    (found,) = json.loads(stdout)["backends"]
+    assert found["countings"][0]["top1"]["value"] >= 0.9
+    # The params below the head are those of the extractor, bit for bit.
+    with np.load(said["checkpoint"]) as tuned, np.load(tiny_source / "testing" / "Mixer-Ti_8.npz") as original:
+        assert sorted(tuned.files) == sorted(TINY.arrays(3))
+        for name in TINY.arrays(None):
+            np.testing.assert_array_equal(tuned[name], original[name])
+
+
+@pytest.mark.whole
+def test_its_card_follows_the_full_set_of_checks(out, pictures, capfd):
+    words = ("--steps", 5, "--publisher", "me", "--assets", "https://example.org/m", "--json")
+    status, stdout, err = run(capfd, *command(out, pictures, *words))
+    assert status == 0, err
+    assert str(out / "colours" / "2.md") in json.loads(stdout)["cards"]
+    assert Report.read(out / "colours" / "2.report.json").fine_tunable
+
+
+def test_a_run_is_the_same_after_a_kill_and_when_it_is_repeated(out, pictures, tmp_path, capfd):
+    words = ("--whole", "--recipe", "bit", "--steps", 12, "--batch-size", 8, "--save-every", 2)
+    whole = tmp_path / "undisturbed"
+    shutil.copytree(out, whole)
+    assert run(capfd, *command(whole, pictures, *words))[0] == 0
+    state = out / "finetune" / "colours" / "state.npz"
+    child = subprocess.Popen(
+        [sys.executable, "-m", "convert", *map(str, command(out, pictures, *words))],
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+    )
+    while not state.exists() and child.poll() is None:
+        pass
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert State.read(state)[0].step < 12
+    assert run(capfd, *command(out, pictures, *words))[0] == 0
+    assert files_of(out) == files_of(whole)
+    status, _, err = run(capfd, *command(out, pictures, *words))
+    assert (status, "colours: kept" in err) == (0, True)
+    assert files_of(out) == files_of(whole)
+
+
+def test_other_settings_are_not_mixed_with_a_run(out, pictures, capfd):
+    assert run(capfd, *command(out, pictures, "--steps", 2))[0] == 0
+    before = files_of(out)
+    status, _, err = run(capfd, *command(out, pictures, "--steps", 3))
+    assert (status, "a run with other settings (steps)" in err) == (2, True)
+    assert files_of(out) == before
+    status, _, err = run(capfd, *command(out, pictures, "--steps", 3, "--overwrite"))
+    assert (status, files_of(out) == before) == (0, False)
+
+
+def test_a_model_or_a_folder_of_somebody_else_is_not_replaced(out, pictures, capfd):
+    shutil.copytree(out / EXTRACTOR, out / "colours")
+    status, _, err = run(capfd, *command(out, pictures))
+    assert (status, "contains a model already" in err) == (2, True)
+    (out / "finetune" / "mine").mkdir(parents=True)
+    (out / "finetune" / "mine" / "notes.txt").write_text("mine")
+    status, _, err = run(capfd, *command(out, pictures, "--overwrite", name="mine"))
+    assert (status, "something else than a run" in err) == (2, True)
+    assert (out / "finetune" / "mine" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--steps", "0", "--held-out", "1.5", "--rate", "nan"), "--steps, --rate, --held-out cannot be used"),
+        (("--whole", "--crops", "2"), "--crops is for training the head alone"),
+        (("--publisher", "me"), "needs both --publisher and --assets"),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused(out, pictures, capfd, words, expected):
+    status, _, err = run(capfd, *command(out, pictures, *words))
+    assert (status, expected in err) == (2, True), err
+    assert not (out / "finetune").exists()
+
+
+def test_names_that_cannot_be_used_are_refused(out, pictures, capfd):
+    for name, expected in (("Colours", "cannot name a model"), (CLASSIFIER, "is a name of the catalog")):
+        status, _, err = run(capfd, *command(out, pictures, name=name))
+        assert (status, expected in err) == (2, True), err
+    for base, expected in (
+        (CLASSIFIER, f"starts from a feature extractor: {EXTRACTOR}"),
+        ("mixer_b16_i1k_fe", "convert"),
+    ):
+        status, _, err = run(capfd, "finetune", base, "--data", pictures, "--name", "n", "--out", out)
+        assert (status, expected in err) == (2, True), err
+    assert not (out / "finetune").exists()
+
+
+def test_pictures_that_cannot_be_used_are_refused(out, pictures, tmp_path, capfd):
+    data = tmp_path / "data"
+    data.mkdir()
+
+    def refused(expected):
+        status, _, err = run(capfd, *command(out, data))
+        assert (status in (1, 2), expected in err) == (True, True), err
+        assert not (out / "colours").exists()
+
+    refused("contains 0 pictures and 0 folders")
+    (data / "one").mkdir()
+    refused("0 pictures and 1 folders")
+    (data / "two").mkdir()
+    refused("remove empty class folders")
+    for name in ("one", "two"):
+        shutil.copy(pictures / "red" / "0.png", data / name)
+    refused("leaves none to hold out")
+    shutil.copy(pictures / "red" / "1.png", data / "one")
+    (data / "one" / "broken.png").write_bytes(b"no picture")
+    (data / "two" / "empty.jpg").touch()
+    refused("2 of 5 pictures cannot be read")
+    shutil.rmtree(data)
+    refused("does not exist")
+
+
+def test_a_result_that_is_not_finite_ends_the_run(out, pictures):
+    with pytest.raises(MixerError, match="not finite: give a lower learning rate"):
+        finetune(
+            FineTuning(base=EXTRACTOR, name="n", data=pictures, out=out, recipe="bit", rate=3e38, whole=True, steps=20)
+        )
+
+
+def test_features_of_several_crops_are_computed_once(out, pictures, capfd):
+    assert run(capfd, *command(out, pictures, "--steps", 4, "--crops", 3))[0] == 0
+    features = out / "finetune" / "colours" / "features.bin"
+    found = np.fromfile(features, "<f4").reshape(-1, TINY.hidden_dim)
+    assert len(found) == 33 * 3 + 3
+    assert len(np.unique(found, axis=0)) == len(found)  # each crop is another
+    before = features.stat().st_mtime_ns
+    assert run(capfd, *command(out, pictures, "--steps", 4, "--crops", 3))[0] == 0
+    assert features.stat().st_mtime_ns == before
+
+
+def test_each_picture_is_taken_once_an_epoch_in_another_order():
+    count, size = 10, 4
+    stream = [one for step in range(5) for one in batch_of(step, size, count, seed=3)]
+    epochs = [[index for index, of in stream if of == epoch] for epoch in (0, 1)]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(count))] * 2
+    assert epochs[0] != epochs[1]
+    assert batch_of(2, size, count, seed=3) == stream[8:12]
+    assert batch_of(2, size, count, seed=4) != stream[8:12]
+
+
+def test_a_share_of_each_class_is_held_out():
+    labels = (0,) * 20 + (1,) * 3 + (2,)
+    every = Labelled(tuple(Path(f"{index}.png") for index in range(len(labels))), labels)
+    trained, held = every.split(0.1, seed=0)
+    assert [held.labels.count(label) for label in range(3)] == [2, 1, 0]
+    assert {*trained.paths, *held.paths} == {*every.paths}
+    assert not {*trained.paths} & {*held.paths}
+
+
+def test_random_crops_follow_their_seed(pictures):
+    path = pictures / "red" / "0.png"
+    first, again, other = (Crop(path, seed).read(32) for seed in ((0, 1), (0, 1), (0, 2)))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert first.shape == (32, 32, 3)
+    assert np.abs(first).max() <= 1
+
+
+def test_a_reader_keeps_the_order_and_names_what_it_cannot_read(pictures, tmp_path):
+    crops = [Crop(path) for path in sorted(pictures.rglob("*.png"))[:7]]
+    with Reader(32) as reader:
+        found = np.concatenate(list(reader.batches([crops[:3], crops[3:6], crops[6:]])))
+        np.testing.assert_array_equal(found, np.stack([crop.read(32) for crop in crops]))
+        with pytest.raises(PictureError, match=r"absent\.png: cannot be read"):
+            list(reader.batches([[Crop(tmp_path / "absent.png")]]))
+
+
+def test_recipes_follow_their_sources():
+    notebook = choose_recipe("collection", 3303, 64)
+    assert (notebook.steps, notebook.warm_up, notebook.global_clip, notebook.momentum) == (412, 10, False, 0.0)
+    assert [choose_recipe("bit", count, 64).steps for count in (100, 19_999, 20_000, 500_000)] == [
+        500,
+        500,
+        10_000,
+        20_000,
+    ]
+    assert choose_recipe("bit", 100, 64).zero_head
+    tiny = choose_recipe("bit", 100, 64, steps=1)
+    assert (tiny.steps, tiny.warm_up) == (1, 0)
+
+
+def test_the_rate_rises_and_falls_as_the_recipe_says():
+    rates = choose_recipe("collection", 3303, 64).optimizer()._learning_rate
+    assert [float(rates(step)) for step in (0, 5, 10, 412)] == pytest.approx([0.006, 0.018, 0.03, 0.0], abs=1e-7)
+
+
+def test_the_best_score_is_the_first_of_equal_ones_and_patience_counts_from_it():
+    scores = [
+        Score(step, 1.0, loss, right, 10) for step, loss, right in ((1, 0.5, 7), (2, 0.4, 8), (3, 0.4, 8), (4, 0.3, 7))
+    ]
+    assert State(4, scores).best is scores[1]
+    assert [State(4, scores).has_stalled(patience) for patience in (1, 2, 3, None)] == [True, True, False, False]
+
+
+def test_a_damaged_state_is_refused(tmp_path):
+    State(3, [Score(3, 1.0, 0.5, 7, 10)], []).save([np.arange(4.0)], tmp_path / "state.npz")
+    state, arrays = State.read(tmp_path / "state.npz")
+    assert (state.step, state.best.right, arrays[0].tolist()) == (3, 7, [0.0, 1.0, 2.0, 3.0])
+    content = bytearray((tmp_path / "state.npz").read_bytes())
+    content[content.index(np.float64(3.0).tobytes())] ^= 4
+    (tmp_path / "state.npz").write_bytes(content)
+    with pytest.raises(MixerError, match="is damaged"):
+        State.read(tmp_path / "state.npz")
+
+
+COMPARISON = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import optax_run
+json.dump(optax_run.compare(Path(sys.argv[2]), *json.loads(sys.argv[3])), sys.stdout)
+"""
+
+
+def compare(extractor, *arguments):
+    """Compare in a process of its own: deterministic operations are switched on for good."""
+    words = [sys.executable, "-c", COMPARISON, ROOT / "tests", extractor, json.dumps(arguments)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+def assert_equal_training(found):
+    """Losses and weights differ at most 3 times as much as JAX does from itself after a change of one last bit."""
+    loss, weights = found["keras"]
+    itself = found["nudged"]
+    assert loss <= max(3 * itself[0], 1e-4), found
+    assert weights <= max(3 * itself[1], 1e-3), found
+    assert found["losses"][-1] < found["losses"][0], found
+
+
+@pytest.mark.parametrize("recipe", ["collection", "bit"])
+def test_training_all_params_is_that_of_jax_with_optax(tiny_build, recipe):
+    found = compare(tiny_build / EXTRACTOR / "2", "Ti/8", recipe, 30, True)
+    assert_equal_training(found)
+    if recipe == "bit":  # the comparison can fail: Optax's own momentum takes the rate of the step for past gradients
+        assert max(found["other momentum"]) > 3e-3, found
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("flavour", ["", "-graph"])
+@pytest.mark.parametrize("recipe", ["collection", "bit"])
+def test_a_hundred_steps_from_trained_weights_are_those_of_jax_with_optax(trained_extractor, recipe, flavour):
+    assert_equal_training(compare(trained_extractor / f"digits-fe{flavour}" / "2", "Ti/8", recipe, 100, True))
+
+
+@pytest.mark.whole
+def test_a_head_on_frozen_features_of_full_size_is_that_of_jax_with_optax(tmp_path, capfd):
+    source, handle = tmp_path / "source", "mixer_b32_sam_fe"
+    write_seeded(HANDLES[handle].checkpoint, source)
+    assert run(capfd, "convert", handle, "--source", source, "--out", tmp_path)[0] == 0
+    for recipe in ("collection", "bit"):
+        assert_equal_training(compare(tmp_path / handle / "2", "B/32", recipe, 20, False))
+
+
+@pytest.fixture(scope="module")
+def trained_extractor(tmp_path_factory):
+    """The feature extractor of a Mixer that was trained on digits, in both flavours."""
+    from command import status_of
+
+    from models.params import save_params
+    from validation.digits.pictures import load_digits
+    from validation.digits.train import train
+
+    out = tmp_path_factory.mktemp("digits")
+    save_params(train(TINY, load_digits(TINY.image_size)[0]), out / "digits.npz")
+    words = ("--checkpoint", out / "digits.npz", "--name", "digits-fe", "--out", out, "--flavour", "both")
+    assert status_of("convert", EXTRACTOR, *words) == 0
+    return out
