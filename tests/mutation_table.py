@@ -1,4 +1,4 @@
-"""The README's tables of mutations: of the tiny testing rows or, given a folder for its checkpoint, in full size.
+"""The tables of MUTATIONS.md: of the tiny testing rows or, given a folder for its checkpoint, in full size.
 
 .venv/bin/python tests/mutation_table.py [SEEDS]
 """

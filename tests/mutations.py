@@ -1,6 +1,6 @@
 """Models that are wrong on purpose, in every way that was thought of, and right ones with unusual weights.
 
-One table for the tests and for the README, which names each with what caught it (`mutation_table.py` prints that).
+One table for the tests and for MUTATIONS.md, which names each with what caught it (`mutation_table.py` prints that).
 """
 
 import shutil
@@ -155,7 +155,7 @@ class Mutation:
     """A way to be wrong.
 
     Attributes:
-        name: as the README has it.
+        name: as MUTATIONS.md has it.
         caught_by: the parts of the check that must notice.
         make: writes the wrong model and checks it.
         on: the handle that it should have been.

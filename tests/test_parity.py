@@ -213,7 +213,7 @@ def test_weights_that_hardly_depend_on_the_image_pass_and_have_no_power(tmp_path
 
 # --- wrong models do not ---
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parent.parent / "validation" / "MUTATIONS.md").read_text(encoding="utf-8")
 ALONE = ("one weight off by 1e-3 of its spread", "one weight off by its last bit")
 """So little that the outputs need not notice: the variables must."""
 
@@ -293,9 +293,9 @@ def test_every_set_shows_the_blank_image_alone_and_under_a_probing_head(plan):
     assert all("blank" in batch.names for batch in _probe_plan(plan))
 
 
-def rows_of_the_readme(block):
+def rows_of_the_page(block):
     """Return the cells of the tables of a generated block, headings left out, by the number of columns."""
-    found = re.search(rf"<!-- {block} -->\n(.*?)<!-- end {block} -->", README, flags=re.DOTALL)
+    found = re.search(rf"<!-- {block} -->\n(.*?)<!-- end {block} -->", PAGE, flags=re.DOTALL)
     assert found
     lines = re.findall(r"^\|(.*)\|$", found[1], flags=re.MULTILINE)
     rows = [[cell.strip() for cell in line.split("|")] for line in lines]
@@ -310,8 +310,8 @@ TABLES = {"mutations": MUTATIONS, "full-size mutations": FULL_SIZE_MUTATIONS}
 
 
 @pytest.mark.parametrize("block", TABLES)
-def test_the_readme_lists_the_mutations_with_what_caught_them(block):
-    listed = rows_of_the_readme(block)[6]
+def test_the_page_lists_the_mutations_with_what_caught_them(block):
+    listed = rows_of_the_page(block)[6]
     expected = [
         [mutation.name, mutation.on.checkpoint.name, ", ".join(mutation.caught_by)] for mutation in TABLES[block]
     ]
@@ -325,19 +325,19 @@ def by_figures(rows):
 
 
 def test_the_whole_tests_try_what_shows_least():
-    listed = sorted(by_figures(rows_of_the_readme("full-size mutations")[6]), key=lambda row: float(row[5]))
+    listed = sorted(by_figures(rows_of_the_page("full-size mutations")[6]), key=lambda row: float(row[5]))
     assert {row[0] for row in listed[: len(SMALLEST_MARGINS)]} == set(SMALLEST_MARGINS)
 
 
-def test_the_readme_lists_the_right_models_that_pass():
-    right = rows_of_the_readme("mutations")[5][: 2 * len(TEMPERS)]
+def test_the_page_lists_the_right_models_that_pass():
+    right = rows_of_the_page("mutations")[5][: 2 * len(TEMPERS)]
     assert [row[0] for row in right] == [*TEMPERS, *TEMPERS]
     assert all(float(margin) < 1 for *_, margin in right)
 
 
 @pytest.mark.parametrize("block", TABLES)
-def test_the_readme_lists_what_each_head_hides(block):
-    rows = rows_of_the_readme(block)[5][-2 * len(HEADS) :]
+def test_the_page_lists_what_each_head_hides(block):
+    rows = rows_of_the_page(block)[5][-2 * len(HEADS) :]
     assert [row[:2] for row in rows] == [[temper, head] for temper in ("as seeded", "trained-like") for head in HEADS]
     for *_, right, erf, epsilon in rows:
         assert float(right) < 1 < LEAST_MARGINS["layer norm epsilon 1e-5"] <= float(epsilon)

@@ -14,10 +14,16 @@ from models.catalog import TESTING_HANDLES
 from models.records.tolerances import TOLERANCES
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-NAMED_SNIPPETS = ("load", "tf_keras", "keras3", "classify", "interface")
-COMMANDS = re.findall(r"^(?:make|\.venv/bin/mixer-jax2tf) [a-z-]+", README, flags=re.MULTILINE)
+PAGES = {
+    name: (ROOT / name / "README.md").read_text(encoding="utf-8")
+    for name in ("", "models", "convert", "export", "validation")
+}
+LONGEST = {"": 180, "models": 60, "convert": 110, "export": 150, "validation": 120}
+README = PAGES[""]
+ALL = "\n".join(PAGES.values())
+_NAMES = ("classify", "interface", "load", "tf_keras", "keras3", "classify in Python")
+SNIPPETS = dict(zip(_NAMES, re.findall(r"```python\n(.*?)```", ALL, flags=re.DOTALL), strict=True))
+COMMANDS = re.findall(r"^(?:make|mixer-jax2tf) [a-z-]+", ALL, flags=re.MULTILINE)
 
 
 def test_a_command_is_shown_by_line_20():
@@ -30,29 +36,44 @@ def test_a_command_is_shown_by_line_20():
 def test_the_table_is_the_catalogs(capsys, command):
     with pytest.raises(SystemExit):
         main(command.split())
-    table = re.search(rf"<!-- mixer-jax2tf {command} -->\n(.*?)<!-- end -->", README, flags=re.DOTALL)
+    table = re.search(rf"<!-- mixer-jax2tf {command} -->\n(.*?)<!-- end -->", ALL, flags=re.DOTALL)
     assert table
     assert table[1] == capsys.readouterr().out
 
 
 def test_the_tolerance_is_the_one_in_force():
-    said = " ".join(README.split())
+    said = " ".join(PAGES["validation"].split())
+    assert f"below {TOLERANCES['max_relative'].limit:g} of the scale" in " ".join(README.split())
     assert f"below {TOLERANCES['max_relative'].limit:g} of the scale" in said
     assert f"JAX's own must stay below {TOLERANCES['jax_oracle_relative'].limit:g} of the scale" in said
 
 
-def test_there_are_five_snippets():
-    kinds = ("saved_model.load", "hub.KerasLayer", "TFSMLayer", "classify(", "convert_all(")
-    assert [kind for kind in kinds for snippet in SNIPPETS if kind in snippet] == [*kinds]
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_is_short_and_its_links_lead_somewhere(page):
+    assert len(PAGES[page].splitlines()) <= LONGEST[page]
+    prose = re.sub(r"```.*?```", "", PAGES[page], flags=re.DOTALL)
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", prose):
+        path, _, part = link.partition("#")
+        target = ROOT / page / path
+        assert target.is_file(), link
+        headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        assert not part or part in {re.sub(r"[^\w -]", "", name).lower().replace(" ", "-") for name in headings}, link
+
+
+def test_the_snippets_are_what_they_are_named_after():
+    kinds = ("serving_bytes", "convert_all(", "saved_model.load", "hub.KerasLayer", "TFSMLayer", "classify(")
+    assert [kind in snippet for kind, snippet in zip(kinds, SNIPPETS.values(), strict=True)] == [True] * len(kinds)
 
 
 @pytest.mark.parametrize(
     ("snippet", "place"),
-    [*((snippet, "here") for snippet in SNIPPETS), pytest.param(SNIPPETS[-1], "alone", marks=pytest.mark.whole)],
-    ids=[*NAMED_SNIPPETS, "interface, alone"],
+    [
+        *(pytest.param(snippet, "here", id=name) for name, snippet in SNIPPETS.items()),
+        pytest.param(SNIPPETS["interface"], "alone", id="interface, alone", marks=pytest.mark.whole),
+    ],
 )
 def test_snippet_runs_on_a_tiny_model(snippet, place, tiny_build, tiny_source, tmp_path):
-    """`test_whole.py` runs the first three as readers do, in processes of their own, on models of full size."""
+    """`test_whole.py` runs those that load a model as readers do, in processes of their own, on models of full size."""
     handle = next(iter(TESTING_HANDLES.values()))
     size = str(handle.checkpoint.architecture.image_size)
     shutil.copytree(tiny_build, tmp_path / "build" / "demo" / "models")

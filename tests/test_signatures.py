@@ -129,7 +129,7 @@ def row(signature):
     return f"| {name} | {takes} | {signature.preprocessing(size)} | {gives} |"
 
 
-def test_the_readme_has_this_table():
-    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+def test_the_page_has_this_table():
+    text = (Path(__file__).parent.parent / "export" / "README.md").read_text(encoding="utf-8")
     shown = text.partition("<!-- signatures -->\n")[2].partition("<!-- end signatures -->")[0].splitlines()
     assert shown[2:] == [row(signature) for signature in SIGNATURES.values()]

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shutil
 from pathlib import Path
 
 import golden
@@ -21,7 +22,7 @@ from mutations import (
     with_head,
 )
 from programs import run_program
-from test_readme import NAMED_SNIPPETS, SNIPPETS
+from test_readme import ROOT, SNIPPETS
 
 from convert.checkpoints.synthetic import write_seeded
 from convert.cli import main
@@ -93,9 +94,11 @@ def test_second_run_transfers_and_converts_nothing(first_run, bucket, folder):
 
 
 @pytest.mark.usefixtures("first_run")
-@pytest.mark.parametrize("snippet", SNIPPETS[:3], ids=NAMED_SNIPPETS[:3])  # the other one converts
-def test_snippet_of_the_readme_runs_as_it_stands(snippet, folder):
-    run_program(snippet, folder, "alone")
+@pytest.mark.parametrize("name", ["classify", "load", "tf_keras", "keras3"])
+def test_snippet_of_the_readme_runs_as_it_stands(name, folder):
+    photographs = Path("validation", "parity", "photographs")
+    shutil.copytree(ROOT / photographs, folder / photographs, dirs_exist_ok=True)
+    run_program(SNIPPETS[name], folder, "alone")
 
 
 @pytest.mark.usefixtures("first_run")

@@ -81,7 +81,7 @@ def bench(
     blocks: Blocks = 24,
     markdown: Annotated[
         bool,
-        typer.Option("--markdown", help="Measure nothing; print the records in DIR as Markdown, as in the README."),
+        typer.Option("--markdown", help="Measure nothing; print the records in DIR as Markdown, as in its page."),
     ] = False,
     json: options.Json = False,
 ) -> None:

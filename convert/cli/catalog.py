@@ -23,9 +23,7 @@ def list_handles(
     handles: options.Handles = None,
     collection: options.CollectionOption = None,
     json: options.Json = False,
-    markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print the table as Markdown, as in the README.")
-    ] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
 ) -> None:
     """List the handles of the catalog: the twelve of version 1, or those named, matched or of a collection."""
     chosen = select_handles(select_named(handles, collection))

@@ -39,7 +39,7 @@ def matrix(
     flavour: options.FlavourOption = options.Flavour.both,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Directory of matrix.json.")] = Path("build"),
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Run nothing; print DIR/matrix.json as Markdown, as in the README.")
+        bool, typer.Option("--markdown", help="Run nothing; print DIR/matrix.json as Markdown, as in its page.")
     ] = False,
     json: options.Json = False,
 ) -> None:

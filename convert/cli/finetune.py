@@ -11,73 +11,86 @@ from models.catalog import DEFAULT_VERSION
 from models.errors import MixerError, UsageError
 
 if TYPE_CHECKING:
-    from convert.pipeline.finetune import FineTuningResult
+    from convert.pipeline.finetune import FineTuning, FineTuningResult
     from export.cards.publisher import Publisher
 
 _MOST_SCORES = 12  # lines of the table
 
 
+Base = Annotated[
+    str, typer.Argument(metavar="HANDLE", help="A feature extractor below --out: mixer_b16_i1k_fe, or a custom one.")
+]
+Data = Annotated[Path, typer.Option(metavar="DIR", help="One folder of pictures per class.")]
+Name = Annotated[str, typer.Option(metavar="NAME", help="Name of the new model.")]
+RecipeOption = Annotated[
+    Literal["collection", "bit"],
+    typer.Option(
+        help="collection: the notebook's (8 epochs, rate 0.03, each gradient clipped); bit: steps and rate by the "
+        "number of pictures, momentum, gradients clipped together, a head of zeros."
+    ),
+]
+Whole = Annotated[
+    bool,
+    typer.Option(
+        "--whole", help="Train all params, on random crops. Default: the head alone, on features computed once."
+    ),
+]
+Crops = Annotated[
+    int, typer.Option(metavar="N", help="Without --whole: crops of each picture; the first is the central one.")
+]
+StepsOption = Annotated[int | None, typer.Option(metavar="N", help="Training steps.", show_default="the recipe's")]
+Rate = Annotated[float | None, typer.Option(metavar="R", help="Highest learning rate.", show_default="the recipe's")]
+BatchSize = Annotated[int, typer.Option(metavar="N", help="Pictures of a step.")]
+HeldOut = Annotated[
+    float, typer.Option(metavar="SHARE", help="Share of each class that is not trained on, to find the best step.")
+]
+Patience = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Stop after N evaluations without a better result.", show_default="take all steps"),
+]
+SaveEvery = Annotated[
+    int, typer.Option(metavar="N", help="Steps after which the state is saved; it is after each evaluation too.")
+]
+Seed = Annotated[int, typer.Option(metavar="N", help="Of the split, the order, the crops and the head.")]
+CardPublisher = Annotated[
+    str | None,
+    typer.Option(
+        "--publisher", metavar="P", help="Run the full set of checks and write the card: its publisher. Needs --assets."
+    ),
+]
+CardAssets = Annotated[
+    str | None, typer.Option("--assets", metavar="URL", help="Base URL of the published archives, for the card.")
+]
+
+
 def finetune(
-    base: Annotated[
-        str,
-        typer.Argument(metavar="HANDLE", help="A feature extractor below --out: mixer_b16_i1k_fe, or a custom one."),
-    ],
-    data: Annotated[Path, typer.Option(metavar="DIR", help="One folder of pictures per class.")],
-    name: Annotated[str, typer.Option(metavar="NAME", help="Name of the new model.")],
+    base: Base,
+    data: Data,
+    name: Name,
     out: options.Out = Path("build"),
     version: options.Version = DEFAULT_VERSION,
     flavour: options.FlavourOption = options.Flavour.native,
-    recipe: Annotated[
-        Literal["collection", "bit"],
-        typer.Option(
-            help="collection: the notebook's (8 epochs, rate 0.03, each gradient clipped); bit: steps and rate by the "
-            "number of pictures, momentum, gradients clipped together, a head of zeros."
-        ),
-    ] = "collection",
-    whole: Annotated[
-        bool,
-        typer.Option(
-            "--whole", help="Train all params, on random crops. Default: the head alone, on features computed once."
-        ),
-    ] = False,
-    crops: Annotated[
-        int, typer.Option(metavar="N", help="Without --whole: crops of each picture; the first is the central one.")
-    ] = 1,
-    steps: Annotated[int | None, typer.Option(metavar="N", help="Training steps.", show_default="the recipe's")] = None,
-    rate: Annotated[
-        float | None, typer.Option(metavar="R", help="Highest learning rate.", show_default="the recipe's")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(metavar="N", help="Pictures of a step.")] = 64,
-    held_out: Annotated[
-        float, typer.Option(metavar="SHARE", help="Share of each class that is not trained on, to find the best step.")
-    ] = 0.1,
-    patience: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="Stop after N evaluations without a better result.", show_default="take all steps"
-        ),
-    ] = None,
-    save_every: Annotated[
-        int, typer.Option(metavar="N", help="Steps after which the state is saved; it is after each epoch too.")
-    ] = 100,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of the split, the order, the crops and the head.")] = 0,
-    publisher: Annotated[
-        str | None,
-        typer.Option(metavar="P", help="Run the full set of checks and write the card: its publisher. Needs --assets."),
-    ] = None,
-    assets: Annotated[
-        str | None, typer.Option(metavar="URL", help="Base URL of the published archives, for the card.")
-    ] = None,
+    recipe: RecipeOption = "collection",
+    whole: Whole = False,
+    crops: Crops = 1,
+    steps: StepsOption = None,
+    rate: Rate = None,
+    batch_size: BatchSize = 64,
+    held_out: HeldOut = 0.1,
+    patience: Patience = None,
+    save_every: SaveEvery = 100,
+    seed: Seed = 0,
+    publisher: CardPublisher = None,
+    assets: CardAssets = None,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
 ) -> None:
     """Fine-tune a feature extractor on labelled pictures; convert and check the result.
 
-    Pictures are never turned by their EXIF orientation. The best params are kept as a checkpoint,
-    OUT/finetune/NAME/NAME.npz, from which the model OUT/NAME is made. After an interruption the same command goes on
-    where it stopped.
+    Pictures are never turned by EXIF. The best params are kept as a checkpoint, OUT/finetune/NAME/NAME.npz, from which
+    the model OUT/NAME is made. After an interruption the same command goes on where it stopped.
     """
-    from convert.pipeline.finetune import FineTuning, run_finetune
+    from convert.pipeline.finetune import FineTuning
 
     tuning = FineTuning(
         base=base,
@@ -98,15 +111,20 @@ def finetune(
         seed=seed,
         overwrite=overwrite,
     )
-    where = _publisher(publisher, assets)
-    if not whole:
-        crop = "the central crop" if crops == 1 else f"{crops} crops"
+    _run(tuning, _publisher(publisher, assets), json=json)
+
+
+def _run(tuning: "FineTuning", publisher: "Publisher | None", *, json: bool) -> None:
+    from convert.pipeline.finetune import run_finetune
+
+    if not tuning.whole:
+        crop = "the central crop" if tuning.crops == 1 else f"{tuning.crops} crops"
         console.tell(f"only the head is trained, on the features of {crop} of each picture, without augmentation.")
-    result = run_finetune(tuning, console.progress_bar(), publisher=where)
+    result = run_finetune(tuning, console.progress_bar(), publisher=publisher)
     if json:
         console.print_json(_as_json(result))
     else:
-        _print(result, out)
+        _print(result, tuning.out)
     problems = [f"{one.handle}: {'; '.join(one.problems)}" for one in result.outcomes if one.verdict == "failed"]
     if problems:
         raise MixerError("\n".join(problems))

@@ -141,22 +141,7 @@ def run_finetune(
     custom = CustomCheckpoint(tuning.folder / f"{tuning.name}.npz", tuning.name, labels)
     batch = _batch("convert-all", tuning, template, custom)
     check_batch(batch)
-    training = Training(
-        base.directory,
-        template.checkpoint.architecture,
-        trained,
-        held,
-        len(classes),
-        recipe,
-        tuning.folder,
-        tuning.name,
-        whole=tuning.whole,
-        crops=tuning.crops,
-        batch_size=tuning.batch_size,
-        patience=tuning.patience,
-        save_every=tuning.save_every,
-        seed=tuning.seed,
-    )
+    training = _training(tuning, base.directory, template, trained, held, len(classes), recipe)
     for remark in dataset.remarks if watch else ():
         watch(Event("noted", remark))  # type: ignore[misc]
     state = run_apart(partial(train, training), watch)
@@ -175,6 +160,33 @@ def run_finetune(
         state,
         tuple(outcomes),
         tuple(path for one in cards for path in one.files),
+    )
+
+
+def _training(
+    tuning: FineTuning,
+    extractor: Path,
+    template: Handle,
+    trained: Labelled,
+    held: Labelled,
+    classes: int,
+    recipe: Recipe,
+) -> Training:
+    return Training(
+        extractor,
+        template.checkpoint.architecture,
+        trained,
+        held,
+        classes,
+        recipe,
+        tuning.folder,
+        tuning.name,
+        whole=tuning.whole,
+        crops=tuning.crops,
+        batch_size=tuning.batch_size,
+        patience=tuning.patience,
+        save_every=tuning.save_every,
+        seed=tuning.seed,
     )
 
 

@@ -1,4 +1,4 @@
-"""The benchmark's figures as tables for the terminal, and as the README's section."""
+"""The benchmark's figures as tables for the terminal, and as the section of its page."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -154,7 +154,7 @@ FINDING_COLUMNS = ("figure", "#found", "#at most", "")
 
 
 def markdown_lines(parts: Sequence[Benchmark]) -> Iterator[str]:
-    """Yield the README's section about speed."""
+    """Yield the section of BENCHMARK.md."""
     yield "<!-- made by: mixer-jax2tf bench --markdown -->"
     for found in parts:
         tables = tabulate(found)

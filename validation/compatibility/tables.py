@@ -37,7 +37,7 @@ def _summarise(cells: Sequence[Cell]) -> str:
 
 
 def markdown_lines(found: Matrix) -> Iterator[str]:
-    """Yield the README's section about the matrix."""
+    """Yield the section of COMPATIBILITY.md."""
     columns, rows = tabulate(found)
     yield "<!-- made by: mixer-jax2tf matrix --markdown -->"
     yield ""
