@@ -118,8 +118,9 @@ def _run(tuning: "FineTuning", publisher: "Publisher | None", *, json: bool) -> 
     from convert.pipeline.finetune import run_finetune
 
     if not tuning.whole:
-        crop = "the central crop" if tuning.crops == 1 else f"{tuning.crops} crops"
-        console.tell(f"only the head is trained, on the features of {crop} of each picture, without augmentation.")
+        crops = "the central crop" if tuning.crops == 1 else f"{tuning.crops} crops"
+        augmented = ", without augmentation" if tuning.crops == 1 else ""
+        console.tell(f"only the head is trained, on the features of {crops} of each picture{augmented}.")
     result = run_finetune(tuning, console.progress_bar(), publisher=publisher)
     if json:
         console.print_json(_as_json(result))
