@@ -18,7 +18,7 @@ READY := $(VENV)/.ready-$(TAG)
 RUN := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo digits convert-all parity republish test lint types whole browser matrix bench lock clean
+.PHONY: help setup demo digits convert-all parity republish test lint types whole browser ray matrix bench lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -54,7 +54,7 @@ republish: $(READY)  ## convert and publish new versions of outdated models: TO=
 # Types are checked beside the tests. What mypy says is shown if it fails: pytest's closing line is the last otherwise.
 test: lint  ## lint, types, tests (offline; tiny models)
 	$(RUN) mypy >$(VENV)/types.txt 2>&1 & types=$$!; \
-	$(RUN) pytest -n $(JOBS) --maxprocesses 4 --dist worksteal -m 'not whole and not browser and not matrix' $(PYTEST); \
+	$(RUN) pytest -n $(JOBS) --maxprocesses 4 --dist worksteal -m 'not whole and not browser and not matrix and not ray' $(PYTEST); \
 	tests=$$?; wait $$types || { cat $(VENV)/types.txt >&2; exit 1; }; exit $$tests
 
 lint: $(READY)
@@ -69,6 +69,9 @@ whole: $(READY)  ## tests with full-size models, and those that take long
 
 browser: $(READY)  ## tests of the page in a real browser (Chromium and its driver)
 	$(RUN) pytest -m browser $(PYTEST)
+
+ray: $(READY)  ## tests on a Ray cluster whose workers and nodes are killed
+	$(RUN) pytest -m ray $(PYTEST)
 
 matrix: $(READY)  ## run models in each TensorFlow release; writes OUT/matrix.json
 	$(RUN) convert matrix --out "$(OUT)"

@@ -100,9 +100,8 @@ def test_demo_seeds_and_converts(make):
 def test_test_runs_lint_types_and_tests(make):
     result = make("-n", "test", PYTEST="-k something")
     assert result.returncode == 0
-    pytest = (
-        "pytest -n auto --maxprocesses 4 --dist worksteal -m 'not whole and not browser and not matrix' -k something"
-    )
+    chosen = "not whole and not browser and not matrix and not ray"
+    pytest = f"pytest -n auto --maxprocesses 4 --dist worksteal -m '{chosen}' -k something"
     for tool in ("ruff check .", "ruff format --check .", "mypy", pytest):
         assert f".venv/bin/python -m {tool}" in result.stdout
 

@@ -73,6 +73,7 @@ def accuracy(
     csv_file: Csv = None,
     confusion: Confusion = None,
     record: Record = False,
+    ray: options.Ray = None,
     json: options.Json = False,
 ) -> None:
     """Measure top-1 and top-5 accuracy on labelled pictures, in one backend or several at once.
@@ -83,9 +84,11 @@ def accuracy(
     from convert.pipeline.accuracy import is_imagenet, measure_accuracy
     from convert.pipeline.accuracy_record import check_recordable, record_accuracy
     from convert.pipeline.contenders import find_contenders
+    from convert.pipeline.distributed import chosen_run
     from models.digests import DigestTable
     from validation.accuracy.dataset import find_dataset
 
+    way = chosen_run(ray)
     contenders = find_contenders(
         model,
         backend or (),
@@ -100,7 +103,7 @@ def accuracy(
     _check_writable(csv_file, confusion)
     recordable = check_recordable(contenders, labels=labels) if record else {}
     console.tell(f"{data}: {dataset.layout}; {len(dataset.pictures):,} pictures.")
-    result = measure_accuracy(contenders, dataset, console.progress_bar(), protocol=protocol, cache=cache)
+    result = measure_accuracy(contenders, dataset, console.progress_bar(), protocol=protocol, cache=cache, run=way)
     _print(result, protocol, json=json)
     _write(result, csv_file, confusion)
     for note in _notes(result):

@@ -55,15 +55,20 @@ def classify(
     labels: ClassList = None,
     protocol: ProtocolOption = "paper",
     exif: Exif = True,
+    ray: options.Ray = None,
     json: options.Json = False,
     as_csv: Csv = False,
 ) -> None:
     """Classify pictures: the likeliest classes of each, with their probabilities."""
     from convert.pipeline.classify import STDIN, classify_pictures, find_pictures, raise_unreadable
+    from convert.pipeline.distributed import chosen_run
     from convert.pipeline.usable_model import find_model
 
     if json and as_csv:
         raise UsageError("--json and --csv exclude each other.")
+    if ray and STDIN in images:
+        raise UsageError("--ray reads pictures on the workers, which have no standard input: give files.")
+    way = chosen_run(ray)
     pictures = find_pictures(images)
     found = find_model(model, out, version, labels=labels)
     results = classify_pictures(
@@ -74,6 +79,7 @@ def classify(
         exif=exif,
         stdin=sys.stdin.buffer if STDIN in pictures else None,
         watch=console.progress_bar() if len(pictures) > 1 else None,
+        run=way,
     )
     if json:
         console.print_json(_as_json(found, results, protocol, exif=exif))

@@ -35,6 +35,14 @@ Jobs = Annotated[
     int,
     typer.Option(metavar="J", min=1, help="Parallel processes, one checkpoint each; fewer if memory is short."),
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT|local",
+        help="Distribute the pictures over a running Ray cluster, or over one that is started on this machine (local); "
+        "needs the extra `ray`.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 Publisher = Annotated[str, typer.Option(metavar="P", help="Publisher on TensorFlow Hub, and owner on Kaggle.")]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from convert.pipeline.contenders import Contender
 from convert.pipeline.for_each import Failure, attempt
 from convert.pipeline.frameworks import import_frameworks
+from convert.pipeline.picture_work import Run, run_here
 from convert.pipeline.progress import Steps, Watch, steps
 from convert.pipeline.unfinished import BatchAnswers, Unfinished, state_of
 from convert.pipeline.usable_model import UsableModel, read_classes
@@ -24,6 +25,8 @@ from validation.accuracy.dataset import Dataset, Picture
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from validation.formats.runtimes import RunnableModel
 
 TOP = 5
 
@@ -113,12 +116,13 @@ def measure_accuracy(
     *,
     protocol: Protocol = "paper",
     cache: Path | None = None,
+    run: Run = run_here,
 ) -> AccuracyResult:
     """Run each contender on the same decoded pictures.
 
     Pictures are never turned by their EXIF orientation, as no published evaluation does. One that cannot be decoded
     is a problem, and is not counted. The answers of an interrupted run are kept in `cache`; the same run resumes
-    there, in the same batches.
+    there, in the same batches. `run` says where they are computed.
 
     Raises:
         MixerError: a model cannot be used, or no picture can be read.
@@ -130,69 +134,85 @@ def measure_accuracy(
         found = resumed.read(batches)
         if found:
             on.note(f"resuming after {sum(map(len, batches[: len(found)])):,} pictures of an interrupted run")
-        if len(found) < len(batches):
-            classify = _Classifier(contenders, dataset, protocol, on)
+        left = batches[len(found) :]
+        if left:
+            work = _Measuring(tuple(contenders), dataset.subset, protocol)
+            models = work.open(on)
             advance = on.start("classifying", "pictures")
-            for batch in batches[len(found) :]:
-                state = state_of(batch)
-                found.append(classify(batch))
-                resumed.add(state, found[-1])
+            states = list(map(state_of, left))  # before any is read
+            for state, answers in zip(states, run(work, models, left), strict=True):
+                found.append(answers)
+                resumed.add(state, answers)
                 advance(len(found) * BATCH, len(dataset.pictures))
         on.finish(f"classified {len(dataset.pictures):,} pictures")
     resumed.remove()
     return _collect(contenders, dataset, found)
 
 
-class _Classifier:
-    """All contenders, loaded."""
+@dataclass(frozen=True)
+class _ReadBatch:
+    """The pictures of a batch that could be decoded, and why the others could not."""
 
-    def __init__(self, contenders: Sequence[Contender], dataset: Dataset, protocol: Protocol, on: Steps) -> None:
-        self._models = []
-        for one in contenders:
-            on.start(f"loading {one.model.name} ({one.backend})")
-            self._models.append(one.open())
-        sizes = {model.takes[0][2][1] for model in self._models}
-        if len(sizes) != 1 or None in sizes:
-            raise MixerError(f"the models take images of several sizes: {sizes}.")
-        self._size = sizes.pop() or 0
-        self._subset, self._protocol = dataset.subset, protocol
+    sha256: list[str | None]
+    problems: list[str | None]
+    images: "list[NDArray[np.float32]]"
+    seconds: float
 
-    def __call__(self, pictures: Sequence[Picture]) -> BatchAnswers:
-        """Read a batch of pictures and run each model on those that can be decoded."""
+
+@dataclass(frozen=True)
+class _Measuring:
+    """The work on each batch of pictures."""
+
+    contenders: tuple[Contender, ...]
+    subset: tuple[int, ...] | None
+    protocol: Protocol
+
+    def open(self, on: Steps | None = None) -> "list[RunnableModel]":
+        """Load the models of all contenders."""
+        models = []
+        for one in self.contenders:
+            if on is not None:
+                on.start(f"loading {one.model.name} ({one.backend})")
+            models.append(one.open())
+        return models
+
+    def read(self, batch: Sequence[Picture], size: int) -> _ReadBatch:
+        """Read and preprocess those pictures that can be decoded."""
+        begin = time.perf_counter()
+        read = [self._read(picture, size) for picture in batch]
+        return _ReadBatch(
+            [None if isinstance(one, Failure) else one[0] for one in read],
+            [one.reason if isinstance(one, Failure) else None for one in read],
+            [one[1] for one in read if not isinstance(one, Failure)],
+            time.perf_counter() - begin,
+        )
+
+    def answer(self, models: "Sequence[RunnableModel]", read: _ReadBatch) -> BatchAnswers:
+        """Run each model on the pictures."""
         import numpy as np
 
-        begin = time.perf_counter()
-        read = [self._read(picture) for picture in pictures]
-        ready = [(picture, one) for picture, one in zip(pictures, read, strict=True) if not isinstance(one, Failure)]
-        result = BatchAnswers(
-            sha256=[None if isinstance(one, Failure) else one[0] for one in read],
-            problems=[one.reason if isinstance(one, Failure) else None for one in read],
-            reading_seconds=time.perf_counter() - begin,
-            seconds=[],
-            top=[],
-            within=[],
-        )
-        if not ready:
-            return result._replace(seconds=[0.0] * len(self._models), top=[[] for _ in self._models])
-        images = np.stack([image for _, (_, image) in ready])
-        for model in self._models:
+        result = BatchAnswers(read.sha256, read.problems, read.seconds, seconds=[], top=[], within=[])
+        if not read.images:
+            return result._replace(seconds=[0.0] * len(models), top=[[] for _ in models])
+        images = np.stack(read.images)
+        for model in models:
             begin = time.perf_counter()
             logits = np.asarray(model.run(images))
             result.seconds.append(time.perf_counter() - begin)
             if not np.isfinite(logits).all():
                 raise MixerError("the model gives outputs that are not finite.")
             result.top.append(_best(logits, None))
-            if self._subset is not None:
-                result.within.append(_best(logits, self._subset))
+            if self.subset is not None:
+                result.within.append(_best(logits, self.subset))
         return result
 
-    def _read(self, picture: Picture) -> "tuple[str, NDArray[np.float32]] | Failure":
+    def _read(self, picture: Picture, size: int) -> "tuple[str, NDArray[np.float32]] | Failure":
         from models.pictures import decode, preprocess
 
         def read() -> "tuple[str, NDArray[np.float32]]":
             content = read_picture(picture.path)
             pixels = decode(content, exif=False)
-            return hashlib.sha256(content).hexdigest(), preprocess(pixels, self._protocol, self._size)
+            return hashlib.sha256(content).hexdigest(), preprocess(pixels, self.protocol, size)
 
         return attempt(read)
 

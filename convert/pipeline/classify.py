@@ -3,11 +3,13 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from convert.pipeline.for_each import Failure, attempt
 from convert.pipeline.frameworks import import_frameworks
+from convert.pipeline.picture_work import Run, run_here
 from convert.pipeline.progress import Watch, steps
 from convert.pipeline.usable_model import UsableModel
 from models.errors import MixerError, UsageError
@@ -92,6 +94,7 @@ def classify_pictures(
     protocol: Protocol = "paper",
     exif: bool = True,
     stdin: BinaryIO | None = None,
+    run: Run = run_here,
 ) -> list[Classified]:
     """Classify pictures; one that cannot be read gets a problem, and the others go on.
 
@@ -102,47 +105,70 @@ def classify_pictures(
         top: the most classes to return for a picture.
         protocol: how pictures are resized.
         exif: turn pictures upright by their EXIF orientation.
-        stdin: where the picture `-` comes from.
+        stdin: where the picture `-` comes from; it stays in this process.
+        run: where the batches are computed.
 
     Raises:
         MixerError: the model cannot be used.
     """
     import_frameworks()
-    import numpy as np
-
-    results: dict[str, Classified] = {}
+    results: list[Classified] = []
+    work = _Classifying(model, top, protocol, exif, stdin)
     with steps(watch, len(pictures)) as on:
         on.start(f"loading {model.path}")
-        opened = model.open()
+        models = work.open()
         advance = on.start(f"classifying with {model.name}", "pictures")
-        for start in range(0, len(pictures), _BATCH):
-            batch = pictures[start : start + _BATCH]
-            advance(start, len(pictures))
-            ready: dict[str, NDArray[np.float32]] = {}
-            for name in batch:
-                image = attempt(lambda name=name: _read(name, opened, protocol, exif, stdin))  # type: ignore[misc]
-                if isinstance(image, Failure):
-                    results[name] = Classified(name, problem=image.reason)
-                else:
-                    ready[name] = image
-            if ready:
-                logits = np.asarray(opened.run(np.stack(list(ready.values()))))
-                for name, of_picture in zip(ready, logits, strict=True):
-                    results[name] = _result(name, of_picture, model, top)
-            for name in batch:
-                problem = results[name].problem
-                on.finish(f"{name}: {problem}" if problem else "")
-    return [results[name] for name in pictures]
+        advance(0, len(pictures))
+        batches = [pictures[start : start + _BATCH] for start in range(0, len(pictures), _BATCH)]
+        for found in run(work, models, batches):
+            results += found
+            for one in found:
+                on.finish(f"{one.picture}: {one.problem}" if one.problem else "")
+            advance(len(results), len(pictures))
+    return results
 
 
-def _read(
-    name: str, model: "RunnableModel", protocol: Protocol, exif: bool, stdin: BinaryIO | None
-) -> "NDArray[np.float32]":
-    from models.pictures import decode, preprocess
+@dataclass(frozen=True)
+class _Classifying:
+    """The work on each batch of pictures."""
 
-    size = model.takes[0][2][1]
-    content = stdin.read(MOST_BYTES) if name == STDIN and stdin is not None else read_picture(Path(name))
-    return preprocess(decode(content, exif=exif), protocol, size or 0)
+    model: UsableModel
+    top: int
+    protocol: Protocol
+    exif: bool
+    stdin: BinaryIO | None
+
+    def open(self) -> "list[RunnableModel]":
+        """Load the model."""
+        return [self.model.open()]
+
+    def read(self, batch: Sequence[str], size: int) -> "dict[str, NDArray[np.float32] | Failure]":
+        """Read and preprocess the pictures."""
+        return {name: attempt(partial(self._read, name, size)) for name in batch}
+
+    def answer(
+        self, models: "Sequence[RunnableModel]", read: "dict[str, NDArray[np.float32] | Failure]"
+    ) -> list[Classified]:
+        """Run the model on those pictures that could be read."""
+        import numpy as np
+
+        ready = {name: image for name, image in read.items() if not isinstance(image, Failure)}
+        logits = np.asarray(models[0].run(np.stack(list(ready.values())))) if ready else ()
+        results = {
+            name: _result(name, of_picture, self.model, self.top)
+            for name, of_picture in zip(ready, logits, strict=True)
+        }
+        return [
+            Classified(name, problem=image.reason) if isinstance(image, Failure) else results[name]
+            for name, image in read.items()
+        ]
+
+    def _read(self, name: str, size: int) -> "NDArray[np.float32]":
+        from models.pictures import decode, preprocess
+
+        stdin = self.stdin if name == STDIN else None
+        content = read_picture(Path(name)) if stdin is None else stdin.read(MOST_BYTES)
+        return preprocess(decode(content, exif=self.exif), self.protocol, size)
 
 
 def _result(name: str, logits: "NDArray[np.float32]", model: UsableModel, top: int) -> Classified:

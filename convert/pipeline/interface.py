@@ -35,6 +35,7 @@ from convert.pipeline.accuracy_record import check_recordable, record_accuracy
 from convert.pipeline.batch import check_batch, run_batch
 from convert.pipeline.classify import Classified, classify_pictures, find_pictures
 from convert.pipeline.contenders import find_contenders
+from convert.pipeline.distributed import chosen_run
 from convert.pipeline.export_formats import ExportOutcome, Exports, check_exports, run_exports
 from convert.pipeline.finetune import FineTuning, FineTuningResult, run_finetune
 from convert.pipeline.job import Batch
@@ -203,6 +204,7 @@ def classify(
     labels: AnyPath | None = None,
     protocol: Literal["paper", "hub"] = "paper",
     exif: bool = True,
+    ray: str | None = None,
     progress: Watch | None = None,
 ) -> list[Classified]:
     """Classify pictures; the result of one that cannot be read has a `problem` instead of `scores`.
@@ -212,10 +214,12 @@ def classify(
     - `top`: the most classes of a result; `labels`: a class list, one line per class, instead of the model's own.
     - `protocol`: "paper" resizes as the signature `serving_bytes` does, "hub" as the collection's notebooks.
     - `exif`: turn pictures upright as their EXIF orientation says.
+    - `ray`: HOST:PORT of a running Ray cluster to compute on, or "local" for one that is started on this machine.
     """
+    run = chosen_run(ray)
     found = find_pictures([str(one) for one in pictures])
     usable = find_model(str(model), Path(out), version, labels=_path(labels))
-    call = partial(classify_pictures, usable, found, top=top, protocol=protocol, exif=exif)
+    call = partial(classify_pictures, usable, found, top=top, protocol=protocol, exif=exif, run=run)
     return run_apart(call, progress)
 
 
@@ -233,6 +237,7 @@ def accuracy(
     cache: AnyPath | None = None,
     checkpoint: AnyPath | None = None,
     record: bool = False,
+    ray: str | None = None,
     progress: Watch | None = None,
 ) -> AccuracyResult:
     """Measure a classifier on labelled pictures; `validation.accuracy.counts` counts the answers.
@@ -241,10 +246,11 @@ def accuracy(
     - `data`: one folder per class (named by class name, class index or WordNet id), or the flat folder of ImageNet's
       validation pictures; `real`: `real.json` of ReaL for the latter.
     - `backends`: of "jax", "native", "graph", "litert", "onnx" and "openvino", all on the same decoded pictures.
-    - `labels`: a class list instead of the model's own; `protocol`: as for `classify`.
+    - `labels`: a class list instead of the model's own; `protocol`, `ray`: as for `classify`.
     - `checkpoint`: what a custom model was made from, for the backend "jax".
     - `record`: write the accuracy beside the manifest of each SavedModel, for its card and publication.
     """
+    run = chosen_run(ray)
     contenders = find_contenders(
         str(model),
         backends,
@@ -257,7 +263,7 @@ def accuracy(
     classes = contenders[0].model.classes
     dataset = find_dataset(Path(data), classes, is_imagenet=is_imagenet(classes), real=_path(real))
     recordable = check_recordable(contenders, labels=_path(labels)) if record else {}
-    call = partial(measure_accuracy, contenders, dataset, protocol=protocol, cache=_path(cache))
+    call = partial(measure_accuracy, contenders, dataset, protocol=protocol, cache=_path(cache), run=run)
     result = run_apart(call, progress)
     if record:
         record_accuracy(result, protocol, recordable)

@@ -107,6 +107,21 @@ def tidies_up(pid: int) -> None:
     _tidy.add(pid)
 
 
+def descendants() -> set[int]:
+    """Return the running descendants of this process, where the system lists them (/proc)."""
+    children: dict[int, list[int]] = {}
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, parent = place.read_text(errors="replace").rpartition(")")[2].split()[:2]
+            if state != "Z":
+                children.setdefault(int(parent), []).append(int(place.parent.name))
+    found, new = set(), children.get(os.getpid(), [])
+    while new:
+        found.update(new)
+        new = [child for pid in new for child in children.get(pid, [])]
+    return found
+
+
 @contextmanager
 def _own_temporary_folder() -> Iterator[None]:
     """Put all temporary files of this process, and of those that it starts, into one folder; remove it at the end."""
@@ -159,27 +174,12 @@ def _end(status: int, errors: int, message: str) -> None:
 
 def _end_children() -> None:
     """End all descendants of this process; first those that tidy up, so that they do not see the others fail."""
-    for pid in _tidy & _descendants():
+    for pid in _tidy & descendants():
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
     until = time.monotonic() + _PATIENCE
-    while _tidy & _descendants() and time.monotonic() < until:
+    while _tidy & descendants() and time.monotonic() < until:
         time.sleep(0.01)
-    for pid in _descendants():
+    for pid in descendants():
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
-
-
-def _descendants() -> set[int]:
-    """Return the running descendants of this process, where the system lists them (/proc)."""
-    children: dict[int, list[int]] = {}
-    for place in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            state, parent = place.read_text(errors="replace").rpartition(")")[2].split()[:2]
-            if state != "Z":
-                children.setdefault(int(parent), []).append(int(place.parent.name))
-    found, new = set(), children.get(os.getpid(), [])
-    while new:
-        found.update(new)
-        new = [child for pid in new for child in children.get(pid, [])]
-    return found

@@ -22,6 +22,7 @@ from validation.accuracy.dataset import Dataset, Picture
 _SOURCES = (
     "convert/pipeline/accuracy.py",
     "convert/pipeline/contenders.py",
+    "convert/pipeline/picture_work.py",
     "convert/pipeline/usable_model.py",
     "models/mixer.py",
     "models/pictures.py",

@@ -1,0 +1,239 @@
+"""Pictures distributed over a Ray cluster: the answers are those of one process, and what is killed loses nothing."""
+
+import json
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import run
+from PIL import Image
+
+from convert.pipeline import distributed
+from convert.pipeline.accuracy import BATCH
+from convert.pipeline.process import descendants
+from models.catalog import TESTING_HANDLES
+from models.errors import MixerError, UsageError
+
+CLUSTER = """\
+import sys
+from ray.cluster_utils import Cluster
+
+node = {"num_cpus": 1, "object_store_memory": 256 << 20, "include_dashboard": False}
+cluster = Cluster(initialize_head=True, head_node_args=node)
+second = cluster.add_node(**node)
+print(cluster.address, flush=True)
+sys.stdin.readline()
+cluster.remove_node(second, allow_graceful=False)
+sys.stdin.readline()
+cluster.shutdown()
+"""
+CLASSIFIER = next(iter(TESTING_HANDLES))
+BATCHES = 8
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Folders of class indices with some batches of pictures that take long to decode; one cannot be read."""
+    directory = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(7)
+    drawn = []
+    for number in range(8):
+        small = Image.fromarray(rng.integers(0, 256, (16, 20, 3), np.uint8))
+        drawn.append(directory / f"{number}.jpg.drawn")
+        small.resize((1600, 1500)).save(drawn[-1], "JPEG")
+    for number in range(BATCHES * BATCH - 5):
+        folder = directory / str(number % 4)
+        folder.mkdir(exist_ok=True)
+        os.link(drawn[number % len(drawn)], folder / f"{number:03}.jpg")
+    for path in drawn:
+        path.unlink()
+    broken = directory / "2" / "002.jpg"
+    broken.unlink()
+    broken.write_bytes(b"broken")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def expected(pictures, tiny_build, tmp_path_factory):
+    """What one process answers."""
+    folder = tmp_path_factory.mktemp("expected")
+    process = started("accuracy", pictures, tiny_build, folder)
+    return ended(process, folder)
+
+
+def started(command, pictures, build, folder, *options):
+    """Start a command in a process of its own, in a folder that relative paths are meant from."""
+    environment = os.environ | {"MIXER_JAX2TF_CACHE": str(folder / "cache"), "TMPDIR": str(folder / ("long" * 20))}
+    Path(environment["TMPDIR"]).mkdir(parents=True, exist_ok=True)
+    data = ["--data"] if command == "accuracy" else []
+    given = [*data, os.path.relpath(pictures, folder), "--out", os.path.relpath(build, folder), *options, "--json"]
+    with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
+        return subprocess.Popen(
+            [sys.executable, "-m", "convert", command, CLASSIFIER, *given], cwd=folder, stdout=out, stderr=err,
+            env=environment,
+        )  # fmt: skip
+
+
+def ended(process, folder):
+    """Return what a command printed, but for the times; one picture is broken."""
+    status, said = process.wait(300), (folder / "err").read_text()
+    assert status == 1, said
+    assert "002.jpg: not a picture" in said
+    assert "Traceback" not in said
+    assert "Ray" not in said
+    found = json.loads((folder / "out").read_text())
+    for one in (found, *found.get("backends", ())):
+        for key in ("reading_seconds", "seconds", "data", "path"):
+            one.pop(key, None)
+    return found
+
+
+def wait_for_batches(folder, count, process):
+    until = time.monotonic() + 200
+    while time.monotonic() < until:
+        assert process.poll() is None, (folder / "err").read_text()
+        if sum(len(path.read_text().splitlines()) for path in (folder / "cache").glob(".accuracy/*.jsonl")) >= count:
+            return
+        time.sleep(0.05)
+    pytest.fail((folder / "err").read_text())
+
+
+def workers(name):
+    """Return the process ids of Ray's workers of that name among the descendants of this process."""
+    found = []
+    for pid in descendants():
+        try:
+            line = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if line.startswith(f"ray::{name}".encode()):
+            found.append(pid)
+    return found
+
+
+@pytest.mark.ray
+def test_a_killed_worker_and_a_killed_node_lose_nothing(pictures, tiny_build, expected, tmp_path):
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp") as short,  # the paths of sockets may have 107 bytes
+        subprocess.Popen(
+            [sys.executable, "-c", CLUSTER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"RAY_TMPDIR": short, "RAY_USAGE_STATS_ENABLED": "0"},
+        ) as cluster,
+    ):
+        try:
+            process = started("accuracy", pictures, tiny_build, tmp_path, "--ray", cluster.stdout.readline().strip())
+            wait_for_batches(tmp_path, 1, process)
+            os.kill(workers("MapWorker")[0], signal.SIGKILL)
+            wait_for_batches(tmp_path, 2, process)
+            cluster.stdin.write("remove the second node\n")
+            cluster.stdin.flush()
+            assert ended(process, tmp_path) == expected
+        finally:
+            cluster.stdin.close()
+
+
+@pytest.mark.ray
+def test_a_cluster_on_this_machine_classifies_as_one_process(pictures, tiny_build, tmp_path):
+    found = []
+    for options in ((), ("--ray", "local")):
+        process = started("classify", pictures / "2", tiny_build, tmp_path, *options)
+        found.append(ended(process, tmp_path))
+    assert len(found[0]["pictures"]) > BATCH
+    assert found[0] == found[1]
+    assert workers("") == []
+
+
+@pytest.mark.ray
+def test_an_interrupted_run_leaves_no_process_and_goes_on_in_one(pictures, tiny_build, expected, tmp_path):
+    process = started("accuracy", pictures, tiny_build, tmp_path, "--ray", "local")
+    wait_for_batches(tmp_path, 1, process)
+    cluster = descendants()
+    process.terminate()
+    assert process.wait(60) == 143
+    until = time.monotonic() + 30
+    while left := [pid for pid in cluster if Path(f"/proc/{pid}").exists()]:  # the kernel may still be ending them
+        assert time.monotonic() < until, left
+        time.sleep(0.1)
+    assert ended(started("accuracy", pictures, tiny_build, tmp_path), tmp_path) == expected
+    assert "of an interrupted run" in (tmp_path / "err").read_text()
+
+
+@pytest.fixture
+def closed():
+    """A port that nothing listens at."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+@pytest.mark.parametrize("command", ["accuracy", "classify"])
+def test_an_address_where_nothing_is_is_refused_before_any_work(tiny_build, pictures, closed, capfd, command):
+    data = ("--data", pictures) if command == "accuracy" else (pictures,)
+    for address, said in (
+        (f"127.0.0.1:{closed}", "cannot be reached"),
+        ("127.0.0.1:99999", "cannot be reached"),
+        ("nonsense", "is not an address"),
+        ("ray://127.0.0.1:1", "is not an address"),
+    ):
+        status, out, err = run(capfd, command, CLASSIFIER, *data, "--out", tiny_build, "--ray", address)
+        assert (status, out) == (2, "")
+        assert f"--ray {address} {said}" in err
+        assert "expected HOST:PORT of a running Ray cluster" in err
+
+
+def test_without_ray_the_extra_is_named(tiny_build, pictures, capfd, monkeypatch):
+    monkeypatch.setattr(distributed, "find_spec", lambda _: None)
+    status, _, err = run(capfd, "classify", CLASSIFIER, pictures, "--out", tiny_build, "--ray", "local")
+    assert (status, "install the extra ray of this project" in err) == (2, True)
+
+
+def test_standard_input_is_not_read_on_a_worker(tiny_build, capfd):
+    status, _, err = run(capfd, "classify", CLASSIFIER, "-", "--out", tiny_build, "--ray", "local")
+    assert (status, "which have no standard input: give files" in err) == (2, True)
+
+
+class Failing:
+    """Work that fails wherever it is done."""
+
+    def __init__(self, error):
+        self._error = error
+
+    def read(self, batch, size):
+        raise self._error
+
+    open = answer = read
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"), [(UsageError("said"), "^said"), (ValueError("odd"), "unexpected ValueError on .*: odd")]
+)
+def test_what_fails_on_a_worker_is_raised_where_the_run_was_started(error, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert_raised(Failing(error), tmp_path, expected)
+
+
+def test_a_node_that_does_not_see_the_working_directory_is_named(tmp_path):
+    nowhere = tmp_path / "nowhere"
+    assert_raised(
+        Failing(ValueError()), nowhere, f"{nowhere} cannot be entered on .* every node must see the same files"
+    )
+
+
+def assert_raised(work, folder, expected):
+    row = distributed._read(work, 8, str(folder), {"batch": pickle.dumps([])})
+    answer = distributed._Actor(work, str(folder), False)(row)["answer"]
+    with pytest.raises(MixerError, match=expected):
+        distributed._found(pickle.loads(answer))  # noqa: S301
+    with pytest.raises(MixerError, match=expected):
+        distributed._found(pickle.loads(row["read"]))  # noqa: S301
