@@ -20,7 +20,12 @@ _MOST_SCORES = 12  # lines of the table
 Base = Annotated[
     str, typer.Argument(metavar="HANDLE", help="A feature extractor below --out: mixer_b16_i1k_fe, or a custom one.")
 ]
-Data = Annotated[Path, typer.Option(metavar="DIR", help="One folder of pictures per class.")]
+Data = Annotated[
+    Path,
+    typer.Option(
+        metavar="DIR|tfds:NAME", help="One folder of pictures per class, or a prepared data set (tfds:NAME:SPLIT)."
+    ),
+]
 Name = Annotated[str, typer.Option(metavar="NAME", help="Name of the new model.")]
 RecipeOption = Annotated[
     Literal["collection", "bit"],
@@ -80,6 +85,7 @@ def finetune(
     patience: Patience = None,
     save_every: SaveEvery = 100,
     seed: Seed = 0,
+    cache: options.Cache = None,
     publisher: CardPublisher = None,
     assets: CardAssets = None,
     overwrite: options.Overwrite = False,
@@ -87,8 +93,7 @@ def finetune(
 ) -> None:
     """Fine-tune a feature extractor on labelled pictures; convert and check the result.
 
-    Pictures are never turned by EXIF. The best params are kept as a checkpoint, OUT/finetune/NAME/NAME.npz, from which
-    the model OUT/NAME is made. After an interruption the same command goes on where it stopped.
+    The best params are in OUT/finetune/NAME/NAME.npz. After an interruption the same command resumes where it stopped.
     """
     from convert.pipeline.finetune import FineTuning
 
@@ -109,6 +114,7 @@ def finetune(
         patience=patience,
         save_every=save_every,
         seed=seed,
+        cache=cache,
         overwrite=overwrite,
     )
     _run(tuning, _publisher(publisher, assets), json=json)

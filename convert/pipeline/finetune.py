@@ -20,6 +20,7 @@ from convert.pipeline.outcome import Outcome
 from convert.pipeline.processes import run_apart
 from convert.pipeline.progress import Event, Watch
 from convert.pipeline.selection import select_batch
+from convert.pipeline.tfds_data import unpack_data
 from convert.pipeline.training import Training, train
 from export.cards.publisher import Publisher
 from models.catalog import ALL_HANDLES, BUCKET, DEFAULT_VERSION, GRAPH_SUFFIX, Flavour, Handle
@@ -44,7 +45,7 @@ class FineTuning:
     name: str
     """Of the new model."""
     data: Path
-    """One folder of pictures per class."""
+    """One folder of pictures per class, or `tfds:NAME` or `tfds:NAME:SPLIT` (its split `train` by default)."""
     out: Path
     version: int = DEFAULT_VERSION
     flavours: tuple[Flavour, ...] = ("native",)
@@ -65,6 +66,8 @@ class FineTuning:
     """Steps between two saved states; there is one after each evaluation too."""
     seed: int = 0
     """Of the split, the order, the crops and the first head."""
+    cache: Path | None = None
+    """Where a data set is unpacked; the user's cache directory by default."""
     overwrite: bool = False
 
     @property
@@ -127,7 +130,8 @@ def run_finetune(
     tuning.check()
     base, manifest, template = _find_base(tuning)
     custom_handle(template, tuning.name, 1)  # refuses an unusable name
-    classes, dataset = find_classes(tuning.data)
+    directory, order = unpack_data(tuning.data, tuning.cache, watch, to_train=True)
+    classes, dataset = find_classes(directory, order)
     pictures = Labelled(
         tuple(picture.path for picture in dataset.pictures), tuple(picture.labels[0] for picture in dataset.pictures)
     )
@@ -226,11 +230,11 @@ def _settings(tuning: FineTuning, manifest: Manifest, classes: Sequence[str], da
     listing = hashlib.sha256()
     for picture in dataset.pictures:
         stat = picture.path.stat()
-        name = os.fspath(picture.path.relative_to(tuning.data))
+        name = os.fspath(picture.path.relative_to(dataset.directory))
         listing.update(
             f"{name}\0{picture.labels[0]}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(errors="surrogateescape")
         )
-    left_out = ("out", "overwrite", "save_every", "data", "flavours")
+    left_out = ("out", "overwrite", "save_every", "data", "flavours", "cache")
     return {
         **{name: value for name, value in asdict(tuning).items() if name not in left_out},
         "base_checkpoint": manifest.checkpoint.model_dump(),
