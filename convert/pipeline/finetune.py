@@ -23,6 +23,7 @@ from convert.pipeline.selection import select_batch
 from convert.pipeline.tfds_data import unpack_data
 from convert.pipeline.training import Training, train
 from export.cards.publisher import Publisher
+from export.install import prepare_out
 from models.catalog import ALL_HANDLES, BUCKET, DEFAULT_VERSION, GRAPH_SUFFIX, Flavour, Handle
 from models.errors import MixerError, UsageError
 from models.records.layout import ModelPaths
@@ -128,6 +129,7 @@ def run_finetune(
         MixerError: pictures cannot be read, or training fails.
     """
     tuning.check()
+    prepare_out(tuning.out)
     base, manifest, template = _find_base(tuning)
     custom_handle(template, tuning.name, 1)  # refuses an unusable name
     directory, order = unpack_data(tuning.data, tuning.cache, watch, to_train=True)
@@ -143,12 +145,12 @@ def run_finetune(
     labels = tuning.folder / "labels.txt"
     write_atomically(labels, "".join(f"{name}\n" for name in classes).encode())
     custom = CustomCheckpoint(tuning.folder / f"{tuning.name}.npz", tuning.name, labels)
-    batch = _batch("convert-all", tuning, template, custom)
-    check_batch(batch)
     training = _training(tuning, base.directory, template, trained, held, len(classes), recipe)
     for remark in dataset.remarks if watch else ():
         watch(Event("noted", remark))  # type: ignore[misc]
     state = run_apart(partial(train, training), watch)
+    batch = _batch("convert-all", tuning, template, custom)
+    check_batch(batch)
     outcomes = run_batch(batch, watch)
     if publisher:  # a card says whether the model can be fine-tuned, which only the full set tries
         outcomes = run_batch(replace(_batch("validate", tuning, template, custom), inputs_set="full"), watch)
