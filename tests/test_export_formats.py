@@ -80,13 +80,13 @@ def test_the_report_says_what_it_rests_on(name, tiny_exports):
     folder = tiny_exports / f"{EXTRACTOR}-{name}"
     report = ExportReport.read(folder / "2.report.json")
     kind = FORMATS[name]
-    assert report.tolerances == export_tolerances(kind.models.values())
+    assert report.tolerances == export_tolerances(kind.models.values(), "seeded")
     assert set(kind.libraries.values()) <= report.libraries.keys()
     assert report.sizes == {file: (folder / "2" / file).stat().st_size for file in (*kind.models, *kind.companions)}
     compared = [check.on for check in report.checks if check.name.endswith(" max_relative")]
     assert {on.split()[0] for on in compared} == set(kind.models)
     assert {on[on.index("(") :] for on in compared} == {"(batch 1)", "(batch 4)"}
-    assert list(report.contradictions(export_tolerances(kind.models.values()))) == []
+    assert list(report.contradictions(export_tolerances(kind.models.values(), "seeded"))) == []
     assert "accelerators: run on the CPU only" in report.not_checked
     assert report.origin == "seeded"
 
@@ -96,6 +96,26 @@ def test_the_table_has_a_line_for_each_file(export):
     assert status == 0
     assert [file for file in FORMATS["litert"].models if file in out] == list(FORMATS["litert"].models)
     assert "not checked: gradients" in err
+    lines = {
+        cells[2]: cells[4:-1] for line in out.splitlines() if len(cells := [*map(str.strip, line.split("│"))]) == 9
+    }
+    assert lines["model_float32.tflite"][1:] == ["", "same", "passed"]
+    rounded, computed, *said = lines["model_int8.tflite"]
+    assert rounded.endswith(" of 0.2")
+    assert computed.endswith(" of 5e-05")
+    assert said == ["same", "passed, int8 limits"]
+
+
+def test_a_report_of_an_earlier_version_is_no_longer_enough(tiny_exports):
+    """It was judged by the limits of dynamic-range quantisation, which hardly anything exceeds."""
+    report = ExportReport.read(tiny_exports / f"{CLASSIFIER}-litert" / "2.report.json")
+    checks = tuple(check for check in report.checks if check.name != "int8 own_weights_relative")
+    tolerances = {name: one for name, one in report.tolerances.items() if name != "int8 own_weights_relative"}
+    tolerances["int8 max_relative"] = tolerances["int8 max_relative"].model_copy(update={"limit": 0.75})
+    old = report.model_copy(update={"checks": checks, "tolerances": tolerances})
+    said = list(old.contradictions(export_tolerances(FORMATS["litert"].models.values(), "seeded")))
+    assert "its limit of int8 max_relative is 0.75, today's is 0.2" in said
+    assert any(one.startswith("no check int8 own_weights_relative can tell") for one in said)
 
 
 def test_a_missing_saved_model_names_the_command_that_makes_it(export, tmp_path):

@@ -1,6 +1,6 @@
 """Commands about formats beyond TensorFlow: export."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,7 +76,7 @@ def _print(outcomes: list["ExportOutcome"], *, json: bool) -> None:
     if json:
         console.print_json([_as_json(outcome) for outcome in outcomes])
     else:
-        columns = ("model", "file", "#size", "#worst error", "#first class", "verdict")
+        columns = ("model", "file", "#size", "#worst error", "#on its own weights", "first class", "verdict")
         rows = [row for outcome in outcomes for row in _rows(outcome)]
         console.print_table("", columns, rows)
     reports = [outcome.report for outcome in outcomes if outcome.report is not None]
@@ -89,25 +89,37 @@ def _print(outcomes: list["ExportOutcome"], *, json: bool) -> None:
 
 
 def _rows(outcome: "ExportOutcome") -> Iterator[tuple[str, ...]]:
-    if outcome.report is None:
-        yield outcome.name, "", "", "", "", "failed"
+    """Yield a line for each file; each error with the limit that it was judged by."""
+    report = outcome.report
+    if report is None:
+        yield outcome.name, "", "", "", "", "", "failed"
         return
-    for file, size in outcome.report.sizes.items():
-        of_file = [check for check in outcome.report.checks if check.on.startswith(f"{file} ") and check.has_power]
-        worst = _most(check for check in of_file if check.name.endswith(" max_relative"))
-        apart = _most(check for check in of_file if check.name.endswith(" top1_disagreement"))
+    for file, size in report.sizes.items():
+        weights = FORMATS[report.format].models.get(file)
+        of_file = [check for check in report.checks if check.on.startswith(f"{file} ") and check.has_power]
+        limits = "" if weights in (None, "float32") else f", {weights} limits"
         yield (
             outcome.name,
             file,
             megabytes(size),
-            "" if worst is None else f"{worst:.1e}",
-            "" if apart is None else f"{1 - apart:.0%}",
-            outcome.report.verdict,
+            _worst(check for check in of_file if check.name.endswith(" max_relative")),
+            _worst(check for check in of_file if check.name.endswith(" own_weights_relative")),
+            _same_first_class([check for check in of_file if check.name.endswith(" top1_disagreement")]),
+            report.verdict + limits,
         )
 
 
-def _most(checks: Iterable["Check"]) -> float | None:
-    return max((check.measured for check in checks if check.measured is not None), default=None)
+def _worst(checks: Iterable["Check"]) -> str:
+    """Return the largest figure and its limit; nothing without figures."""
+    known = [(check.measured, check.limit) for check in checks if check.measured is not None]
+    return "" if not known else "{:.1e} of {:g}".format(*max(known))
+
+
+def _same_first_class(checks: Sequence["Check"]) -> str:
+    """Return whether the first class of every image is the oracle's; nothing for features."""
+    if any(check.measured != 0 for check in checks):
+        return "differs"
+    return "same, a near tie apart" if any(check.detail for check in checks) else "same" if checks else ""
 
 
 def _as_json(outcome: "ExportOutcome") -> dict[str, object]:

@@ -143,7 +143,7 @@ def _find_truth(work: Exports, handle: Handle, on: Steps) -> tuple["Truth", str,
         advance = on.start(f"fetching and reading {checkpoint.object}")
         opened = open_catalog(checkpoint, work.source, fetching=advance, reading=advance)
     on.start(f"running the oracle on {opened.path.name}")
-    truth = Truth.of(opened.path, checkpoint.architecture.image_size)
+    truth = Truth.of(opened.path, checkpoint.architecture.image_size, opened.record.origin)
     return truth, opened.record.sha256, opened.loaded.num_classes
 
 

@@ -17,7 +17,7 @@ class ExportReport(Verdict):
     """The verdict on a model in a format beyond TensorFlow.
 
     Each file is run in its own runtime and compared with the float64 oracle; the names of its checks begin with how its
-    weights are stored: `float16 max_relative`.
+    weights are stored: `float16 max_relative`. Files of int8 weights are compared with the oracle on those too.
     """
 
     format: FormatName
@@ -28,4 +28,7 @@ class ExportReport(Verdict):
     def needs(self) -> tuple[Need, ...]:
         """The checks without which nothing is proven."""
         weights = dict.fromkeys(FORMATS[self.format].models.values())
-        return tuple(map(Need, ("files", "interface", *(f"{one} max_relative" for one in weights))))
+        names = ["files", "interface", *(f"{one} max_relative" for one in weights)]
+        if "int8" in weights:
+            names.append("int8 own_weights_relative")
+        return tuple(map(Need, names))

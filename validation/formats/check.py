@@ -4,20 +4,23 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.catalog import Handle
+from models.digests import Origin
 from models.formats import FORMATS, INPUT_NAME, OUTPUT_NAME, Format, FormatName, Weights
 from models.records.formats import ExportManifest, ExportReport
 from models.records.provenance import EXPORT_VALIDATOR_SOURCES, library_versions, sources_sha256
 from models.records.report import Check, Probe
-from models.records.tolerances import EXPORT_TOLERANCES, export_tolerances
+from models.records.tolerances import export_tolerances, limits_of
 from validation.formats.runtimes import RunnableModel, open_model
+from validation.formats.weights import read_kernels
 from validation.parity.images import Images, Inputs
 from validation.parity.oracle import OracleOutputs, run_oracle
-from validation.parity.outputs import measure
+from validation.parity.outputs import Outputs, limited, measure
 from validation.parity.probe import ProbingHead
 from validation.parity.scale import Scale, Values
 
@@ -32,24 +35,28 @@ class Truth:
     """The images of the gate set, and the float64 oracle's outputs for them with a checkpoint.
 
     Attributes:
+        checkpoint: its file.
+        origin: of the checkpoint; limits differ for synthetic weights.
         inputs: the images.
         outputs: the oracle's.
         head: `kernel` and `bias` of the head.
         is_probe: whether the head is a probing head instead of the checkpoint's.
     """
 
+    checkpoint: Path
+    origin: Origin
     inputs: Inputs
     outputs: OracleOutputs
-    head: Mapping[str, NDArray[np.float32]]
+    head: Mapping[str, NDArray[Any]]
     is_probe: bool = False
 
     @classmethod
-    def of(cls, checkpoint: Path, image_size: int) -> "Truth":
+    def of(cls, checkpoint: Path, image_size: int, origin: Origin) -> "Truth":
         """Run the oracle on a checkpoint's file."""
         inputs = Inputs.gate(image_size)
         with np.load(checkpoint, allow_pickle=False) as arrays:
             head = {name: arrays[f"head/{name}"] for name in ("kernel", "bias")}
-        return cls(inputs, run_oracle(checkpoint, inputs.images), head)
+        return cls(checkpoint, origin, inputs, run_oracle(checkpoint, inputs.images), head)
 
     @property
     def zero_head(self) -> bool:
@@ -59,18 +66,31 @@ class Truth:
     def scale(self, handle: Handle, weights: Weights) -> Scale:
         """Return what differences of outputs with the handle's head are divided by, one entry per image.
 
-        With a kernel of zeros, files with unrounded weights must match exactly; the others round the bias.
+        With a kernel of zeros, files with an unrounded bias must match exactly; float16 rounds it.
         """
         features = self.outputs.features
         if handle.head == "fe":
             return Scale.measure(features, features, None)
-        return Scale.measure(self.outputs.logits, features, self.head, exact=weights == "float32")
+        return Scale.measure(self.outputs.logits, features, self.head, exact=weights != "float16")
 
     def probing(self) -> "Truth":
         """Return the same with a probing head and the outputs expected of it."""
         head = ProbingHead.of(*self.head["kernel"].shape).heads[0]
         outputs = replace(self.outputs, logits=ProbingHead((head,)).outputs(self.outputs.features))
         return replace(self, outputs=outputs, head=head, is_probe=True)
+
+    def with_weights_of(self, path: Path, handle: Handle) -> "Truth":
+        """Return the same with the kernels that a LiteRT file of int8 weights stores, and what is expected of them.
+
+        Raises:
+            MixerError: the file does not store them by name.
+        """
+        with np.load(self.checkpoint, allow_pickle=False) as arrays:
+            names = [name for name in arrays.files if name.endswith("/kernel")]
+        kernels = read_kernels(path, [name for name in names if handle.head != "fe" or not name.startswith("head/")])
+        head = {"kernel": kernels.get("head/kernel", self.head["kernel"]), "bias": self.head["bias"]}
+        replaced = kernels | {f"head/{name}": values for name, values in head.items()}
+        return replace(self, outputs=run_oracle(self.checkpoint, self.inputs.images, replaced=replaced), head=head)
 
     def choose(self, handle: Handle, names: Sequence[str]) -> tuple[list[int], Images, Values]:
         """Return the indices of the named images, the images, and the expected outputs with the handle's head."""
@@ -81,6 +101,9 @@ class Truth:
 
 def check_export(name: FormatName, directory: Path, handle: Handle, truth: Truth) -> tuple[Check, ...]:
     """Run each model file of a directory in the runtime of its format, and compare it with the oracle.
+
+    Files of int8 weights are also compared with the oracle on those weights: what they compute is judged as strictly as
+    in float32, and what rounding costs by a limit of its own.
 
     Args:
         name: of the format.
@@ -93,36 +116,77 @@ def check_export(name: FormatName, directory: Path, handle: Handle, truth: Truth
         try:
             model = open_model(name, directory / file)
             checks.append(Check(name="interface", on=file, problems=tuple(_interface_problems(file, model, handle))))
-            scale = truth.scale(handle, weights)
-            for names in PLAN:
-                checks += _compare(model, file, weights, handle, truth, names, scale)
+            found = [(names, _run(model, handle, truth, names)) for names in PLAN]
+            checks += _compare(found, file, weights, handle, truth)
+            if weights == "int8":
+                checks += _compare_computation(found, file, handle, truth.with_weights_of(directory / file, handle))
         except Exception as error:  # each runtime raises its own types
             said = f"{file}: does not run: {type(error).__name__}: {str(error).strip()}"
             checks.append(Check(name="running", on=file, problems=(said,)))
     return tuple(checks)
 
 
-def _compare(
-    model: RunnableModel,
-    file: str,
-    weights: Weights,
-    handle: Handle,
-    truth: Truth,
-    names: tuple[str, ...],
-    scale: Scale,
-) -> Iterator[Check]:
-    indices, images, expected = truth.choose(handle, names)
+_Found = Sequence[tuple[tuple[str, ...], Outputs]]
+"""Names of the images of each batch, and the outputs for it."""
+
+
+def _run(model: RunnableModel, handle: Handle, truth: Truth, names: tuple[str, ...]) -> Outputs:
+    _, images, expected = truth.choose(handle, names)
     found = np.asarray(model.run(images))
     if found.shape != expected.shape:
         raise ValueError(f"outputs of shape {found.shape}, expected {expected.shape}")
-    limits = EXPORT_TOLERANCES[weights]
+    return found
+
+
+def _compare(batches: _Found, file: str, weights: Weights, handle: Handle, truth: Truth) -> Iterator[Check]:
+    """Yield the checks of outputs against the oracle on the checkpoint's weights."""
+    limits, scale = limits_of(weights, truth.origin), truth.scale(handle, weights)
     # A probing head has no classes to rank.
     classes = handle.head == "classification" and not truth.is_probe
-    distances = measure(found, expected, scale[indices], classes=classes, tie=limits["tie"].limit)
-    probe: Probe | None = "head" if truth.is_probe else None
-    how = f" with a probing {probe}" if probe else ""
-    on = f"{file}{how} on {', '.join(names)} (batch {len(found)})"
-    yield from distances.checks(on, limits, prefix=f"{weights} ", probe=probe)
+    for names, found in batches:
+        indices, _, expected = truth.choose(handle, names)
+        distances = measure(found, expected, scale[indices], classes=classes, tie=limits["tie"].limit)
+        for check in distances.checks(_on(file, truth, names), limits, prefix=f"{weights} ", probe=_probe(truth)):
+            if check.name.endswith("top1_disagreement"):
+                said = "; ".join(_first_classes(names, found, expected, scale.of[indices]))
+                yield check.model_copy(update={"detail": said})
+            else:
+                yield check
+
+
+def _compare_computation(batches: _Found, file: str, handle: Handle, truth: Truth) -> Iterator[Check]:
+    """Yield the checks of outputs against the oracle on the file's own int8 weights."""
+    name, scale = "own_weights_relative", truth.scale(handle, "int8")
+    limit = limits_of("int8", truth.origin)[name].limit
+    for names, found in batches:
+        indices, _, expected = truth.choose(handle, names)
+        distances = measure(found, expected, scale[indices], classes=False, tie=0)
+        yield limited(
+            f"int8 {name}",
+            _on(file, truth, names),
+            distances.max_relative,
+            limit,
+            power=distances.power,
+            probe=_probe(truth),
+        )
+
+
+def _on(file: str, truth: Truth, names: tuple[str, ...]) -> str:
+    how = " with a probing head" if truth.is_probe else ""
+    return f"{file}{how} on {', '.join(names)} (batch {len(names)})"
+
+
+def _probe(truth: Truth) -> Probe | None:
+    return "head" if truth.is_probe else None
+
+
+def _first_classes(names: Sequence[str], found: Outputs, expected: Values, scale: Values) -> Iterator[str]:
+    """Yield, for each image with another first class, by how much the oracle prefers its own."""
+    for name, ours, theirs, one in zip(names, found, expected, scale, strict=True):
+        mine, right = int(ours.argmax()), int(theirs.argmax())
+        if mine != right:
+            apart = (theirs[right] - theirs[mine]) / one
+            yield f"{name}: first class {mine} instead of {right}, whose logit is {apart:.2g} of the scale higher"
 
 
 def _interface_problems(file: str, model: RunnableModel, handle: Handle) -> Iterator[str]:
@@ -158,7 +222,7 @@ def make_export_report(
         sizes={name: manifest.files[name].size for name in (*kind.models, *kind.companions)},
         checks=whole,
         zero_head=truth.zero_head and manifest.head == "classification",
-        tolerances=export_tolerances(dict.fromkeys(kind.models.values())),
+        tolerances=export_tolerances(dict.fromkeys(kind.models.values()), manifest.checkpoint.origin),
         not_checked=NOT_CHECKED,
         verdict="failed" if any(check.problems for check in whole) else "passed",
         libraries=library_versions() | kind.versions(),

@@ -28,31 +28,32 @@ class OracleOutputs:
 
 
 def run_oracle(
-    checkpoint: Path, images: NDArray[np.float32], *, stem_bias: NDArray[np.float32] | None = None
+    checkpoint: Path, images: NDArray[np.float32], *, replaced: Mapping[str, NDArray[np.floating]] | None = None
 ) -> OracleOutputs:
     """Return logits and features of images `[n, size, size, 3]`, in [-1, 1], for an original `.npz` checkpoint.
 
-    If `stem_bias` `[hidden_dim]` is given, it replaces the checkpoint's.
+    `replaced` has arrays, by name, to use instead of the checkpoint's.
     """
-    stages = dict(trace_oracle(checkpoint, images, stem_bias=stem_bias))
+    stages = dict(trace_oracle(checkpoint, images, replaced=replaced))
     return OracleOutputs(stages["head"], stages["features"])
 
 
 def trace_oracle(
-    checkpoint: Path, images: NDArray[np.float32], *, stem_bias: NDArray[np.float32] | None = None
+    checkpoint: Path, images: NDArray[np.float32], *, replaced: Mapping[str, NDArray[np.floating]] | None = None
 ) -> Iterator[tuple[str, Values]]:
     """Yield the name and the activations after each step: the stem, each block, the last norm, the mean, the head.
 
-    Tokens are `[n, tokens, hidden_dim]`. Images are processed in parallel by a thread pool. If `stem_bias`
-    `[hidden_dim]` is given, it replaces the checkpoint's.
+    Tokens are `[n, tokens, hidden_dim]`. Images are processed in parallel by a thread pool. `replaced`
+    has arrays, by name, to use instead of the checkpoint's.
     """
-    replaced = {} if stem_bias is None else {"stem/bias": stem_bias}
+    others = replaced or {}
     with np.load(checkpoint, allow_pickle=False) as arrays, ThreadPoolExecutor(os.cpu_count()) as pool:
 
         def group(prefix: str) -> dict[str, Values]:
             names = [name for name in arrays.files if name.startswith(f"{prefix}/")]
             return {
-                name.removeprefix(f"{prefix}/"): replaced.get(name, arrays[name]).astype(np.float64) for name in names
+                name.removeprefix(f"{prefix}/"): (others[name] if name in others else arrays[name]).astype(np.float64)
+                for name in names
             }
 
         def each(step: Callable[[Values, Mapping[str, Values]], Values], values: Values, prefix: str) -> Values:

@@ -131,7 +131,7 @@ def _probe_stem(checkpoint: Checkpoint, path: Path, params: Mapping[str, Any], i
     bias = probing_stem_bias(np.asarray(params["stem"]["bias"]))
     blank = inputs.images[[inputs.names.index("blank")]]
     _, features = apply_both(checkpoint, {**params, "stem": {**params["stem"], "bias": bias}}, blank)
-    return _StemReference(bias, features, run_oracle(path, blank, stem_bias=bias).features)
+    return _StemReference(bias, features, run_oracle(path, blank, replaced={"stem/bias": bias}).features)
 
 
 def apply_both(checkpoint: Checkpoint, params: Mapping[str, Any], images: Images) -> tuple[Outputs, Outputs]:
