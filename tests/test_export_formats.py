@@ -68,6 +68,7 @@ def test_both_models_are_written_and_pass(name, tiny_exports):
         manifest_bytes = (folder / "2.manifest.json").read_bytes()
         manifest, report = ExportManifest.read(folder / "2.manifest.json"), ExportReport.read(folder / "2.report.json")
         source = (build / f"{handle}-graph" / "2.manifest.json").read_bytes()
+        assert manifest.runtime_settings == FORMATS[name].settings
         assert manifest.source_sha256 == hashlib.sha256(source).hexdigest()
         assert (manifest.handle, manifest.format, manifest.flavour) == (f"{handle}-{name}", name, "graph")
         assert manifest.files.keys() == {path.name for path in (folder / "2").iterdir()}
@@ -80,13 +81,13 @@ def test_the_report_says_what_it_rests_on(name, tiny_exports):
     folder = tiny_exports / f"{EXTRACTOR}-{name}"
     report = ExportReport.read(folder / "2.report.json")
     kind = FORMATS[name]
-    assert report.tolerances == export_tolerances(kind.models.values(), "seeded")
+    assert report.tolerances == export_tolerances(name, "seeded")
     assert set(kind.libraries.values()) <= report.libraries.keys()
     assert report.sizes == {file: (folder / "2" / file).stat().st_size for file in (*kind.models, *kind.companions)}
     compared = [check.on for check in report.checks if check.name.endswith(" max_relative")]
     assert {on.split()[0] for on in compared} == set(kind.models)
     assert {on[on.index("(") :] for on in compared} == {"(batch 1)", "(batch 4)"}
-    assert list(report.contradictions(export_tolerances(kind.models.values(), "seeded"))) == []
+    assert list(report.contradictions(export_tolerances(name, "seeded"))) == []
     assert "accelerators: run on the CPU only" in report.not_checked
     assert report.origin == "seeded"
 
@@ -106,6 +107,12 @@ def test_the_table_has_a_line_for_each_file(export):
     assert said == ["same", "passed, int8 limits"]
 
 
+def test_the_error_with_the_runtimes_own_settings_is_told_with_the_processor(export):
+    status, _, err = export(EXTRACTOR, "--to", "openvino")
+    assert status == 0
+    assert re.search(r"without INFERENCE_PRECISION_HINT=f32 it computes in \w+ on .+: worst error .+ of 0\.2", err)
+
+
 def test_a_report_of_an_earlier_version_is_no_longer_enough(tiny_exports):
     """It was judged by the limits of dynamic-range quantisation, which hardly anything exceeds."""
     report = ExportReport.read(tiny_exports / f"{CLASSIFIER}-litert" / "2.report.json")
@@ -113,7 +120,7 @@ def test_a_report_of_an_earlier_version_is_no_longer_enough(tiny_exports):
     tolerances = {name: one for name, one in report.tolerances.items() if name != "int8 own_weights_relative"}
     tolerances["int8 max_relative"] = tolerances["int8 max_relative"].model_copy(update={"limit": 0.75})
     old = report.model_copy(update={"checks": checks, "tolerances": tolerances})
-    said = list(old.contradictions(export_tolerances(FORMATS["litert"].models.values(), "seeded")))
+    said = list(old.contradictions(export_tolerances("litert", "seeded")))
     assert "its limit of int8 max_relative is 0.75, today's is 0.2" in said
     assert any(one.startswith("no check int8 own_weights_relative can tell") for one in said)
 

@@ -230,6 +230,18 @@ def test_another_first_class_is_named_with_how_near_a_tie_it_is(written, truth):
     assert said
 
 
+def test_openvino_is_also_run_as_most_users_run_it(written, truth):
+    checks = check_export("openvino", written[CLASSIFIER.name]["openvino"], CLASSIFIER, truth)
+    (default,) = (check for check in checks if check.name == "float32 default_settings_relative")
+    exact = max(check.measured for check in checks if check.name == "float32 max_relative")
+    dtype, _, processor = default.detail.partition(" on ")
+    assert processor
+    assert (default.measured > 100 * exact) == (dtype == "bf16")
+    other = replace(truth, outputs=replace(truth.outputs, logits=truth.outputs.logits + truth.outputs.logits.std()))
+    checks = check_export("openvino", written[CLASSIFIER.name]["openvino"], CLASSIFIER, other)
+    assert [bool(one.problems) for one in checks if one.name == default.name] == [True]
+
+
 @each_format
 def test_a_sign_of_the_input_is_noticed_in_every_file(name, params, truth, tmp_path):
     right = graph_function(CLASSIFIER)

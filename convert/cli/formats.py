@@ -80,6 +80,12 @@ def _print(outcomes: list["ExportOutcome"], *, json: bool) -> None:
         rows = [row for outcome in outcomes for row in _rows(outcome)]
         console.print_table("", columns, rows)
     reports = [outcome.report for outcome in outcomes if outcome.report is not None]
+    for report in reports:
+        if (worst := report.worst("float32 default_settings_relative")) is not None:
+            settings = ", ".join(f"{key}={value}" for key, value in FORMATS[report.format].settings.items())
+            console.tell(
+                f"{report.handle}: without {settings} it computes in {worst.detail}: worst error {_worst([worst])}"
+            )
     for note in dict.fromkeys(note for report in reports for note in report.not_checked):
         console.tell(f"not checked: {note}")
     failed = [outcome for outcome in outcomes if outcome.problems]

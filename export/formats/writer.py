@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from export.formats.metadata import describe_model
 from models.errors import MixerError
 from models.formats import FORMATS, LABELS, FormatName, import_openvino
 
@@ -59,6 +60,8 @@ def _write_openvino(saved_model: Path, directory: Path) -> None:
     for index, operation in enumerate(model.get_ordered_ops()):
         if operation.get_type_name() not in {"Parameter", "Result"}:
             operation.set_friendly_name(f"{operation.get_type_name()}_{index}")
+    for key, value in describe_model("openvino", saved_model).items():
+        model.set_rt_info(value, ["model_info", key])
     openvino.save_model(model, directory / file, compress_to_fp16=False)
 
 

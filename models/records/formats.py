@@ -11,6 +11,8 @@ class ExportManifest(Manifest):
     format: FormatName
     source_sha256: str
     """Digest of the manifest of the SavedModel that it was written from."""
+    runtime_settings: dict[str, str] = {}  # noqa: RUF012 (pydantic copies it)
+    """Settings of the runtime that make it compute in float32, as it was checked; not in earlier manifests."""
 
 
 class ExportReport(Verdict):
@@ -31,4 +33,6 @@ class ExportReport(Verdict):
         names = ["files", "interface", *(f"{one} max_relative" for one in weights)]
         if "int8" in weights:
             names.append("int8 own_weights_relative")
+        if FORMATS[self.format].settings:
+            names.append("float32 default_settings_relative")
         return tuple(map(Need, names))

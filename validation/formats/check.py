@@ -14,9 +14,9 @@ from models.digests import Origin
 from models.formats import FORMATS, INPUT_NAME, OUTPUT_NAME, Format, FormatName, Weights
 from models.records.formats import ExportManifest, ExportReport
 from models.records.provenance import EXPORT_VALIDATOR_SOURCES, library_versions, sources_sha256
-from models.records.report import Check, Probe
-from models.records.tolerances import export_tolerances, limits_of
-from validation.formats.runtimes import RunnableModel, open_model
+from models.records.report import Check, Probe, Tolerance
+from models.records.tolerances import DEFAULT_SETTINGS, export_tolerances, limits_of
+from validation.formats.runtimes import RunnableModel, open_model, open_with_defaults
 from validation.formats.weights import read_kernels
 from validation.parity.images import Images, Inputs
 from validation.parity.oracle import OracleOutputs, run_oracle
@@ -119,7 +119,14 @@ def check_export(name: FormatName, directory: Path, handle: Handle, truth: Truth
             found = [(names, _run(model, handle, truth, names)) for names in PLAN]
             checks += _compare(found, file, weights, handle, truth)
             if weights == "int8":
-                checks += _compare_computation(found, file, handle, truth.with_weights_of(directory / file, handle))
+                own = truth.with_weights_of(directory / file, handle)
+                limit = limits_of(weights, truth.origin)["own_weights_relative"]
+                checks += _compare_only(found, "int8 own_weights_relative", limit, file, handle, own)
+            if FORMATS[name].settings:
+                model, how = open_with_defaults(directory / file)
+                found = [(PLAN[0], _run(model, handle, truth, PLAN[0]))]
+                name_of = "float32 default_settings_relative"
+                checks += _compare_only(found, name_of, DEFAULT_SETTINGS, file, handle, truth, detail=how)
         except Exception as error:  # each runtime raises its own types
             said = f"{file}: does not run: {type(error).__name__}: {str(error).strip()}"
             checks.append(Check(name="running", on=file, problems=(said,)))
@@ -154,21 +161,17 @@ def _compare(batches: _Found, file: str, weights: Weights, handle: Handle, truth
                 yield check
 
 
-def _compare_computation(batches: _Found, file: str, handle: Handle, truth: Truth) -> Iterator[Check]:
-    """Yield the checks of outputs against the oracle on the file's own int8 weights."""
-    name, scale = "own_weights_relative", truth.scale(handle, "int8")
-    limit = limits_of("int8", truth.origin)[name].limit
+def _compare_only(
+    batches: _Found, name: str, tolerance: Tolerance, file: str, handle: Handle, truth: Truth, *, detail: str = ""
+) -> Iterator[Check]:
+    """Yield a check of each batch's largest difference from the oracle; `detail` says how the outputs were computed."""
+    scale = truth.scale(handle, "float32")
     for names, found in batches:
         indices, _, expected = truth.choose(handle, names)
         distances = measure(found, expected, scale[indices], classes=False, tie=0)
-        yield limited(
-            f"int8 {name}",
-            _on(file, truth, names),
-            distances.max_relative,
-            limit,
-            power=distances.power,
-            probe=_probe(truth),
-        )
+        figure, power = distances.max_relative, distances.power
+        check = limited(name, _on(file, truth, names), figure, tolerance.limit, power=power, probe=_probe(truth))
+        yield check.model_copy(update={"detail": detail})
 
 
 def _on(file: str, truth: Truth, names: tuple[str, ...]) -> str:
@@ -222,7 +225,7 @@ def make_export_report(
         sizes={name: manifest.files[name].size for name in (*kind.models, *kind.companions)},
         checks=whole,
         zero_head=truth.zero_head and manifest.head == "classification",
-        tolerances=export_tolerances(dict.fromkeys(kind.models.values()), manifest.checkpoint.origin),
+        tolerances=export_tolerances(manifest.format, manifest.checkpoint.origin),
         not_checked=NOT_CHECKED,
         verdict="failed" if any(check.problems for check in whole) else "passed",
         libraries=library_versions() | kind.versions(),
