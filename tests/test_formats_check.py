@@ -19,6 +19,7 @@ from models.params import flatten
 from models.records.tolerances import EXPORT_TOLERANCES, TOLERANCES
 from validation.formats.check import PLAN, Truth, check_export
 from validation.formats.runtimes import open_model
+from validation.formats.weights import read_kernels
 from validation.parity.outputs import _Distances
 
 CLASSIFIER, EXTRACTOR = TESTING_HANDLES.values()
@@ -194,6 +195,17 @@ def test_a_wrong_computation_is_noticed_in_the_int8_file_whatever_rounding_costs
     directory = write_wrong("litert", tmp_path, params, during=wrong)
     checks = check_export("litert", directory, CLASSIFIER, truth)
     assert any(check.problems for check in checks if check.name == "int8 own_weights_relative")
+
+
+def test_one_int8_weight_changed_is_noticed(written, truth, params, tmp_path):
+    directory = shutil.copytree(written[CLASSIFIER.name]["litert"], tmp_path / "litert")
+    path = directory / "model_int8.tflite"
+    values = read_kernels(path, ["head/kernel"])["head/kernel"].values
+    changed = values.copy()
+    changed[7, 5] ^= 3
+    change_bytes(path, values.tobytes(), changed.tobytes())
+    (problem,) = problems_of(check_export("litert", directory, CLASSIFIER, truth))
+    assert problem.startswith("model_int8.tflite: int8 weights_steps ")
 
 
 def test_an_int8_file_of_an_earlier_version_is_refused_in_words(written, truth, tmp_path):

@@ -1,5 +1,7 @@
 """The int8 file of LiteRT: what it stores, that it computes in float32, and how it is written."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -46,14 +48,19 @@ def test_a_rotation_spreads_an_outlier():
 
 def test_the_file_stores_every_kernel_under_its_name_within_half_a_step(file, kernels):
     for name, found in read_kernels(file, kernels).items():
-        kernel = kernels[name]
-        assert found.shape == kernel.shape
-        if "token_mixing" in name or "stem" in name:
-            np.testing.assert_array_equal(found, kernel.astype(np.float16))
-        else:
-            rotated = [rotate(one.T, rotation(len(kernel))) for one in (found, kernel)]
-            steps = np.abs(rotated[1]).max(axis=1, keepdims=True) / 127
-            assert np.all(np.abs(rotated[0] - rotated[1]) <= steps * 0.5001)
+        precise = "token_mixing" in name or "stem" in name
+        assert found.values.dtype == (np.float16 if precise else np.int8)
+        assert found.rotated != precise
+        assert found.steps_from(kernels[name]) <= (0 if precise else 0.501)
+        np.testing.assert_allclose(found.dequantise(), kernels[name], rtol=0, atol=0.05 * np.abs(kernels[name]).max())
+
+
+def test_a_kernel_that_is_off_by_a_step_is_noticed(file, kernels):
+    for name, found in read_kernels(file, kernels).items():
+        values = found.values.copy()
+        values.flat[5] += 1
+        assert replace(found, values=values).steps_from(kernels[name]) > 0.51
+        assert found.steps_from(kernels[name][..., 1:]) == np.inf
 
 
 def test_nothing_is_rounded_at_run_time_and_constants_are_aligned(file):

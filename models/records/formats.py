@@ -32,7 +32,7 @@ class ExportReport(Verdict):
         weights = dict.fromkeys(FORMATS[self.format].models.values())
         names = ["files", "interface", *(f"{one} max_relative" for one in weights)]
         if "int8" in weights:
-            names.append("int8 own_weights_relative")
+            names += ["int8 weights_steps", "int8 own_weights_relative"]
         if FORMATS[self.format].settings:
             names.append("float32 default_settings_relative")
         return tuple(map(Need, names))

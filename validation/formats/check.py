@@ -79,18 +79,22 @@ class Truth:
         outputs = replace(self.outputs, logits=ProbingHead((head,)).outputs(self.outputs.features))
         return replace(self, outputs=outputs, head=head, is_probe=True)
 
-    def with_weights_of(self, path: Path, handle: Handle) -> "Truth":
-        """Return the same with the kernels that a LiteRT file of int8 weights stores, and what is expected of them.
+    def with_weights_of(self, path: Path, handle: Handle) -> tuple["Truth", float]:
+        """Return the same for the kernels that a LiteRT file of int8 weights stores, and how many steps off they are.
 
         Raises:
             MixerError: the file does not store them by name.
         """
+        own = {f"head/{name}": values for name, values in self.head.items()}
         with np.load(self.checkpoint, allow_pickle=False) as arrays:
-            names = [name for name in arrays.files if name.endswith("/kernel")]
-        kernels = read_kernels(path, [name for name in names if handle.head != "fe" or not name.startswith("head/")])
-        head = {"kernel": kernels.get("head/kernel", self.head["kernel"]), "bias": self.head["bias"]}
-        replaced = kernels | {f"head/{name}": values for name, values in head.items()}
-        return replace(self, outputs=run_oracle(self.checkpoint, self.inputs.images, replaced=replaced), head=head)
+            names = [one for one in arrays.files if one.endswith("/kernel")]
+            stored = read_kernels(path, [one for one in names if handle.head != "fe" or not one.startswith("head/")])
+            steps = max(kernel.steps_from(own.get(one, arrays[one])) for one, kernel in stored.items())
+        replaced = own | {one: kernel.dequantise() for one, kernel in stored.items()}
+        head = {name: replaced[f"head/{name}"] for name in self.head}
+        return replace(
+            self, outputs=run_oracle(self.checkpoint, self.inputs.images, replaced=replaced), head=head
+        ), steps
 
     def choose(self, handle: Handle, names: Sequence[str]) -> tuple[list[int], Images, Values]:
         """Return the indices of the named images, the images, and the expected outputs with the handle's head."""
@@ -119,9 +123,7 @@ def check_export(name: FormatName, directory: Path, handle: Handle, truth: Truth
             found = [(names, _run(model, handle, truth, names)) for names in PLAN]
             checks += _compare(found, file, weights, handle, truth)
             if weights == "int8":
-                own = truth.with_weights_of(directory / file, handle)
-                limit = limits_of(weights, truth.origin)["own_weights_relative"]
-                checks += _compare_only(found, "int8 own_weights_relative", limit, file, handle, own)
+                checks += _check_own_weights(found, directory / file, handle, truth)
             if FORMATS[name].settings:
                 model, how = open_with_defaults(directory / file)
                 found = [(PLAN[0], _run(model, handle, truth, PLAN[0]))]
@@ -159,6 +161,17 @@ def _compare(batches: _Found, file: str, weights: Weights, handle: Handle, truth
                 yield check.model_copy(update={"detail": said})
             else:
                 yield check
+
+
+def _check_own_weights(batches: _Found, path: Path, handle: Handle, truth: Truth) -> Iterator[Check]:
+    """Yield the checks of the int8 weights that a file stores, and of its outputs against the oracle on them."""
+    limits = limits_of("int8", truth.origin)
+    own, steps = truth.with_weights_of(path, handle)
+    on = f"{path.name}{' with a probing head' if truth.is_probe else ''}"
+    yield limited("int8 weights_steps", on, steps, limits["weights_steps"].limit, power=None, probe=_probe(truth))
+    yield from _compare_only(
+        batches, "int8 own_weights_relative", limits["own_weights_relative"], path.name, handle, own
+    )
 
 
 def _compare_only(

@@ -1,6 +1,7 @@
-"""Read the weights of a LiteRT file as it stores them, to know what it should compute from them."""
+"""Read the weights that a LiteRT file stores: how far they are from the checkpoint's, and what it should compute."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +9,57 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import MixerError
-from models.rotation import ROTATED, rotation, unrotate
+from models.rotation import ROTATED, rotate, rotation, unrotate
 
 
-def read_kernels(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
-    """Return the kernels of a LiteRT file with smaller weights, dequantised, as the checkpoint shapes them.
+@dataclass(frozen=True)
+class StoredKernel:
+    """A kernel with its outputs first.
+
+    Attributes:
+        values: as stored, int8 or float16.
+        scales: of each output, float32; None for float16.
+        rotated: whether it is for inputs that a rotation has changed.
+    """
+
+    values: NDArray[Any]
+    scales: NDArray[np.float32] | None
+    rotated: bool
+
+    def dequantise(self) -> NDArray[np.float32]:
+        """Return it as the checkpoint shapes it, outputs last, for inputs that are not rotated."""
+        kernel = self.values.astype(np.float32)
+        if self.scales is not None:
+            kernel *= self.scales.reshape(-1, *[1] * (kernel.ndim - 1))
+        if self.rotated:
+            kernel = unrotate(kernel, rotation(kernel.shape[1])).astype(np.float32)
+        return np.moveaxis(kernel, 0, -1)
+
+    def steps_from(self, array: NDArray[np.float32]) -> float:
+        """Return its largest distance from the checkpoint's array, in steps between its values.
+
+        Rounding costs half a step. Float16 values are equal to the rounded array, or infinitely far.
+        """
+        kernel: NDArray[Any] = np.moveaxis(array, -1, 0)
+        if kernel.shape != self.values.shape:
+            return float("inf")
+        if self.scales is None:
+            return 0.0 if np.array_equal(kernel.astype(self.values.dtype), self.values) else float("inf")
+        if self.rotated:
+            kernel = rotate(kernel, rotation(kernel.shape[1]))
+        scales = self.scales.reshape(-1, *[1] * (kernel.ndim - 1))
+        return float(np.abs(kernel / scales - self.values).max())
+
+
+def read_kernels(path: Path, names: Iterable[str]) -> dict[str, StoredKernel]:
+    """Return the kernels of a LiteRT file of int8 weights, by name.
 
     Args:
         path: the file.
         names: of the checkpoint's kernels.
 
     Raises:
-        MixerError: a kernel is not in the file under its name, as it is in files that an earlier version wrote.
+        MixerError: a kernel is not in the file under its name, as in files that an earlier version wrote.
     """
     from ai_edge_litert.interpreter import Interpreter
 
@@ -30,15 +70,9 @@ def read_kernels(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
             f"it does not store {', '.join(missing)} under the name of the checkpoint's array: it was not written by "
             "this version. Export it again (--overwrite)."
         )
-    return {name: _dequantise(interpreter.get_tensor(stored[name]["index"]), stored[name]) for name in names}
+    return {name: _read(interpreter.get_tensor(stored[name]["index"]), stored[name]) for name in names}
 
 
-def _dequantise(values: NDArray[Any], details: dict[str, Any]) -> NDArray[Any]:
-    """Return a kernel with its outputs last: in float64, of the float32 products that the runtime computes."""
-    kernel: NDArray[Any] = values.astype(np.float32)
+def _read(values: NDArray[Any], details: dict[str, Any]) -> StoredKernel:
     scales = details["quantization_parameters"]["scales"]
-    if len(scales):
-        kernel *= scales.reshape(-1, *[1] * (kernel.ndim - 1))
-    if details["name"].rpartition(ROTATED)[1]:
-        kernel = unrotate(kernel, rotation(kernel.shape[1]))
-    return np.moveaxis(kernel, 0, -1)
+    return StoredKernel(values, scales if len(scales) else None, ROTATED in details["name"])
