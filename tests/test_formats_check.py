@@ -197,6 +197,24 @@ def test_a_wrong_computation_is_noticed_in_the_int8_file_whatever_rounding_costs
     assert any(check.problems for check in checks if check.name == "int8 own_weights_relative")
 
 
+def test_equal_kernels_are_each_stored_and_checked(params, tmp_path):
+    """The converter stores equal constants once; a residual branch may well begin with zeros."""
+    blocks = {name: value for name, value in params.items() if name.startswith("MixerBlock_")}
+    assert len(blocks) > 1
+    changed = params | {
+        name: block
+        | {
+            mlp: block[mlp] | {"Dense_1": {key: np.zeros_like(one) for key, one in block[mlp]["Dense_1"].items()}}
+            for mlp in ("token_mixing", "channel_mixing")
+        }
+        for name, block in blocks.items()
+    }
+    np.savez(tmp_path / "checkpoint.npz", **flatten(changed))
+    truth = Truth.of(tmp_path / "checkpoint.npz", SIZE, "own")
+    checks = check_export("litert", write_wrong("litert", tmp_path, changed), CLASSIFIER, truth)
+    assert problems_of(checks) == ()
+
+
 def test_one_int8_weight_changed_is_noticed(written, truth, params, tmp_path):
     directory = shutil.copytree(written[CLASSIFIER.name]["litert"], tmp_path / "litert")
     path = directory / "model_int8.tflite"

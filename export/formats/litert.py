@@ -52,7 +52,7 @@ def _with_smaller_kernels(content: bytes, saved_model: Path) -> bytes:
         if name.endswith("/kernel")
     }
     editor = LiteRTEditor(content)
-    for operation, kernel in editor.kernels():
+    for operation, kernel in list(editor.kernels()):
         for name, array in left.items():
             if (factor := _factor(kernel, array)) is not None:
                 editor.store_smaller(operation, left.pop(name), name, factor)

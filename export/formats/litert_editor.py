@@ -35,9 +35,9 @@ class LiteRTEditor:
         self._rotations: dict[int, tuple[int, int]] = {}  # size -> tensors of the matrix and of a bias of zeros
 
     def kernels(self) -> Iterator[tuple[Any, NDArray[np.float32]]]:
-        """Yield the dense layers and convolutions with their kernels, output first."""
+        """Yield the dense layers and convolutions with their kernels, output first; equal ones may be one tensor."""
         codes = self._schema.BuiltinOperator
-        for operation in tuple(self._graph.operators):
+        for operation in self._graph.operators:
             if self._model.operatorCodes[operation.opcodeIndex].builtinCode in {codes.FULLY_CONNECTED, codes.CONV_2D}:
                 tensor = self._graph.tensors[operation.inputs[1]]
                 data = self._model.buffers[tensor.buffer].data
@@ -68,10 +68,20 @@ class LiteRTEditor:
             quantization = self._schema.QuantizationParametersT()
             quantization.scale, quantization.zeroPoint = scales, np.zeros(len(scales), np.int64)
             self._graph.tensors[stored].quantization = quantization
-        number = operation.inputs[1]
+        new.insert(0, self._operation("Dequantize", version, [stored], self._free_kernel(operation)))
+
+    def _free_kernel(self, operation: Any) -> int:  # noqa: ANN401 (OperatorT)
+        """Drop the values of an operation's kernel, and return the tensor to compute it in."""
+        source, number, *others = operation.inputs
         tensor = self._graph.tensors[number]
-        self._model.buffers[tensor.buffer].data, tensor.buffer = None, 0
-        new.insert(0, self._operation("Dequantize", version, [stored], number))
+        if tensor.buffer == 0:  # another operation had the same kernel
+            number = self._tensor(
+                f"{tensor.name.decode()}/{len(self._graph.tensors)}", tuple(tensor.shape), "float32", 0
+            )
+            operation.inputs = [source, number, *others]
+        else:
+            self._model.buffers[tensor.buffer].data, tensor.buffer = None, 0
+        return number
 
     def pack(self) -> bytes:
         """Return the content of the changed file."""
