@@ -81,7 +81,7 @@ class LiteRTEditor:
             operation.inputs = [source, number, *others]
         else:
             self._model.buffers[tensor.buffer].data, tensor.buffer = None, 0
-        return number
+        return int(number)
 
     def pack(self) -> bytes:
         """Return the content of the changed file."""
