@@ -376,7 +376,7 @@ def test_paths_follow_the_layout():
 def test_the_pages_table_has_a_line_for_each_file(tiny_exports):
     from export_table import COLUMNS, rows
 
-    page = (Path(__file__).parent.parent / "export" / "README.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parent.parent / "export" / "FORMATS.md").read_text(encoding="utf-8")
     shown = page.partition("tests/export_table.py OUT b32_sam 2 -->\n")[2].partition("<!-- end exports -->")[0]
     made = list(rows(tiny_exports, CHECKPOINT.name, 2))
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown.splitlines()]
