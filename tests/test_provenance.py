@@ -80,6 +80,7 @@ DECIDES_NOTHING = (
     "convert/checkpoints/__init__.py",
     "convert/checkpoints/cache.py",
     "convert/checkpoints/fetch.py",
+    "convert/checkpoints/forms.py",
     "convert/checkpoints/synthetic.py",
     # How a checkpoint is trained: what came out is known by its sha256.
     "convert/finetune",

@@ -13,6 +13,7 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from isal import isal_zlib
 
+from convert.checkpoints.forms import describe_msgpack, is_msgpack
 from models.errors import MixerError, shown
 from models.progress import Progress
 
@@ -57,7 +58,7 @@ def read_contents(file: io.FileIO, size: int) -> ZipFile:
     """
     start = file.read(512)
     if not start.startswith(b"PK"):
-        raise CheckpointError(_foreign(start))
+        raise CheckpointError(_foreign(start, Path(os.fsdecode(file.name))))
     file.seek(max(0, size - (1 << 16)))
     tail = file.read(1 << 16)
     last = tail.rfind(b"PK\5\6")  # the record of 22 bytes that ends an archive
@@ -70,6 +71,19 @@ def read_contents(file: io.FileIO, size: int) -> ZipFile:
         return ZipFile(cast(IO[bytes], _Contents(file)))
     except (*UNREADABLE, OSError, MemoryError) as error:
         raise CheckpointError(f"its table of contents is damaged ({shown(error)}).") from error
+
+
+def check_archive(path: Path) -> None:
+    """Check that a file can be opened and is an archive; its contents are not read.
+
+    Raises:
+        CheckpointError: it is not; the message says what it is instead.
+    """
+    with opened(path) as file:
+        try:
+            read_contents(file, os.fstat(file.fileno()).st_size)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}\nExpected an archive (.npz) written by np.savez.") from None
 
 
 class _Contents:
@@ -86,10 +100,12 @@ class _Contents:
         return self._read(size)
 
 
-def _foreign(start: bytes) -> str:
+def _foreign(start: bytes, path: Path) -> str:
     """Describe a file that does not start like an archive."""
     if not start:
         return "it is empty."
+    if is_msgpack(start):
+        return describe_msgpack(path)
     for sign, what in _FOREIGN.items():
         if start.startswith(sign):
             return what

@@ -68,7 +68,7 @@ def accuracy(
     model: classify.Model,
     data: Data,
     backend: Backends = None,
-    out: classify.Out = Path("build"),
+    out: options.Out = Path("build"),
     version: options.Version = DEFAULT_VERSION,
     labels: classify.ClassList = None,
     real: Real = None,
@@ -138,7 +138,8 @@ def _print_tables(result: "AccuracyResult") -> None:
             first, fifth = answers
             speed = f"{first.total / one.seconds:,.0f}" if one.seconds else ""
             rows.append((name, *_share(first), *_share(fifth), f"{first.total:,}", speed))
-    console.print_table(result.measured[0].model.name, columns, rows)
+    least = ("pictures/s", "pictures", "95 % interval", "top-5")
+    console.print_table(result.measured[0].model.name, columns, rows, least=least)
     _print_classes(result.measured[0])
 
 
@@ -154,7 +155,7 @@ def _print_classes(one: "Measured") -> None:
         for index, share in worst
     ]
     columns = ("class", "#index", "#pictures", "#top-1", "#95 % interval")
-    console.print_table(f"classes by {title} ({one.backend})", columns, rows)
+    console.print_table(f"classes by {title} ({one.backend})", columns, rows, prose=("class",), least=("index",))
 
 
 def _countings(one: "Measured") -> Iterator[tuple[str, tuple["Share", "Share"]]]:
@@ -249,7 +250,7 @@ def _as_json(result: "AccuracyResult", protocol: str) -> dict[str, object]:
         "backends": [
             {
                 "backend": one.backend,
-                "model": one.model.name,
+                "handle": one.model.name,
                 "path": str(one.model.path),
                 "origin": one.model.origin,
                 "seconds": one.seconds,

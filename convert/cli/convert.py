@@ -28,12 +28,20 @@ def convert(
     checkpoint: options.CustomCheckpoint = None,
     name: options.CustomName = None,
     labels: options.Labels = None,
+    strip_prefix: options.StripPrefix = None,
     jobs: options.Jobs = 1,
     json: options.Json = False,
 ) -> None:
     """Convert checkpoints to SavedModels with manifests; does not check the outputs (see validate)."""
     batch = _batch(
-        "convert", select_named(handles, collection), source, cache, out, version, flavour, (checkpoint, name, labels)
+        "convert",
+        select_named(handles, collection),
+        source,
+        cache,
+        out,
+        version,
+        flavour,
+        (checkpoint, name, labels, strip_prefix),
     )
     _run(replace(batch, overwrite=overwrite, jobs=jobs), json=json)
 
@@ -51,11 +59,20 @@ def validate(
     explain: Annotated[bool, typer.Option("--explain", help="Show the error after each step of the model.")] = False,
     checkpoint: options.CustomCheckpoint = None,
     name: options.CustomName = None,
+    labels: options.Labels = None,
+    strip_prefix: options.StripPrefix = None,
     json: options.Json = False,
 ) -> None:
     """Compare SavedModels with JAX and their checkpoints, and write their reports."""
     batch = _batch(
-        "validate", select_named(handles, collection), source, cache, out, version, flavour, (checkpoint, name, None)
+        "validate",
+        select_named(handles, collection),
+        source,
+        cache,
+        out,
+        version,
+        flavour,
+        (checkpoint, name, labels, strip_prefix),
     )
     if reference is not None and (not handles or len(batch.handles) != 1):
         raise UsageError("--reference takes one HANDLE in one flavour: the model that it is an earlier version of.")
@@ -74,6 +91,7 @@ def convert_all(
     checkpoint: options.CustomCheckpoint = None,
     name: options.CustomName = None,
     labels: options.Labels = None,
+    strip_prefix: options.StripPrefix = None,
     jobs: options.Jobs = 1,
     json: options.Json = False,
 ) -> None:
@@ -86,7 +104,7 @@ def convert_all(
         out,
         version,
         flavour,
-        (checkpoint, name, labels),
+        (checkpoint, name, labels, strip_prefix),
     )
     _run(replace(batch, overwrite=overwrite, jobs=jobs), json=json)
 
@@ -99,7 +117,7 @@ def _batch(
     out: Path,
     version: int,
     flavour: options.Flavour,
-    custom: tuple[Path | None, str | None, Path | None],
+    given: tuple[Path | None, str | None, Path | None, str | None],
 ) -> "Batch":
     from convert.pipeline.selection import custom_checkpoint, select_batch
 
@@ -111,7 +129,7 @@ def _batch(
         out=out,
         version=version,
         flavours=flavour.each,
-        custom=custom_checkpoint(*custom),
+        custom=custom_checkpoint(handles, *given),
     )
 
 

@@ -12,6 +12,7 @@ from models.errors import UsageError
 from models.formats import BACKENDS
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
+from models.selection import template_of
 
 if TYPE_CHECKING:
     from validation.formats.runtimes import RunnableModel
@@ -152,11 +153,7 @@ def _custom_in_jax(
         raise UsageError(f"--backend jax needs the checkpoint that {name} was made from: --checkpoint FILE.")
     model = find_model(name, out, version, labels=labels)
     manifest = Manifest.read(ModelPaths.of(out, name, version).manifest)
-    template = next(
-        one
-        for one in ALL_HANDLES.values()
-        if one.checkpoint.architecture.name == manifest.architecture and one.head == "classification"
-    )
+    template = template_of(manifest.architecture, "classification")
     custom = CustomCheckpoint(checkpoint, name, None)
     return Contender("jax", model, _Original(template, source, custom, manifest.checkpoint.sha256))
 

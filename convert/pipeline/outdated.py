@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from convert.pipeline.for_each import for_each
+from convert.pipeline.for_each import Problem, for_each
 from convert.pipeline.progress import Steps, Watch
 from export.publish.outdated import Now, PublishedState, compare_with_published
 from export.publish.store import Store
@@ -18,7 +18,7 @@ def compare_all_with_published(
     looked: Callable[[Checkpoint], SourceObject],
     digests: DigestTable,
     watch: Watch | None = None,
-) -> tuple[list[PublishedState], list[str]]:
+) -> tuple[list[PublishedState], list[Problem]]:
     """Return how published models differ from what would be made now, and which comparisons failed and why.
 
     `looked` returns a checkpoint's metadata at the source.

@@ -8,16 +8,17 @@ from export.cards.errata import ERRATA, Erratum
 from export.cards.publisher import Publisher
 from export.package.consistency import Records
 from export.package.facts import ModelFacts, SignatureFacts, read_member
-from models.catalog import ALL_HANDLES, GRAPH_SUFFIX, HANDLES, Handle
+from models.catalog import GRAPH_SUFFIX, HANDLES, Handle
 from models.citations import ACCURACIES, CitedAccuracy
 from models.errors import MixerError
 from models.preprocessing import Evaluation
 from models.records.accuracy import AccuracyRecord
+from models.records.formats import ExportManifest, read_manifest
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.report import Report
 from models.records.tolerances import TOLERANCES
-from models.selection import command_for, custom_handle, is_catalogued, select_handles
+from models.selection import command_for, custom_handle, is_catalogued, select_handles, template_of
 from models.signatures import SERVING_DEFAULT, SIGNATURES
 from models.storage.files import hash_file
 
@@ -138,7 +139,7 @@ def read_card_facts(destination: ModelPaths, where: Publisher) -> CardFacts:
     records = _read_records(destination)
     manifest, report = records.manifest, records.report
     problems = list(_problems(records))
-    if problems or manifest is None or report is None:
+    if problems or manifest is None or not isinstance(report, Report):
         said = "".join(f"\n  {problem}" for problem in problems)
         raise MixerError(f"version {destination.version} cannot have a card:{said}")
     handle = _handle(manifest)
@@ -163,7 +164,12 @@ def _model(destination: ModelPaths) -> Path:
 
 def _read_records(destination: ModelPaths) -> Records:
     destination.require_manifest()
-    manifest = Manifest.read(destination.manifest)
+    manifest = read_manifest(destination.manifest)
+    if isinstance(manifest, ExportManifest):
+        raise MixerError(
+            f"{manifest.handle} is an export, which has no card: give the SavedModel that it was made from, "
+            f"{manifest.handle.removesuffix(f'-{manifest.format}')}."
+        )
     there = [path for path in (destination.manifest, destination.report, destination.accuracy) if path.is_file()]
     return Records(
         destination,
@@ -184,7 +190,7 @@ def _problems(records: Records) -> Iterator[str]:
         hint = f"; {again} writes a new report" if record == "report" else ""
         hint = "; measure it again with `mixer-jax2tf accuracy`" if record == "accuracy" else hint
         yield from (f"{difference}{hint}" for difference in differences)
-    if report is None:
+    if not isinstance(report, Report):
         yield f"there is no {destination.report.name}: {again} writes it"
         return
     if report.verdict != "passed":
@@ -203,14 +209,7 @@ def _handle(manifest: Manifest) -> Handle:
     if is_catalogued(manifest.handle):
         name = manifest.handle.removesuffix(GRAPH_SUFFIX)
         return select_handles([name])[0].in_flavour(manifest.flavour)
-    rows = ALL_HANDLES.values()
-    wanted = (manifest.architecture, manifest.head)
-    template = next((row for row in rows if (row.checkpoint.architecture.name, row.head) == wanted), None)
-    if template is None:
-        raise MixerError(
-            f"its manifest names the architecture {manifest.architecture!r}, which is none of the catalog's: was it "
-            "made by a later release?"
-        )
+    template = template_of(manifest.architecture, manifest.head)
     classes = manifest.num_classes or template.checkpoint.num_classes
     return custom_handle(template.in_flavour(manifest.flavour), manifest.handle.removesuffix(GRAPH_SUFFIX), classes)
 

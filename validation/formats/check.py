@@ -26,6 +26,8 @@ PLAN = (("noise", "blank", "chelsea.png", "coffee.png"), ("blank",), ("coffee.pn
 
 NOT_CHECKED = ("accelerators: run on the CPU only", "gradients: the formats are for inference")
 
+_NO_BIAS = np.zeros(2, np.float32)
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -44,12 +46,17 @@ class Truth:
     is_probe: bool = False
 
     @classmethod
-    def of(cls, checkpoint: Path, image_size: int) -> "Truth":
-        """Run the oracle on a checkpoint's file."""
+    def of(cls, checkpoint: Path, image_size: int, *, prefix: str = "") -> "Truth":
+        """Run the oracle on a checkpoint's file, in which names begin with `prefix`; it may lack the head."""
         inputs = Inputs.gate(image_size)
         with np.load(checkpoint, allow_pickle=False) as arrays:
-            head = {name: arrays[f"head/{name}"] for name in ("kernel", "bias")}
-        return cls(inputs, run_oracle(checkpoint, inputs.images), head)
+            head = {
+                name: arrays[f"{prefix}head/{name}"] for name in ("kernel", "bias") if f"{prefix}head/{name}" in arrays
+            }
+        truth = run_oracle(checkpoint, inputs.images, prefix=prefix)
+        return cls(
+            inputs, truth, head or {"kernel": np.zeros((truth.features.shape[1], 2), np.float32), "bias": _NO_BIAS}
+        )
 
     @property
     def zero_head(self) -> bool:
