@@ -32,6 +32,8 @@ from models.records.manifest import Manifest
 from models.records.provenance import sources_sha256
 from models.records.report import Report
 from models.records.tolerances import TOLERANCES
+from models.storage import gsutil
+from models.storage.gsutil_errors import StoreUnreachableError
 from validation import gate
 
 CLASSIFIER, EXTRACTOR = TESTING_HANDLES
@@ -380,6 +382,23 @@ def test_fetch_tells_what_is_missing_and_does_the_rest(run, tiny_source):
     assert (missing["object"], len(missing["problems"])) == ("sam/Mixer-B_32.npz", 1)
     assert missing["problems"][0] in result.err
     assert f"sam/Mixer-B_32.npz is missing in {tiny_source}" in result.err
+
+
+def test_a_store_that_cannot_be_reached_is_asked_once(run, tmp_path, monkeypatch):
+    asked = []
+
+    def stat(url, state):
+        asked.append(url)
+        raise StoreUnreachableError(f"{url}: the store cannot be reached. Check the network.\n  gsutil: said")
+
+    monkeypatch.setattr(gsutil, "stat", stat)
+    for words in (["fetch"], ["convert", "--out", tmp_path / "out"], ["outdated", "--published", tmp_path]):
+        result = run(*words, "--source", "gs://some_bucket", "--cache", tmp_path, "--json")
+        problems = [problem for row in result.json for problem in row["problems"]]
+        assert len(asked) == 1
+        assert problems[0] == f"{asked[0]}: the store cannot be reached. Check the network.\n  gsutil: said"
+        again = f"not tried, as an earlier attempt failed ({asked.pop()}: the store cannot be reached)."
+        assert set(problems[1:]) - {problems[0]} == {again}
 
 
 def test_record_is_for_originals_only(run, tiny_source):

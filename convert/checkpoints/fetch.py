@@ -57,7 +57,8 @@ class Outage:
             StoreUnreachableError: it could not be reached, now or by an earlier call.
         """
         if self._error is not None:
-            raise StoreUnreachableError(f"not tried, as an earlier attempt failed: {self._error}")
+            first = str(self._error).partition(". ")[0]
+            raise StoreUnreachableError(f"not tried, as an earlier attempt failed ({first}).")
         try:
             return ask()
         except StoreUnreachableError as error:

@@ -131,14 +131,14 @@ def _print(result: "AccuracyResult", protocol: str, *, json: bool) -> None:
 
 
 def _print_tables(result: "AccuracyResult") -> None:
-    columns = ("backend", "#top-1", "#95 % interval", "#top-5", "#95 % interval", "#pictures", "#pictures/s")
+    columns = ("backend", "#top-1", "#95 % interval", "#top-5", "#its interval", "#pictures", "#pictures/s")
     rows = []
     for one in result.measured:
         for name, answers in _countings(one):
             first, fifth = answers
             speed = f"{first.total / one.seconds:,.0f}" if one.seconds else ""
             rows.append((name, *_share(first), *_share(fifth), f"{first.total:,}", speed))
-    least = ("pictures/s", "pictures", "95 % interval", "top-5")
+    least = ("pictures/s", "pictures", "its interval", "top-5")
     console.print_table(result.measured[0].model.name, columns, rows, least=least)
     _print_classes(result.measured[0])
 

@@ -34,7 +34,7 @@ def card(
         ]
         console.print_json([*written, *console.problem_rows(problems)])
     else:
-        console.print_table("", ("card of", "file"), [(one.name, str(path)) for one in done for path in one.files])
+        console.print_table("", ("handle", "file"), [(one.name, str(path)) for one in done for path in one.files])
     for note in (note for one in done for note in one.notes):
         console.tell(note)
     if problems:

@@ -112,7 +112,7 @@ def fetch(
     named = select_named(handles, collection)
     chosen = {handle.checkpoint.object: handle.checkpoint for handle in select_handles(named)}
     if record:
-        _record(list(chosen.values()), source, cache)
+        _record(list(chosen.values()), source, cache, json=json)
         return
     from convert.checkpoints.fetch import Outage, parse_source
     from convert.checkpoints.fetch import fetch as fetch_checkpoint
@@ -133,12 +133,12 @@ def fetch(
     else:
         columns = ("object", "file", "#size", "#transferred")
         cells = [(r["object"], r["path"], *(megabytes(r[key]) for key in ("size", "transferred"))) for r in rows]
-        console.print_table("", columns, cells)
+        console.print_table("", columns, cells, least=("transferred", "size"))
     if problems:
         raise MixerError("\n".join(map(str, problems)))
 
 
-def _record(checkpoints: list[Checkpoint], source: str, cache: Path | None) -> None:
+def _record(checkpoints: list[Checkpoint], source: str, cache: Path | None, *, json: bool) -> None:
     from convert.checkpoints.fetch import record
     from models.digests import DIGESTS_FILE, DigestTable
     from models.errors import UsageError
@@ -155,4 +155,8 @@ def _record(checkpoints: list[Checkpoint], source: str, cache: Path | None) -> N
             was = "no entry" if old is None else old.sha256
             rows.append((new.object, was, new.sha256, "unchanged" if old == new else "recorded"))
             on.finish(f"{new.object}: {new.sha256}")
-    console.print_table(f"written to {DIGESTS_FILE}", ("object", "old sha256", "new sha256", ""), rows)
+    if json:
+        names = ("object", "old_sha256", "new_sha256", "verdict")
+        console.print_json([dict(zip(names, row, strict=True)) for row in rows])
+    else:
+        console.print_table(f"written to {DIGESTS_FILE}", ("object", "old sha256", "new sha256", ""), rows)
