@@ -11,6 +11,9 @@ from models.errors import MixerError, UsageError, shown
 from models.formats import FORMATS
 
 _EXPORT_SUFFIXES = tuple(f"-{name}" for name in FORMATS)
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
+"""What can name a custom model."""
+
 _RESERVED_SUFFIXES = (GRAPH_SUFFIX, *_EXPORT_SUFFIXES)
 """Endings of the names of graph models and exports, which no custom model may have."""
 
@@ -30,6 +33,12 @@ def select_handles(names: Sequence[str] = ()) -> list[Handle]:
     if unknown:
         raise UsageError("\n".join(_unknown_handle(name) for name in unknown))
     return list({handle.name: handle for matching in found.values() for handle in matching}.values())
+
+
+def split_custom(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the names that `select_handles` knows, or that no custom model can have, and the others."""
+    custom = [name for name in names if not _matching(name) and _NAME.fullmatch(name)]
+    return [name for name in names if name not in custom], custom
 
 
 def select_named(names: Sequence[str] | None, collection: Collection | None) -> list[str]:
@@ -81,7 +90,7 @@ def custom_handle(template: Handle, name: str, num_classes: int) -> Handle:
         raise UsageError(f"--name {name!r} is a name of the catalog: give another name.")
     if name.endswith(_RESERVED_SUFFIXES):
         raise UsageError(f"--name {name!r} has a reserved ending ({', '.join(_RESERVED_SUFFIXES)}): give another name.")
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,99}", name):
+    if not _NAME.fullmatch(name):
         raise UsageError(
             f"--name {name!r} cannot name a model: expected lower-case letters, digits, '_', '-' and '.', "
             "starting with a letter or digit, at most 100 characters."

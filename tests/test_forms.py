@@ -13,9 +13,10 @@ from flax.core import freeze
 from flax.traverse_util import unflatten_dict
 
 from convert.checkpoints.forms import is_msgpack
-from convert.checkpoints.npz import CheckpointError, check_archive
+from convert.checkpoints.npz import CheckpointError, refuse_unreadable
 from convert.checkpoints.reader import load_checkpoint
 from models.catalog import TESTING_HANDLES, TINY
+from models.errors import UsageError
 from models.params import flatten
 
 CHECKPOINT = next(iter(TESTING_HANDLES.values())).checkpoint
@@ -102,8 +103,8 @@ def test_a_form_is_named_and_its_repair_gives_the_weights(form, arrays, tmp_path
 def test_what_is_no_archive_is_told_without_reading_it(arrays, tmp_path):
     path = tmp_path / "checkpoint_7"
     msgpack(path, arrays)
-    with pytest.raises(CheckpointError, match="MessagePack"):
-        check_archive(path)
+    with pytest.raises(UsageError, match="MessagePack"):
+        refuse_unreadable(path)
     assert not is_msgpack(b"\x80\x04\x95")  # a pickle
 
 

@@ -69,6 +69,7 @@ DECIDES_NOTHING = (
     "models/pictures.py",
     "models/progress.py",
     "models/records/__init__.py",
+    "models/records/about.py",
     "models/records/accuracy.py",
     "models/records/layout.py",
     "models/records/manifest.py",

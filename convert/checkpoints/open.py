@@ -16,6 +16,7 @@ from models.digests import DigestTable
 from models.errors import MixerError
 from models.params import Params
 from models.progress import Progress
+from models.records.about import About
 from models.records.manifest import CheckpointRecord
 from models.records.report import ZERO_HEAD
 from models.selection import custom_handle
@@ -139,6 +140,8 @@ class CustomCheckpoint:
     labels: Path | None = None
     strip_prefix: str = ""
     """What the names of its arrays begin with, such as `params/`; arrays of other names are ignored."""
+    about: About | None = None
+    """What its owner says about it, for cards; written beside its models."""
 
 
 def open_custom(

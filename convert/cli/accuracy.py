@@ -77,6 +77,7 @@ def accuracy(
     source: options.Source = BUCKET,
     cache: options.Cache = None,
     checkpoint: Checkpoint = None,
+    strip_prefix: options.StripPrefix = None,
     csv_file: Csv = None,
     confusion: Confusion = None,
     tensorboard: TensorBoard = None,
@@ -101,6 +102,7 @@ def accuracy(
         labels=labels,
         source=Source(source, cache, DigestTable.read()),
         checkpoint=checkpoint,
+        strip_prefix=strip_prefix or "",
     )
     watch = console.progress_bar()
     dataset = find_pictures_of(contenders, data, watch, cache=cache, real=real, devkit=devkit)

@@ -29,6 +29,7 @@ def convert(
     name: options.CustomName = None,
     labels: options.Labels = None,
     strip_prefix: options.StripPrefix = None,
+    about: options.About = None,
     jobs: options.Jobs = 1,
     json: options.Json = False,
 ) -> None:
@@ -41,7 +42,7 @@ def convert(
         out,
         version,
         flavour,
-        (checkpoint, name, labels, strip_prefix),
+        (checkpoint, name, labels, strip_prefix, about),
     )
     _run(replace(batch, overwrite=overwrite, jobs=jobs), json=json)
 
@@ -72,7 +73,7 @@ def validate(
         out,
         version,
         flavour,
-        (checkpoint, name, labels, strip_prefix),
+        (checkpoint, name, labels, strip_prefix, None),
     )
     if reference is not None and (not handles or len(batch.handles) != 1):
         raise UsageError("--reference takes one HANDLE in one flavour: the model that it is an earlier version of.")
@@ -92,6 +93,7 @@ def convert_all(
     name: options.CustomName = None,
     labels: options.Labels = None,
     strip_prefix: options.StripPrefix = None,
+    about: options.About = None,
     jobs: options.Jobs = 1,
     json: options.Json = False,
 ) -> None:
@@ -104,7 +106,7 @@ def convert_all(
         out,
         version,
         flavour,
-        (checkpoint, name, labels, strip_prefix),
+        (checkpoint, name, labels, strip_prefix, about),
     )
     _run(replace(batch, overwrite=overwrite, jobs=jobs), json=json)
 
@@ -117,7 +119,7 @@ def _batch(
     out: Path,
     version: int,
     flavour: options.Flavour,
-    given: tuple[Path | None, str | None, Path | None, str | None],
+    given: tuple[Path | None, str | None, Path | None, str | None, Path | None],
 ) -> "Batch":
     from convert.pipeline.selection import custom_checkpoint, select_batch
 

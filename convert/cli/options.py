@@ -42,6 +42,14 @@ CollectionOption = Annotated[
     catalog.Collection | None,
     typer.Option("--collection", help="All handles of a collection: the twelve of version 1, or those of GSAM."),
 ]
+PublishedModels = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="HANDLE|NAME",
+        autocompletion=_complete,
+        help="Handles of the catalog, quoted patterns ('*gsam*'), or names of custom models. Default: all twelve.",
+    ),
+]
 Source = Annotated[
     str,
     typer.Option(
@@ -102,6 +110,14 @@ CustomName = Annotated[str | None, typer.Option("--name", metavar="NAME", help="
 Labels = Annotated[
     Path | None,
     typer.Option("--labels", metavar="FILE", help="Class list of the custom model: a text file, one line per class."),
+]
+About = Annotated[
+    Path | None,
+    typer.Option(
+        "--about",
+        metavar="FILE.toml",
+        help="What the cards of the custom model are to say: license, training_data, description, [[accuracy]].",
+    ),
 ]
 StripPrefix = Annotated[
     str | None,

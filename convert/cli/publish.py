@@ -11,7 +11,7 @@ from convert.cli import console, options
 from models.catalog import BUCKET, DEFAULT_VERSION
 from models.errors import DifferentError
 from models.records.layout import ModelPaths
-from models.selection import select_handles
+from models.selection import select_handles, split_custom
 from models.storage.files import megabytes
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def outdated(
     published: Annotated[
         str, typer.Option(metavar="DEST", help="Where the models are published: gs://bucket[/prefix] or a directory.")
     ],
-    handles: options.Handles = None,
+    handles: options.PublishedModels = None,
     source: options.Source = BUCKET,
     cache: options.Cache = None,
     flavour: options.FlavourOption = options.Flavour.native,
@@ -137,9 +137,11 @@ def outdated(
 
     parse_source(source)
     looked = functools.cache(functools.partial(probe, source=source, cache=cache, outage=Outage()))
-    models = in_flavours(select_handles(handles or ()), flavour.each)
+    known, custom = split_custom(handles or ())
+    models = in_flavours(select_handles(known), flavour.each) if known or not custom else ()
     with opened_store(published) as store:
-        found, problems = compare_all_with_published(models, store, looked, DigestTable.read(), console.progress_bar())
+        digests, watch = DigestTable.read(), console.progress_bar()
+        found, problems = compare_all_with_published(models, store, looked, digests, watch, custom=custom)
     if json:
         console.print_json([*({**asdict(one), "problems": []} for one in found), *console.problem_rows(problems)])
     else:
@@ -149,10 +151,10 @@ def outdated(
         )
     for note in dict.fromkeys(note for one in found for note in one.unknown):
         console.tell(f"not compared: {note}")
-    raise_problems(problems, len(models))
+    raise_problems(problems, len(models) + len(custom))
     old = [one.handle for one in found if one.reasons]
     if old:
-        raise DifferentError(f"{len(old)} of {len(models)} handles are out of date: {', '.join(old)}.")
+        raise DifferentError(f"{len(old)} of {len(models) + len(custom)} handles are out of date: {', '.join(old)}.")
 
 
 def _plain(value: object) -> object:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from convert.checkpoints.fetch import parse_source
-from convert.checkpoints.npz import CheckpointError, check_archive
+from convert.checkpoints.npz import refuse_unreadable
 from convert.checkpoints.open import CustomCheckpoint, Source
 from convert.pipeline.convert_handle import refuse_other_labels
 from convert.pipeline.job import Batch, Task
@@ -14,6 +14,7 @@ from models.catalog import GRAPH_SUFFIX, HANDLES, Flavour, Handle
 from models.digests import DigestTable
 from models.errors import UsageError, shown
 from models.formats import FORMATS
+from models.records.about import parse_about
 from models.records.formats import ExportManifest, read_manifest
 from models.records.layout import ModelPaths
 from models.selection import custom_handle, is_catalogued, select_handles, template_of
@@ -48,21 +49,13 @@ def choose(
         custom_handle(chosen[0], custom.name, 1)  # refuses an unusable name before any work
         if custom.labels is not None and chosen[0].head == "fe":
             raise UsageError(f"--labels is for classifiers: {chosen[0].name} gives features, which have no classes.")
-        _refuse_unreadable(custom.path)
+        refuse_unreadable(custom.path)
     return chosen, custom
 
 
 def _refuse_no_file(labels: Path) -> None:
     if not labels.is_file():
         raise UsageError(f"--labels {labels} is not a file: expected a text file, one line per class.")
-
-
-def _refuse_unreadable(checkpoint: Path) -> None:
-    """Refuse what is no archive before JAX and TensorFlow are imported, which takes a while."""
-    try:
-        check_archive(checkpoint)
-    except CheckpointError as error:
-        raise UsageError(f"--checkpoint {error}") from error
 
 
 def in_flavours(handles: Sequence[Handle], flavours: Sequence[Flavour]) -> tuple[Handle, ...]:
@@ -78,24 +71,27 @@ def custom_checkpoint(
     name: str | None,
     labels: Path | None = None,
     strip_prefix: str | None = None,
+    about: Path | None = None,
 ) -> CustomCheckpoint | None:
     """Return the custom checkpoint that these options give; None if they give none.
 
-    Without `name`, the only handle may be the name of a custom model.
+    Without `name`, one of the handles may be the name of a custom model.
 
     Raises:
         UsageError: the name or the checkpoint is missing.
     """
-    if checkpoint is None and name is None and labels is None and strip_prefix is None:
+    if all(option is None for option in (checkpoint, name, labels, strip_prefix, about)):
         return None
-    if name is None and len(handles) == 1 and not is_catalogued(handles[0]):
-        name = handles[0].removesuffix(GRAPH_SUFFIX)
+    others = [handle for handle in handles if not is_catalogued(handle)]
+    if name is None and len(others) == 1:
+        name = others[0].removesuffix(GRAPH_SUFFIX)
     if checkpoint is None or name is None:
         raise UsageError(
-            "a custom model needs both --checkpoint FILE and --name NAME (--labels FILE and --strip-prefix PREFIX are "
+            "a custom model needs both --checkpoint FILE and --name NAME (--labels, --strip-prefix and --about are "
             "optional)."
         )
-    return CustomCheckpoint(checkpoint, name, labels, strip_prefix or "")
+    said = None if about is None else parse_about(about)
+    return CustomCheckpoint(checkpoint, name, labels, strip_prefix or "", said)
 
 
 def _find_custom(
@@ -124,7 +120,7 @@ def _find_custom(
         raise UsageError(
             f"{given} is a custom model: give the checkpoint that it was made from, --checkpoint FILE (it was {was})."
         )
-    _refuse_unreadable(custom.path)
+    refuse_unreadable(custom.path)
     found = sha256_of(custom.path)
     if found != manifest.checkpoint.sha256:
         raise UsageError(f"{custom.path} has sha256 {found}, but {given} was made from {was}: give that file.")

@@ -12,6 +12,7 @@ from models.catalog import GRAPH_SUFFIX, HANDLES, Handle
 from models.citations import ACCURACIES, CitedAccuracy
 from models.errors import MixerError
 from models.preprocessing import Evaluation
+from models.records.about import About
 from models.records.accuracy import AccuracyRecord
 from models.records.formats import ExportManifest, read_manifest
 from models.records.layout import ModelPaths
@@ -53,6 +54,8 @@ class CardFacts:
     """The names of the classes, in the order of the logits; None if the model has no class list."""
     accuracy: AccuracyRecord | None = None
     """What this project measured; None if it measured nothing."""
+    about: About | None = None
+    """What the owner of a custom model says about it."""
 
     @property
     def archive(self) -> str:
@@ -76,8 +79,15 @@ class CardFacts:
 
     @property
     def warning(self) -> str | None:
-        """The warning at the top of its card, unless its checkpoint is a recorded original."""
+        """The warning at the top of its card, unless its checkpoint is an original or described by its owner."""
+        if self.about is not None and self.manifest.checkpoint.origin == "own":
+            return None
         return _WARNINGS.get(self.manifest.checkpoint.origin)
+
+    @property
+    def license(self) -> str:
+        """The licence of its weights, as an SPDX identifier; `unknown` if it is not known."""
+        return self.handle.checkpoint.training.license if self.about is None else self.about.license
 
     @property
     def outputs(self) -> str:
@@ -91,6 +101,7 @@ class CardFacts:
         size, training = self.manifest.image_size, self.handle.checkpoint.training
         seeded = f"{_SEEDED}. " if self.manifest.checkpoint.origin == "seeded" else ""
         trained = f"; trained on {training.data}, {training.method}" if self.trained else ""
+        trained = trained if self.about is None else f"; trained on {self.about.training_data}"
         return (
             f"{seeded}MLP-Mixer {self.manifest.architecture} as an image {kind}: {self.outputs} of an image of {size} "
             f"x {size} pixels{trained}."
@@ -155,6 +166,7 @@ def read_card_facts(destination: ModelPaths, where: Publisher) -> CardFacts:
         _signatures(records.facts, handle),
         None if labels is None else _names(read_member(_model(destination), manifest, labels)),
         records.accuracy,
+        About.read(destination.about) if destination.about.is_file() and not is_catalogued(manifest.handle) else None,
     )
 
 

@@ -65,7 +65,7 @@ class PublishPolicy:
         if problems:
             said = "".join(f"\n  {problem}" for problem in problems)
             raise MixerError(f"version {destination.version} may not be published:{said}")
-        optional = (destination.accuracy, destination.signature, destination.card)
+        optional = (destination.about, destination.accuracy, destination.signature, destination.card)
         extra = [path for path in optional if path.is_file()]
         return Publishable(manifest, {path: hashes.of(path) for path in (*destination.required, *extra)})
 
