@@ -94,15 +94,9 @@ def accuracy(
     from convert.pipeline.contenders import find_contenders
     from models.digests import DigestTable
 
+    place, prefix = Source(source, cache, DigestTable.read()), strip_prefix or ""
     contenders = find_contenders(
-        model,
-        backend or (),
-        out,
-        version,
-        labels=labels,
-        source=Source(source, cache, DigestTable.read()),
-        checkpoint=checkpoint,
-        strip_prefix=strip_prefix or "",
+        model, backend or (), out, version, labels=labels, source=place, checkpoint=checkpoint, strip_prefix=prefix
     )
     watch = console.progress_bar()
     dataset = find_pictures_of(contenders, data, watch, cache=cache, real=real, devkit=devkit)
