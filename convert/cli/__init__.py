@@ -22,7 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _run(arguments)
 
 
-_CONTINUE = frozenset({"accuracy", "card", "convert-all", "fetch", "publish", "republish", "seed", "validate"})
+_CONTINUE = frozenset(
+    {"accuracy", "card", "convert-all", "fetch", "finetune", "publish", "republish", "seed", "validate"}
+)
 _REFUSE = frozenset({"convert", "digits", "export", "package"})
 """Commands that keep what was finished when they are interrupted: run again they continue, or refuse what exists."""
 

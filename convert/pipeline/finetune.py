@@ -29,7 +29,7 @@ from models.errors import MixerError, UsageError
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.provenance import library_versions
-from models.selection import custom_handle, is_catalogued
+from models.selection import custom_handle, is_catalogued, template_of
 from models.storage.files import read_small, write_atomically
 from validation.accuracy.dataset import Dataset, find_classes
 
@@ -157,7 +157,7 @@ def run_finetune(
     names = [one.handle for one in outcomes if one.verdict != "failed"]
     cards, problems = write_cards(names, tuning.out, tuning.version, publisher, watch) if publisher else ([], [])
     if problems:
-        raise MixerError("\n".join(("not all cards could be written:", *problems)))
+        raise MixerError("\n".join(("not all cards could be written:", *map(str, problems))))
     return FineTuningResult(
         training.result,
         recipe,
@@ -219,12 +219,7 @@ def _find_base(tuning: FineTuning) -> tuple[ModelPaths, Manifest, Handle]:
             f"{tuning.base} is a classifier: fine-tuning starts from a feature extractor: convert its checkpoint "
             "with the handle of one."
         )
-    template = next(
-        one
-        for one in ALL_HANDLES.values()
-        if one.checkpoint.architecture.name == manifest.architecture and one.head == "classification"
-    )
-    return paths, manifest, template
+    return paths, manifest, template_of(manifest.architecture, "classification")
 
 
 def _settings(tuning: FineTuning, manifest: Manifest, classes: Sequence[str], dataset: Dataset) -> dict[str, object]:
