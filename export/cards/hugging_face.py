@@ -62,8 +62,8 @@ class _Header(BaseModel):
         return str(yaml.safe_dump({name: value for name, value in self.model_dump().items() if value}, sort_keys=False))
 
 
-def render_model(subject: CardFacts) -> str:
-    """Return the card of a model."""
+def render_model(subject: CardFacts, repository: str | None = None) -> str:
+    """Return the card of a model; of the `owner/repo` that it is published in, where that is known."""
     manifest = subject.manifest
     header = _header(
         [subject],
@@ -71,7 +71,7 @@ def render_model(subject: CardFacts) -> str:
         pipeline=PIPELINES[subject.handle.head],
     )
     title = f"{manifest.handle}, version {manifest.version}"
-    return _card(header, title, subject.summary, body="model.md", model=subject)
+    return _card(header, title, subject.summary, body="model.md", model=subject, repository=repository)
 
 
 def render_collection(members: Sequence[CardFacts]) -> str:
