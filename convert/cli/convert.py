@@ -121,9 +121,10 @@ def _batch(
     flavour: options.Flavour,
     given: tuple[Path | None, str | None, Path | None, str | None, Path | None],
 ) -> "Batch":
+    from convert.checkpoints.npz import refuse_unreadable
     from convert.pipeline.selection import custom_checkpoint, select_batch
 
-    return select_batch(
+    batch = select_batch(
         task,
         handles,
         source=source,
@@ -133,6 +134,9 @@ def _batch(
         flavours=flavour.each,
         custom=custom_checkpoint(handles, *given),
     )
+    if batch.custom is not None:
+        refuse_unreadable(batch.custom.path)
+    return batch
 
 
 def _run(batch: "Batch", *, reference: Path | None = None, json: bool) -> None:

@@ -49,7 +49,6 @@ def choose(
         custom_handle(chosen[0], custom.name, 1)  # refuses an unusable name before any work
         if custom.labels is not None and chosen[0].head == "fe":
             raise UsageError(f"--labels is for classifiers: {chosen[0].name} gives features, which have no classes.")
-        refuse_unreadable(custom.path)
     return chosen, custom
 
 
