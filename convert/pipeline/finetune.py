@@ -26,6 +26,7 @@ from export.cards.publisher import Publisher
 from export.install import prepare_out
 from models.catalog import ALL_HANDLES, BUCKET, DEFAULT_VERSION, GRAPH_SUFFIX, Flavour, Handle
 from models.errors import MixerError, UsageError
+from models.records.about import parse_about
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.provenance import library_versions
@@ -67,6 +68,8 @@ class FineTuning:
     """Steps between two saved states; there is one after each evaluation too."""
     seed: int = 0
     """Of the split, the order, the crops and the first head."""
+    about: Path | None = None
+    """What the cards of the new model are to say, in TOML."""
     cache: Path | None = None
     """Where a data set is unpacked; the user's cache directory by default."""
     overwrite: bool = False
@@ -130,6 +133,7 @@ def run_finetune(
     """
     tuning.check()
     prepare_out(tuning.out)
+    about = None if tuning.about is None else parse_about(tuning.about)
     base, manifest, template = _find_base(tuning)
     custom_handle(template, tuning.name, 1)  # refuses an unusable name
     directory, order = unpack_data(tuning.data, tuning.cache, watch, to_train=True)
@@ -144,7 +148,7 @@ def run_finetune(
     _prepare(tuning, _settings(tuning, manifest, classes, dataset))
     labels = tuning.folder / "labels.txt"
     write_atomically(labels, "".join(f"{name}\n" for name in classes).encode())
-    custom = CustomCheckpoint(tuning.folder / f"{tuning.name}.npz", tuning.name, labels)
+    custom = CustomCheckpoint(tuning.folder / f"{tuning.name}.npz", tuning.name, labels, about=about)
     training = _training(tuning, base.directory, template, trained, held, len(classes), recipe)
     for remark in dataset.remarks if watch else ():
         watch(Event("noted", remark))  # type: ignore[misc]
@@ -231,7 +235,7 @@ def _settings(tuning: FineTuning, manifest: Manifest, classes: Sequence[str], da
         listing.update(
             f"{name}\0{picture.labels[0]}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(errors="surrogateescape")
         )
-    left_out = ("out", "overwrite", "save_every", "data", "flavours", "cache")
+    left_out = ("out", "overwrite", "save_every", "data", "flavours", "cache", "about")
     return {
         **{name: value for name, value in asdict(tuning).items() if name not in left_out},
         "base_checkpoint": manifest.checkpoint.model_dump(),
