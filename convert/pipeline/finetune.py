@@ -153,15 +153,7 @@ def run_finetune(
     for remark in dataset.remarks if watch else ():
         watch(Event("noted", remark))  # type: ignore[misc]
     state = run_apart(partial(train, training), watch)
-    batch = _batch("convert-all", tuning, template, custom)
-    check_batch(batch)
-    outcomes = run_batch(batch, watch)
-    if publisher:  # a card says whether the model can be fine-tuned, which only the full set tries
-        outcomes = run_batch(replace(_batch("validate", tuning, template, custom), inputs_set="full"), watch)
-    names = [one.handle for one in outcomes if one.verdict != "failed"]
-    cards, problems = write_cards(names, tuning.out, tuning.version, publisher, watch) if publisher else ([], [])
-    if problems:
-        raise MixerError("\n".join(("not all cards could be written:", *map(str, problems))))
+    outcomes, cards = _convert(tuning, template, custom, publisher, watch)
     return FineTuningResult(
         training.result,
         recipe,
@@ -169,7 +161,7 @@ def run_finetune(
         classes,
         state,
         tuple(outcomes),
-        tuple(path for one in cards for path in one.files),
+        cards,
     )
 
 
@@ -198,6 +190,24 @@ def _training(
         save_every=tuning.save_every,
         seed=tuning.seed,
     )
+
+
+def _convert(
+    tuning: FineTuning, template: Handle, custom: CustomCheckpoint, publisher: Publisher | None, watch: Watch | None
+) -> tuple[list[Outcome], tuple[Path, ...]]:
+    """Convert and check the checkpoint; with a publisher, run the full set and write cards, and return their paths."""
+    batch = _batch("convert-all", tuning, template, custom)
+    check_batch(batch)
+    outcomes = run_batch(batch, watch)
+    if publisher is None:
+        return outcomes, ()
+    # A card says whether the model can be fine-tuned, which only the full set tries.
+    outcomes = run_batch(replace(_batch("validate", tuning, template, custom), inputs_set="full"), watch)
+    names = [one.handle for one in outcomes if one.verdict != "failed"]
+    cards, problems = write_cards(names, tuning.out, tuning.version, publisher, watch)
+    if problems:
+        raise MixerError("\n".join(("not all cards could be written:", *map(str, problems))))
+    return outcomes, tuple(path for one in cards for path in one.files)
 
 
 def _find_base(tuning: FineTuning) -> tuple[ModelPaths, Manifest, Handle]:
