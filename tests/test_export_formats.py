@@ -59,7 +59,7 @@ def export(tiny_source, build, capsys):
 @each_format
 def test_both_models_are_written_and_pass(name, tiny_exports):
     build, outcomes = tiny_exports, json.loads((tiny_exports / f"{name}.json").read_text())
-    assert [(one["name"], one["verdict"], one["problems"]) for one in outcomes] == [
+    assert [(one["handle"], one["verdict"], one["problems"]) for one in outcomes] == [
         (f"{handle}-{name}", "passed", []) for handle in TESTING_HANDLES
     ]
     for handle, outcome in zip(TESTING_HANDLES, outcomes, strict=True):
@@ -169,7 +169,7 @@ def own(build, tmp_path, capsys):
 def test_ones_own_mixer_is_written_under_its_name(name, export, build, own):
     status, out, err = export(CLASSIFIER, "--to", name, "--checkpoint", own, "--name", "flowers", "--json")
     assert status == 0, err
-    assert [(one["name"], one["verdict"]) for one in json.loads(out)] == [(f"flowers-{name}", "passed")]
+    assert [(one["handle"], one["verdict"]) for one in json.loads(out)] == [(f"flowers-{name}", "passed")]
     manifest = ExportManifest.read(build / f"flowers-{name}" / "2.manifest.json")
     assert manifest.handle == f"flowers-{name}"
     assert ExportReport.read(build / f"flowers-{name}" / "2.report.json").origin == "own"
@@ -383,3 +383,28 @@ def test_the_pages_table_has_a_line_for_each_file(tiny_exports):
     assert lines[0] == [column.removeprefix("#") for column in COLUMNS]
     assert [line[0] for line in lines[2:]] == [row[0] for row in made]
     assert {len(row) for row in made} == {len(COLUMNS)}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_export_is_packed_and_verified(name, tiny_exports, tmp_path, capfd):
+    handle = f"{next(iter(TESTING_HANDLES))}-{name}"
+    shutil.copytree(tiny_exports / handle, tmp_path / handle)
+    status, out, err = run(capfd, "package", handle, "--out", tmp_path, "--json")
+    assert (status, json.loads(out)[0]["handle"]) == (0, handle), err
+    for path in (tmp_path / handle / "2", tmp_path / handle / "2.tar.gz"):
+        status, out, err = run(capfd, "verify", path, "--json")
+        found = json.loads(out)
+        assert (status, found["verdict"], found["not_checked"]) == (0, "same", []), err
+    (tmp_path / handle / "2" / "LICENSE").write_text("mine")
+    status, out, err = run(capfd, "verify", tmp_path / handle / "2")
+    assert (status, "LICENSE has" in err) == (3, True)
+
+
+def test_formats_are_given_by_other_names_and_several_at_once(tiny_source, build, capfd):
+    handle = next(iter(TESTING_HANDLES))
+    options = ("--source", tiny_source, "--out", build, "--json")
+    status, out, _ = run(capfd, "export", handle, "--to", "onnx,OpenVINO", *options)
+    assert (status, [one["handle"] for one in json.loads(out)]) == (0, [f"{handle}-onnx", f"{handle}-openvino"])
+    status, _, err = run(capfd, "export", handle, "--to", "onnx,tflite,tfjs", *options)
+    assert status == 2
+    assert "--to 'tfjs': no such format; expected one or more of litert, onnx, openvino" in err

@@ -69,6 +69,7 @@ DECIDES_NOTHING = (
     "models/pictures.py",
     "models/progress.py",
     "models/records/__init__.py",
+    "models/records/about.py",
     "models/records/accuracy.py",
     "models/records/layout.py",
     "models/records/manifest.py",
@@ -80,6 +81,7 @@ DECIDES_NOTHING = (
     "convert/checkpoints/__init__.py",
     "convert/checkpoints/cache.py",
     "convert/checkpoints/fetch.py",
+    "convert/checkpoints/forms.py",
     "convert/checkpoints/synthetic.py",
     # How a checkpoint is trained: what came out is known by its sha256.
     "convert/finetune",

@@ -68,7 +68,7 @@ def accuracy(
     model: classify.Model,
     data: Data,
     backend: Backends = None,
-    out: classify.Out = Path("build"),
+    out: options.Out = Path("build"),
     version: options.Version = DEFAULT_VERSION,
     labels: classify.ClassList = None,
     real: Real = None,
@@ -77,6 +77,7 @@ def accuracy(
     source: options.Source = BUCKET,
     cache: options.Cache = None,
     checkpoint: Checkpoint = None,
+    strip_prefix: options.StripPrefix = None,
     csv_file: Csv = None,
     confusion: Confusion = None,
     tensorboard: TensorBoard = None,
@@ -93,14 +94,9 @@ def accuracy(
     from convert.pipeline.contenders import find_contenders
     from models.digests import DigestTable
 
+    place, prefix = Source(source, cache, DigestTable.read()), strip_prefix or ""
     contenders = find_contenders(
-        model,
-        backend or (),
-        out,
-        version,
-        labels=labels,
-        source=Source(source, cache, DigestTable.read()),
-        checkpoint=checkpoint,
+        model, backend or (), out, version, labels=labels, source=place, checkpoint=checkpoint, strip_prefix=prefix
     )
     watch = console.progress_bar()
     dataset = find_pictures_of(contenders, data, watch, cache=cache, real=real, devkit=devkit)
@@ -131,14 +127,15 @@ def _print(result: "AccuracyResult", protocol: str, *, json: bool) -> None:
 
 
 def _print_tables(result: "AccuracyResult") -> None:
-    columns = ("backend", "#top-1", "#95 % interval", "#top-5", "#95 % interval", "#pictures", "#pictures/s")
+    columns = ("backend", "#top-1", "#95 % interval", "#top-5", "#its interval", "#pictures", "#pictures/s")
     rows = []
     for one in result.measured:
         for name, answers in _countings(one):
             first, fifth = answers
             speed = f"{first.total / one.seconds:,.0f}" if one.seconds else ""
             rows.append((name, *_share(first), *_share(fifth), f"{first.total:,}", speed))
-    console.print_table(result.measured[0].model.name, columns, rows)
+    least = ("pictures/s", "pictures", "its interval", "top-5")
+    console.print_table(result.measured[0].model.name, columns, rows, least=least)
     _print_classes(result.measured[0])
 
 
@@ -154,7 +151,7 @@ def _print_classes(one: "Measured") -> None:
         for index, share in worst
     ]
     columns = ("class", "#index", "#pictures", "#top-1", "#95 % interval")
-    console.print_table(f"classes by {title} ({one.backend})", columns, rows)
+    console.print_table(f"classes by {title} ({one.backend})", columns, rows, prose=("class",), least=("index",))
 
 
 def _countings(one: "Measured") -> Iterator[tuple[str, tuple["Share", "Share"]]]:
@@ -249,7 +246,7 @@ def _as_json(result: "AccuracyResult", protocol: str) -> dict[str, object]:
         "backends": [
             {
                 "backend": one.backend,
-                "model": one.model.name,
+                "handle": one.model.name,
                 "path": str(one.model.path),
                 "origin": one.model.origin,
                 "seconds": one.seconds,

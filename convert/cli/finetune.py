@@ -85,16 +85,14 @@ def finetune(
     patience: Patience = None,
     save_every: SaveEvery = 100,
     seed: Seed = 0,
+    about: options.About = None,
     cache: options.Cache = None,
     publisher: CardPublisher = None,
     assets: CardAssets = None,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
 ) -> None:
-    """Fine-tune a feature extractor on labelled pictures; convert and check the result.
-
-    The best params are in OUT/finetune/NAME/NAME.npz. After an interruption the same command resumes where it stopped.
-    """
+    """Fine-tune a feature extractor on labelled pictures; convert and check the result. The same command resumes."""
     from convert.pipeline.finetune import FineTuning
 
     tuning = FineTuning(
@@ -114,6 +112,7 @@ def finetune(
         patience=patience,
         save_every=save_every,
         seed=seed,
+        about=about,
         cache=cache,
         overwrite=overwrite,
     )

@@ -8,8 +8,8 @@ import typer
 
 from convert.cli import console, options
 from models.catalog import BUCKET, DEFAULT_VERSION
-from models.errors import MixerError
-from models.formats import FORMATS, FormatName
+from models.errors import MixerError, UsageError
+from models.formats import FORMATS, Format, FormatName
 from models.storage.files import megabytes
 
 if TYPE_CHECKING:
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from models.records.report import Check
 
 
+_OTHER_NAMES: dict[str, FormatName] = {"tflite": "litert"}
+
 To = Annotated[
-    FormatName,
+    str,
     typer.Option(
         "--to",
-        help="Format, with the dtypes of the weights: "
+        metavar="FORMAT,...",
+        help="One or more formats, with the dtypes of the weights: "
         + "; ".join(f"{name} ({', '.join(one.models.values())})" for name, one in FORMATS.items())
         + ". Each needs the extra of the same name.",
     ),
@@ -30,6 +33,7 @@ Out = Annotated[
     Path,
     typer.Option(
         metavar="DIR",
+        envvar=options.OUT_VARIABLE,
         help="Directory of the models: reads DIR/<handle>-graph, writes DIR/<handle>-<format>.",
     ),
 ]
@@ -45,26 +49,41 @@ def export(
     overwrite: options.Overwrite = False,
     checkpoint: options.CustomCheckpoint = None,
     name: options.CustomName = None,
+    labels: options.Labels = None,
+    strip_prefix: options.StripPrefix = None,
     json: options.Json = False,
 ) -> None:
     """Export SavedModels of the graph flavour to another format, and compare each file with a float64 oracle."""
+    from convert.checkpoints.npz import refuse_unreadable
     from convert.checkpoints.open import Source
     from convert.pipeline.export_formats import Exports, check_exports, run_exports
     from convert.pipeline.selection import choose, custom_checkpoint
     from models.digests import DigestTable
 
-    custom = custom_checkpoint(checkpoint, name)
-    work = Exports(
-        FORMATS[to],
-        choose(handles or [], source, custom),
-        Source(source, cache, DigestTable.read()),
-        out,
-        version,
-        custom=custom,
-        overwrite=overwrite,
-    )
-    check_exports(work)
-    _print(run_exports(work, console.progress_bar()), json=json)
+    formats = _parse_formats(to)
+    given = custom_checkpoint(handles or [], checkpoint, name, labels, strip_prefix)
+    chosen, custom = choose(handles or [], source, given, out, version)
+    if custom is not None:
+        refuse_unreadable(custom.path)
+    place = Source(source, cache, DigestTable.read())
+    works = [Exports(one, chosen, place, out, version, custom=custom, overwrite=overwrite) for one in formats]
+    for work in works:
+        check_exports(work)
+    watch = console.progress_bar()
+    _print([outcome for work in works for outcome in run_exports(work, watch)], json=json)
+
+
+def _parse_formats(to: str) -> list[Format]:
+    words = [word.strip().lower() for word in to.split(",")]
+    named: dict[str, Format] = dict(FORMATS.items())
+    named |= {other: FORMATS[name] for other, name in _OTHER_NAMES.items()}
+    unknown = [word for word in words if word not in named]
+    if unknown:
+        raise UsageError(
+            f"--to {', '.join(map(repr, unknown))}: no such format; expected one or more of {', '.join(FORMATS)}, with "
+            "commas between them."
+        )
+    return list({named[word].name: named[word] for word in words}.values())
 
 
 def _print(outcomes: list["ExportOutcome"], *, json: bool) -> None:
@@ -76,9 +95,9 @@ def _print(outcomes: list["ExportOutcome"], *, json: bool) -> None:
     if json:
         console.print_json([_as_json(outcome) for outcome in outcomes])
     else:
-        columns = ("model", "file", "#size", "#worst error", "#on its own weights", "first class", "verdict")
+        columns = ("handle", "file", "#size", "#worst error", "#on its own weights", "first class", "verdict")
         rows = [row for outcome in outcomes for row in _rows(outcome)]
-        console.print_table("", columns, rows)
+        console.print_table("", columns, rows, least=("size", "first class"))
     reports = [outcome.report for outcome in outcomes if outcome.report is not None]
     for report in reports:
         if (worst := report.worst("float32 default_settings_relative")) is not None:
@@ -131,7 +150,7 @@ def _same_first_class(checks: Sequence["Check"]) -> str:
 def _as_json(outcome: "ExportOutcome") -> dict[str, object]:
     report = None if outcome.report is None else outcome.report.model_dump(mode="json")
     return {
-        "name": outcome.name,
+        "handle": outcome.name,
         "verdict": outcome.verdict,
         "seconds": outcome.seconds,
         "problems": outcome.problems,

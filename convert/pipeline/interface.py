@@ -152,9 +152,10 @@ def export_to(
     """
     if format_name not in FORMATS:
         raise UsageError(f"no format {format_name!r}: expected one of {', '.join(FORMATS)}.")
+    chosen, custom = choose(handles, source, custom, Path(out), version)
     work = Exports(
         FORMATS[format_name],
-        choose(handles, source, custom),
+        chosen,
         Source(source, _path(cache), DigestTable.read()),
         Path(out),
         version,
@@ -188,7 +189,7 @@ def package(
         names, Path(out), version, overwrite=overwrite, sign_key=_path(sign_key), watch=progress
     )
     if problems:
-        raise HandlesFailedError(problems, packed)
+        raise HandlesFailedError([*map(str, problems)], packed)
     return packed
 
 

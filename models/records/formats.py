@@ -1,8 +1,14 @@
 """The records of a model in a format beyond TensorFlow: its manifest and its report."""
 
+import json
+from contextlib import suppress
+from pathlib import Path
+
+from models.errors import MixerError
 from models.formats import FORMATS, FormatName
-from models.records.manifest import Manifest
-from models.records.report import Need, Verdict
+from models.records.manifest import MOST_BYTES, Manifest
+from models.records.report import Need, Report, Verdict
+from models.storage.files import read_small
 
 
 class ExportManifest(Manifest):
@@ -36,3 +42,29 @@ class ExportReport(Verdict):
         if FORMATS[self.format].settings:
             names.append("float32 default_settings_relative")
         return tuple(map(Need, names))
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read the manifest of a SavedModel or of an export.
+
+    Raises:
+        MixerError: the file is neither.
+    """
+    return ExportManifest.read(path) if _names_a_format(path) else Manifest.read(path)
+
+
+def read_report(path: Path) -> Report | ExportReport:
+    """Read the report on a SavedModel or on an export.
+
+    Raises:
+        MixerError: the file is neither.
+    """
+    return ExportReport.read(path) if _names_a_format(path) else Report.read(path)
+
+
+def _names_a_format(path: Path) -> bool:
+    """Return whether a record is that of an export; one that cannot be read is judged by whoever reads it."""
+    with suppress(OSError, ValueError, MixerError, RecursionError):
+        record = json.loads(read_small(path, MOST_BYTES))
+        return isinstance(record, dict) and "format" in record
+    return False

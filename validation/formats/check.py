@@ -29,6 +29,8 @@ PLAN = (("noise", "blank", "chelsea.png", "coffee.png"), ("blank",), ("coffee.pn
 
 NOT_CHECKED = ("accelerators: run on the CPU only", "gradients: the formats are for inference")
 
+_NO_BIAS = np.zeros(2, np.float32)
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -41,6 +43,7 @@ class Truth:
         outputs: the oracle's.
         head: `kernel` and `bias` of the head.
         is_probe: whether the head is a probing head instead of the checkpoint's.
+        prefix: of the names of the checkpoint's arrays.
     """
 
     checkpoint: Path
@@ -49,14 +52,19 @@ class Truth:
     outputs: OracleOutputs
     head: Mapping[str, NDArray[Any]]
     is_probe: bool = False
+    prefix: str = ""
 
     @classmethod
-    def of(cls, checkpoint: Path, image_size: int, origin: Origin) -> "Truth":
-        """Run the oracle on a checkpoint's file."""
+    def of(cls, checkpoint: Path, image_size: int, origin: Origin, *, prefix: str = "") -> "Truth":
+        """Run the oracle on a checkpoint's file, in which names begin with `prefix`; it may lack the head."""
         inputs = Inputs.gate(image_size)
         with np.load(checkpoint, allow_pickle=False) as arrays:
-            head = {name: arrays[f"head/{name}"] for name in ("kernel", "bias")}
-        return cls(checkpoint, origin, inputs, run_oracle(checkpoint, inputs.images), head)
+            head = {
+                name: arrays[f"{prefix}head/{name}"] for name in ("kernel", "bias") if f"{prefix}head/{name}" in arrays
+            }
+        truth = run_oracle(checkpoint, inputs.images, prefix=prefix)
+        no_head = {"kernel": np.zeros((truth.features.shape[1], 2), np.float32), "bias": _NO_BIAS}
+        return cls(checkpoint, origin, inputs, truth, head or no_head, prefix=prefix)
 
     @property
     def zero_head(self) -> bool:
@@ -87,13 +95,19 @@ class Truth:
         """
         own = {f"head/{name}": values for name, values in self.head.items()}
         with np.load(self.checkpoint, allow_pickle=False) as arrays:
-            names = [one for one in arrays.files if one.endswith("/kernel")]
+            every = (one.removeprefix(self.prefix) for one in arrays.files if one.startswith(self.prefix))
+            names = [one for one in every if one.endswith("/kernel")]
             stored = read_kernels(path, [one for one in names if handle.head != "fe" or not one.startswith("head/")])
-            steps = max(kernel.steps_from(own.get(one, arrays[one])) for one, kernel in stored.items())
+            steps = max(
+                kernel.steps_from(own[one] if one in own else arrays[self.prefix + one])
+                for one, kernel in stored.items()
+            )
         replaced = own | {one: kernel.dequantise() for one, kernel in stored.items()}
         head = {name: replaced[f"head/{name}"] for name in self.head}
         return replace(
-            self, outputs=run_oracle(self.checkpoint, self.inputs.images, replaced=replaced), head=head
+            self,
+            outputs=run_oracle(self.checkpoint, self.inputs.images, replaced=replaced, prefix=self.prefix),
+            head=head,
         ), steps
 
     def choose(self, handle: Handle, names: Sequence[str]) -> tuple[list[int], Images, Values]:
