@@ -37,6 +37,8 @@ setup: $(READY)  ## set up .venv with the locked packages
 demo: $(READY)  ## write six synthetic checkpoints, convert and check all twelve handles, show the table
 	$(RUN) convert seed build/demo/checkpoints
 	$(RUN) convert convert-all --source build/demo/checkpoints --out build/demo/models
+	@echo "The commands of the README find these models after:"
+	@echo "  export MIXER_JAX2TF_SOURCE=build/demo/checkpoints MIXER_JAX2TF_OUT=build/demo/models"
 
 digits: $(READY)  ## train a small Mixer on real digits, take it the whole way, draw OUT/digits/digits.png
 	$(RUN) convert digits --out "$(OUT)/digits" --overwrite

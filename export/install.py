@@ -64,7 +64,7 @@ def _of_this_make(paths: ModelPaths) -> tuple[Path, ...]:
     """
     archive = (paths.archive,) if paths.provenance.is_file() else ()
     card = (paths.card,) if paths.card.is_file() and _starts_as_a_card(paths.card) else ()
-    records = (paths.signature, paths.provenance, *archive, paths.accuracy, paths.report, paths.manifest)
+    records = (paths.signature, paths.provenance, *archive, paths.about, paths.accuracy, paths.report, paths.manifest)
     return tuple(path for path in (paths.outputs, *card, *records) if path.is_file())
 
 
@@ -236,7 +236,7 @@ def install(stage: Path, destination: ModelPaths, manifest: Manifest, *, overwri
 
 def _place(stage: Path, destination: ModelPaths, manifest: Manifest) -> None:
     try:
-        for path in (destination.report, destination.accuracy, destination.outputs):
+        for path in (destination.report, destination.about, destination.accuracy, destination.outputs):
             path.unlink(missing_ok=True)
         write_atomically(destination.manifest, manifest.to_bytes())
         stage.rename(destination.directory)

@@ -6,6 +6,10 @@ name, a server's answer) passes through `shown` before it enters a message, and 
 reaches a terminal.
 """
 
+import errno
+import os
+import tempfile
+
 MOST_SHOWN = 100
 """Most characters of a foreign name in a message."""
 
@@ -28,6 +32,38 @@ class DifferentError(MixerError):
     """Nothing failed, but the things compared differ (exit status 3)."""
 
     exit_status = 3
+
+
+_ADVICE = {
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "free some space there",
+    errno.EROFS: "give another place, which can be written",
+    errno.EACCES: "check the permissions",
+    errno.EPERM: "check the permissions",
+    errno.ENAMETOOLONG: "give a shorter path",
+    errno.EIO: "check the disk",
+}
+
+
+def understood(error: BaseException) -> str | None:
+    """Return an error in words, if it is one that the user can act on; None if it is a mistake in the program."""
+    if isinstance(error, MixerError):
+        return str(error)
+    full = os.strerror(errno.ENOSPC)
+    if isinstance(error, OSError) and error.errno in _ADVICE:
+        where = "standard output, or a file," if error.filename is None else shown(error.filename, 300)
+        advice = f"{where} cannot be read or written ({error.strerror}): {_ADVICE[error.errno]}"
+    elif full in str(error):  # as TensorFlow says it
+        advice = f"a file cannot be written ({full}): {_ADVICE[errno.ENOSPC]}"
+    else:
+        return None
+    temporary = f"; temporary files are in {tempfile.gettempdir()} (TMPDIR)" if full in advice else ""
+    return f"{advice}{temporary}."
+
+
+def reason_of(error: BaseException) -> str:
+    """Return an error in words; a mistake in the program is called unexpected."""
+    return understood(error) or f"unexpected {type(error).__name__}: {error}"
 
 
 def shown(text: object, most: int = MOST_SHOWN) -> str:

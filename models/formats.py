@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
@@ -42,6 +42,8 @@ class Format:
     """Further files that belong to the model files."""
     libraries: dict[str, str]
     """Import name -> name of the distribution."""
+    settings: dict[str, str] = field(default_factory=dict)
+    """Settings of the runtime that make it compute in float32."""
 
     def require(self) -> None:
         """Check that the libraries are installed.
@@ -80,7 +82,14 @@ FORMATS: dict[FormatName, Format] = {
         (),
         {"onnx": "onnx", "onnxruntime": "onnxruntime", "tf2onnx": "tf2onnx"},
     ),
-    "openvino": Format("openvino", "OpenVINO IR", {"model.xml": "float32"}, ("model.bin",), {"openvino": "openvino"}),
+    "openvino": Format(
+        "openvino",
+        "OpenVINO IR",
+        {"model.xml": "float32"},
+        ("model.bin",),
+        {"openvino": "openvino"},
+        {"INFERENCE_PRECISION_HINT": "f32"},
+    ),
 }
 
 

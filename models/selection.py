@@ -6,16 +6,22 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from models.catalog import ALL_HANDLES, COLLECTIONS, GRAPH_SUFFIX, HANDLES, MIXER_PAPER, Collection, Handle
-from models.errors import UsageError
+from models.catalog import ALL_HANDLES, COLLECTIONS, GRAPH_SUFFIX, HANDLES, MIXER_PAPER, Collection, Handle, Head
+from models.errors import MixerError, UsageError, shown
 from models.formats import FORMATS
 
-_RESERVED_SUFFIXES = (GRAPH_SUFFIX, *(f"-{name}" for name in FORMATS))
+_EXPORT_SUFFIXES = tuple(f"-{name}" for name in FORMATS)
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
+"""What can name a custom model."""
+
+_RESERVED_SUFFIXES = (GRAPH_SUFFIX, *_EXPORT_SUFFIXES)
 """Endings of the names of graph models and exports, which no custom model may have."""
 
 
 def select_handles(names: Sequence[str] = ()) -> list[Handle]:
     """Return the handles with these names or patterns, each once, in the given order; no name means all twelve.
+
+    A name or pattern that ends in `-graph` gives handles of the graph flavour.
 
     Raises:
         UsageError: names are unknown; the message lists all of them, each with the closest known names.
@@ -26,7 +32,13 @@ def select_handles(names: Sequence[str] = ()) -> list[Handle]:
     unknown = [name for name, matching in found.items() if not matching]
     if unknown:
         raise UsageError("\n".join(_unknown_handle(name) for name in unknown))
-    return [ALL_HANDLES[name] for name in dict.fromkeys(name for matching in found.values() for name in matching)]
+    return list({handle.name: handle for matching in found.values() for handle in matching}.values())
+
+
+def split_custom(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the names that `select_handles` knows, or that no custom model can have, and the others."""
+    custom = [name for name in names if not _matching(name) and _NAME.fullmatch(name)]
+    return [name for name in names if name not in custom], custom
 
 
 def select_named(names: Sequence[str] | None, collection: Collection | None) -> list[str]:
@@ -40,19 +52,31 @@ def select_named(names: Sequence[str] | None, collection: Collection | None) -> 
     return list(COLLECTIONS[collection]) if collection is not None else list(names or ())
 
 
-def _matching(name: str) -> list[str]:
+def _matching(name: str) -> list[Handle]:
     """Return the handle of this name, or those that a pattern with `*`, `?` or `[` matches, except those of tests."""
-    if name in ALL_HANDLES:
-        return [name]
-    if not set("*?[") & set(name):
-        return []
-    return [known for handles in COLLECTIONS.values() for known in fnmatch.filter(handles, name)]
+    base = name.removesuffix(GRAPH_SUFFIX)
+    if base in ALL_HANDLES:
+        found = [base]
+    elif set("*?[") & set(name):
+        found = [known for handles in COLLECTIONS.values() for known in fnmatch.filter(handles, base)]
+    else:
+        found = []
+    return [ALL_HANDLES[known].in_flavour("graph" if base != name else "native") for known in found]
 
 
 def _unknown_handle(name: str) -> str:
     listed = [known for handles in COLLECTIONS.values() for known in handles]
+    of_export = next((name.removesuffix(suffix) for suffix in _EXPORT_SUFFIXES if name.endswith(suffix)), None)
+    if of_export in ALL_HANDLES:
+        return f"{name!r} is an export, not a handle: give {of_export}, which it is made from."
+    part = [known for known in listed if name.strip("_-") and name.strip("_-") in known]
     nearest = difflib.get_close_matches(name, listed, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(nearest)}?" if nearest else "`mixer-jax2tf list` shows the twelve."
+    if len(part) == 1:
+        hint = f"did you mean {part[0]}?"
+    elif part:
+        more = f", ... ({len(part)} in all)" if len(part) > 3 else ""
+        hint = f"did you mean {', '.join(part[:3])}{more}? The pattern '*{name.strip('_-')}*' names them all."
     return f"unknown handle {name!r}: {hint}"
 
 
@@ -66,7 +90,7 @@ def custom_handle(template: Handle, name: str, num_classes: int) -> Handle:
         raise UsageError(f"--name {name!r} is a name of the catalog: give another name.")
     if name.endswith(_RESERVED_SUFFIXES):
         raise UsageError(f"--name {name!r} has a reserved ending ({', '.join(_RESERVED_SUFFIXES)}): give another name.")
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,99}", name):
+    if not _NAME.fullmatch(name):
         raise UsageError(
             f"--name {name!r} cannot name a model: expected lower-case letters, digits, '_', '-' and '.', "
             "starting with a letter or digit, at most 100 characters."
@@ -85,6 +109,22 @@ def custom_handle(template: Handle, name: str, num_classes: int) -> Handle:
     return Handle(name, checkpoint, template.head).in_flavour(template.flavour)
 
 
+def template_of(architecture: str, head: Head) -> Handle:
+    """Return a handle of the catalog with this architecture and head, for a custom model.
+
+    Raises:
+        MixerError: the architecture is none of the catalog's.
+    """
+    rows = ALL_HANDLES.values()
+    found = next((row for row in rows if (row.checkpoint.architecture.name, row.head) == (architecture, head)), None)
+    if found is None:
+        raise MixerError(
+            f"its manifest names the architecture {shown(architecture)!r}, which is none of the catalog's: was it made "
+            "by a later release?"
+        )
+    return found
+
+
 def is_catalogued(name: str) -> bool:
     """Return whether a name, in either flavour, is in the catalog."""
     return name.removesuffix(GRAPH_SUFFIX) in ALL_HANDLES
@@ -92,6 +132,16 @@ def is_catalogued(name: str) -> bool:
 
 def command_for(task: str, name: str) -> str:
     """Return the command that converts or validates a model of this name; of a custom one with words to fill in."""
-    handle = name.removesuffix(GRAPH_SUFFIX)
-    model = handle if is_catalogued(handle) else f"HANDLE --checkpoint FILE --name {handle}"
-    return f"mixer-jax2tf {task} {model}{' --flavour graph' * name.endswith(GRAPH_SUFFIX)}"
+    kind = next((suffix for suffix in _EXPORT_SUFFIXES if name.endswith(suffix)), "")
+    handle = name.removesuffix(kind).removesuffix(GRAPH_SUFFIX)
+    graph = " --flavour graph" * name.endswith(GRAPH_SUFFIX)
+    if is_catalogued(handle):
+        model = f"{handle}{graph}"
+    else:
+        named = kind or task == "validate"
+        model = (
+            f"{name.removesuffix(kind)} --checkpoint FILE"
+            if named
+            else f"HANDLE --checkpoint FILE --name {handle}{graph}"
+        )
+    return f"mixer-jax2tf export {model} --to {kind[1:]} --overwrite" if kind else f"mixer-jax2tf {task} {model}"

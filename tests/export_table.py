@@ -1,4 +1,4 @@
-"""The table of exports in export/README.md, from the reports that `mixer-jax2tf export` has written of both heads.
+"""The table of exports in export/FORMATS.md, from the reports that `mixer-jax2tf export` has written of both heads.
 
 .venv/bin/python tests/export_table.py OUT b32_sam 2
 """

@@ -176,6 +176,8 @@ class HuggingFace(StandIn):
     def answer(self, method, path, body, headers):
         routes = {
             rf"/api/models/{self.name}": self._info,
+            rf"/api/models/{self.name}/revision/(?P<tag>[\w-]+)": self._tagged,
+            rf"/api/models/{self.name}/tree/(?P<commit>\w+)(\?.*)?": self._tree,
             rf"/api/models/{self.name}/refs": self._refs,
             rf"/api/models/{self.name}/preupload/main": self._preupload,
             rf"/{self.name}\.git/info/lfs/objects/batch": self._batch,
@@ -193,6 +195,18 @@ class HuggingFace(StandIn):
     def _info(self, _):
         siblings = [{"rfilename": name} for name in self.files]
         return 200, {"id": self.name, "sha": self.commits[-1]["oid"], "siblings": siblings}, {}
+
+    def _tagged(self, _, tag):
+        commit = next(one for one in self.commits if one["oid"] == self.tags[tag])
+        siblings = [{"rfilename": name} for name in commit["files"]]
+        return 200, {"id": self.name, "sha": commit["oid"], "siblings": siblings}, {}
+
+    def _tree(self, _, commit):
+        files = next(one for one in self.commits if one["oid"] == commit)["files"]
+        rows = [
+            {"type": "file", "path": name, "size": len(content), "oid": _oid(name)} for name, content in files.items()
+        ]
+        return 200, rows, {}
 
     def _refs(self, _):
         tags = [{"name": tag, "ref": f"refs/tags/{tag}", "targetCommit": oid} for tag, oid in self.tags.items()]

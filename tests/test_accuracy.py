@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from command import run
 from PIL import Image
+from scipy.io import savemat
 from scipy.stats import binomtest
 
 from convert.checkpoints.open import Source
@@ -128,6 +129,48 @@ def refused(directory, expected, classes=CLASSES, **options):
         find(directory, classes, **options)
 
 
+def lay_down_devkit(directory, change=lambda truth: truth):
+    """Lay down the development kit: ILSVRC ids in another order than the classes, with groups of classes after them."""
+    (directory / "data").mkdir(parents=True)
+    ids = np.random.default_rng(1).permutation(1000) + 1
+    synsets = [(int(number), name) for number, name in zip(ids, imagenet.wordnet_ids(), strict=True)]
+    synsets = [*sorted(synsets), (1001, "n00001740")]
+    dtype = [("ILSVRC2012_ID", "O"), ("WNID", "O")]
+    savemat(directory / "data" / "meta.mat", {"synsets": np.array(synsets, dtype)})
+    truth = change([int(ids[label]) for label in imagenet.validation_labels()])
+    file = directory / "data" / "ILSVRC2012_validation_ground_truth.txt"
+    file.write_text("".join(f"{one}\n" for one in truth))
+    return directory
+
+
+def test_the_devkit_gives_the_same_labels(flat, tmp_path):
+    devkit = lay_down_devkit(tmp_path / "devkit")
+    assert find(flat, devkit=devkit).pictures == find(flat).pictures
+    assert find(flat, devkit=devkit / "data").pictures == find(flat).pictures
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda truth: truth[1:], "1,000 classes and 49,999 labels"),
+        (lambda truth: [1001, *truth[1:]], "each label the ILSVRC id of a class"),
+    ],
+)
+def test_another_devkit_is_refused(flat, tmp_path, change, expected):
+    with pytest.raises(UsageError, match=expected):
+        find(flat, devkit=lay_down_devkit(tmp_path / "devkit", change))
+
+
+def test_a_folder_without_the_files_of_the_devkit_is_refused(flat, tmp_path):
+    with pytest.raises(UsageError, match="is not the development kit"):
+        find(flat, devkit=tmp_path)
+    (tmp_path / "meta.mat").write_bytes(b"nothing of MATLAB's")
+    with pytest.raises(UsageError, match="is not the development kit"):
+        find(flat, devkit=tmp_path)
+    with pytest.raises(UsageError, match="exclude each other"):
+        find(flat, devkit=tmp_path, real=tmp_path)
+
+
 def test_numbers_from_1_are_refused(tmp_path):
     refused(
         lay_down(tmp_path, map(str, range(1, 1001))), "run from 1 to 1000: labels that are off by one, or ILSVRC ids"
@@ -217,7 +260,7 @@ def test_directories_without_labels_are_refused(tmp_path):
     (tmp_path / "beside.png").unlink()
     lay_down(tmp_path / "goldfish", ["deeper"])
     refused(tmp_path, "contains folders")
-    refused(tmp_path, "--real is for the flat folder", real=tmp_path / "real.json")
+    refused(tmp_path, "--real and --devkit are for the flat folder", real=tmp_path / "real.json")
 
 
 # Counting
@@ -470,3 +513,20 @@ def test_if_no_picture_can_be_read_nothing_is_measured(tiny_build, tmp_path, cap
 
 def test_every_imagenet_handle_has_the_list_that_labels_are_found_by():
     assert {handle.labels for handle in ALL_HANDLES.values() if handle.num_classes == 1000} == {LABELS_1K}
+
+
+def test_running_accuracies_are_written_for_tensorboard(tiny_build, pictures, tmp_path, capfd):
+    words = ("--data", pictures, "--out", tiny_build, "--tensorboard", tmp_path / "logs", "--json")
+    status, out, err = run(capfd, "accuracy", CLASSIFIER, *words)
+    assert status == 0, err
+    (file,) = (tmp_path / "logs" / "native").iterdir()
+    records = (tf.compat.v1.Event.FromString(one.numpy()) for one in tf.data.TFRecordDataset(str(file)))
+    found = {
+        (value.tag, event.step): tf.make_ndarray(value.tensor) for event in records for value in event.summary.value
+    }
+    (backend,) = json.loads(out)["backends"]
+    (counting,) = backend["countings"][:1]
+    total = counting["top1"]["total"]
+    assert found["top-1", total] == np.float32(counting["top1"]["value"])
+    assert found["top-5", total] == np.float32(counting["top5"]["value"])
+    assert len(found) == 2 * total

@@ -35,7 +35,7 @@ def test_the_command_writes_the_cards_of_real_models(build, capfd):
     code, out, err = run(capfd, *command, "--json")
     assert code == 0, err
     done = json.loads(out)
-    assert [one["name"] for one in done] == [*names, "the collection, 4 models"]
+    assert [one["handle"] for one in done] == [*names, "the collection, 4 models"]
     assert all((build / path).is_file() for one in done for path in one["files"])
     before = tree(build)
     code, out, _ = run(capfd, *command)

@@ -32,6 +32,8 @@ from models.records.manifest import Manifest
 from models.records.provenance import sources_sha256
 from models.records.report import Report
 from models.records.tolerances import TOLERANCES
+from models.storage import gsutil
+from models.storage.gsutil_errors import StoreUnreachableError
 from validation import gate
 
 CLASSIFIER, EXTRACTOR = TESTING_HANDLES
@@ -199,6 +201,59 @@ def test_an_unknown_handle_gets_its_nearest_neighbours(command, run):
     assert second == "unknown handle 'zzz': `mixer-jax2tf list` shows the twelve."
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("mixer_b16", "did you mean mixer_b16_sam_classification, mixer_b16_sam_fe, mixer_b16_i1k_classification, ..."),
+        ("mixer_b16", "(8 in all)? The pattern '*mixer_b16*' names them all."),
+        ("l16_i21k_fe", "did you mean mixer_l16_i21k_fe?"),
+        ("mixer_b32_sam_fe-onnx", "is an export, not a handle: give mixer_b32_sam_fe, which it is made from."),
+    ],
+)
+def test_a_near_miss_gets_what_was_meant(given, said, run):
+    assert said in run("list", given).err
+
+
+def test_the_name_of_a_graph_model_is_a_handle(run, tiny_source, tmp_path):
+    assert [row["handle"] for row in run("list", "mixer_b32_sam_*-graph", "--json").json] == [
+        "mixer_b32_sam_classification-graph",
+        "mixer_b32_sam_fe-graph",
+    ]
+    result = run("convert", f"{EXTRACTOR}-graph", "--source", tiny_source, "--out", tmp_path, "--json")
+    assert result.verdicts == {f"{EXTRACTOR}-graph": "converted"}
+
+
+def test_version_and_short_help(run):
+    assert re.fullmatch(r"mixer-jax2tf \S+\n", run("--version").out)
+    assert run("-h").out == run("--help").out
+    assert run("convert", "-h").out == run("convert", "--help").out
+    groups = re.findall(r"╭─ (\w+) ─", run("-h").out)
+    assert groups == ["Options", "Look", "Make", "Check", "Publish"]
+
+
+def test_the_shell_completes_commands_and_handles(run, monkeypatch):
+    monkeypatch.setenv("_MIXER_JAX2TF_COMPLETE", "complete_bash")
+    for words, found in (("conv", ["convert", "convert-all"]), ("convert mixer_s8", ["mixer_s8_gsam_classification"])):
+        monkeypatch.setenv("COMP_WORDS", f"mixer-jax2tf {words}")
+        monkeypatch.setenv("COMP_CWORD", str(len(words.split())))
+        assert run().out.split()[: len(found)] == found
+
+
+def test_json_tells_why_a_command_failed(run, tmp_path):
+    result = run("package", "nope", "--out", tmp_path, "--json")
+    assert result.status == 2
+    assert result.err == f"mixer-jax2tf: {result.json['problems'][0]}\n"
+
+
+def test_variables_give_the_defaults_of_source_and_out(run, tiny_source, tmp_path, monkeypatch):
+    monkeypatch.setenv("MIXER_JAX2TF_SOURCE", str(tiny_source))
+    monkeypatch.setenv("MIXER_JAX2TF_OUT", str(tmp_path / "models"))
+    assert run("convert", EXTRACTOR).status == 0
+    assert (tmp_path / "models" / EXTRACTOR / "2.manifest.json").is_file()
+    for command in ("convert", "export", "package", "classify"):
+        assert "MIXER_JAX2TF_OUT" in run(command, "-h").out
+
+
 @pytest.mark.parametrize("version", ["0", "-1", "abc", "1.5", ""])
 @pytest.mark.parametrize("command", ["convert", "validate", "convert-all"])
 def test_a_bad_version_is_refused(command, version, run, tmp_path):
@@ -322,8 +377,28 @@ def test_fetch_prints_a_table(run, tiny_source):
 def test_fetch_tells_what_is_missing_and_does_the_rest(run, tiny_source):
     result = run("fetch", ABSENT, CLASSIFIER, "--source", tiny_source, "--json")
     assert result.status == 1
-    assert [row["object"] for row in result.json] == [CHECKPOINT.object]
+    found, missing = result.json
+    assert (found["object"], found["problems"]) == (CHECKPOINT.object, [])
+    assert (missing["object"], len(missing["problems"])) == ("sam/Mixer-B_32.npz", 1)
+    assert missing["problems"][0] in result.err
     assert f"sam/Mixer-B_32.npz is missing in {tiny_source}" in result.err
+
+
+def test_a_store_that_cannot_be_reached_is_asked_once(run, tmp_path, monkeypatch):
+    asked = []
+
+    def stat(url, state):
+        asked.append(url)
+        raise StoreUnreachableError(f"{url}: the store cannot be reached. Check the network.\n  gsutil: said")
+
+    monkeypatch.setattr(gsutil, "stat", stat)
+    for words in (["fetch"], ["convert", "--out", tmp_path / "out"], ["outdated", "--published", tmp_path]):
+        result = run(*words, "--source", "gs://some_bucket", "--cache", tmp_path, "--json")
+        problems = [problem for row in result.json for problem in row["problems"]]
+        assert len(asked) == 1
+        assert problems[0] == f"{asked[0]}: the store cannot be reached. Check the network.\n  gsutil: said"
+        again = f"not tried, as an earlier attempt failed ({asked.pop()}: the store cannot be reached)."
+        assert set(problems[1:]) - {problems[0]} == {again}
 
 
 def test_record_is_for_originals_only(run, tiny_source):
@@ -402,9 +477,9 @@ def test_jax_runs_once_for_both_heads(run, tiny_source, build, monkeypatch):
     computed = []
     real = gate.Reference.compute
 
-    def count(checkpoint, *arguments):
+    def count(checkpoint, *arguments, **options):
         computed.append(checkpoint.name)
-        return real(checkpoint, *arguments)
+        return real(checkpoint, *arguments, **options)
 
     monkeypatch.setattr(gate.Reference, "compute", count)
     assert run("validate", *TESTING_HANDLES, "--source", tiny_source, "--out", build).status == 0
@@ -948,6 +1023,48 @@ def test_ones_own_mixer_is_converted_and_checked(run, own, labels, tmp_path):
     assert f"exists already: {out / 'flowers' / '2'}" in refused.err
 
 
+def test_a_custom_model_is_checked_by_its_name(run, own, labels, tmp_path, build):
+    out = tmp_path / "out"
+    made = run("convert", CLASSIFIER, "--checkpoint", own, "--name", "flowers", "--labels", labels, "--out", out)
+    assert made.status == 0
+    result = run("validate", "flowers", "--out", out)
+    assert result.status == 2
+    assert (
+        f"give the checkpoint that it was made from, --checkpoint FILE (it was flowers.npz, sha256 {sha256_of(own)}"
+        in (result.err)
+    )
+    other = run("validate", "flowers", "--out", out, "--checkpoint", write_seeded(CHECKPOINT, tmp_path / "other"))
+    assert (other.status, f"but flowers was made from flowers.npz, sha256 {sha256_of(own)}" in other.err) == (2, True)
+    assert run("validate", "flowers", "--checkpoint", own, "--out", out, "--json").verdicts == {"flowers": "passed"}
+    labels.write_text(labels.read_text().replace("flower 1", "rose"))
+    wrong = run("validate", "flowers", "--checkpoint", own, "--labels", labels, "--out", out)
+    assert (wrong.status, f"--labels {labels} is not the class list of {out / 'flowers' / '2'}" in wrong.err) == (
+        2,
+        True,
+    )
+
+
+@pytest.mark.parametrize("kind", ["prefix", "headless"])
+def test_features_of_a_file_with_a_prefix_or_without_a_head_are_checked(kind, run, own, tmp_path):
+    with np.load(own) as arrays:
+        prefix = "opt/target/" if kind == "prefix" else ""
+        kept = {f"{prefix}{name}": value for name, value in arrays.items() if prefix or not name.startswith("head/")}
+        np.savez(tmp_path / "other.npz", **kept)
+    options = ["--checkpoint", tmp_path / "other.npz", "--name", "other", "--out", tmp_path / "out", "--json"]
+    options += ["--strip-prefix", prefix] if prefix else []
+    assert run("convert-all", EXTRACTOR, *options).verdicts == {"other": "passed"}
+    if not prefix:
+        refused = run("convert", CLASSIFIER, *options, "--overwrite")
+        assert "The file has no head, which a classifier needs: give the handle that ends in _fe" in refused.err
+
+
+def test_a_head_of_zeros_is_told(run, own, tmp_path):
+    with np.load(own) as arrays:
+        np.savez(tmp_path / "zero.npz", **dict(arrays) | {"head/kernel": np.zeros_like(arrays["head/kernel"])})
+    options = ("--checkpoint", tmp_path / "zero.npz", "--name", "zero", "--out", tmp_path / "out")
+    assert "head/kernel is all zeros" in run("convert", CLASSIFIER, *options).err
+
+
 def test_ones_own_mixer_is_kept_and_another_of_that_name_refused(run, own, tmp_path, conversions):
     options = ("convert-all", EXTRACTOR, "--name", "flowers", "--out", tmp_path / "out", "--json", "--checkpoint")
     assert run(*options, own).verdicts == {"flowers": "passed"}
@@ -1043,8 +1160,8 @@ def test_ones_own_mixer_must_be_named_well(handles, options, text, run, tmp_path
 
 def test_ones_own_file_must_be_a_mixer_of_that_architecture(run, own, tmp_path):
     missing = run("convert", CLASSIFIER, "--checkpoint", "no.npz", "--name", "x", "--out", tmp_path / "out")
-    assert missing.status == 1
-    assert "no.npz does not exist" in missing.err
+    assert missing.status == 2
+    assert "--checkpoint no.npz does not exist" in missing.err
     other = run("convert", "mixer_b16_sam_fe", "--checkpoint", own, "--name", "x", "--out", tmp_path / "out")
     assert other.status == 1
     assert f"{own} is not a checkpoint of B/16" in other.err
@@ -1121,7 +1238,8 @@ def interrupt_before(handles, number, arguments, tmp_path):
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
     assert "Traceback" not in err
-    assert "interrupted: finished work is kept; run the same command again to continue" in err
+    again = "to run the same command again, give --overwrite" if arguments[0] == "convert" else "run the same command"
+    assert f"interrupted: finished work is kept; {again}" in err
     return process.returncode
 
 

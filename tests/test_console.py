@@ -56,6 +56,55 @@ def test_a_path_is_shown_letter_by_letter(name, capsys):
     ]
 
 
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """Print a table to a terminal of a width, and return its lines."""
+
+    def show(width, *arguments, **options):
+        screen = Terminal()
+        monkeypatch.setattr(sys, "stdout", screen)
+        monkeypatch.setenv("TERM", "dumb")
+        monkeypatch.setenv("COLUMNS", str(width))
+        console.print_table(*arguments, **options)
+        return screen.getvalue().splitlines()
+
+    return show
+
+
+ROWS = [(f"mixer_l16_i21k_{head}", "", "1 of many reasons", "12,345", "passed") for head in ("classification", "fe")]
+
+
+@pytest.mark.parametrize("width", [30, 44, 60, 80, 120])
+def test_names_are_never_broken_and_each_row_has_a_line(width, terminal, capsys):
+    columns = ("handle", "empty", "why", "#parameters", "verdict")
+    lines = terminal(width, "", columns, ROWS, least=("parameters",))
+    rows = [line for line in lines if "mixer_" in line]
+    assert len(rows) == 2
+    assert all("classification" in rows[0] and line.strip("│ ").endswith("passed") for line in rows)
+    assert not any("empty" in line for line in lines)
+    assert (width > 40) == all(len(line) <= width for line in lines)
+    dropped = {60: "parameters", 44: "why, parameters"}.get(width)
+    assert capsys.readouterr().err == (f"the terminal is too narrow to show: {dropped}\n" if dropped else "")
+    assert ("1 of many reasons" in rows[0]) == (width != 44)
+
+
+def test_prose_is_broken_between_words(terminal):
+    reason = "it was made from another checkpoint than the one that is there now"
+    lines = terminal(60, "", ("handle", "because"), [("mixer_b16_sam_classification", reason)], prose=("because",))
+    assert max(map(len, lines)) <= 60
+    assert lines[3].startswith("│ mixer_b16_sam_classification │ it was made")
+    assert " ".join(line[32:].strip("│ ") for line in lines[3:-1]) == reason
+
+
+def test_an_empty_table_is_not_printed(terminal):
+    assert terminal(80, "title", ("handle", "file"), []) == []
+
+
 def test_what_could_rewrite_the_screen_is_escaped(capsys):
     name = "\x1b[31mred\u202e\udcff"
     console.print_table(name, ("file",), [(name,)])
@@ -117,10 +166,6 @@ def test_steps_leave_their_lines_on_standard_error(capsys):
 
 
 def test_steps_draw_bars_on_a_terminal(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")

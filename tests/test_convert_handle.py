@@ -51,7 +51,7 @@ def opened(handle, seed):
     record = CheckpointRecord(
         name="other", object="other.npz", url="file:other.npz", sha256=f"{seed:064x}", size=1, origin="own"
     )
-    return OpenCheckpoint(handle.checkpoint, None, loaded, record)
+    return OpenCheckpoint(handle.checkpoint, None, loaded, record, load=lambda: loaded)
 
 
 def write(handle, seed, out):

@@ -15,8 +15,11 @@ from models.catalog import TINY
 from models.params import save_params
 from models.pictures import decode, preprocess
 from models.preprocessing import HALF_RANGE
+from models.records.formats import ExportReport
 from validation.digits import train as training
 from validation.digits.pictures import HELD_OUT, NAMES, load_digits
+from validation.formats.runtimes import open_model
+from validation.parity.oracle import run_oracle
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +77,15 @@ def test_an_earlier_checkpoint_is_not_replaced_unasked(tmp_path, capfd):
     assert (tmp_path / "digits.npz").read_text() == "mine"
 
 
+def worst_error_on_held_out_pictures(folder, file):
+    """The largest difference of a LiteRT file's logits from the oracle's, over their standard deviation."""
+    _, held = load_digits(TINY.image_size)
+    images = (held.pictures.astype(np.float32) - HALF_RANGE) / HALF_RANGE
+    expected = run_oracle(folder / "digits.npz", images).logits
+    found = open_model("litert", folder / "models" / "digits-litert" / "2" / file).run(images)
+    return (np.abs(found - expected).max(axis=1) / expected.std(axis=1)).max()
+
+
 @pytest.mark.whole
 def test_every_model_of_a_trained_mixer_finds_what_jax_finds(tmp_path, capfd):
     status, out, err = run(capfd, "digits", "--out", tmp_path, "--json")
@@ -91,5 +103,9 @@ def test_every_model_of_a_trained_mixer_finds_what_jax_finds(tmp_path, capfd):
         assert len(models[name]["disagreements"]) <= 10
     with Image.open(found["drawing"]) as drawing:
         assert drawing.format == "PNG"
+    report = ExportReport.read(tmp_path / "models" / "digits-litert" / "2.report.json")
+    assert report.figure("int8 own_weights_relative") < 1e-5
+    assert report.figure("int8 max_relative") < 0.05
+    assert worst_error_on_held_out_pictures(tmp_path, "model_int8.tflite") < 0.05
     reports = sorted(path.parent.name for path in Path(tmp_path / "models").glob("*/2.report.json"))
     assert reports == ["digits", "digits-graph", "digits-litert", "digits-onnx", "digits-openvino"]

@@ -262,3 +262,33 @@ def test_file_keeps_to_the_standard_library_and_python_3_8():
     assert {name.partition(".")[0] for name in imported} <= set(sys.stdlib_module_names)
     newer = {"removeprefix", "removesuffix", "cache", "is_relative_to", "readlink"}
     assert {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} & newer == set()
+
+
+@pytest.mark.parametrize(
+    ("file", "size", "said"),
+    [
+        ("variables.data-00000-of-00001", 1000, "is cut short: 1,000 bytes, expected at least "),
+        ("variables.index", 100, "is cut short"),
+    ],
+)
+def test_a_file_of_variables_that_is_cut_short_is_named(file, size, said, model, alone):
+    os.truncate(model / "variables" / file, size)
+    status, told = alone(model)
+    (finding,) = told["findings"]
+    assert (status, finding["about"], finding["status"]) == (1, "files", "problem")
+    assert finding["found"].startswith(f"variables/{file} {said}")
+
+
+def test_the_index_of_variables_gives_their_sizes(model, tmp_path):
+    folder = tmp_path / "many"
+    variables = [tf.Variable(tf.zeros([50 + index, 7])) for index in range(300)]
+    tf.train.Checkpoint(variables=variables).write(str(folder / "variables"))
+    for one in (model / "variables", folder):
+        sizes = doctor._sizes_of_variables((one / "variables.index").read_bytes())
+        assert sizes == {0: (one / "variables.data-00000-of-00001").stat().st_size}
+
+
+def test_operations_are_looked_up_where_tensorflow_registers_them():
+    assert not hasattr(tf.raw_ops, "XlaCallModule")
+    assert doctor._has_operation(tf, "XlaCallModule")
+    assert not doctor._has_operation(tf, "NoSuchOperation")

@@ -1,8 +1,11 @@
 """Foreign text in messages: on one line, harmless to a terminal, and short."""
 
+import errno
+import tempfile
+
 import pytest
 
-from models.errors import MOST_SHOWN, printable, shown
+from models.errors import MOST_SHOWN, MixerError, printable, reason_of, shown
 
 
 @pytest.mark.parametrize(
@@ -33,3 +36,24 @@ def test_a_message_that_nobody_would_read_is_cut():
     assert printable("x" * 1_000_000).endswith("... (1,000,000 characters)")
     assert printable("\n" * 1_000_000).endswith("... (1,000,001 lines)")
     assert max(len(printable("x" * 1_000_000)), len(printable("\n" * 1_000_000))) < 5000
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MixerError("no such thing"), "no such thing"),
+        (
+            OSError(errno.ENAMETOOLONG, "File name too long", "aaa"),
+            "aaa cannot be read or written (File name too long)",
+        ),
+        (
+            RuntimeError("x; No space left on device [Op:SaveV2]"),
+            "a file cannot be written (No space left on device)",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), f"temporary files are in {tempfile.gettempdir()} (TMPDIR)."),
+        (KeyError("x"), "unexpected KeyError: 'x'"),
+        (FileNotFoundError(2, "No such file or directory", "x"), "unexpected FileNotFoundError"),
+    ],
+)
+def test_an_error_is_put_in_words(error, said):
+    assert said in reason_of(error)

@@ -59,7 +59,7 @@ def export(tiny_source, build, capsys):
 @each_format
 def test_both_models_are_written_and_pass(name, tiny_exports):
     build, outcomes = tiny_exports, json.loads((tiny_exports / f"{name}.json").read_text())
-    assert [(one["name"], one["verdict"], one["problems"]) for one in outcomes] == [
+    assert [(one["handle"], one["verdict"], one["problems"]) for one in outcomes] == [
         (f"{handle}-{name}", "passed", []) for handle in TESTING_HANDLES
     ]
     for handle, outcome in zip(TESTING_HANDLES, outcomes, strict=True):
@@ -68,6 +68,7 @@ def test_both_models_are_written_and_pass(name, tiny_exports):
         manifest_bytes = (folder / "2.manifest.json").read_bytes()
         manifest, report = ExportManifest.read(folder / "2.manifest.json"), ExportReport.read(folder / "2.report.json")
         source = (build / f"{handle}-graph" / "2.manifest.json").read_bytes()
+        assert manifest.runtime_settings == FORMATS[name].settings
         assert manifest.source_sha256 == hashlib.sha256(source).hexdigest()
         assert (manifest.handle, manifest.format, manifest.flavour) == (f"{handle}-{name}", name, "graph")
         assert manifest.files.keys() == {path.name for path in (folder / "2").iterdir()}
@@ -80,13 +81,13 @@ def test_the_report_says_what_it_rests_on(name, tiny_exports):
     folder = tiny_exports / f"{EXTRACTOR}-{name}"
     report = ExportReport.read(folder / "2.report.json")
     kind = FORMATS[name]
-    assert report.tolerances == export_tolerances(kind.models.values())
+    assert report.tolerances == export_tolerances(name, "seeded")
     assert set(kind.libraries.values()) <= report.libraries.keys()
     assert report.sizes == {file: (folder / "2" / file).stat().st_size for file in (*kind.models, *kind.companions)}
     compared = [check.on for check in report.checks if check.name.endswith(" max_relative")]
     assert {on.split()[0] for on in compared} == set(kind.models)
     assert {on[on.index("(") :] for on in compared} == {"(batch 1)", "(batch 4)"}
-    assert list(report.contradictions(export_tolerances(kind.models.values()))) == []
+    assert list(report.contradictions(export_tolerances(name, "seeded"))) == []
     assert "accelerators: run on the CPU only" in report.not_checked
     assert report.origin == "seeded"
 
@@ -96,6 +97,32 @@ def test_the_table_has_a_line_for_each_file(export):
     assert status == 0
     assert [file for file in FORMATS["litert"].models if file in out] == list(FORMATS["litert"].models)
     assert "not checked: gradients" in err
+    lines = {
+        cells[2]: cells[4:-1] for line in out.splitlines() if len(cells := [*map(str.strip, line.split("│"))]) == 9
+    }
+    assert lines["model_float32.tflite"][1:] == ["", "same", "passed"]
+    rounded, computed, *said = lines["model_int8.tflite"]
+    assert rounded.endswith(" of 0.2")
+    assert computed.endswith(" of 5e-05")
+    assert said == ["same", "passed, int8 limits"]
+
+
+def test_the_error_with_the_runtimes_own_settings_is_told_with_the_processor(export):
+    status, _, err = export(EXTRACTOR, "--to", "openvino")
+    assert status == 0
+    assert re.search(r"without INFERENCE_PRECISION_HINT=f32 it computes in \w+ on .+: worst error .+ of 0\.2", err)
+
+
+def test_a_report_of_an_earlier_version_is_no_longer_enough(tiny_exports):
+    """It was judged by the limits of dynamic-range quantisation, which hardly anything exceeds."""
+    report = ExportReport.read(tiny_exports / f"{CLASSIFIER}-litert" / "2.report.json")
+    checks = tuple(check for check in report.checks if check.name != "int8 own_weights_relative")
+    tolerances = {name: one for name, one in report.tolerances.items() if name != "int8 own_weights_relative"}
+    tolerances["int8 max_relative"] = tolerances["int8 max_relative"].model_copy(update={"limit": 0.75})
+    old = report.model_copy(update={"checks": checks, "tolerances": tolerances})
+    said = list(old.contradictions(export_tolerances("litert", "seeded")))
+    assert "its limit of int8 max_relative is 0.75, today's is 0.2" in said
+    assert any(one.startswith("no check int8 own_weights_relative can tell") for one in said)
 
 
 def test_a_missing_saved_model_names_the_command_that_makes_it(export, tmp_path):
@@ -142,7 +169,7 @@ def own(build, tmp_path, capsys):
 def test_ones_own_mixer_is_written_under_its_name(name, export, build, own):
     status, out, err = export(CLASSIFIER, "--to", name, "--checkpoint", own, "--name", "flowers", "--json")
     assert status == 0, err
-    assert [(one["name"], one["verdict"]) for one in json.loads(out)] == [(f"flowers-{name}", "passed")]
+    assert [(one["handle"], one["verdict"]) for one in json.loads(out)] == [(f"flowers-{name}", "passed")]
     manifest = ExportManifest.read(build / f"flowers-{name}" / "2.manifest.json")
     assert manifest.handle == f"flowers-{name}"
     assert ExportReport.read(build / f"flowers-{name}" / "2.report.json").origin == "own"
@@ -349,10 +376,35 @@ def test_paths_follow_the_layout():
 def test_the_pages_table_has_a_line_for_each_file(tiny_exports):
     from export_table import COLUMNS, rows
 
-    page = (Path(__file__).parent.parent / "export" / "README.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parent.parent / "export" / "FORMATS.md").read_text(encoding="utf-8")
     shown = page.partition("tests/export_table.py OUT b32_sam 2 -->\n")[2].partition("<!-- end exports -->")[0]
     made = list(rows(tiny_exports, CHECKPOINT.name, 2))
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown.splitlines()]
     assert lines[0] == [column.removeprefix("#") for column in COLUMNS]
     assert [line[0] for line in lines[2:]] == [row[0] for row in made]
     assert {len(row) for row in made} == {len(COLUMNS)}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_export_is_packed_and_verified(name, tiny_exports, tmp_path, capfd):
+    handle = f"{next(iter(TESTING_HANDLES))}-{name}"
+    shutil.copytree(tiny_exports / handle, tmp_path / handle)
+    status, out, err = run(capfd, "package", handle, "--out", tmp_path, "--json")
+    assert (status, json.loads(out)[0]["handle"]) == (0, handle), err
+    for path in (tmp_path / handle / "2", tmp_path / handle / "2.tar.gz"):
+        status, out, err = run(capfd, "verify", path, "--json")
+        found = json.loads(out)
+        assert (status, found["verdict"], found["not_checked"]) == (0, "same", []), err
+    (tmp_path / handle / "2" / "LICENSE").write_text("mine")
+    status, out, err = run(capfd, "verify", tmp_path / handle / "2")
+    assert (status, "LICENSE has" in err) == (3, True)
+
+
+def test_formats_are_given_by_other_names_and_several_at_once(tiny_source, build, capfd):
+    handle = next(iter(TESTING_HANDLES))
+    options = ("--source", tiny_source, "--out", build, "--json")
+    status, out, _ = run(capfd, "export", handle, "--to", "onnx,OpenVINO", *options)
+    assert (status, [one["handle"] for one in json.loads(out)]) == (0, [f"{handle}-onnx", f"{handle}-openvino"])
+    status, _, err = run(capfd, "export", handle, "--to", "onnx,tflite,tfjs", *options)
+    assert status == 2
+    assert "--to 'tfjs': no such format; expected one or more of litert, onnx, openvino" in err

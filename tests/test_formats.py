@@ -1,5 +1,7 @@
 """Writing a graph SavedModel as LiteRT, ONNX and OpenVINO: what is in the files, and that it is always the same."""
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from writing import digests
 
+from export.formats.metadata import describe_model
 from export.formats.writer import LABELS, WRITERS, write_format
 from models import formats
 from models.catalog import TESTING_HANDLES
@@ -106,6 +109,27 @@ def test_onnx_has_the_arrays_of_the_checkpoint_under_their_names(written, arrays
     for name, array in arrays.items():
         np.testing.assert_array_equal(found[name], array)
     assert all(found[name].size < 10 for name in found.keys() - arrays.keys())
+
+
+def test_onnx_and_openvino_say_what_they_are(written, tiny_source):
+    import onnx
+
+    labels = (written["onnx"] / LABELS).read_text().splitlines()
+    model = onnx.load(written["onnx"] / "model.onnx")
+    found = {entry.key: entry.value for entry in model.metadata_props}
+    assert found["name"] == CLASSIFIER
+    assert found["input_range"] == "-1 to 1"
+    assert found["preprocessing"].startswith("RGB, (pixel - 127.5) / 127.5")
+    assert found["license"] == "Apache-2.0"
+    assert found["checkpoint_sha256"] == hashlib.sha256((tiny_source / CHECKPOINT.object).read_bytes()).hexdigest()
+    assert json.loads(found["labels"]) == labels
+    read = formats.import_openvino().Core().read_model(written["openvino"] / "model.xml")
+    settings = {"runtime_settings": '{"INFERENCE_PRECISION_HINT": "f32"}'}
+    assert {key: read.get_rt_info(["model_info", key]).astype(str) for key in found | settings} == found | settings
+
+
+def test_a_model_without_a_description_says_nothing(tmp_path):
+    assert describe_model("onnx", tmp_path) == {}
 
 
 def test_onnx_has_one_input_one_output_and_a_free_batch(written):

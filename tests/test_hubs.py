@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -128,8 +129,19 @@ def test_the_stand_in_of_hugging_face_gets_one_commit_and_a_tag(hugging_face, tm
     destination = packed(tmp_path)
     done = HuggingFaceRepository.parse("hf:somebody/mixers").publish(destination, RULES)
     _, commit = hugging_face.commits
-    card = commit["files"].pop(f"{HANDLE}/README.md")
+    card = commit["files"][f"{HANDLE}/README.md"]
     assert card.startswith(b"---\nlicense: ")
+    assert WHERE.assets not in card.decode()
+    line = r'folder = snapshot_download\("(.*)", revision="(.*)", allow_patterns="(.*)"\)'
+    from huggingface_hub import HfApi
+
+    repository, revision, pattern = re.search(line, card.decode()).groups()
+    assert (repository, revision, pattern) == ("somebody/mixers", f"{HANDLE}-v2", f"{HANDLE}/*")
+    folder = HfApi(endpoint=hugging_face.url).snapshot_download(
+        repository, revision=revision, allow_patterns=pattern, cache_dir=tmp_path / "downloads"
+    )
+    assert tree(Path(folder, HANDLE)).items() >= tree(destination.directory).items()
+    del commit["files"][f"{HANDLE}/README.md"]
     assert commit["files"] == {".gitattributes": b""} | {
         f"{HANDLE}/{name}": content for name, content in expected(destination).items()
     }

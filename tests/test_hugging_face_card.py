@@ -64,7 +64,7 @@ def test_the_repositorys_card_names_all_its_models(tmp_path):
     ("old", "new", "said"),
     [
         ("---\n", "--\n", "it does not begin with a header in YAML"),
-        ("license: apache-2.0", "license: Apache 2.0", "license: Input should be 'apache-2.0' or 'unknown'"),
+        ("license: apache-2.0", "license: Apache 2.0", "license: Input should be 'apache-2.0', "),
         ("license: apache-2.0\n", "", "license: Field required"),
         ("license:", "licence:", "licence: Extra inputs are not permitted"),
         ("image-classification", "classification", "pipeline_tag: Input should be"),

@@ -79,7 +79,7 @@ def test_every_handle_can_be_a_variation(name, tmp_path):
         ({"ownerSlug": ""}, "ownerSlug: "),
         ({"instanceSlug": "a/b"}, "instanceSlug: "),
         ({"framework": "TensorFlow2"}, "framework: Input should be 'tensorFlow2'"),
-        ({"licenseName": "apache-2.0"}, "licenseName: Input should be 'Apache 2.0'"),
+        ({"licenseName": "apache-2.0"}, "licenseName: it is none of Apache 2.0, "),
         ({"fineTunable": "true"}, "fineTunable: Input should be a valid boolean"),
         ({"fineTunable": None}, "fineTunable: "),
         ({"trainingData": "ImageNet-1k"}, "trainingData: "),

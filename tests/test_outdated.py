@@ -159,3 +159,16 @@ def test_the_command_tells_a_place_that_cannot_be_read(tmp_path, source, capfd):
     assert (code, "is not a readable index" in err) == (1, True)
     code, _, err = run(capfd, "outdated", HANDLE, "--published", "s3://x", "--source", source)
     assert (code, "s3 is not supported" in err) == (2, True)
+
+
+def test_a_custom_model_is_compared_but_for_its_checkpoint(tmp_path, capfd):
+    model = write_model(tmp_path / "out", handle="flowers", checkpoint={"origin": "own", "object": "flowers.npz"})
+    package_model(model)
+    publish(model, Mirror(tmp_path / "mirror"), PublishPolicy(RECORDED, needs_card=False))
+    options = ("--published", tmp_path / "mirror", "--source", tmp_path, "--json")
+    status, out, err = run(capfd, "outdated", "flowers", "trees", *options)
+    found, missing = json.loads(out)
+    assert (status, found["handle"], found["published"]) == (1, "flowers", 2)
+    assert [reason for reason in found["reasons"] if reason.startswith("flax (none) is now ")]
+    assert "not compared: flowers.npz is a custom checkpoint" in err
+    assert missing["problems"] == ["it is neither a handle of the catalog nor published there (`mixer-jax2tf list`)."]

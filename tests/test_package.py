@@ -378,9 +378,11 @@ def test_the_command_packs_what_it_can_and_tells_the_rest(destination, capfd):
     other.report.unlink()
     code, out, err = run(capfd, "package", HANDLE, "--flavour", "both", "--out", destination.out, "--json")
     assert code == 1
-    assert [(one["handle"], one["version"]) for one in json.loads(out)] == [(HANDLE, 2)]
-    assert json.loads(out)[0]["sha256"] == sha256(destination.archive)
-    assert f"1 of 2 handles failed.\n{HANDLE}-graph: " in err
+    packed, failed = json.loads(out)
+    assert (packed["handle"], packed["version"], packed["problems"]) == (HANDLE, 2, [])
+    assert packed["sha256"] == sha256(destination.archive)
+    assert failed["handle"] == f"{HANDLE}-graph"
+    assert f"1 of 2 handles failed.\n{HANDLE}-graph: {failed['problems'][0]}" in err
     assert "Traceback" not in err
 
 

@@ -1,12 +1,14 @@
 """The process as a whole: whatever it was started with, it says what is wrong in words."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from convert.cli import _interrupted
 from convert.pipeline import process
 
 ROOT = Path(process.__file__).parent.parent.parent
@@ -95,3 +97,25 @@ def test_where_no_temporary_folder_can_be_made_anywhere_it_is_said_in_words():
     assert "(No space left on device)" in done.stderr
     assert "set TMPDIR to a writable directory" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [["list"], ["list", "mixer_b16_sam_fe", "--json"], ["--help"]], ids=" ".join)
+def test_a_full_standard_output_is_told(words):
+    with open("/dev/full", "w") as full:  # noqa: PTH123 (a device)
+        command = [sys.executable, "-m", "convert", *words]
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1
+    said = r"mixer-jax2tf: standard output.* cannot be .*written \(No space left on device\).*\n"
+    assert re.fullmatch(said, done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("classify", "interrupted."),
+        ("convert-all", "interrupted: finished work is kept; run the same command again to continue."),
+        ("convert", "interrupted: finished work is kept; to run the same command again, give --overwrite."),
+    ],
+)
+def test_an_interrupted_command_says_what_is_kept(command, said):
+    assert _interrupted(["--debug", command, "x"]) == f"mixer-jax2tf: {said}\n"

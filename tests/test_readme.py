@@ -1,6 +1,7 @@
 """The README tells the truth: its table is the catalog's, its snippets run, its commands exist."""
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -74,15 +75,51 @@ def test_the_snippets_are_what_they_are_named_after():
 )
 def test_snippet_runs_on_a_tiny_model(snippet, place, tiny_build, tiny_source, tmp_path):
     """`test_whole.py` runs those that load a model as readers do, in processes of their own, on models of full size."""
-    handle = next(iter(TESTING_HANDLES.values()))
-    size = str(handle.checkpoint.architecture.image_size)
-    shutil.copytree(tiny_build, tmp_path / "build" / "demo" / "models")
-    shutil.copytree(tiny_source, tmp_path / "build" / "demo" / "checkpoints")
+    folder = _folder(tmp_path / "here", tiny_build)
+    shutil.copytree(tiny_source, folder / "build" / "demo" / "checkpoints")
+    run_program(_tiny(snippet), folder, place)
+
+
+INSTALLED = {
+    "pip install tensorflow": ("classify", "load", "keras3"),
+    'pip install tensorflow tf_keras tensorflow-hub "setuptools<82"': ("tf_keras",),
+}
+"""The snippets that need nothing of this project, by the line that their page gives for a new environment."""
+
+
+def test_every_line_that_installs_for_a_snippet_is_tried():
+    lines = re.findall(r"`(pip install [^`]*)`", README + PAGES["export"])
+    assert [line for line in dict.fromkeys(lines) if "tensorflow" in line] == [*INSTALLED]
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("line", INSTALLED)
+def test_snippets_run_in_an_environment_made_by_the_line_beside_them(line, tiny_build, tmp_path):
+    uv = [sys.executable, "-m", "uv", "--quiet"]
+    python = tmp_path / "environment" / "bin" / "python"
+    subprocess.run([*uv, "venv", "--python", sys.executable, python.parents[1]], check=True)
+    packages = shlex.split(line.removeprefix("pip install "))
+    subprocess.run([*uv, "pip", "install", "--no-cache", "--python", python, *packages], check=True)
+    folder = _folder(tmp_path / "here", tiny_build)
+    for name in INSTALLED[line]:
+        (folder / "program.py").write_text(_tiny(SNIPPETS[name]), encoding="utf-8")
+        done = subprocess.run([python, "-P", "program.py"], cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+
+def _folder(folder, tiny_build):
+    """Return a folder with the models and the photographs that the snippets name."""
+    shutil.copytree(tiny_build, folder / "build" / "demo" / "models")
     photographs = Path("validation", "parity", "photographs")
-    shutil.copytree(ROOT / photographs, tmp_path / photographs)
-    tiny = snippet.replace("b32_sam", handle.checkpoint.name).replace("224", size)
+    shutil.copytree(ROOT / photographs, folder / photographs)
+    return folder
+
+
+def _tiny(snippet):
+    checkpoint = next(iter(TESTING_HANDLES.values())).checkpoint
+    tiny = snippet.replace("b32_sam", checkpoint.name).replace("224", str(checkpoint.architecture.image_size))
     assert tiny != snippet
-    run_program(tiny, tmp_path, place)
+    return tiny
 
 
 def test_every_command_of_the_readme_exists():

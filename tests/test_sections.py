@@ -230,12 +230,12 @@ def test_other_origins_are_told_too(origin, said, tmp_path):
     assert "> **" not in page_of(tmp_path, "mixer_b16_i1k_fe")
 
 
-def test_ones_own_was_not_in_version_1_and_has_no_licence_here(tmp_path):
+def test_ones_own_has_nothing_to_do_with_version_1_and_no_licence_here(tmp_path):
     own = write_model(tmp_path, handle="my_mixer", checkpoint={"origin": "own"})
     page = render_module(read_card_facts(own, WHERE))
     assert problems_of(page) == []
     assert "license" not in read_page(page).metadata
-    assert "This model was not in [version 1]" in part(page, "What changed since version 1")
+    assert "version 1" not in page
     assert "none is known here" in part(page, "Licence and citation")
 
 

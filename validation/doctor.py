@@ -95,11 +95,76 @@ def _operations(saved_model: bytes) -> set[str]:
         raise ValueError(str(error)) from error
 
 
+TABLE_END = (0xDB4775248B80FB57).to_bytes(8, "little")
+"""The last bytes of `variables.index`, a table of LevelDB (`tensorflow/core/lib/io/table_format.txt`)."""
+
+
+def _block(table: bytes, at: int, size: int) -> Iterator[bytes]:
+    """Yield the values of a block of a table, except that of the empty key."""
+    block, place = table[at : at + size], 0
+    end = size - 4 - 4 * int.from_bytes(block[-4:], "little")
+    while place < end:
+        shared, place = _varint(block, place)
+        own, place = _varint(block, place)
+        length, place = _varint(block, place)
+        place += own + length
+        if shared + own:
+            yield block[place - length : place]
+
+
+def _integers(message: bytes) -> dict[int, int]:
+    """Return the integers of a protobuf message by the numbers of their fields."""
+    found, at = {}, 0
+    while at < len(message):
+        key, at = _varint(message, at)
+        value, after = _varint(message, at) if key & 7 in (0, 2) else (0, at + 4)
+        found[key >> 3], at = value, after + value if key & 7 == 2 else after
+    return found
+
+
+def _sizes_of_variables(index: bytes) -> dict[int, int]:
+    """Return the least bytes of each file of variables, by its number, from the contents of `variables.index`.
+
+    Raises:
+        ValueError: they are damaged.
+    """
+    if index[-8:] != TABLE_END:
+        raise ValueError("cut short")
+    sizes: dict[int, int] = {}
+    try:
+        handle = index[-48:]
+        for _ in range(2):  # the place of the other index
+            handle = handle[_varint(handle, 0)[1] :]
+        start, at = _varint(handle, 0)
+        for place in _block(index, start, _varint(handle, at)[0]):
+            first, at = _varint(place, 0)
+            for entry in _block(index, first, _varint(place, at)[0]):
+                found = _integers(entry)  # BundleEntryProto: 3 the file, 4 the offset, 5 the size
+                end = found.get(4, 0) + found.get(5, 0)
+                sizes[found.get(3, 0)] = max(end, sizes.get(found.get(3, 0), 0))
+    except IndexError as error:
+        raise ValueError("damaged") from error
+    return sizes
+
+
+def _damaged_variables(folder: Path, shards: Sequence[Path]) -> str:
+    """Return which file of variables is damaged, and how; empty if none is seen to be."""
+    try:
+        sizes = _sizes_of_variables((folder / "variables.index").read_bytes())
+    except ValueError as error:
+        return f"variables/variables.index is {error}"
+    for number, path in enumerate(shards):
+        found = path.stat().st_size
+        if found < sizes.get(number, 0):
+            return f"variables/{path.name} is cut short: {found:,} bytes, expected at least {sizes[number]:,}"
+    return ""
+
+
 def _look_at_files(directory: Path) -> _Finding:
     """Report whether the files of a SavedModel are complete."""
-    if not directory.is_dir():
+    if not os.path.isdir(directory):  # noqa: PTH112 (Path.is_dir raises for a path that is too long)
         unpack = "unpack the archive into a directory first: mkdir model && tar -xzf ARCHIVE -C model"
-        advice = unpack if directory.is_file() else "check the path"
+        advice = unpack if os.path.isfile(directory) else "check the path"  # noqa: PTH113
         return _Finding("files", "problem", f"{directory} is not a directory", advice)
     within = sorted(path.parent for path in directory.glob("*/saved_model.pb"))
     if not (directory / "saved_model.pb").is_file():
@@ -113,6 +178,9 @@ def _look_at_files(directory: Path) -> _Finding:
     if missing:
         found = f"variables/ lacks {', '.join(missing)}: the model has no weights"
         return _Finding("files", "problem", found, "copy or unpack the whole directory again, variables/ included")
+    damaged = _damaged_variables(directory / "variables", paths[1:])
+    if damaged:
+        return _Finding("files", "problem", damaged, "copy or unpack the whole directory again")
     size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
     return _Finding("files", "ok", f"saved_model.pb and {len(paths)} files of variables, {size / 1e6:,.1f} MB in all")
 
@@ -212,6 +280,15 @@ def _look_at_trial(directory: Path, otherwise: str, timeout: float = 600.0) -> _
     return _Finding("trial", "problem", f"{told['stage']}: {error}{lacks}", next(causes, otherwise))
 
 
+def _has_operation(tf: Any, name: str) -> bool:  # noqa: ANN401
+    """Return whether TensorFlow has an operation; `tf.raw_ops` lacks some of the registered ones."""
+    try:
+        registry = importlib.import_module("tensorflow.python.framework.op_def_registry")
+    except ImportError:
+        return hasattr(tf.raw_ops, name)
+    return registry.get(name) is not None
+
+
 class _Trial:
     """Loads a model and calls it; the file `result` always says how far that got."""
 
@@ -233,7 +310,7 @@ class _Trial:
 
     def _call(self, tf: Any) -> None:  # noqa: ANN401
         found = _operations((self._directory / "saved_model.pb").read_bytes())
-        unknown = sorted(op for op in found if op[0] != "_" and not hasattr(tf.raw_ops, op))
+        unknown = sorted(op for op in found if op[0] != "_" and not _has_operation(tf, op))
         self._tell(stage="loading", unknown=unknown)
         model = tf.saved_model.load(str(self._directory))
         name = min(model.signatures, key=lambda name: (name != "serving_default", name))

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -48,6 +48,10 @@ class _Original(Protocol):
     @property
     def path(self) -> Path:
         """Its file."""
+
+    @property
+    def prefix(self) -> str:
+        """What the names in the file begin with."""
 
     @property
     def record(self) -> CheckpointRecord:
@@ -128,12 +132,12 @@ class Gate:
     @cached_property
     def _reference(self) -> Reference:
         checkpoint, params = self._original.checkpoint, self._original.params
-        size = checkpoint.architecture.image_size
+        size, compute = checkpoint.architecture.image_size, partial(Reference.compute, prefix=self._original.prefix)
         if self._set == "gate":
-            return Reference.compute(checkpoint, self._original.path, params, Inputs.gate(size), GATE_ORACLE)
+            return compute(checkpoint, self._original.path, params, Inputs.gate(size), GATE_ORACLE)
         inputs = Inputs.full(size)
         inputs += find_near_tie(lambda images: apply_both(checkpoint, params, images)[0], inputs)
-        return Reference.compute(checkpoint, self._original.path, params, inputs, inputs.names, probe_stem=True)
+        return compute(checkpoint, self._original.path, params, inputs, inputs.names, probe_stem=True)
 
     def _identity_problems(self, manifest: Manifest, handle: Handle, destination: ModelPaths) -> list[str]:
         problems = []
@@ -199,7 +203,7 @@ class Gate:
 
     @cached_property
     def _oracle_steps(self) -> tuple[tuple[str, Values], ...]:
-        return tuple(trace_oracle(self._original.path, self._some_inputs().images))
+        return tuple(trace_oracle(self._original.path, self._some_inputs().images, prefix=self._original.prefix))
 
     def _params(self, handle: Handle) -> Params:
         return self._original.for_head(handle.head)

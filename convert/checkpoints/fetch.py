@@ -10,6 +10,7 @@ only if it also matches the recorded entry, if there is one.
 import difflib
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,12 +44,35 @@ class FetchedFile:
     """Bytes downloaded now: 0 if the file was in the cache or in a directory."""
 
 
+class Outage:
+    """Remembers that a store could not be reached: each attempt takes half a minute."""
+
+    def __init__(self) -> None:
+        self._error: StoreUnreachableError | None = None
+
+    def asked(self, ask: Callable[[], StoredObject]) -> StoredObject:
+        """Return the store's answer.
+
+        Raises:
+            StoreUnreachableError: it could not be reached, now or by an earlier call.
+        """
+        if self._error is not None:
+            first = str(self._error).partition(". ")[0]
+            raise StoreUnreachableError(f"not tried, as an earlier attempt failed ({first}).")
+        try:
+            return ask()
+        except StoreUnreachableError as error:
+            self._error = error
+            raise
+
+
 def fetch(
     checkpoint: Checkpoint,
     *,
     source: str = BUCKET,
     cache: Path | None = None,
     digests: DigestTable,
+    outage: Outage | None = None,
     progress: Progress | None = None,
 ) -> FetchedFile:
     """Return the checkpoint as a local file, downloading it if it is not in the cache.
@@ -58,6 +82,7 @@ def fetch(
         source: `gs://bucket`, `gs://bucket/prefix`, or a directory of the bucket's layout.
         cache: Directory of downloads; None is the default one.
         digests: The recorded digests; an object of the public bucket must match its `original` entry, if it has one.
+        outage: Of earlier calls of the same run, so that a store that cannot be reached is not asked again.
         progress: Called several times a second during a transfer with bytes so far and in all.
 
     Raises:
@@ -72,7 +97,7 @@ def fetch(
     slot = Slot.of(url, cache)
     slot.prepare()
     try:
-        stored = gsutil.stat(url, slot.state)
+        stored = (outage or Outage()).asked(lambda: gsutil.stat(url, slot.state))
     except StoreUnreachableError as error:
         if not slot.holds_entry(entry):
             raise
@@ -116,8 +141,12 @@ def record(
     return digests.find(checkpoint.object, "original"), new
 
 
-def probe(checkpoint: Checkpoint, *, source: str = BUCKET, cache: Path | None = None) -> SourceObject:
+def probe(
+    checkpoint: Checkpoint, *, source: str = BUCKET, cache: Path | None = None, outage: Outage | None = None
+) -> SourceObject:
     """Return the checkpoint's metadata at the source now; nothing is downloaded from a bucket.
+
+    `outage` is as for `fetch`.
 
     Raises:
         UsageError: the source is neither a bucket nor a directory.
@@ -131,7 +160,7 @@ def probe(checkpoint: Checkpoint, *, source: str = BUCKET, cache: Path | None = 
     url = f"{bucket}/{checkpoint.object}"
     slot = Slot.of(url, cache)
     slot.prepare()
-    stored = gsutil.stat(url, slot.state)
+    stored = (outage or Outage()).asked(lambda: gsutil.stat(url, slot.state))
     return SourceObject(url, stored.size, stored.md5, None)
 
 

@@ -13,7 +13,8 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from isal import isal_zlib
 
-from models.errors import MixerError, shown
+from convert.checkpoints.forms import describe_msgpack, is_msgpack
+from models.errors import MixerError, UsageError, shown
 from models.progress import Progress
 
 CHUNK = 1 << 22
@@ -57,7 +58,7 @@ def read_contents(file: io.FileIO, size: int) -> ZipFile:
     """
     start = file.read(512)
     if not start.startswith(b"PK"):
-        raise CheckpointError(_foreign(start))
+        raise CheckpointError(_foreign(start, Path(os.fsdecode(file.name))))
     file.seek(max(0, size - (1 << 16)))
     tail = file.read(1 << 16)
     last = tail.rfind(b"PK\5\6")  # the record of 22 bytes that ends an archive
@@ -70,6 +71,22 @@ def read_contents(file: io.FileIO, size: int) -> ZipFile:
         return ZipFile(cast(IO[bytes], _Contents(file)))
     except (*UNREADABLE, OSError, MemoryError) as error:
         raise CheckpointError(f"its table of contents is damaged ({shown(error)}).") from error
+
+
+def refuse_unreadable(path: Path) -> None:
+    """Refuse a custom checkpoint that is no archive, before JAX and TensorFlow are imported; contents are not read.
+
+    Raises:
+        UsageError: it cannot be read, or is something else; the message says what.
+    """
+    try:
+        with opened(path) as file:
+            try:
+                read_contents(file, os.fstat(file.fileno()).st_size)
+            except CheckpointError as error:
+                raise CheckpointError(f"{path}: {error}\nExpected an archive (.npz) written by np.savez.") from None
+    except CheckpointError as error:
+        raise UsageError(f"--checkpoint {error}") from error
 
 
 class _Contents:
@@ -86,10 +103,12 @@ class _Contents:
         return self._read(size)
 
 
-def _foreign(start: bytes) -> str:
+def _foreign(start: bytes, path: Path) -> str:
     """Describe a file that does not start like an archive."""
     if not start:
         return "it is empty."
+    if is_msgpack(start):
+        return describe_msgpack(path)
     for sign, what in _FOREIGN.items():
         if start.startswith(sign):
             return what

@@ -1,19 +1,28 @@
 """Open a checkpoint of the catalog or a custom one: its params in memory, and its record."""
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from convert.checkpoints.buffer import ReusableBuffer
-from convert.checkpoints.fetch import fetch, file_url
+from convert.checkpoints.fetch import Outage, fetch, file_url
 from convert.checkpoints.reader import LoadedCheckpoint, load_checkpoint
 from models.catalog import Checkpoint, Handle, Head
 from models.digests import DigestTable
 from models.errors import MixerError
 from models.params import Params
 from models.progress import Progress
+from models.records.about import About
 from models.records.manifest import CheckpointRecord
+from models.records.report import ZERO_HEAD
 from models.selection import custom_handle
 from models.storage.files import read_small
+
+_LOG = logging.getLogger(__name__)
 
 _LONGEST_LABEL, _MOST_LABELS = 1000, 1 << 25  # bytes per line on average, and in all: ImageNet-21k has 30, 0.6 MB
 
@@ -25,15 +34,28 @@ class Source:
     source: str
     cache: Path | None
     digests: DigestTable
+    outage: Outage = field(default_factory=Outage, compare=False, repr=False)
 
 
 class OpenCheckpoint:
     """A checkpoint and its record; its params are in memory, or read again when next used."""
 
-    def __init__(self, checkpoint: Checkpoint, path: Path, loaded: LoadedCheckpoint, record: CheckpointRecord) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        path: Path,
+        loaded: LoadedCheckpoint,
+        record: CheckpointRecord,
+        *,
+        load: Callable[[], LoadedCheckpoint],
+        prefix: str = "",
+    ) -> None:
         self.checkpoint = checkpoint
         self.path = path
         self.record = record
+        self.prefix = prefix
+        """What the names in the file begin with, and those of the params do not."""
+        self._load = load
         self._loaded: LoadedCheckpoint | None = loaded
 
     @property
@@ -44,7 +66,7 @@ class OpenCheckpoint:
             MixerError: it was released, and the file has changed since.
         """
         if self._loaded is None:
-            loaded = load_checkpoint(self.path, self.checkpoint.architecture, num_classes=self.checkpoint.num_classes)
+            loaded = self._load()
             if loaded.sha256 != self.record.sha256:
                 raise MixerError(
                     f"{self.path} changed while it was in use: sha256 {loaded.sha256}, expected "
@@ -80,9 +102,16 @@ def open_catalog(
     Raises:
         MixerError: it cannot be fetched, is not what it should be, or differs from its recorded original.
     """
-    file = fetch(checkpoint, source=source.source, cache=source.cache, digests=source.digests, progress=fetching)
-    classes = checkpoint.num_classes
-    loaded = load_checkpoint(file.path, checkpoint.architecture, num_classes=classes, progress=reading, room=room)
+    file = fetch(
+        checkpoint,
+        source=source.source,
+        cache=source.cache,
+        digests=source.digests,
+        outage=source.outage,
+        progress=fetching,
+    )
+    load = partial(load_checkpoint, file.path, checkpoint.architecture, num_classes=checkpoint.num_classes)
+    loaded = load(progress=reading, room=room)
     origin = source.digests.origin_of(checkpoint.object, loaded.sha256)
     entry = source.digests.find(checkpoint.object, "original")
     if origin == "unknown" and entry is not None:
@@ -99,7 +128,7 @@ def open_catalog(
         size=loaded.size,
         origin=origin,
     )
-    return OpenCheckpoint(checkpoint, file.path, loaded, record)
+    return OpenCheckpoint(checkpoint, file.path, loaded, record, load=load)
 
 
 @dataclass(frozen=True)
@@ -108,7 +137,11 @@ class CustomCheckpoint:
 
     path: Path
     name: str
-    labels: Path | None
+    labels: Path | None = None
+    strip_prefix: str = ""
+    """What the names of its arrays begin with, such as `params/`; arrays of other names are ignored."""
+    about: About | None = None
+    """What its owner says about it, for cards; written beside its models."""
 
 
 def open_custom(
@@ -116,10 +149,22 @@ def open_custom(
 ) -> tuple[Handle, OpenCheckpoint]:
     """Load a custom checkpoint with the architecture and head of `template`, and the classes of its own head.
 
+    A feature extractor's file may lack the head.
+
     Raises:
         MixerError: the file is not such a Mixer, or the class list has another length.
     """
-    loaded = load_checkpoint(custom.path, template.checkpoint.architecture, num_classes=None, progress=reading)
+    load = partial(
+        load_checkpoint,
+        custom.path,
+        template.checkpoint.architecture,
+        num_classes=None,
+        needs_head=template.head == "classification",
+        strip_prefix=custom.strip_prefix,
+    )
+    loaded = load(progress=reading)
+    if template.head == "classification" and not np.any(loaded.params["head"]["kernel"]):
+        _LOG.warning("%s: %s: this head was never trained.", custom.path, ZERO_HEAD)
     handle = custom_handle(template, custom.name, loaded.num_classes)
     if custom.labels is not None:
         _check_class_list(custom.labels, loaded.num_classes, custom.path)
@@ -132,7 +177,8 @@ def open_custom(
         size=loaded.size,
         origin="seeded" if any(entry.sha256 == loaded.sha256 for entry in seeded) else "own",
     )
-    return handle, OpenCheckpoint(handle.checkpoint, custom.path, loaded, record)
+    opened = OpenCheckpoint(handle.checkpoint, custom.path, loaded, record, load=load, prefix=custom.strip_prefix)
+    return handle, opened
 
 
 def _check_class_list(labels: Path, classes: int, checkpoint: Path) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convert.checkpoints.buffer import ALIGNMENT, ReusableBuffer
+from convert.checkpoints.forms import Header, find_form
 from convert.checkpoints.npz import CHUNK, UNREADABLE, CheckpointError, Reader, StoredMember, opened, read_contents
 from models.catalog import CHECKPOINTS, Architecture, Head, Shape
 from models.errors import MOST_SHOWN, MixerError, shown
@@ -35,6 +36,8 @@ _HEADERS = {
 """By version: the bytes of the header's length, and the function that reads the length and the header."""
 _LONGEST_HEADER = 10_000  # NumPy's own limit, which it checks only after reading the stated length
 _MOST_CLASSES = 1 << 20
+_HEAD = frozenset({"head/kernel", "head/bias"})
+_STAND_IN_CLASSES = 2  # of the head of zeros that a file without one gets
 _DENSE, _MOST_FROM_LITTLE = 100, 1 << 27  # most inflation by factor, or to this size: a zero head of 30,000 classes
 
 
@@ -43,6 +46,7 @@ class LoadedCheckpoint:
     """A checkpoint in memory, with the digest and the size in bytes of the file that it came from."""
 
     params: Params
+    """With a head of zeros if the file has none."""
     num_classes: int
     sha256: str
     size: int
@@ -57,6 +61,8 @@ def load_checkpoint(
     architecture: Architecture,
     *,
     num_classes: int | None,
+    needs_head: bool = True,
+    strip_prefix: str = "",
     progress: Progress | None = None,
     room: ReusableBuffer | None = None,
 ) -> LoadedCheckpoint:
@@ -66,6 +72,8 @@ def load_checkpoint(
         path: the file.
         architecture: the expected architecture.
         num_classes: the expected number of classes.
+        needs_head: whether a file without a head is refused; else it is read with a head of zeros.
+        strip_prefix: what all names begin with; arrays of other names are ignored.
         progress: called after each piece that was read.
         room: memory to read it into; without, each array gets its own.
 
@@ -75,19 +83,13 @@ def load_checkpoint(
     """
     with opened(path) as file:
         before = os.fstat(file.fileno())
-        content = _Content(architecture, num_classes, room or ReusableBuffer())
+        content = _Content(architecture, num_classes, room or ReusableBuffer(), strip_prefix, needs_head)
         try:
             archive = read_contents(file, before.st_size)
             if room is not None:
                 room.reserve(_most(architecture, num_classes))
             reader = Reader(file, before.st_size, progress)
-            archive.fp = cast(IO[bytes], reader)
-            members = sorted(archive.infolist(), key=lambda info: info.header_offset)
-            limits = [*(info.header_offset for info in members[1:]), archive.start_dir]
-            for info, limit in zip(members, limits, strict=False):  # an empty archive has a limit and no member
-                content.add(archive, info, limit, reader)
-            if members:
-                reader.skip_to(before.st_size)
+            content.add_all(archive, reader, before.st_size)
         except CheckpointError as error:
             raise CheckpointError(
                 f"{path}: {error}\nExpected an archive written by np.savez, of {_named(architecture, num_classes)}: at "
@@ -104,18 +106,41 @@ def load_checkpoint(
 class _Content:
     """The arrays read so far or, after the first problem, only the problems."""
 
-    def __init__(self, architecture: Architecture, num_classes: int | None, room: ReusableBuffer) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        num_classes: int | None,
+        room: ReusableBuffer,
+        prefix: str,
+        needs_head: bool,
+    ) -> None:
         self._room = room
+        self._prefix, self._needs_head = prefix, needs_head
+        self._headers: dict[str, Header] = {}
         self._architecture, self._classes = architecture, num_classes
         self._wanted = _wanted(architecture, num_classes)
         self._arrays: dict[str, NDArray[np.float32]] = {}
-        self._shapes: dict[str, Shape] = {}
         self._names: set[str] = set()
         self._problems: dict[str, list[str]] = {kind: [] for kind in _KINDS}
 
-    def add(self, archive: ZipFile, info: ZipInfo, limit: int, reader: Reader) -> None:
+    def add_all(self, archive: ZipFile, reader: Reader, size: int) -> None:
+        """Read all members of a file of `size` bytes."""
+        archive.fp = cast(IO[bytes], reader)
+        members = sorted(archive.infolist(), key=lambda info: info.header_offset)
+        limits = [*(info.header_offset for info in members[1:]), archive.start_dir]
+        for info, limit in zip(members, limits, strict=False):  # an empty archive has a limit and no member
+            self._add(archive, info, limit, reader)
+        if members:
+            reader.skip_to(size)
+
+    def _add(self, archive: ZipFile, info: ZipInfo, limit: int, reader: Reader) -> None:
         """Read one member, which must end at offset `limit`."""
         name = info.filename.removesuffix(".npy")
+        if not name.startswith(self._prefix):
+            self._headers[name] = Header((), np.dtype(np.float32))
+            reader.skip_to(limit)
+            return
+        name = name.removeprefix(self._prefix)
         try:
             if name in self._names:
                 raise BadZipFile("its name appears twice")
@@ -143,6 +168,7 @@ class _Content:
             self._note("unexpected", name, "a member that is not an array")
             return False
         shape, fortran, dtype = _header(stream)
+        self._headers[self._prefix + name] = Header(shape, dtype)
         if not self._fits(name, shape, dtype):
             return False  # its data are not needed
         left, size = info.file_size - stream.tell(), 4 * math.prod(shape)
@@ -157,7 +183,6 @@ class _Content:
 
     def _fits(self, name: str, shape: Shape, dtype: np.dtype[Any]) -> bool:
         """Note what is wrong with the array that a header describes, and return whether it fits."""
-        self._shapes[name] = shape
         head = {"head/kernel": (self._architecture.hidden_dim,), "head/bias": ()}.get(name)
         if self._classes is None and shape and shape[-1] > 0 and shape[:-1] == head:
             if shape[-1] > _MOST_CLASSES:
@@ -199,29 +224,41 @@ class _Content:
 
     def finish(self, path: Path) -> tuple[Params, int]:
         """Return the nested arrays and the number of classes, or raise one error that lists all problems."""
+        if not (self._needs_head or self._names & _HEAD):
+            hidden = self._architecture.hidden_dim
+            head = {"head/kernel": (hidden, _STAND_IN_CLASSES), "head/bias": (_STAND_IN_CLASSES,)}
+            self._arrays |= {name: np.zeros(shape, np.float32) for name, shape in head.items()}
+            self._names |= _HEAD
+            self._classes = _STAND_IN_CLASSES
         for name in self._wanted.keys() - self._names:
             self._note("missing", name, f"expected float32 {self._wanted[name]}".replace("'", ""))
         if self._classes is not None and not any(self._problems.values()):
             return nest({name: self._arrays[name] for name in self._wanted}), self._classes
+        form = find_form(path, self._headers, self._architecture, strip_prefix=self._prefix)
         lines = [f"{path} is not a checkpoint of {_named(self._architecture, self._classes)}.", *self._resemblance()]
         for kind, found in self._problems.items():
+            if form.explains_names and kind in {"missing", "unexpected"}:
+                continue
             lines += [f"{kind} ({len(found)}):"] if found else []
             lines += [f"  {line}" for line in sorted(found)[:_LISTED]]
             lines += [f"  and {len(found) - _LISTED} more"] if len(found) > _LISTED else []
-        lines.append(
-            "Give the file that belongs to this handle, or the handle of this file; fetch a damaged one again."
-        )
-        raise CheckpointError("\n".join(lines))
+        raise CheckpointError("\n".join([*lines, *(form.lines or [self._advice()])]))
+
+    def _advice(self) -> str:
+        if not self._names & _HEAD and sum(map(len, self._problems.values())) == len(self._problems["missing"]) == 2:
+            return "The file has no head, which a classifier needs: give the handle that ends in _fe, for its features."
+        return "Give the file that belongs to this handle, or the handle of this file; fetch a damaged one again."
 
     def _resemblance(self) -> list[str]:
         """Name the architecture and the classes that these shapes belong to, if they are not the expected ones."""
-        classes = self._shapes.get("head/bias", (None,))[0]
+        shapes = {name.removeprefix(self._prefix): header.shape for name, header in self._headers.items()}
+        classes = (shapes.get("head/bias") or (None,))[0]
         wanted = _named(self._architecture, self._classes)
         for architecture in (
             self._architecture,
             *(row.architecture for rows in CHECKPOINTS.values() for row in rows.values()),
         ):
-            if architecture.arrays(classes) == self._shapes and _named(architecture, classes) != wanted:
+            if architecture.arrays(classes) == shapes and _named(architecture, classes) != wanted:
                 return [f"This looks like {_named(architecture, classes)}; the handle expects {wanted}."]
         return []
 

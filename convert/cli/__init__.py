@@ -18,8 +18,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _end_at_once_on_signals()  # the imports below take a while
         from convert.pipeline.process import run_and_leave
 
-        run_and_leave(lambda: _run(sys.argv[1:]))
+        run_and_leave(lambda: _run(sys.argv[1:]), interrupted=_interrupted(sys.argv[1:]))
     _run(arguments)
+
+
+_CONTINUE = frozenset(
+    {"accuracy", "card", "convert-all", "fetch", "finetune", "publish", "republish", "seed", "validate"}
+)
+_REFUSE = frozenset({"convert", "digits", "export", "package"})
+"""Commands that keep what was finished when they are interrupted: run again they continue, or refuse what exists."""
+
+
+def _interrupted(arguments: Sequence[str]) -> str:
+    """Return what an interrupted command says about its work."""
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    if command in _CONTINUE:
+        return "mixer-jax2tf: interrupted: finished work is kept; run the same command again to continue.\n"
+    if command in _REFUSE:
+        return "mixer-jax2tf: interrupted: finished work is kept; to run the same command again, give --overwrite.\n"
+    return "mixer-jax2tf: interrupted.\n"
 
 
 def _run(arguments: Sequence[str]) -> None:

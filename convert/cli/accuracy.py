@@ -1,7 +1,5 @@
 """The command accuracy."""
 
-import csv
-import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +11,6 @@ from convert.cli import classify, console, options
 from models.catalog import BUCKET, DEFAULT_VERSION
 from models.errors import MixerError, UsageError
 from models.formats import BACKENDS
-from models.storage.files import placed_whole
 
 if TYPE_CHECKING:
     from convert.pipeline.accuracy import AccuracyResult, Measured
@@ -26,9 +23,9 @@ _MOST_CLASSES = 12
 Data = Annotated[
     Path,
     typer.Option(
-        metavar="DIR",
-        help="Labelled pictures: one folder per class (named by class name, class index or WordNet id), or the flat "
-        "folder of ImageNet's validation pictures.",
+        metavar="DIR|tfds:NAME",
+        help="Labelled pictures: one folder per class (named by class name, class index or WordNet id), the flat "
+        "folder of ImageNet's validation pictures, or a prepared data set (tfds:NAME:SPLIT).",
     ),
 ]
 Backends = Annotated[
@@ -42,6 +39,15 @@ Backends = Annotated[
 Real = Annotated[
     Path | None,
     typer.Option("--real", metavar="FILE", help="Use the labels of ReaL, from its file real.json."),
+]
+Devkit = Annotated[
+    Path | None,
+    typer.Option(
+        "--devkit", metavar="DIR", help="Take the labels of ImageNet's validation pictures from the development kit."
+    ),
+]
+TensorBoard = Annotated[
+    Path | None, typer.Option("--tensorboard", metavar="DIR", help="Write the running accuracies for TensorBoard.")
 ]
 Checkpoint = Annotated[
     Path | None,
@@ -62,16 +68,19 @@ def accuracy(
     model: classify.Model,
     data: Data,
     backend: Backends = None,
-    out: classify.Out = Path("build"),
+    out: options.Out = Path("build"),
     version: options.Version = DEFAULT_VERSION,
     labels: classify.ClassList = None,
     real: Real = None,
+    devkit: Devkit = None,
     protocol: classify.ProtocolOption = "paper",
     source: options.Source = BUCKET,
     cache: options.Cache = None,
     checkpoint: Checkpoint = None,
+    strip_prefix: options.StripPrefix = None,
     csv_file: Csv = None,
     confusion: Confusion = None,
+    tensorboard: TensorBoard = None,
     record: Record = False,
     ray: options.Ray = None,
     json: options.Json = False,
@@ -81,33 +90,25 @@ def accuracy(
     After an interruption the same command resumes where it stopped.
     """
     from convert.checkpoints.open import Source
-    from convert.pipeline.accuracy import is_imagenet, measure_accuracy
+    from convert.pipeline.accuracy import find_pictures_of, measure_accuracy
     from convert.pipeline.accuracy_record import check_recordable, record_accuracy
     from convert.pipeline.contenders import find_contenders
     from convert.pipeline.distributed import chosen_run
     from models.digests import DigestTable
-    from validation.accuracy.dataset import find_dataset
 
     way = chosen_run(ray)
+    place, prefix = Source(source, cache, DigestTable.read()), strip_prefix or ""
     contenders = find_contenders(
-        model,
-        backend or (),
-        out,
-        version,
-        labels=labels,
-        source=Source(source, cache, DigestTable.read()),
-        checkpoint=checkpoint,
+        model, backend or (), out, version, labels=labels, source=place, checkpoint=checkpoint, strip_prefix=prefix
     )
-    classes = contenders[0].model.classes
-    dataset = find_dataset(data, classes, is_imagenet=is_imagenet(classes), real=real)
-    _check_writable(csv_file, confusion)
+    watch = console.progress_bar()
+    dataset = find_pictures_of(contenders, data, watch, cache=cache, real=real, devkit=devkit)
+    _check_writable(csv_file, confusion, tensorboard)
     recordable = check_recordable(contenders, labels=labels) if record else {}
     console.tell(f"{data}: {dataset.layout}; {len(dataset.pictures):,} pictures.")
-    result = measure_accuracy(contenders, dataset, console.progress_bar(), protocol=protocol, cache=cache, run=way)
+    result = measure_accuracy(contenders, dataset, watch, protocol=protocol, cache=cache, run=way)
+    _write(result, csv_file, confusion, tensorboard)
     _print(result, protocol, json=json)
-    _write(result, csv_file, confusion)
-    for note in _notes(result):
-        console.tell(note)
     for path in record_accuracy(result, protocol, recordable) if record else ():
         console.tell(f"recorded in {path}")
     _raise_problems(result)
@@ -122,15 +123,22 @@ def _raise_problems(result: "AccuracyResult") -> None:
 def _print(result: "AccuracyResult", protocol: str, *, json: bool) -> None:
     if json:
         console.print_json(_as_json(result, protocol))
-        return
-    columns = ("backend", "#top-1", "#95 % interval", "#top-5", "#95 % interval", "#pictures", "#pictures/s")
+    else:
+        _print_tables(result)
+    for note in _notes(result):
+        console.tell(note)
+
+
+def _print_tables(result: "AccuracyResult") -> None:
+    columns = ("backend", "#top-1", "#95 % interval", "#top-5", "#its interval", "#pictures", "#pictures/s")
     rows = []
     for one in result.measured:
         for name, answers in _countings(one):
             first, fifth = answers
             speed = f"{first.total / one.seconds:,.0f}" if one.seconds else ""
             rows.append((name, *_share(first), *_share(fifth), f"{first.total:,}", speed))
-    console.print_table(result.measured[0].model.name, columns, rows)
+    least = ("pictures/s", "pictures", "its interval", "top-5")
+    console.print_table(result.measured[0].model.name, columns, rows, least=least)
     _print_classes(result.measured[0])
 
 
@@ -146,7 +154,7 @@ def _print_classes(one: "Measured") -> None:
         for index, share in worst
     ]
     columns = ("class", "#index", "#pictures", "#top-1", "#95 % interval")
-    console.print_table(f"classes by {title} ({one.backend})", columns, rows)
+    console.print_table(f"classes by {title} ({one.backend})", columns, rows, prose=("class",), least=("index",))
 
 
 def _countings(one: "Measured") -> Iterator[tuple[str, tuple["Share", "Share"]]]:
@@ -211,28 +219,18 @@ def _check_writable(*files: Path | None) -> None:
             raise UsageError(f"{file} cannot be written: its directory does not exist or is not writable.")
 
 
-def _write(result: "AccuracyResult", csv_file: Path | None, confusion: Path | None) -> None:
+def _write(result: "AccuracyResult", csv_file: Path | None, confusion: Path | None, tensorboard: Path | None) -> None:
+    from convert.pipeline.accuracy_files import write_csv, write_scalars
+
     if csv_file is not None:
-        _write_csv(result, csv_file)
+        write_csv(result, csv_file)
     if confusion is not None:
         from validation.accuracy.plot import draw_confusion
 
         first = result.measured[0]
         draw_confusion(first.answers, first.model.classes, confusion)
-
-
-def _write_csv(result: "AccuracyResult", path: Path) -> None:
-    with placed_whole(path) as (_, file):
-        text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="", write_through=True)
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(
-            ("picture", "sha256", "labels", "backend", "right", "first", "second", "third", "fourth", "fifth")
-        )
-        for one in result.measured:
-            for picture, sha256, answer in zip(result.pictures, result.sha256, one.answers, strict=True):
-                labels = " ".join(map(str, picture.labels))
-                writer.writerow((picture.path, sha256, labels, one.backend, int(answer.is_right(1)), *answer.top))
-        text.detach()
+    if tensorboard is not None:
+        write_scalars(result, tensorboard)
 
 
 def _as_json(result: "AccuracyResult", protocol: str) -> dict[str, object]:
@@ -251,7 +249,7 @@ def _as_json(result: "AccuracyResult", protocol: str) -> dict[str, object]:
         "backends": [
             {
                 "backend": one.backend,
-                "model": one.model.name,
+                "handle": one.model.name,
                 "path": str(one.model.path),
                 "origin": one.model.origin,
                 "seconds": one.seconds,

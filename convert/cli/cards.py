@@ -1,6 +1,5 @@
 """The command that writes model cards: card."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 from convert.cli import console, options
@@ -11,7 +10,7 @@ from models.errors import MixerError
 def card(
     publisher: options.Publisher,
     assets: options.Assets,
-    handles: options.Handles = None,
+    handles: options.Models = None,
     out: options.Out = Path("build"),
     version: options.Version = DEFAULT_VERSION,
     flavour: options.FlavourOption = options.Flavour.native,
@@ -30,10 +29,13 @@ def card(
     names = chosen_names(handles or [], flavour.each, out, version)
     done, problems = write_cards(names, out, version, where, console.progress_bar())
     if json:
-        console.print_json([{**asdict(one), "files": [str(path) for path in one.files]} for one in done])
+        written = [
+            {"handle": one.name, "files": [*map(str, one.files)], "notes": one.notes, "problems": []} for one in done
+        ]
+        console.print_json([*written, *console.problem_rows(problems)])
     else:
-        console.print_table("", ("card of", "file"), [(one.name, str(path)) for one in done for path in one.files])
+        console.print_table("", ("handle", "file"), [(one.name, str(path)) for one in done for path in one.files])
     for note in (note for one in done for note in one.notes):
         console.tell(note)
     if problems:
-        raise MixerError("\n".join(("not all cards could be written:", *problems)))
+        raise MixerError("\n".join(("not all cards could be written:", *map(str, problems))))

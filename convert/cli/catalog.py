@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def list_handles(
-    handles: options.Handles = None,
+    handles: options.Patterns = None,
     collection: options.CollectionOption = None,
     json: options.Json = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
@@ -35,7 +36,7 @@ def list_handles(
     if markdown:
         sys.stdout.write(markdown_table(columns, rows))
     else:
-        console.print_table("", columns, rows)
+        console.print_table("", columns, rows, least=("object", "parameters", "trained on"))
 
 
 def _describe(handle: Handle) -> dict[str, object]:
@@ -111,33 +112,33 @@ def fetch(
     named = select_named(handles, collection)
     chosen = {handle.checkpoint.object: handle.checkpoint for handle in select_handles(named)}
     if record:
-        _record(list(chosen.values()), source, cache)
+        _record(list(chosen.values()), source, cache, json=json)
         return
+    from convert.checkpoints.fetch import Outage, parse_source
     from convert.checkpoints.fetch import fetch as fetch_checkpoint
-    from convert.checkpoints.fetch import parse_source
     from convert.pipeline.for_each import for_each
     from models.digests import DigestTable
 
     parse_source(source)
-    digests = DigestTable.read()
+    get = partial(fetch_checkpoint, source=source, cache=cache, digests=DigestTable.read(), outage=Outage())
 
     def work(name: str, on: Steps) -> "FetchedFile":
-        progress = on.start(f"fetching {name}")
-        return fetch_checkpoint(chosen[name], source=source, cache=cache, digests=digests, progress=progress)
+        return get(chosen[name], progress=on.start(f"fetching {name}"))
 
     found, problems = for_each(list(chosen), work, console.progress_bar())
     rows = [{**asdict(file), "path": str(file.path)} for file in found]
     if json:
-        console.print_json(rows)
+        done = [{**row, "problems": []} for row in rows]
+        console.print_json([*done, *console.problem_rows(problems, "object")])
     else:
         columns = ("object", "file", "#size", "#transferred")
         cells = [(r["object"], r["path"], *(megabytes(r[key]) for key in ("size", "transferred"))) for r in rows]
-        console.print_table("", columns, cells)
+        console.print_table("", columns, cells, least=("transferred", "size"))
     if problems:
-        raise MixerError("\n".join(problems))
+        raise MixerError("\n".join(map(str, problems)))
 
 
-def _record(checkpoints: list[Checkpoint], source: str, cache: Path | None) -> None:
+def _record(checkpoints: list[Checkpoint], source: str, cache: Path | None, *, json: bool) -> None:
     from convert.checkpoints.fetch import record
     from models.digests import DIGESTS_FILE, DigestTable
     from models.errors import UsageError
@@ -154,4 +155,8 @@ def _record(checkpoints: list[Checkpoint], source: str, cache: Path | None) -> N
             was = "no entry" if old is None else old.sha256
             rows.append((new.object, was, new.sha256, "unchanged" if old == new else "recorded"))
             on.finish(f"{new.object}: {new.sha256}")
-    console.print_table(f"written to {DIGESTS_FILE}", ("object", "old sha256", "new sha256", ""), rows)
+    if json:
+        names = ("object", "old_sha256", "new_sha256", "verdict")
+        console.print_json([dict(zip(names, row, strict=True)) for row in rows])
+    else:
+        console.print_table(f"written to {DIGESTS_FILE}", ("object", "old sha256", "new sha256", ""), rows)

@@ -28,7 +28,6 @@ Model = Annotated[
 Images = Annotated[
     list[str], typer.Argument(metavar="IMAGE...", help="Picture files, folders of them, or - for standard input.")
 ]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Directory of the models: DIR/<name>/<version>.")]
 Top = Annotated[int, typer.Option(metavar="K", min=1, help="How many classes are shown for each picture.")]
 ClassList = Annotated[
     Path | None,
@@ -49,7 +48,7 @@ Csv = Annotated[bool, typer.Option("--csv", help="Print CSV, one line per class,
 def classify(
     model: Model,
     images: Images,
-    out: Out = Path("build"),
+    out: options.Out = Path("build"),
     version: options.Version = DEFAULT_VERSION,
     top: Top = 5,
     labels: ClassList = None,
@@ -101,7 +100,7 @@ def _print_table(model: "UsableModel", results: Sequence["Classified"]) -> None:
             picture = (file if short else one.picture) if rank == 0 else ""
             rows.append((picture, str(rank + 1), score.name or "", str(score.index), f"{score.probability:.2%}"))
     if rows:
-        console.print_table(model.name, ("picture", "#rank", "class", "#index", "#probability"), rows)
+        console.print_table(model.name, ("picture", "#rank", "class", "#index", "#probability"), rows, prose=("class",))
 
 
 def _print_csv(results: Sequence["Classified"]) -> None:
@@ -114,7 +113,7 @@ def _print_csv(results: Sequence["Classified"]) -> None:
 
 def _as_json(model: "UsableModel", results: Sequence["Classified"], protocol: str, *, exif: bool) -> dict[str, object]:
     return {
-        "model": model.name,
+        "handle": model.name,
         "path": str(model.path),
         "origin": model.origin,
         "protocol": protocol,
@@ -123,7 +122,7 @@ def _as_json(model: "UsableModel", results: Sequence["Classified"], protocol: st
         "pictures": [
             {
                 "picture": one.picture,
-                "problem": one.problem,
+                "problems": [one.problem] if one.problem else [],
                 "classes": [
                     {
                         "index": score.index,

@@ -3,9 +3,13 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
@@ -15,26 +19,131 @@ from convert.pipeline.progress import Event, Watch
 from models.errors import printable
 from models.storage.files import megabytes
 
+if TYPE_CHECKING:
+    from convert.pipeline.for_each import Problem
+
 WIDE = 160
 """Width in columns of a table that goes to a file or pipe, where no terminal cuts it."""
 
+_SHORT = 16
+"""Width in columns below which prose is not squeezed."""
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table to standard output; columns whose name starts with '#' contain numbers and are right-aligned."""
-    table = Table(title=printable(title), title_justify="left", header_style="bold")
-    for column in columns:
-        numeric = column.startswith("#")
-        table.add_column(column.removeprefix("#"), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*map(printable, row))
-    console = _console()
+
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    prose: Container[str] = (),
+    least: Sequence[str] = (),
+) -> None:
+    """Print a table to standard output, one line per row unless a cell contains prose; nothing if there are no rows.
+
+    Columns that are empty in all rows are left out. On a narrow terminal, columns are dropped rather than names broken;
+    a message says which.
+
+    Args:
+        title: above the table.
+        columns: their names; those that start with '#' contain numbers and are right-aligned.
+        rows: the cells of each row.
+        prose: names of columns whose cells may be broken between words.
+        least: names of columns that are dropped first, in this order; then come the others, from the right, except the
+            first, the last and prose.
+    """
+    cells = [[printable(cell) for cell in row] for row in rows]
+    every = [
+        _Column(name.removeprefix("#"), [row[index] for row in cells], name.startswith("#"), name in prose)
+        for index, name in enumerate(columns)
+        if any(row[index] for row in cells)
+    ]
+    order = [column for name in least for column in every if column.name == name]
+    order += [column for column in reversed(every[1:-1]) if not (column in order or column.prose)]
+    shown, console = list(every), _console()
+    if not every:
+        return
     if not console.is_terminal:
-        console = _console(width=WIDE)
-    console.print(table)
+        console = _console(width=max(WIDE, _width(every, bordered=True)))
+    while order and _width(shown, bordered=False) > console.width:
+        shown.remove(order.pop(0))
+    if title:
+        console.print(printable(title), style="italic", highlight=False, soft_wrap=True)
+    if _width(shown, bordered=False) > console.width:  # the terminal breaks lines: what is copied from it is whole
+        for row in zip(*(column.cells for column in every), strict=True):
+            line = "  ".join("; ".join(cell.split("\n")) for cell in row if cell)
+            console.print(line, highlight=False, soft_wrap=True)
+        return
+    console.print(_table(shown, bordered=_width(shown, bordered=True) <= console.width))
+    dropped = [column.name for column in every if column not in shown]
+    if dropped:
+        tell(f"the terminal is too narrow to show: {', '.join(dropped)}")
+
+
+@dataclass(frozen=True, eq=False)
+class _Column:
+    """A column of a table that is not empty."""
+
+    name: str
+    cells: Sequence[str]
+    numeric: bool
+    prose: bool
+
+    @property
+    def width(self) -> int:
+        """The least width: of the longest line or, for prose, of the longest word or a short line."""
+        lines = [line for cell in self.cells for line in cell.split("\n")]
+        if self.prose:
+            lines = [*(word for line in lines for word in line.split()), max(lines, key=cell_len)[:_SHORT]]
+        return max(map(cell_len, lines))
+
+
+def _width(columns: Sequence[_Column], *, bordered: bool) -> int:
+    words = [cell_len(column.name if bordered else max(column.name.split() or [""], key=len)) for column in columns]
+    needed = sum(max(column.width, word) for column, word in zip(columns, words, strict=True))
+    return needed + (3 * len(columns) + 1 if bordered else 2 * (len(columns) - 1))
+
+
+def _table(columns: Sequence[_Column], *, bordered: bool) -> Table:
+    table = Table(
+        header_style="bold",
+        box=box.HEAVY_HEAD if bordered else None,
+        padding=(0, 1) if bordered else (0, 2, 0, 0),
+        pad_edge=bordered,
+    )
+    for column in columns:
+        fits = bordered or column.prose or cell_len(column.name) <= column.width
+        table.add_column(
+            column.name if fits else "\n".join(column.name.split()),
+            justify="right" if column.numeric else "left",
+            overflow="fold",
+            no_wrap=not column.prose,
+            min_width=column.width,
+        )
+    for row in zip(*(column.cells for column in columns), strict=True):
+        table.add_row(*row)
+    return table
+
+
+def problem_rows(problems: Iterable["Problem"], key: str = "handle") -> list[dict[str, object]]:
+    """Return what failed, and why, for a list of results in JSON; each result in it has `problems` too, empty."""
+    return [{key: problem.handle, "problems": [problem.reason]} for problem in problems]
+
+
+def is_terminal() -> bool:
+    """Return whether standard output is a terminal."""
+    return _console().is_terminal
+
+
+_documents: list[None] = []
+
+
+def documents_printed() -> int:
+    """Return how many JSON values this process has printed."""
+    return len(_documents)
 
 
 def print_json(value: object) -> None:
     """Print one JSON value to standard output; infinity and NaN, which JSON lacks, become text."""
+    _documents.append(None)
     strict = json.loads(json.dumps(value), parse_constant=str)
     sys.stdout.write(json.dumps(strict, indent=1) + "\n")
 

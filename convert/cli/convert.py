@@ -28,12 +28,21 @@ def convert(
     checkpoint: options.CustomCheckpoint = None,
     name: options.CustomName = None,
     labels: options.Labels = None,
+    strip_prefix: options.StripPrefix = None,
+    about: options.About = None,
     jobs: options.Jobs = 1,
     json: options.Json = False,
 ) -> None:
     """Convert checkpoints to SavedModels with manifests; does not check the outputs (see validate)."""
     batch = _batch(
-        "convert", select_named(handles, collection), source, cache, out, version, flavour, (checkpoint, name, labels)
+        "convert",
+        select_named(handles, collection),
+        source,
+        cache,
+        out,
+        version,
+        flavour,
+        (checkpoint, name, labels, strip_prefix, about),
     )
     _run(replace(batch, overwrite=overwrite, jobs=jobs), json=json)
 
@@ -51,11 +60,20 @@ def validate(
     explain: Annotated[bool, typer.Option("--explain", help="Show the error after each step of the model.")] = False,
     checkpoint: options.CustomCheckpoint = None,
     name: options.CustomName = None,
+    labels: options.Labels = None,
+    strip_prefix: options.StripPrefix = None,
     json: options.Json = False,
 ) -> None:
     """Compare SavedModels with JAX and their checkpoints, and write their reports."""
     batch = _batch(
-        "validate", select_named(handles, collection), source, cache, out, version, flavour, (checkpoint, name, None)
+        "validate",
+        select_named(handles, collection),
+        source,
+        cache,
+        out,
+        version,
+        flavour,
+        (checkpoint, name, labels, strip_prefix, None),
     )
     if reference is not None and (not handles or len(batch.handles) != 1):
         raise UsageError("--reference takes one HANDLE in one flavour: the model that it is an earlier version of.")
@@ -74,6 +92,8 @@ def convert_all(
     checkpoint: options.CustomCheckpoint = None,
     name: options.CustomName = None,
     labels: options.Labels = None,
+    strip_prefix: options.StripPrefix = None,
+    about: options.About = None,
     jobs: options.Jobs = 1,
     json: options.Json = False,
 ) -> None:
@@ -86,7 +106,7 @@ def convert_all(
         out,
         version,
         flavour,
-        (checkpoint, name, labels),
+        (checkpoint, name, labels, strip_prefix, about),
     )
     _run(replace(batch, overwrite=overwrite, jobs=jobs), json=json)
 
@@ -99,11 +119,12 @@ def _batch(
     out: Path,
     version: int,
     flavour: options.Flavour,
-    custom: tuple[Path | None, str | None, Path | None],
+    given: tuple[Path | None, str | None, Path | None, str | None, Path | None],
 ) -> "Batch":
+    from convert.checkpoints.npz import refuse_unreadable
     from convert.pipeline.selection import custom_checkpoint, select_batch
 
-    return select_batch(
+    batch = select_batch(
         task,
         handles,
         source=source,
@@ -111,8 +132,11 @@ def _batch(
         out=out,
         version=version,
         flavours=flavour.each,
-        custom=custom_checkpoint(*custom),
+        custom=custom_checkpoint(handles, *given),
     )
+    if batch.custom is not None:
+        refuse_unreadable(batch.custom.path)
+    return batch
 
 
 def _run(batch: "Batch", *, reference: Path | None = None, json: bool) -> None:

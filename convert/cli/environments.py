@@ -71,7 +71,8 @@ def matrix(
         console.print_json(found.model_dump(mode="json"))
     else:
         columns, rows = tabulate(found)
-        console.print_table("largest difference from JAX, over the scale of an image's outputs", columns, rows)
+        title = "largest difference from JAX, over the scale of an image's outputs"
+        console.print_table(title, columns, rows, least=("Keras", "NumPy", "Python"))
         console.tell(f"written to {path}")
     if ran.problems:
         raise MixerError("\n".join(ran.problems))

@@ -20,7 +20,12 @@ _MOST_SCORES = 12  # lines of the table
 Base = Annotated[
     str, typer.Argument(metavar="HANDLE", help="A feature extractor below --out: mixer_b16_i1k_fe, or a custom one.")
 ]
-Data = Annotated[Path, typer.Option(metavar="DIR", help="One folder of pictures per class.")]
+Data = Annotated[
+    Path,
+    typer.Option(
+        metavar="DIR|tfds:NAME", help="One folder of pictures per class, or a prepared data set (tfds:NAME:SPLIT)."
+    ),
+]
 Name = Annotated[str, typer.Option(metavar="NAME", help="Name of the new model.")]
 RecipeOption = Annotated[
     Literal["collection", "bit"],
@@ -80,16 +85,14 @@ def finetune(
     patience: Patience = None,
     save_every: SaveEvery = 100,
     seed: Seed = 0,
+    about: options.About = None,
+    cache: options.Cache = None,
     publisher: CardPublisher = None,
     assets: CardAssets = None,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
 ) -> None:
-    """Fine-tune a feature extractor on labelled pictures; convert and check the result.
-
-    Pictures are never turned by EXIF. The best params are kept as a checkpoint, OUT/finetune/NAME/NAME.npz, from which
-    the model OUT/NAME is made. After an interruption the same command goes on where it stopped.
-    """
+    """Fine-tune a feature extractor on labelled pictures; convert and check the result. The same command resumes."""
     from convert.pipeline.finetune import FineTuning
 
     tuning = FineTuning(
@@ -109,6 +112,8 @@ def finetune(
         patience=patience,
         save_every=save_every,
         seed=seed,
+        about=about,
+        cache=cache,
         overwrite=overwrite,
     )
     _run(tuning, _publisher(publisher, assets), json=json)

@@ -1,6 +1,6 @@
 """Commands about formats beyond TensorFlow: export."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,8 +8,8 @@ import typer
 
 from convert.cli import console, options
 from models.catalog import BUCKET, DEFAULT_VERSION
-from models.errors import MixerError
-from models.formats import FORMATS, FormatName
+from models.errors import MixerError, UsageError
+from models.formats import FORMATS, Format, FormatName
 from models.storage.files import megabytes
 
 if TYPE_CHECKING:
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from models.records.report import Check
 
 
+_OTHER_NAMES: dict[str, FormatName] = {"tflite": "litert"}
+
 To = Annotated[
-    FormatName,
+    str,
     typer.Option(
         "--to",
-        help="Format, with the dtypes of the weights: "
+        metavar="FORMAT,...",
+        help="One or more formats, with the dtypes of the weights: "
         + "; ".join(f"{name} ({', '.join(one.models.values())})" for name, one in FORMATS.items())
         + ". Each needs the extra of the same name.",
     ),
@@ -30,6 +33,7 @@ Out = Annotated[
     Path,
     typer.Option(
         metavar="DIR",
+        envvar=options.OUT_VARIABLE,
         help="Directory of the models: reads DIR/<handle>-graph, writes DIR/<handle>-<format>.",
     ),
 ]
@@ -45,26 +49,41 @@ def export(
     overwrite: options.Overwrite = False,
     checkpoint: options.CustomCheckpoint = None,
     name: options.CustomName = None,
+    labels: options.Labels = None,
+    strip_prefix: options.StripPrefix = None,
     json: options.Json = False,
 ) -> None:
     """Export SavedModels of the graph flavour to another format, and compare each file with a float64 oracle."""
+    from convert.checkpoints.npz import refuse_unreadable
     from convert.checkpoints.open import Source
     from convert.pipeline.export_formats import Exports, check_exports, run_exports
     from convert.pipeline.selection import choose, custom_checkpoint
     from models.digests import DigestTable
 
-    custom = custom_checkpoint(checkpoint, name)
-    work = Exports(
-        FORMATS[to],
-        choose(handles or [], source, custom),
-        Source(source, cache, DigestTable.read()),
-        out,
-        version,
-        custom=custom,
-        overwrite=overwrite,
-    )
-    check_exports(work)
-    _print(run_exports(work, console.progress_bar()), json=json)
+    formats = _parse_formats(to)
+    given = custom_checkpoint(handles or [], checkpoint, name, labels, strip_prefix)
+    chosen, custom = choose(handles or [], source, given, out, version)
+    if custom is not None:
+        refuse_unreadable(custom.path)
+    place = Source(source, cache, DigestTable.read())
+    works = [Exports(one, chosen, place, out, version, custom=custom, overwrite=overwrite) for one in formats]
+    for work in works:
+        check_exports(work)
+    watch = console.progress_bar()
+    _print([outcome for work in works for outcome in run_exports(work, watch)], json=json)
+
+
+def _parse_formats(to: str) -> list[Format]:
+    words = [word.strip().lower() for word in to.split(",")]
+    named: dict[str, Format] = dict(FORMATS.items())
+    named |= {other: FORMATS[name] for other, name in _OTHER_NAMES.items()}
+    unknown = [word for word in words if word not in named]
+    if unknown:
+        raise UsageError(
+            f"--to {', '.join(map(repr, unknown))}: no such format; expected one or more of {', '.join(FORMATS)}, with "
+            "commas between them."
+        )
+    return list({named[word].name: named[word] for word in words}.values())
 
 
 def _print(outcomes: list["ExportOutcome"], *, json: bool) -> None:
@@ -76,10 +95,16 @@ def _print(outcomes: list["ExportOutcome"], *, json: bool) -> None:
     if json:
         console.print_json([_as_json(outcome) for outcome in outcomes])
     else:
-        columns = ("model", "file", "#size", "#worst error", "#first class", "verdict")
+        columns = ("handle", "file", "#size", "#worst error", "#on its own weights", "first class", "verdict")
         rows = [row for outcome in outcomes for row in _rows(outcome)]
-        console.print_table("", columns, rows)
+        console.print_table("", columns, rows, least=("size", "first class"))
     reports = [outcome.report for outcome in outcomes if outcome.report is not None]
+    for report in reports:
+        if (worst := report.worst("float32 default_settings_relative")) is not None:
+            settings = ", ".join(f"{key}={value}" for key, value in FORMATS[report.format].settings.items())
+            console.tell(
+                f"{report.handle}: without {settings} it computes in {worst.detail}: worst error {_worst([worst])}"
+            )
     for note in dict.fromkeys(note for report in reports for note in report.not_checked):
         console.tell(f"not checked: {note}")
     failed = [outcome for outcome in outcomes if outcome.problems]
@@ -89,31 +114,43 @@ def _print(outcomes: list["ExportOutcome"], *, json: bool) -> None:
 
 
 def _rows(outcome: "ExportOutcome") -> Iterator[tuple[str, ...]]:
-    if outcome.report is None:
-        yield outcome.name, "", "", "", "", "failed"
+    """Yield a line for each file; each error with the limit that it was judged by."""
+    report = outcome.report
+    if report is None:
+        yield outcome.name, "", "", "", "", "", "failed"
         return
-    for file, size in outcome.report.sizes.items():
-        of_file = [check for check in outcome.report.checks if check.on.startswith(f"{file} ") and check.has_power]
-        worst = _most(check for check in of_file if check.name.endswith(" max_relative"))
-        apart = _most(check for check in of_file if check.name.endswith(" top1_disagreement"))
+    for file, size in report.sizes.items():
+        weights = FORMATS[report.format].models.get(file)
+        of_file = [check for check in report.checks if check.on.startswith(f"{file} ") and check.has_power]
+        limits = "" if weights in (None, "float32") else f", {weights} limits"
         yield (
             outcome.name,
             file,
             megabytes(size),
-            "" if worst is None else f"{worst:.1e}",
-            "" if apart is None else f"{1 - apart:.0%}",
-            outcome.report.verdict,
+            _worst(check for check in of_file if check.name.endswith(" max_relative")),
+            _worst(check for check in of_file if check.name.endswith(" own_weights_relative")),
+            _same_first_class([check for check in of_file if check.name.endswith(" top1_disagreement")]),
+            report.verdict + limits,
         )
 
 
-def _most(checks: Iterable["Check"]) -> float | None:
-    return max((check.measured for check in checks if check.measured is not None), default=None)
+def _worst(checks: Iterable["Check"]) -> str:
+    """Return the largest figure and its limit; nothing without figures."""
+    known = [(check.measured, check.limit) for check in checks if check.measured is not None]
+    return "" if not known else "{:.1e} of {:g}".format(*max(known))
+
+
+def _same_first_class(checks: Sequence["Check"]) -> str:
+    """Return whether the first class of every image is the oracle's; nothing for features."""
+    if any(check.measured != 0 for check in checks):
+        return "differs"
+    return "same, a near tie apart" if any(check.detail for check in checks) else "same" if checks else ""
 
 
 def _as_json(outcome: "ExportOutcome") -> dict[str, object]:
     report = None if outcome.report is None else outcome.report.model_dump(mode="json")
     return {
-        "name": outcome.name,
+        "handle": outcome.name,
         "verdict": outcome.verdict,
         "seconds": outcome.seconds,
         "problems": outcome.problems,

@@ -8,16 +8,55 @@ import typer
 
 from models import catalog
 
+
+def _complete(incomplete: str) -> list[str]:
+    return [name for handles in catalog.COLLECTIONS.values() for name in handles if name.startswith(incomplete)]
+
+
 Handles = Annotated[
     list[str] | None,
-    typer.Argument(metavar="HANDLE", help="Handles of the catalog, or quoted patterns: '*gsam*'. Default: all twelve."),
+    typer.Argument(
+        metavar="HANDLE",
+        autocompletion=_complete,
+        help="Handles of the catalog, or quoted patterns: '*gsam*'. Default: all twelve.",
+    ),
+]
+Patterns = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="PATTERN",
+        autocompletion=_complete,
+        help="Handles, or quoted patterns of handles: '*gsam*'. Default: the twelve of version 1.",
+    ),
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="HANDLE|NAME",
+        autocompletion=_complete,
+        help="Handles of the catalog, quoted patterns ('*gsam*'), or names of other models below --out: custom ones, "
+        "exports. Default: all twelve.",
+    ),
 ]
 CollectionOption = Annotated[
     catalog.Collection | None,
     typer.Option("--collection", help="All handles of a collection: the twelve of version 1, or those of GSAM."),
 ]
+PublishedModels = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="HANDLE|NAME",
+        autocompletion=_complete,
+        help="Handles of the catalog, quoted patterns ('*gsam*'), or names of custom models. Default: all twelve.",
+    ),
+]
 Source = Annotated[
-    str, typer.Option(metavar="S", help="Where to read checkpoints: gs://bucket, or a directory of its layout.")
+    str,
+    typer.Option(
+        metavar="S",
+        envvar="MIXER_JAX2TF_SOURCE",
+        help="Where to read checkpoints: gs://bucket, or a directory of its layout.",
+    ),
 ]
 Cache = Annotated[
     Path | None,
@@ -28,7 +67,11 @@ Cache = Annotated[
         show_default="the user's cache directory",
     ),
 ]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Directory of the models: DIR/<handle>/<version>.")]
+OUT_VARIABLE = "MIXER_JAX2TF_OUT"
+Out = Annotated[
+    Path,
+    typer.Option(metavar="DIR", envvar=OUT_VARIABLE, help="Directory of the models: DIR/<handle>/<version>."),
+]
 Version = Annotated[int, typer.Option(metavar="N", min=1, max=999_999, help="Version number of the models.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing models.")]
 Jobs = Annotated[
@@ -67,13 +110,30 @@ CustomCheckpoint = Annotated[
     typer.Option(
         "--checkpoint",
         metavar="FILE",
-        help="Custom checkpoint: an .npz of HANDLE's architecture, with any number of classes. Needs --name.",
+        help="Custom checkpoint: an .npz of HANDLE's architecture, with any number of classes. Needs --name, or the "
+        "name of a converted custom model instead of HANDLE.",
     ),
 ]
 CustomName = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the custom model.")]
 Labels = Annotated[
     Path | None,
     typer.Option("--labels", metavar="FILE", help="Class list of the custom model: a text file, one line per class."),
+]
+About = Annotated[
+    Path | None,
+    typer.Option(
+        "--about",
+        metavar="FILE.toml",
+        help="What the cards of the custom model are to say: license, training_data, description, [[accuracy]].",
+    ),
+]
+StripPrefix = Annotated[
+    str | None,
+    typer.Option(
+        "--strip-prefix",
+        metavar="PREFIX",
+        help="What the names of the arrays in --checkpoint begin with, such as params/; other arrays are ignored.",
+    ),
 ]
 
 

@@ -45,14 +45,17 @@ def _print_outcomes(outcomes: list[Outcome], *, json: bool, markdown: str | None
     rows = [_cells(outcome) for outcome in outcomes]
     if json:
         console.print_json([_as_json(outcome) for outcome in outcomes])
-    elif markdown is not None:
-        sys.stdout.write(markdown)
+    elif markdown is None:
+        least = ("parameters", "size", "seconds", "origin", "agreement", "worst difference")
+        console.print_table("", columns, rows, least=least)
+    elif console.is_terminal():
+        console.print_table("", _SUMMARY_COLUMNS, map(_summary_cells, outcomes), least=_LEAST_OF_SUMMARY)
     else:
-        console.print_table("", columns, rows)
+        sys.stdout.write(markdown)
     console.add_to_job_summary(markdown_table(columns, rows) if markdown is None else markdown)
     differences = _print_references(outcomes, json=json)
-    reports = [outcome.report for outcome in outcomes if outcome.report is not None]
-    for note in dict.fromkeys(note for report in reports for note in report.not_checked):
+    seen = not json and markdown is not None and console.is_terminal()
+    for note in dict.fromkeys(note for outcome in outcomes for note in _unchecked(outcome, full=seen)):
         console.tell(f"not checked: {note}")
     failed = [outcome for outcome in outcomes if outcome.verdict == "failed"]
     if failed:
@@ -72,7 +75,9 @@ def _print_references(outcomes: Sequence[Outcome], *, json: bool) -> list[str]:
         if found is None or outcome.verdict == "kept":  # a kept model was compared by an earlier command
             continue
         if not json:
-            console.print_table(f"{outcome.handle} against {found.name}", ("what", "outcome"), summarise(found))
+            console.print_table(
+                f"{outcome.handle} against {found.name}", ("what", "outcome"), summarise(found), prose=("outcome",)
+            )
         if found.verdict == "different":
             differences.append("\n  ".join((f"{outcome.handle} differs from {found.name}:", *found.differences)))
     return differences
@@ -82,8 +87,8 @@ def _cells(outcome: Outcome) -> tuple[str, ...]:
     return (
         outcome.handle,
         outcome.origin,
-        f"{outcome.parameters:,}",
-        megabytes(outcome.size),
+        f"{outcome.parameters:,}" if outcome.parameters else "",
+        megabytes(outcome.size) if outcome.size else "",
         f"{outcome.seconds:.1f}",
         "" if outcome.worst is None else f"{outcome.worst:.1e}",
         "" if outcome.agreement is None else f"{outcome.agreement:.0%}",
@@ -145,6 +150,8 @@ _SUMMARY_COLUMNS = (
     "verdict",
 )
 
+_LEAST_OF_SUMMARY = ("seconds", "origin", "JAX to oracle", "after an SGD step", "worst gradient")
+
 _NOTE = (
     "Largest differences, of the worst image: outputs over the scale of the image's outputs, a variable's gradient "
     "over its largest value. Only comparisons that can tell right from wrong count, probing heads included."
@@ -187,6 +194,13 @@ def _summary_cells(outcome: Outcome) -> tuple[str, ...]:
 
 def _figure(value: float | None) -> str:
     return "" if value is None else f"{value:.1e}"
+
+
+def _unchecked(outcome: Outcome, *, full: bool) -> Iterator[str]:
+    if full:
+        yield from _not_checked(outcome)
+    elif outcome.report is not None:
+        yield from outcome.report.not_checked
 
 
 def _not_checked(outcome: Outcome) -> Iterator[str]:

@@ -4,7 +4,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, TextIO
+from typing import Annotated, Any, TextIO, cast
 
 import typer
 from rich.markup import escape
@@ -15,6 +15,7 @@ from convert.cli import (
     cards,
     catalog,
     classify,
+    console,
     convert,
     digits,
     environments,
@@ -23,7 +24,7 @@ from convert.cli import (
     publish,
     republish,
 )
-from models.errors import MixerError, printable
+from models.errors import MixerError, printable, reason_of, understood
 
 PROGRAM = "mixer-jax2tf"
 
@@ -31,55 +32,85 @@ app = typer.Typer(
     name=PROGRAM,
     help="Convert the original MLP-Mixer checkpoints from JAX to TensorFlow SavedModels, and prove their parity.",
     epilog="Every command takes --debug, which shows the traceback of an error.",
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-_COMMANDS: dict[str, Callable[..., None]] = {
-    "list": catalog.list_handles,
-    "seed": catalog.seed,
-    "fetch": catalog.fetch,
-    "convert": convert.convert,
-    "validate": convert.validate,
-    "convert-all": convert.convert_all,
-    "classify": classify.classify,
-    "accuracy": accuracy.accuracy,
-    "finetune": finetune.finetune,
-    "digits": digits.digits,
-    "export": formats.export,
-    "matrix": environments.matrix,
-    "doctor": environments.doctor,
-    "package": publish.package,
-    "verify": publish.verify,
-    "publish": publish.publish,
-    "outdated": publish.outdated,
-    "bench": benchmark.bench,
-    "card": cards.card,
-    "republish": republish.republish,
+_COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
+    "Look": {
+        "list": catalog.list_handles,
+        "classify": classify.classify,
+    },
+    "Make": {
+        "seed": catalog.seed,
+        "fetch": catalog.fetch,
+        "convert": convert.convert,
+        "convert-all": convert.convert_all,
+        "export": formats.export,
+        "finetune": finetune.finetune,
+        "digits": digits.digits,
+    },
+    "Check": {
+        "validate": convert.validate,
+        "accuracy": accuracy.accuracy,
+        "verify": publish.verify,
+        "doctor": environments.doctor,
+        "matrix": environments.matrix,
+        "bench": benchmark.bench,
+    },
+    "Publish": {
+        "package": publish.package,
+        "card": cards.card,
+        "publish": publish.publish,
+        "outdated": publish.outdated,
+        "republish": republish.republish,
+    },
 }
-for _name, _command in _COMMANDS.items():
-    app.command(_name)(_command)
+"""The commands, in the groups of the help."""
+
+for _group, _commands in _COMMANDS.items():
+    for _name, _command in _commands.items():
+        app.command(_name, rich_help_panel=_group)(_command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from models.records.provenance import pipeline_version
+
+        typer.echo(f"{PROGRAM} {pipeline_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 def run(arguments: Sequence[str]) -> None:
     """Run one command and exit."""
     debug = "--debug" in arguments
     _log_to_stderr(debug=debug)
+    printed = console.documents_printed()
     try:
         commands()([word for word in arguments if word != "--debug"], prog_name=PROGRAM)
     except Exception as error:
         if debug:
             print(printable(traceback.format_exc()), file=sys.stderr)  # noqa: T201
-        if isinstance(error, MixerError):
-            _fail(str(error), error.exit_status)
-        _fail(
-            f"unexpected {type(error).__name__}: {error}\nThis is a bug in the program: --debug shows the traceback.", 1
-        )
+        status = error.exit_status if isinstance(error, MixerError) else 1
+        said = reason_of(error)
+        if "--json" in arguments and console.documents_printed() == printed:
+            console.print_json({"problems": [said]})
+        bug = understood(error) is None
+        _fail(f"{said}\nThis is a bug in the program: --debug shows the traceback." if bug else said, status)
 
 
 def commands() -> typer.core.TyperGroup:
     """Return the program with its commands; their help texts are shown literally, without markup."""
-    program = typer.main.get_group(app)
+    program = cast(typer.core.TyperGroup, typer.main.get_command(app))
     every = [program, *program.commands.values()]
     described: list[Any] = [*every, *(parameter for command in every for parameter in command.params)]
     for one in described:

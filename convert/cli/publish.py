@@ -11,7 +11,7 @@ from convert.cli import console, options
 from models.catalog import BUCKET, DEFAULT_VERSION
 from models.errors import DifferentError
 from models.records.layout import ModelPaths
-from models.selection import select_handles
+from models.selection import select_handles, split_custom
 from models.storage.files import megabytes
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def package(
-    handles: options.Handles = None,
+    handles: options.Models = None,
     out: options.Out = Path("build"),
     version: options.Version = DEFAULT_VERSION,
     flavour: options.FlavourOption = options.Flavour.native,
@@ -38,15 +38,18 @@ def package(
         names, out, version, overwrite=overwrite, sign_key=sign_key, watch=console.progress_bar()
     )
     if json:
-        console.print_json([{name: _plain(value) for name, value in asdict(one).items()} for one in packed])
+        done = [{name: _plain(value) for name, value in asdict(one).items()} | {"problems": []} for one in packed]
+        console.print_json([*done, *console.problem_rows(problems)])
     else:
         rows = [(one.handle, str(one.archive), megabytes(one.size), one.sha256) for one in packed]
-        console.print_table("", ("handle", "archive", "#size", "sha256"), rows)
+        console.print_table("", ("handle", "archive", "#size", "sha256"), rows, least=("sha256", "archive"))
     raise_problems(problems, len(names))
 
 
 def verify(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A SavedModel's directory, or its .tar.gz.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="The directory of a SavedModel or an export, or its .tar.gz.")
+    ],
     json: options.Json = False,
 ) -> None:
     """Check a model against its manifest, report and provenance; needs neither JAX nor TensorFlow."""
@@ -62,7 +65,9 @@ def verify(
     else:
         lines = [*((one, "same") for one in found.checked), *((one, "not checked") for one in found.not_checked)]
         lines += [(one, "different") for one in found.differences]
-        console.print_table(f"{found.handle or path} version {found.version or '?'}", ("what", ""), lines)
+        console.print_table(
+            f"{found.handle or path} version {found.version or '?'}", ("what", ""), lines, prose=("what",)
+        )
     if found.differences:
         said = "".join(f"\n  {difference}" for difference in found.differences)
         raise DifferentError(f"{path} differs from its records:{said}\nDownload it again from where it was published.")
@@ -76,7 +81,7 @@ def publish(
             help="Destination: gs://bucket[/prefix], a directory (a mirror), kaggle:owner/model or hf:owner/repo.",
         ),
     ],
-    handles: options.Handles = None,
+    handles: options.Models = None,
     out: options.Out = Path("build"),
     version: options.Version = DEFAULT_VERSION,
     flavour: options.FlavourOption = options.Flavour.native,
@@ -101,11 +106,14 @@ def publish(
 
         done, problems = for_each(names, work, console.progress_bar())
     if json:
-        console.print_json([{**asdict(one), "sent": one.sent} for one in done])
+        sent = [{**asdict(one), "sent": one.sent, "problems": []} for one in done]
+        console.print_json([*sent, *console.problem_rows(problems)])
     else:
         rows = [(item.address, f"{item.size:,}", item.action) for one in done for item in one.items]
         console.print_table("", ("address", "#bytes", ""), rows)
-        console.tell(f"{megabytes(sum(one.sent for one in done))} were sent.")
+    if done and not json:
+        size = sum(one.sent for one in done)
+        console.tell(f"{megabytes(size)} were sent." if size else "nothing was sent.")
     raise_problems(problems, len(names))
 
 
@@ -113,14 +121,14 @@ def outdated(
     published: Annotated[
         str, typer.Option(metavar="DEST", help="Where the models are published: gs://bucket[/prefix] or a directory.")
     ],
-    handles: options.Handles = None,
+    handles: options.PublishedModels = None,
     source: options.Source = BUCKET,
     cache: options.Cache = None,
     flavour: options.FlavourOption = options.Flavour.native,
     json: options.Json = False,
 ) -> None:
     """List which published models need a new version, and why; downloads no checkpoints."""
-    from convert.checkpoints.fetch import parse_source, probe
+    from convert.checkpoints.fetch import Outage, parse_source, probe
     from convert.pipeline.for_each import raise_problems
     from convert.pipeline.outdated import compare_all_with_published
     from convert.pipeline.selection import in_flavours
@@ -128,21 +136,25 @@ def outdated(
     from models.digests import DigestTable
 
     parse_source(source)
-    looked = functools.cache(functools.partial(probe, source=source, cache=cache))
-    models = in_flavours(select_handles(handles or ()), flavour.each)
+    looked = functools.cache(functools.partial(probe, source=source, cache=cache, outage=Outage()))
+    known, custom = split_custom(handles or ())
+    models = in_flavours(select_handles(known), flavour.each) if known or not custom else ()
     with opened_store(published) as store:
-        found, problems = compare_all_with_published(models, store, looked, DigestTable.read(), console.progress_bar())
+        digests, watch = DigestTable.read(), console.progress_bar()
+        found, problems = compare_all_with_published(models, store, looked, digests, watch, custom=custom)
     if json:
-        console.print_json([asdict(one) for one in found])
+        console.print_json([*({**asdict(one), "problems": []} for one in found), *console.problem_rows(problems)])
     else:
         rows = [(one.handle, str(one.published or "none"), "\n".join(one.reasons) or "up to date") for one in found]
-        console.print_table("", ("handle", "#published", "needs a new version because"), rows)
+        console.print_table(
+            "", ("handle", "#published", "needs a new version because"), rows, prose=("needs a new version because",)
+        )
     for note in dict.fromkeys(note for one in found for note in one.unknown):
         console.tell(f"not compared: {note}")
-    raise_problems(problems, len(models))
+    raise_problems(problems, len(models) + len(custom))
     old = [one.handle for one in found if one.reasons]
     if old:
-        raise DifferentError(f"{len(old)} of {len(models)} handles are out of date: {', '.join(old)}.")
+        raise DifferentError(f"{len(old)} of {len(models) + len(custom)} handles are out of date: {', '.join(old)}.")
 
 
 def _plain(value: object) -> object:

@@ -35,7 +35,7 @@ def republish(
 ) -> None:
     """Convert, validate, pack and publish a new version of each model that is out of date, with its cards."""
     from convert.checkpoints.fetch import parse_source
-    from convert.pipeline.for_each import raise_problems
+    from convert.pipeline.for_each import Problem, raise_problems
     from convert.pipeline.republish import Work, bring_up_to_date
     from convert.pipeline.selection import in_flavours
     from export.cards.publisher import Publisher
@@ -52,11 +52,17 @@ def republish(
     with opened_store(to, out) as store:
         done = bring_up_to_date(work, store, dry_run=dry_run, watch=console.progress_bar())
     if json:
-        console.print_json([asdict(one) for one in done])
+        console.print_json([_as_json(one) for one in done])
     else:
         columns = ("handle", "#published", "#new", "because", "#sent", "")
-        console.print_table("", columns, [_cells(one) for one in done])
-    raise_problems([f"{one.handle}: {one.problem}" for one in done if one.verdict == "failed"], len(done))
+        console.print_table("", columns, [_cells(one) for one in done], prose=("because",), least=("sent",))
+    raise_problems([Problem(one.handle, one.problem) for one in done if one.problem is not None], len(done))
+
+
+def _as_json(one: "Republished") -> dict[str, object]:
+    values = asdict(one)
+    problem = values.pop("problem")
+    return {**values, "problems": [] if problem is None else [problem]}
 
 
 def _cells(one: "Republished") -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from convert.pipeline.for_each import Failure, attempt
 from convert.pipeline.frameworks import import_frameworks
 from convert.pipeline.picture_work import Run, run_here
 from convert.pipeline.progress import Steps, Watch, steps
+from convert.pipeline.tfds_data import unpack_data
 from convert.pipeline.unfinished import BatchAnswers, Unfinished, state_of
 from convert.pipeline.usable_model import UsableModel, read_classes
 from models.errors import MixerError
@@ -20,7 +21,7 @@ from models.picture_files import read_picture
 from models.preprocessing import Protocol
 from models.records.layout import ModelPaths
 from validation.accuracy.counts import Answer
-from validation.accuracy.dataset import Dataset, Picture
+from validation.accuracy.dataset import Dataset, Picture, find_dataset
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,6 +108,25 @@ def _shortened(remarks: Iterator[str]) -> Iterator[str]:
 def is_imagenet(classes: Sequence[str] | None) -> bool:
     """Return whether these are the classes of ImageNet-1k in their usual order, by their names."""
     return classes is not None and tuple(classes) == read_classes(LABELS_1K.checked_path())
+
+
+def find_pictures_of(
+    contenders: Sequence[Contender],
+    data: Path,
+    watch: Watch | None = None,
+    *,
+    cache: Path | None = None,
+    real: Path | None = None,
+    devkit: Path | None = None,
+) -> Dataset:
+    """Find labelled pictures, a directory or `tfds:NAME:SPLIT`, and their labels among the classes of the contenders.
+
+    Raises:
+        UsageError: the layout is not known, or a label would be a guess.
+    """
+    classes = contenders[0].model.classes
+    directory, _ = unpack_data(data, cache, watch)
+    return find_dataset(directory, classes, is_imagenet=is_imagenet(classes), real=real, devkit=devkit)
 
 
 def measure_accuracy(

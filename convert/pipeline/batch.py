@@ -13,7 +13,7 @@ from convert.pipeline.progress import Event, Watch, steps
 from convert.pipeline.tracing import tracing_ahead
 from export.install import prepare_out, refuse_to_replace, tidy
 from models.errors import UsageError
-from models.storage.files import require_room
+from models.storage.files import require_room, require_temporary_room
 
 BYTES_PER_PARAMETER = 4
 BYTES_OF_GRAPH = 8 << 20
@@ -36,6 +36,7 @@ def check_batch(batch: Batch, watch: Watch | None = None) -> None:
     for item in items:
         tidy(item.paths)
     if batch.task == "validate":
+        require_temporary_room()
         return
     taken = []
     for item in items:
@@ -49,6 +50,7 @@ def check_batch(batch: Batch, watch: Watch | None = None) -> None:
     said = require_room(
         batch.out, _disk_need(batch, items), "free some space, name fewer handles, or give another --out."
     )
+    require_temporary_room()
     if watch is not None:
         watch(Event("noted", said))
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from convert.pipeline.for_each import for_each
+from convert.pipeline.for_each import Problem, for_each
 from convert.pipeline.progress import Steps, Watch
 from export.cards.publisher import Publisher
 from export.cards.write import Written, write_collection_cards, write_model_cards
@@ -13,7 +13,7 @@ from models.records.layout import ModelPaths
 
 def write_cards(
     names: list[str], out: Path, version: int, where: Publisher, watch: Watch | None = None
-) -> tuple[list[Written], list[str]]:
+) -> tuple[list[Written], list[Problem]]:
     """Write the cards of these models, then of the collection; return them, and what failed and why."""
 
     def work(name: str, on: Steps) -> Written:
@@ -26,5 +26,5 @@ def write_cards(
     try:
         collection = write_collection_cards(out, where)
     except MixerError as error:
-        return done, [*problems, f"the collection: {error}"]
+        return done, [*problems, Problem("the collection", str(error))]
     return [*done, *([collection] if collection else [])], problems

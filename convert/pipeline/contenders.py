@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from convert.checkpoints.npz import refuse_unreadable
 from convert.checkpoints.open import CustomCheckpoint, OpenCheckpoint, Source, open_catalog, open_custom
 from convert.pipeline.usable_model import UsableModel, find_model, read_classes
 from models.catalog import ALL_HANDLES, GRAPH_SUFFIX, Handle
@@ -12,6 +13,7 @@ from models.errors import UsageError
 from models.formats import BACKENDS
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
+from models.selection import template_of
 
 if TYPE_CHECKING:
     from validation.formats.runtimes import RunnableModel
@@ -79,6 +81,7 @@ def find_contenders(
     labels: Path | None = None,
     source: Source,
     checkpoint: Path | None = None,
+    strip_prefix: str = "",
 ) -> tuple[Contender, ...]:
     """Find a model in each of several backends; without backends, as it is given.
 
@@ -98,7 +101,7 @@ def find_contenders(
     contenders = []
     for backend in dict.fromkeys(backends):
         if backend == "jax":
-            contenders.append(_in_jax(name, out, version, labels, source, checkpoint))
+            contenders.append(_in_jax(name, out, version, labels, source, (checkpoint, strip_prefix)))
         else:
             named = {"native": name, "graph": name + GRAPH_SUFFIX}.get(backend, f"{name}-{backend}")
             contenders.append(Contender(backend, find_model(named, out, version, labels=labels)))
@@ -130,12 +133,12 @@ def _comparable(contenders: Sequence[Contender]) -> tuple[Contender, ...]:
 
 
 def _in_jax(
-    name: str, out: Path, version: int, labels: Path | None, source: Source, checkpoint: Path | None
+    name: str, out: Path, version: int, labels: Path | None, source: Source, given: tuple[Path | None, str]
 ) -> Contender:
     """Return the checkpoint of a handle, or the file that a custom model was made from, to be run in JAX."""
     handle = ALL_HANDLES.get(name)
     if handle is None:
-        return _custom_in_jax(name, out, version, labels, source, checkpoint)
+        return _custom_in_jax(name, out, version, labels, source, given)
     if handle.head == "fe":
         raise UsageError(f"{name} is a feature extractor, which has no classes: give a classifier.")
     listed = labels or (handle.labels.checked_path() if handle.labels else None)
@@ -146,18 +149,16 @@ def _in_jax(
 
 
 def _custom_in_jax(
-    name: str, out: Path, version: int, labels: Path | None, source: Source, checkpoint: Path | None
+    name: str, out: Path, version: int, labels: Path | None, source: Source, given: tuple[Path | None, str]
 ) -> Contender:
+    checkpoint, strip_prefix = given
     if checkpoint is None:
         raise UsageError(f"--backend jax needs the checkpoint that {name} was made from: --checkpoint FILE.")
+    refuse_unreadable(checkpoint)
     model = find_model(name, out, version, labels=labels)
     manifest = Manifest.read(ModelPaths.of(out, name, version).manifest)
-    template = next(
-        one
-        for one in ALL_HANDLES.values()
-        if one.checkpoint.architecture.name == manifest.architecture and one.head == "classification"
-    )
-    custom = CustomCheckpoint(checkpoint, name, None)
+    template = template_of(manifest.architecture, "classification")
+    custom = CustomCheckpoint(checkpoint, name, None, strip_prefix)
     return Contender("jax", model, _Original(template, source, custom, manifest.checkpoint.sha256))
 
 

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from convert.checkpoints.open import OpenCheckpoint
+from convert.checkpoints.open import CustomCheckpoint, OpenCheckpoint
 from convert.pipeline.tracing import GraphKey, graph_of
 from export.install import install, refuse_to_replace, staged
 from models.catalog import Handle
-from models.errors import MixerError
+from models.errors import MixerError, UsageError
 from models.params import flatten
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
@@ -75,3 +75,18 @@ def find_current(item: Item, checkpoint: OpenCheckpoint) -> Report | None:
 def _has_labels(paths: ModelPaths, labels: Path | None) -> bool:
     found = [path for path in (paths.directory / "assets").glob("*") if path.is_file()]
     return [path.read_bytes() for path in found] == ([] if labels is None else [labels.read_bytes()])
+
+
+def refuse_other_labels(paths: ModelPaths, custom: CustomCheckpoint | None) -> None:
+    """Refuse a class list that is given to check a custom model, if it is not the model's own.
+
+    Raises:
+        UsageError: it is another.
+    """
+    if custom is None or custom.labels is None or not paths.directory.is_dir():
+        return
+    if not _has_labels(paths, custom.labels):
+        raise UsageError(
+            f"--labels {custom.labels} is not the class list of {paths.directory}: leave it out, or convert the "
+            "model again with it (--overwrite)."
+        )

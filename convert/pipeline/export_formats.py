@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convert.checkpoints.open import CustomCheckpoint, Source, open_catalog, open_custom
+from convert.pipeline.convert_handle import refuse_other_labels
 from convert.pipeline.for_each import Failure, attempt
 from convert.pipeline.frameworks import import_frameworks, quiet_stderr
 from convert.pipeline.progress import Steps, Watch, steps
@@ -24,7 +25,7 @@ from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.report import Check
 from models.selection import custom_handle
-from models.storage.files import write_atomically
+from models.storage.files import require_temporary_room, write_atomically
 
 if TYPE_CHECKING:
     from validation.formats.check import Truth
@@ -44,8 +45,8 @@ class Exports:
     overwrite: bool = False
 
     def name(self, handle: Handle) -> str:
-        """Return the name of a handle's models."""
-        return self.custom.name if self.custom else handle.name
+        """Return the name of a handle's models, without the ending of the graph flavour."""
+        return self.custom.name if self.custom else handle.in_flavour("native").name
 
     def saved_model(self, handle: Handle) -> ModelPaths:
         """Return the paths of the SavedModel that a handle is exported from."""
@@ -59,7 +60,7 @@ class Exports:
     def how_to_convert(self, handle: Handle) -> str:
         """Return the command that makes the SavedModel."""
         own = f" --checkpoint {self.custom.path} --name {self.custom.name}" if self.custom else ""
-        return f"mixer-jax2tf convert {handle.name}{own} --flavour graph"
+        return f"mixer-jax2tf convert {handle.in_flavour('native').name}{own} --flavour graph"
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,13 @@ def check_exports(work: Exports) -> None:
         UsageError: a library of the format is missing, or something exists that must not be replaced.
     """
     work.format.require()
+    require_temporary_room()
     for handle in work.handles:
         destination = work.destination(handle)
         tidy(destination)
         tidy(work.saved_model(handle))
         refuse_to_replace(destination, ExportManifest, overwrite=work.overwrite)
+        refuse_other_labels(work.saved_model(handle), work.custom)
 
 
 def run_exports(work: Exports, watch: Watch | None = None) -> list[ExportOutcome]:
@@ -143,7 +146,7 @@ def _find_truth(work: Exports, handle: Handle, on: Steps) -> tuple["Truth", str,
         advance = on.start(f"fetching and reading {checkpoint.object}")
         opened = open_catalog(checkpoint, work.source, fetching=advance, reading=advance)
     on.start(f"running the oracle on {opened.path.name}")
-    truth = Truth.of(opened.path, checkpoint.architecture.image_size)
+    truth = Truth.of(opened.path, checkpoint.architecture.image_size, opened.record.origin, prefix=opened.prefix)
     return truth, opened.record.sha256, opened.loaded.num_classes
 
 

@@ -20,14 +20,17 @@ from convert.pipeline.outcome import Outcome
 from convert.pipeline.processes import run_apart
 from convert.pipeline.progress import Event, Watch
 from convert.pipeline.selection import select_batch
+from convert.pipeline.tfds_data import unpack_data
 from convert.pipeline.training import Training, train
 from export.cards.publisher import Publisher
+from export.install import prepare_out
 from models.catalog import ALL_HANDLES, BUCKET, DEFAULT_VERSION, GRAPH_SUFFIX, Flavour, Handle
 from models.errors import MixerError, UsageError
+from models.records.about import parse_about
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.provenance import library_versions
-from models.selection import custom_handle, is_catalogued
+from models.selection import custom_handle, is_catalogued, template_of
 from models.storage.files import read_small, write_atomically
 from validation.accuracy.dataset import Dataset, find_classes
 
@@ -44,7 +47,7 @@ class FineTuning:
     name: str
     """Of the new model."""
     data: Path
-    """One folder of pictures per class."""
+    """One folder of pictures per class, or `tfds:NAME` or `tfds:NAME:SPLIT` (its split `train` by default)."""
     out: Path
     version: int = DEFAULT_VERSION
     flavours: tuple[Flavour, ...] = ("native",)
@@ -65,6 +68,10 @@ class FineTuning:
     """Steps between two saved states; there is one after each evaluation too."""
     seed: int = 0
     """Of the split, the order, the crops and the first head."""
+    about: Path | None = None
+    """What the cards of the new model are to say, in TOML."""
+    cache: Path | None = None
+    """Where a data set is unpacked; the user's cache directory by default."""
     overwrite: bool = False
 
     @property
@@ -125,9 +132,12 @@ def run_finetune(
         MixerError: pictures cannot be read, or training fails.
     """
     tuning.check()
+    prepare_out(tuning.out)
+    about = None if tuning.about is None else parse_about(tuning.about)
     base, manifest, template = _find_base(tuning)
     custom_handle(template, tuning.name, 1)  # refuses an unusable name
-    classes, dataset = find_classes(tuning.data)
+    directory, order = unpack_data(tuning.data, tuning.cache, watch, to_train=True)
+    classes, dataset = find_classes(directory, order)
     pictures = Labelled(
         tuple(picture.path for picture in dataset.pictures), tuple(picture.labels[0] for picture in dataset.pictures)
     )
@@ -138,20 +148,12 @@ def run_finetune(
     _prepare(tuning, _settings(tuning, manifest, classes, dataset))
     labels = tuning.folder / "labels.txt"
     write_atomically(labels, "".join(f"{name}\n" for name in classes).encode())
-    custom = CustomCheckpoint(tuning.folder / f"{tuning.name}.npz", tuning.name, labels)
-    batch = _batch("convert-all", tuning, template, custom)
-    check_batch(batch)
+    custom = CustomCheckpoint(tuning.folder / f"{tuning.name}.npz", tuning.name, labels, about=about)
     training = _training(tuning, base.directory, template, trained, held, len(classes), recipe)
     for remark in dataset.remarks if watch else ():
         watch(Event("noted", remark))  # type: ignore[misc]
     state = run_apart(partial(train, training), watch)
-    outcomes = run_batch(batch, watch)
-    if publisher:  # a card says whether the model can be fine-tuned, which only the full set tries
-        outcomes = run_batch(replace(_batch("validate", tuning, template, custom), inputs_set="full"), watch)
-    names = [one.handle for one in outcomes if one.verdict != "failed"]
-    cards, problems = write_cards(names, tuning.out, tuning.version, publisher, watch) if publisher else ([], [])
-    if problems:
-        raise MixerError("\n".join(("not all cards could be written:", *problems)))
+    outcomes, cards = _convert(tuning, template, custom, publisher, watch)
     return FineTuningResult(
         training.result,
         recipe,
@@ -159,7 +161,7 @@ def run_finetune(
         classes,
         state,
         tuple(outcomes),
-        tuple(path for one in cards for path in one.files),
+        cards,
     )
 
 
@@ -190,6 +192,24 @@ def _training(
     )
 
 
+def _convert(
+    tuning: FineTuning, template: Handle, custom: CustomCheckpoint, publisher: Publisher | None, watch: Watch | None
+) -> tuple[list[Outcome], tuple[Path, ...]]:
+    """Convert and check the checkpoint; with a publisher, run the full set and write cards, and return their paths."""
+    batch = _batch("convert-all", tuning, template, custom)
+    check_batch(batch)
+    outcomes = run_batch(batch, watch)
+    if publisher is None:
+        return outcomes, ()
+    # A card says whether the model can be fine-tuned, which only the full set tries.
+    outcomes = run_batch(replace(_batch("validate", tuning, template, custom), inputs_set="full"), watch)
+    names = [one.handle for one in outcomes if one.verdict != "failed"]
+    cards, problems = write_cards(names, tuning.out, tuning.version, publisher, watch)
+    if problems:
+        raise MixerError("\n".join(("not all cards could be written:", *map(str, problems))))
+    return outcomes, tuple(path for one in cards for path in one.files)
+
+
 def _find_base(tuning: FineTuning) -> tuple[ModelPaths, Manifest, Handle]:
     """Return the feature extractor to start from, its manifest, and the classifier of the catalog like it."""
     paths = ModelPaths.of(tuning.out, tuning.base, tuning.version)
@@ -213,12 +233,7 @@ def _find_base(tuning: FineTuning) -> tuple[ModelPaths, Manifest, Handle]:
             f"{tuning.base} is a classifier: fine-tuning starts from a feature extractor: convert its checkpoint "
             "with the handle of one."
         )
-    template = next(
-        one
-        for one in ALL_HANDLES.values()
-        if one.checkpoint.architecture.name == manifest.architecture and one.head == "classification"
-    )
-    return paths, manifest, template
+    return paths, manifest, template_of(manifest.architecture, "classification")
 
 
 def _settings(tuning: FineTuning, manifest: Manifest, classes: Sequence[str], dataset: Dataset) -> dict[str, object]:
@@ -226,11 +241,11 @@ def _settings(tuning: FineTuning, manifest: Manifest, classes: Sequence[str], da
     listing = hashlib.sha256()
     for picture in dataset.pictures:
         stat = picture.path.stat()
-        name = os.fspath(picture.path.relative_to(tuning.data))
+        name = os.fspath(picture.path.relative_to(dataset.directory))
         listing.update(
             f"{name}\0{picture.labels[0]}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(errors="surrogateescape")
         )
-    left_out = ("out", "overwrite", "save_every", "data", "flavours")
+    left_out = ("out", "overwrite", "save_every", "data", "flavours", "cache", "about")
     return {
         **{name: value for name, value in asdict(tuning).items() if name not in left_out},
         "base_checkpoint": manifest.checkpoint.model_dump(),

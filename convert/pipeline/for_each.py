@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from convert.pipeline.progress import Steps, Watch, steps
-from models.errors import MixerError
+from models.errors import MixerError, reason_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -20,25 +20,37 @@ class Failure:
     reason: str
 
 
+@dataclass(frozen=True)
+class Problem:
+    """Which piece of work failed, and why."""
+
+    handle: str
+    reason: str
+
+    def __str__(self) -> str:
+        """Return both on one line."""
+        return f"{self.handle}: {self.reason}"
+
+
 def attempt(work: Callable[[], Done]) -> Done | Failure:
     """Do one piece of work; an exception ends that piece only. Its traceback goes to the log, which --debug shows."""
     try:
         return work()
     except Exception as error:
         _LOG.debug("failed", exc_info=True)
-        return Failure(str(error) if isinstance(error, MixerError) else f"unexpected {type(error).__name__}: {error}")
+        return Failure(reason_of(error))
 
 
 def for_each(
     names: Sequence[str], work: Callable[[str, Steps], Done], watch: Watch | None = None
-) -> tuple[list[Done], list[str]]:
+) -> tuple[list[Done], list[Problem]]:
     """Do the work for each name; return the results, and the name and reason of each failure."""
     done, problems = [], []
     with steps(watch, len(names)) as on:
         for name in names:
             found = attempt(lambda name=name: work(name, on))  # type: ignore[misc]
             if isinstance(found, Failure):
-                problems.append(f"{name}: {found.reason}")
+                problems.append(Problem(name, found.reason))
                 on.finish(f"{name}: failed")
             else:
                 done.append(found)
@@ -46,11 +58,11 @@ def for_each(
     return done, problems
 
 
-def raise_problems(problems: Sequence[str], total: int) -> None:
+def raise_problems(problems: Sequence[Problem], total: int) -> None:
     """Raise an error that lists what failed, if anything did.
 
     Raises:
         MixerError: something failed.
     """
     if problems:
-        raise MixerError("\n".join((f"{len(problems)} of {total} handles failed.", *problems)))
+        raise MixerError("\n".join((f"{len(problems)} of {total} handles failed.", *map(str, problems))))

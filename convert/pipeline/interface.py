@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Literal
 
 from convert.checkpoints.open import CustomCheckpoint, Source
-from convert.pipeline.accuracy import AccuracyResult, is_imagenet, measure_accuracy
+from convert.pipeline.accuracy import AccuracyResult, find_pictures_of, measure_accuracy
 from convert.pipeline.accuracy_record import check_recordable, record_accuracy
 from convert.pipeline.batch import check_batch, run_batch
 from convert.pipeline.classify import Classified, classify_pictures, find_pictures
@@ -50,7 +50,6 @@ from models.catalog import BUCKET, DEFAULT_VERSION, Flavour
 from models.digests import DigestTable
 from models.errors import MixerError, UsageError
 from models.formats import FORMATS, Backend, FormatName
-from validation.accuracy.dataset import find_dataset
 from validation.previous.open import Published
 
 AnyPath = str | PathLike[str]
@@ -154,9 +153,10 @@ def export_to(
     """
     if format_name not in FORMATS:
         raise UsageError(f"no format {format_name!r}: expected one of {', '.join(FORMATS)}.")
+    chosen, custom = choose(handles, source, custom, Path(out), version)
     work = Exports(
         FORMATS[format_name],
-        choose(handles, source, custom),
+        chosen,
         Source(source, _path(cache), DigestTable.read()),
         Path(out),
         version,
@@ -190,7 +190,7 @@ def package(
         names, Path(out), version, overwrite=overwrite, sign_key=_path(sign_key), watch=progress
     )
     if problems:
-        raise HandlesFailedError(problems, packed)
+        raise HandlesFailedError([*map(str, problems)], packed)
     return packed
 
 
@@ -232,6 +232,7 @@ def accuracy(
     version: int = DEFAULT_VERSION,
     labels: AnyPath | None = None,
     real: AnyPath | None = None,
+    devkit: AnyPath | None = None,
     protocol: Literal["paper", "hub"] = "paper",
     source: str = BUCKET,
     cache: AnyPath | None = None,
@@ -244,7 +245,7 @@ def accuracy(
 
     - `model`: its name below `out`, the directory of a SavedModel, or an exported file.
     - `data`: one folder per class (named by class name, class index or WordNet id), or the flat folder of ImageNet's
-      validation pictures; `real`: `real.json` of ReaL for the latter.
+      validation pictures, or `tfds:NAME:SPLIT`; `real`: `real.json` of ReaL, `devkit`: that of ILSVRC 2012.
     - `backends`: of "jax", "native", "graph", "litert", "onnx" and "openvino", all on the same decoded pictures.
     - `labels`: a class list instead of the model's own; `protocol`, `ray`: as for `classify`.
     - `checkpoint`: what a custom model was made from, for the backend "jax".
@@ -260,8 +261,9 @@ def accuracy(
         source=Source(source, _path(cache), DigestTable.read()),
         checkpoint=_path(checkpoint),
     )
-    classes = contenders[0].model.classes
-    dataset = find_dataset(Path(data), classes, is_imagenet=is_imagenet(classes), real=_path(real))
+    dataset = find_pictures_of(
+        contenders, Path(data), progress, cache=_path(cache), real=_path(real), devkit=_path(devkit)
+    )
     recordable = check_recordable(contenders, labels=_path(labels)) if record else {}
     call = partial(measure_accuracy, contenders, dataset, protocol=protocol, cache=_path(cache), run=run)
     result = run_apart(call, progress)

@@ -21,6 +21,7 @@ from models.errors import MixerError
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.selection import custom_handle
+from models.storage.files import write_atomically
 
 if TYPE_CHECKING:
     from validation.gate import Gate
@@ -150,7 +151,15 @@ def _convert_all(batch: Batch, items: list[Item], checkpoint: OpenCheckpoint, st
 def _convert(batch: Batch, item: Item, checkpoint: OpenCheckpoint, steps: Steps) -> Manifest:
     steps.start(f"converting {item.handle.name}")
     overwrite = batch.overwrite or (batch.task == "convert-all" and _is_earlier(batch, item.paths, checkpoint))
-    return convert_handle.write(item, checkpoint, overwrite=overwrite)
+    manifest = convert_handle.write(item, checkpoint, overwrite=overwrite)
+    _write_about(batch, item)
+    return manifest
+
+
+def _write_about(batch: Batch, item: Item) -> None:
+    """Write what is said about a custom model, which may be said of an existing model too."""
+    if batch.custom is not None and batch.custom.about is not None:
+        write_atomically(item.paths.about, batch.custom.about.to_bytes())
 
 
 def _convert_and_check(batch: Batch, item: Item, checkpoint: OpenCheckpoint, gate: "Gate", steps: Steps) -> Outcome:
@@ -158,6 +167,7 @@ def _convert_and_check(batch: Batch, item: Item, checkpoint: OpenCheckpoint, gat
         steps.start(f"comparing {item.paths.directory} with its records")
         report = convert_handle.find_current(item, checkpoint)
         if report is not None:
+            _write_about(batch, item)
             return Outcome.of(item.paths, report, kept=True)
     if batch.task != "validate":
         _convert(batch, item, checkpoint, steps)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from convert.pipeline.for_each import for_each
+from convert.pipeline.for_each import Problem, for_each
 from convert.pipeline.progress import Steps, Watch
 from export.publish.outdated import Now, PublishedState, compare_with_published
 from export.publish.store import Store
@@ -18,16 +18,18 @@ def compare_all_with_published(
     looked: Callable[[Checkpoint], SourceObject],
     digests: DigestTable,
     watch: Watch | None = None,
-) -> tuple[list[PublishedState], list[str]]:
+    *,
+    custom: Sequence[str] = (),
+) -> tuple[list[PublishedState], list[Problem]]:
     """Return how published models differ from what would be made now, and which comparisons failed and why.
 
-    `looked` returns a checkpoint's metadata at the source.
+    `looked` returns a checkpoint's metadata at the source; `custom` are the names of custom models.
     """
     checkpoints = {made.name: made.checkpoint for made in models}
     now = Now(library_versions(), pipeline_version(), digests)
 
     def work(name: str, on: Steps) -> PublishedState:
         on.start(f"comparing {name} with its published version")
-        return compare_with_published(name, store, looked(checkpoints[name]), now)
+        return compare_with_published(name, store, looked(checkpoints[name]) if name in checkpoints else None, now)
 
-    return for_each(list(checkpoints), work, watch)
+    return for_each([*checkpoints, *custom], work, watch)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from convert.pipeline.for_each import for_each
+from convert.pipeline.for_each import Problem, for_each
 from convert.pipeline.progress import Steps, Watch
 from export.install import held
 from export.package.archive import Package, package_model, refuse_packaged
@@ -19,7 +19,7 @@ def package_models(
     overwrite: bool = False,
     sign_key: Path | None = None,
     watch: Watch | None = None,
-) -> tuple[list[Package], list[str]]:
+) -> tuple[list[Package], list[Problem]]:
     """Pack models, each with its provenance; return them, and the name and reason of each failure.
 
     Raises:

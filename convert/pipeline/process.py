@@ -35,18 +35,16 @@ _ending = threading.Lock()
 _tidy: set[int] = set()
 
 
-def run_and_leave(run: Callable[[], None], *, lifeline: int | None = None) -> NoReturn:
+def run_and_leave(run: Callable[[], None], *, interrupted: str = "", lifeline: int | None = None) -> NoReturn:
     """Run a command or a worker, and end the process with its exit status.
 
     Args:
-        run: the command, whose interruption is reported; or the worker.
+        run: the command or the worker.
+        interrupted: what to say when a signal ends it.
         lifeline: of a worker: a pipe, whose other end closes when the parent ends.
     """
-    if lifeline is None:
-        said = "mixer-jax2tf: interrupted: finished work is kept; run the same command again to continue.\n"
-        _end_on_signals(said)
-    else:
-        _end_on_signals("")
+    _end_on_signals(interrupted)
+    if lifeline is not None:
         _end_with_parent(lifeline)
     with _own_temporary_folder():
         status = 0
@@ -92,7 +90,15 @@ def _leave(status: int) -> NoReturn:
     for stream in filter(None, (sys.stdout, sys.stderr)):  # None if closed from the start
         try:
             stream.flush()
-        except (OSError, ValueError):  # its reader has gone
+        except BrokenPipeError:  # its reader has gone
+            status = status or 1
+        except (OSError, ValueError) as error:
+            if stream is sys.stdout and not status:
+                said = (
+                    f"mixer-jax2tf: standard output cannot be written ({getattr(error, 'strerror', None) or error}).\n"
+                )
+                with suppress(OSError):
+                    os.write(2, said.encode())
             status = status or 1
     for number in ENDING:
         if signal.getsignal(number) is _stand_still:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from convert.checkpoints.fetch import probe
+from convert.checkpoints.fetch import Outage, probe
 from convert.checkpoints.open import Source
 from convert.pipeline.batch import check_batch, run_batch
 from convert.pipeline.for_each import for_each, raise_problems
@@ -76,7 +76,7 @@ def bring_up_to_date(
             the recorded one, or the sources are not those of a commit.
     """
     watch = watch or (lambda event: None)
-    looked = functools.cache(functools.partial(probe, source=work.source, cache=work.cache))
+    looked = functools.cache(functools.partial(probe, source=work.source, cache=work.cache, outage=Outage()))
     standings, problems = compare_all_with_published(work.models, store, looked, work.rules.digests, watch)
     raise_problems(problems, len(work.models))
     for note in dict.fromkeys(note for one in standings for note in one.unknown):
@@ -91,7 +91,7 @@ def bring_up_to_date(
     published, more = for_each(left, lambda name, on: _publish(work, store, name, numbers[name], on), watch)
     _describe_collection(work, published, watch)
     sent = {one.handle: one.sent for one in published}
-    failed |= dict(problem.split(": ", 1) for problem in more)
+    failed |= {problem.handle: problem.reason for problem in more}
     return [_result(one, numbers, "republished", failed.get(one.handle), sent.get(one.handle, 0)) for one in standings]
 
 

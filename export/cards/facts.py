@@ -8,16 +8,18 @@ from export.cards.errata import ERRATA, Erratum
 from export.cards.publisher import Publisher
 from export.package.consistency import Records
 from export.package.facts import ModelFacts, SignatureFacts, read_member
-from models.catalog import ALL_HANDLES, GRAPH_SUFFIX, HANDLES, Handle
+from models.catalog import GRAPH_SUFFIX, HANDLES, Handle
 from models.citations import ACCURACIES, CitedAccuracy
 from models.errors import MixerError
 from models.preprocessing import Evaluation
+from models.records.about import About
 from models.records.accuracy import AccuracyRecord
+from models.records.formats import ExportManifest, read_manifest
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.report import Report
 from models.records.tolerances import TOLERANCES
-from models.selection import command_for, custom_handle, is_catalogued, select_handles
+from models.selection import command_for, custom_handle, is_catalogued, select_handles, template_of
 from models.signatures import SERVING_DEFAULT, SIGNATURES
 from models.storage.files import hash_file
 
@@ -52,6 +54,8 @@ class CardFacts:
     """The names of the classes, in the order of the logits; None if the model has no class list."""
     accuracy: AccuracyRecord | None = None
     """What this project measured; None if it measured nothing."""
+    about: About | None = None
+    """What the owner of a custom model says about it."""
 
     @property
     def archive(self) -> str:
@@ -75,8 +79,15 @@ class CardFacts:
 
     @property
     def warning(self) -> str | None:
-        """The warning at the top of its card, unless its checkpoint is a recorded original."""
+        """The warning at the top of its card, unless its checkpoint is an original or described by its owner."""
+        if self.about is not None and self.manifest.checkpoint.origin == "own":
+            return None
         return _WARNINGS.get(self.manifest.checkpoint.origin)
+
+    @property
+    def license(self) -> str:
+        """The licence of its weights, as an SPDX identifier; `unknown` if it is not known."""
+        return self.handle.checkpoint.training.license if self.about is None else self.about.license
 
     @property
     def outputs(self) -> str:
@@ -90,6 +101,7 @@ class CardFacts:
         size, training = self.manifest.image_size, self.handle.checkpoint.training
         seeded = f"{_SEEDED}. " if self.manifest.checkpoint.origin == "seeded" else ""
         trained = f"; trained on {training.data}, {training.method}" if self.trained else ""
+        trained = trained if self.about is None else f"; trained on {self.about.training_data}"
         return (
             f"{seeded}MLP-Mixer {self.manifest.architecture} as an image {kind}: {self.outputs} of an image of {size} "
             f"x {size} pixels{trained}."
@@ -138,7 +150,7 @@ def read_card_facts(destination: ModelPaths, where: Publisher) -> CardFacts:
     records = _read_records(destination)
     manifest, report = records.manifest, records.report
     problems = list(_problems(records))
-    if problems or manifest is None or report is None:
+    if problems or manifest is None or not isinstance(report, Report):
         said = "".join(f"\n  {problem}" for problem in problems)
         raise MixerError(f"version {destination.version} cannot have a card:{said}")
     handle = _handle(manifest)
@@ -154,6 +166,7 @@ def read_card_facts(destination: ModelPaths, where: Publisher) -> CardFacts:
         _signatures(records.facts, handle),
         None if labels is None else _names(read_member(_model(destination), manifest, labels)),
         records.accuracy,
+        About.read(destination.about) if destination.about.is_file() and not is_catalogued(manifest.handle) else None,
     )
 
 
@@ -163,7 +176,12 @@ def _model(destination: ModelPaths) -> Path:
 
 def _read_records(destination: ModelPaths) -> Records:
     destination.require_manifest()
-    manifest = Manifest.read(destination.manifest)
+    manifest = read_manifest(destination.manifest)
+    if isinstance(manifest, ExportManifest):
+        raise MixerError(
+            f"{manifest.handle} is an export, which has no card: give the SavedModel that it was made from, "
+            f"{manifest.handle.removesuffix(f'-{manifest.format}')}."
+        )
     there = [path for path in (destination.manifest, destination.report, destination.accuracy) if path.is_file()]
     return Records(
         destination,
@@ -184,7 +202,7 @@ def _problems(records: Records) -> Iterator[str]:
         hint = f"; {again} writes a new report" if record == "report" else ""
         hint = "; measure it again with `mixer-jax2tf accuracy`" if record == "accuracy" else hint
         yield from (f"{difference}{hint}" for difference in differences)
-    if report is None:
+    if not isinstance(report, Report):
         yield f"there is no {destination.report.name}: {again} writes it"
         return
     if report.verdict != "passed":
@@ -203,14 +221,7 @@ def _handle(manifest: Manifest) -> Handle:
     if is_catalogued(manifest.handle):
         name = manifest.handle.removesuffix(GRAPH_SUFFIX)
         return select_handles([name])[0].in_flavour(manifest.flavour)
-    rows = ALL_HANDLES.values()
-    wanted = (manifest.architecture, manifest.head)
-    template = next((row for row in rows if (row.checkpoint.architecture.name, row.head) == wanted), None)
-    if template is None:
-        raise MixerError(
-            f"its manifest names the architecture {manifest.architecture!r}, which is none of the catalog's: was it "
-            "made by a later release?"
-        )
+    template = template_of(manifest.architecture, manifest.head)
     classes = manifest.num_classes or template.checkpoint.num_classes
     return custom_handle(template.in_flavour(manifest.flavour), manifest.handle.removesuffix(GRAPH_SUFFIX), classes)
 

@@ -10,7 +10,7 @@ which cards do not need.
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import yaml  # type: ignore[import-untyped]  # its types are a package of their own
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,11 +18,24 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from export.cards.collection import COLLECTION, COLLECTION_SUMMARY, COLLECTION_TITLE
 from export.cards.facts import CardFacts
 from export.cards.markdown import render
-from models.catalog import LICENSE, Head
+from models.catalog import Head
 
 FILE = "README.md"
 
 Pipeline = Literal["image-classification", "image-feature-extraction"]
+
+_License = Literal[
+    "apache-2.0",
+    "bsd-3-clause",
+    "cc-by-4.0",
+    "cc-by-nc-4.0",
+    "cc-by-nc-sa-4.0",
+    "cc-by-sa-4.0",
+    "cc0-1.0",
+    "mit",
+    "unknown",
+]
+"""The Hub's identifiers of licences: SPDX's in lower case."""
 
 PIPELINES: dict[Head, Pipeline] = {"classification": "image-classification", "fe": "image-feature-extraction"}
 DATASETS = {"ImageNet-1k": "imagenet-1k", "ImageNet-21k": "imagenet-21k"}
@@ -39,7 +52,7 @@ class _Header(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    license: Literal["apache-2.0", "unknown"]
+    license: _License
     pipeline_tag: Pipeline
     tags: list[Word] = Field(min_length=1)
     datasets: list[Word] = Field(default=[], min_length=1)
@@ -49,16 +62,16 @@ class _Header(BaseModel):
         return str(yaml.safe_dump({name: value for name, value in self.model_dump().items() if value}, sort_keys=False))
 
 
-def render_model(subject: CardFacts) -> str:
-    """Return the card of a model."""
-    manifest, training = subject.manifest, subject.handle.checkpoint.training
+def render_model(subject: CardFacts, repository: str | None = None) -> str:
+    """Return the card of a model; of the `owner/repo` that it is published in, where that is known."""
+    manifest = subject.manifest
     header = _header(
         [subject],
-        license_="apache-2.0" if training.license == LICENSE else "unknown",
+        license_=cast(_License, subject.license.lower()),
         pipeline=PIPELINES[subject.handle.head],
     )
     title = f"{manifest.handle}, version {manifest.version}"
-    return _card(header, title, subject.summary, body="model.md", model=subject)
+    return _card(header, title, subject.summary, body="model.md", model=subject, repository=repository)
 
 
 def render_collection(members: Sequence[CardFacts]) -> str:
@@ -69,7 +82,7 @@ def render_collection(members: Sequence[CardFacts]) -> str:
     return _card(header, COLLECTION_TITLE, COLLECTION_SUMMARY, body="collection.md", members=members)
 
 
-def _header(members: Sequence[CardFacts], *, license_: Literal["apache-2.0", "unknown"], pipeline: Pipeline) -> _Header:
+def _header(members: Sequence[CardFacts], *, license_: _License, pipeline: Pipeline) -> _Header:
     data = dict.fromkeys(member.handle.checkpoint.training.data for member in members if member.trained)
     seeded = any(member.manifest.checkpoint.origin == "seeded" for member in members)
     tags = [*TAGS, *(["seeded-weights"] if seeded else [])]

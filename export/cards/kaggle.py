@@ -15,11 +15,20 @@ from export.cards.collection import COLLECTION, COLLECTION_SUMMARY, COLLECTION_T
 from export.cards.facts import CardFacts
 from export.cards.markdown import render
 from export.cards.publisher import Publisher
-from models.catalog import LICENSE, REPOSITORY
+from models.catalog import GRAPH_SUFFIX, LICENSE, REPOSITORY
 from models.citations import VERSION_1_PAGE
 
-LICENSES = {LICENSE: "Apache 2.0"}
-"""Kaggle's names for licences."""
+LICENSES = {
+    LICENSE: "Apache 2.0",
+    "BSD-3-Clause": "BSD-3-Clause",
+    "CC-BY-4.0": "Attribution 4.0 International (CC BY 4.0)",
+    "CC-BY-NC-4.0": "Attribution-NonCommercial 4.0 International (CC BY-NC 4.0)",
+    "CC-BY-NC-SA-4.0": "CC BY-NC-SA 4.0",
+    "CC-BY-SA-4.0": "CC BY-SA 4.0",
+    "CC0-1.0": "CC0: Public Domain",
+    "MIT": "MIT",
+}
+"""Kaggle's names for licences, by their SPDX identifiers; of `models_metadata.md`."""
 
 MODEL_FILE = "model-metadata.json"
 VARIATION_FILE = "model-instance-metadata.json"
@@ -30,6 +39,12 @@ def _filled(text: str) -> str:
         raise ValueError("it is empty")
     if re.search(r"INSERT_\w*_HERE", text):
         raise ValueError("it still is the placeholder of Kaggle's template")
+    return text
+
+
+def _licence(text: str) -> str:
+    if text not in LICENSES.values():
+        raise ValueError(f"it is none of {', '.join(LICENSES.values())}")
     return text
 
 
@@ -69,7 +84,7 @@ class _VariationMetadata(_Metadata):
     framework: Literal["tensorFlow2"]
     overview: Text
     usage: Text
-    licenseName: Literal["Apache 2.0"]  # noqa: N815
+    licenseName: Annotated[str, AfterValidator(_licence)]  # noqa: N815
     fineTunable: StrictBool  # noqa: N815
     trainingData: tuple[Text, ...]  # noqa: N815
     modelInstanceType: Literal["Unspecified", "BaseModel", "KaggleVariant", "ExternalVariant"]  # noqa: N815
@@ -90,22 +105,24 @@ class _VariationMetadata(_Metadata):
 
 def render_variation(subject: CardFacts) -> str | None:
     """Return the metadata of a model; None if its licence is unknown, because Kaggle requires one."""
-    training = subject.handle.checkpoint.training
-    if training.license not in LICENSES:
+    training, about = subject.handle.checkpoint.training, subject.about
+    if subject.license not in LICENSES:
         return None
+    base = training.source if about is None else about.source or ""
+    data = (training.data,) if subject.trained else ()
     return _VariationMetadata(
         ownerSlug=subject.where.publisher,
-        modelSlug=COLLECTION,
+        modelSlug=COLLECTION if subject.is_catalogued else subject.manifest.handle.removesuffix(GRAPH_SUFFIX),
         instanceSlug=subject.manifest.handle,
         framework="tensorFlow2",
         overview=subject.summary,
         usage=render("kaggle.md", model=subject).strip(),
-        licenseName="Apache 2.0",
+        licenseName=LICENSES[subject.license],
         fineTunable=subject.fine_tunable,
-        trainingData=(training.data,) if subject.trained else (),
-        modelInstanceType="ExternalVariant",
+        trainingData=data if about is None else (about.training_data,),
+        modelInstanceType="ExternalVariant" if base else "BaseModel",
         baseModelInstance="",
-        externalBaseModelUrl=training.source,
+        externalBaseModelUrl=base,
     ).to_text()
 
 

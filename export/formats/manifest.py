@@ -30,4 +30,5 @@ def describe_export(name: FormatName, handle: str, source: bytes, directory: Pat
         "git_commit": commit,
         "git_dirty": dirty,
     }
-    return ExportManifest(**fields, format=name, source_sha256=hashlib.sha256(source).hexdigest())
+    digest = hashlib.sha256(source).hexdigest()
+    return ExportManifest(**fields, format=name, source_sha256=digest, runtime_settings=FORMATS[name].settings)

@@ -8,10 +8,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import tensorflow as tf
-
+from export.formats.metadata import describe_model
 from models.errors import MixerError
-from models.formats import FORMATS, LABELS, FormatName, Weights, import_openvino
+from models.formats import FORMATS, LABELS, FormatName, import_openvino
 
 
 def write_format(name: FormatName, saved_model: Path, directory: Path) -> None:
@@ -38,23 +37,9 @@ def write_format(name: FormatName, saved_model: Path, directory: Path) -> None:
 
 
 def _write_litert(saved_model: Path, directory: Path) -> None:
-    """Write a LiteRT file for each type of weights, with TensorFlow's own converter.
+    from export.formats.litert import write_litert
 
-    float16: weights are stored as float16, and computation is in float32. int8: kernels of dense layers are stored as
-    int8, with a scale for each output; the runtime also rounds their inputs to int8, for each image (dynamic-range
-    quantisation, https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/post_training_quantization).
-    """
-    for file, weights in FORMATS["litert"].models.items():
-        (directory / file).write_bytes(_convert_to_litert(saved_model, weights))
-
-
-def _convert_to_litert(saved_model: Path, weights: Weights) -> bytes:
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model), signature_keys=["serving_default"])
-    if weights != "float32":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if weights == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    return bytes(converter.convert())
+    write_litert(saved_model, directory)
 
 
 def _write_onnx(saved_model: Path, directory: Path) -> None:
@@ -75,6 +60,8 @@ def _write_openvino(saved_model: Path, directory: Path) -> None:
     for index, operation in enumerate(model.get_ordered_ops()):
         if operation.get_type_name() not in {"Parameter", "Result"}:
             operation.set_friendly_name(f"{operation.get_type_name()}_{index}")
+    for key, value in describe_model("openvino", saved_model).items():
+        model.set_rt_info(value, ["model_info", key])
     openvino.save_model(model, directory / file, compress_to_fp16=False)
 
 

@@ -23,10 +23,11 @@ from export.package.signing import Signer
 from models.errors import MixerError, UsageError
 from models.progress import Progress
 from models.records.contents import compare_files
+from models.records.formats import ExportReport, read_manifest, read_report
 from models.records.layout import ModelPaths
 from models.records.manifest import FileDigest, Manifest
-from models.records.report import Report
-from models.records.tolerances import TOLERANCES
+from models.records.report import Report, Tolerance
+from models.records.tolerances import TOLERANCES, export_tolerances
 from models.selection import command_for
 from models.storage.archives import MOST_OF_HEADERS, most_unpacked
 from models.storage.files import hash_file, write_atomically, written_whole
@@ -118,17 +119,22 @@ def _proven(destination: ModelPaths) -> tuple[Manifest, dict[str, str]]:
     destination.require_manifest()
     if not destination.report.is_file():
         raise MixerError(f"{destination.report} is missing: the model was not checked. {again} first.")
-    manifest, report = Manifest.read(destination.manifest), Report.read(destination.report)
+    manifest, report = read_manifest(destination.manifest), read_report(destination.report)
     found = {path.name: hash_file(path) for path in (destination.manifest, destination.report)}
     _refuse_contradictions(
         Records(destination, manifest, destination.handle, destination.version, report=report, found=found)
     )
     if report.verdict != "passed":
         raise MixerError(f"{destination.report} says that the model {report.verdict}: {'; '.join(report.problems)}.")
-    contradictions = list(report.contradictions(TOLERANCES))
+    contradictions = list(report.contradictions(_limits(report)))
     if contradictions:
         raise MixerError(f"{destination.report} cannot be trusted: {'; '.join(contradictions)}. {again} first.")
     return manifest, {name: hashes.sha256 for name, hashes in found.items()}
+
+
+def _limits(report: Report | ExportReport) -> dict[str, Tolerance]:
+    """Return today's limits of a report's checks."""
+    return export_tolerances(report.format, report.origin) if isinstance(report, ExportReport) else TOLERANCES
 
 
 def _refuse_contradictions(records: Records) -> None:

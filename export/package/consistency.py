@@ -3,16 +3,17 @@
 This module defines which fields correspond; `verify`, `package`, `card` and `publish` use it.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from operator import attrgetter
-from typing import Literal
+from typing import Literal, cast
 
 from export.package.facts import MODEL_JSON, ModelFacts
 from export.package.provenance import LOCAL_BUILDER, WORKFLOW, Statement
 from models.records.accuracy import AccuracyRecord
 from models.records.contents import Bound, Described, compare_files
+from models.records.formats import ExportReport
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.published_index import INDEX, Index
@@ -58,7 +59,7 @@ class Records:
     """The handle that the model was requested as or is named by, where known."""
     version: int | None = None
     """Its version, likewise."""
-    report: Report | None = None
+    report: Report | ExportReport | None = None
     accuracy: AccuracyRecord | None = None
     facts: ModelFacts | None = None
     """From the model's own `model.json`."""
@@ -98,9 +99,14 @@ def _fields(records: Records, name: Name) -> Iterator[str]:
 def _table(records: Records, name: Name) -> Iterator[tuple[str, object, object]]:
     for record, what, here, there in _PAIRS:
         if record == name:
-            said, meant = attrgetter(here)(records), attrgetter(there)(records)
+            said, meant = _value(records, here), _value(records, there)
             if None not in (said, meant):
                 yield what, said, meant
+
+
+def _value(records: Records, path: str) -> object:
+    """Return a field; None where a record has none, as reports on exports have no flavour and no head."""
+    return functools.reduce(lambda value, name: getattr(value, name, None), path.split("."), cast(object, records))
 
 
 def _provenance(records: Records) -> Iterator[tuple[str, object, object]]:

@@ -17,6 +17,7 @@ from export.package.provenance import Statement
 from models.errors import MixerError, UsageError, printable, shown
 from models.records.accuracy import AccuracyRecord
 from models.records.contents import Described, compare_files, digest_files
+from models.records.formats import read_manifest, read_report
 from models.records.layout import ARCHIVE_SUFFIX, ModelPaths
 from models.records.manifest import Manifest
 from models.records.published_index import INDEX, Index
@@ -78,7 +79,7 @@ class _Findings:
 
 
 def verify(path: Path, *, handle: str | None = None, hashes: FileHashes | None = None) -> _Verification:
-    """Check a SavedModel's directory or archive against its manifest, report, provenance and index.
+    """Check the directory or archive of a SavedModel or an export against its manifest, report, provenance and index.
 
     The manifest must be beside it as `<name>.manifest.json`; the others are checked where they exist.
 
@@ -118,7 +119,7 @@ def verify(path: Path, *, handle: str | None = None, hashes: FileHashes | None =
 
 def _read(path: Path, siblings: ModelPaths, handle: str | None, findings: _Findings) -> Records:
     """Read the model and the records beside it."""
-    manifest = findings.read(lambda: Manifest.read(siblings.manifest))
+    manifest = findings.read(lambda: read_manifest(siblings.manifest))
     whole = _check_contents(path, siblings, manifest, findings)
     index = siblings.folder / INDEX
     is_archive = not path.is_dir()
@@ -127,7 +128,7 @@ def _read(path: Path, siblings: ModelPaths, handle: str | None, findings: _Findi
         manifest,
         handle,
         int(siblings.stem) if re.fullmatch("[0-9]{1,18}", siblings.stem) else None,
-        findings.read(lambda: Report.read(siblings.report)) if siblings.report.is_file() else None,
+        findings.read(lambda: read_report(siblings.report)) if siblings.report.is_file() else None,
         findings.read(lambda: AccuracyRecord.read(siblings.accuracy)) if siblings.accuracy.is_file() else None,
         findings.read(lambda: ModelFacts.read(path, manifest)) if whole and manifest is not None else None,
         findings.read(lambda: Statement.read(siblings.provenance)) if siblings.provenance.is_file() else None,
@@ -197,6 +198,5 @@ def _judge_report(records: Records, differences: list[str], findings: _Findings)
     if report.verdict != "passed":
         differences = [*differences, f"{name} says that the model failed: {'; '.join(report.problems)}"]
     differences += [f"{name} contradicts itself: {found}" for found in report.contradictions()]
-    findings.add(
-        f"{name} is of this manifest and says that the model passed (inputs: {report.inputs_set})", differences
-    )
+    inputs = f" (inputs: {report.inputs_set})" if isinstance(report, Report) else ""
+    findings.add(f"{name} is of this manifest and says that the model passed{inputs}", differences)

@@ -43,6 +43,7 @@ class HubUpload:
         beside = {
             MANIFEST: destination.manifest,
             "report.json": destination.report,
+            "about.json": destination.about,
             "accuracy.json": destination.accuracy,
             "provenance.json": destination.provenance,
             "provenance.json.sig": destination.signature,

@@ -79,7 +79,8 @@ class HuggingFaceRepository:
                 cards = {}
             else:
                 readme = _read(api, self.name, FILE, now.sha, names)
-                cards = {name: card for name, card in _cards(destination).items() if (name, card) != (FILE, readme)}
+                every = _cards(destination, self.name)
+                cards = {name: card for name, card in every.items() if (name, card) != (FILE, readme)}
             planned = {f"{PREFIX}{self.name}/{name}": card for name, card in cards.items()}
             if dry_run:
                 return upload.publication(address, "published already" if there else "to be published", planned)
@@ -140,12 +141,12 @@ def _read(api: "HfApi", name: str, path: str, commit: str | None, names: set[str
         return read_small(Path(api.hf_hub_download(name, path, revision=commit, local_dir=folder)), MOST_BYTES)
 
 
-def _cards(destination: ModelPaths) -> dict[str, bytes]:
-    """Return the cards by path: the model's, if its page names a publisher, and the collection's, if it exists."""
+def _cards(destination: ModelPaths, repository: str) -> dict[str, bytes]:
+    """Return the cards for a repository by path: the model's, if its page names a publisher, and the collection's."""
     cards, page = {}, destination.card
     where = Publisher.of_page(page.read_text(encoding="utf-8")) if page.is_file() else None
     if where is not None:
-        text = hugging_face_card.render_model(read_card_facts(destination, where))
+        text = hugging_face_card.render_model(read_card_facts(destination, where), repository)
         cards[f"{destination.handle}/{FILE}"] = text.encode()
     collection = CardFiles(destination.out).hugging_face
     if collection.is_file():

@@ -21,9 +21,10 @@ from export.publish.publish import Publication
 from models.catalog import LICENSE
 from models.errors import MixerError, UsageError
 from models.progress import Progress
+from models.records.about import About
 from models.records.layout import ModelPaths
 from models.records.manifest import MOST_BYTES, Manifest
-from models.selection import is_catalogued
+from models.selection import command_for, is_catalogued
 from models.storage.files import read_small
 
 PREFIX = "kaggle:"
@@ -61,8 +62,7 @@ class KaggleModel:
                 published one, or Kaggle or its client fails.
         """
         upload = HubUpload.of(destination, rules)
-        if not is_catalogued(destination.handle):
-            raise MixerError(f"the licence of {destination.handle}'s weights is unknown, but Kaggle requires one.")
+        license_name = LICENSES[_license_of(destination)]
         variation = f"{self.name}/{FRAMEWORK}/{destination.handle}"
         address = f"{PREFIX}{variation}"
         with translate_client_errors("Kaggle", address, CREDENTIALS):
@@ -70,7 +70,7 @@ class KaggleModel:
                 return upload.publication(address, "published already")
             if dry_run:
                 return upload.publication(address, "to be published")
-            _upload(upload, variation)
+            _upload(upload, variation, license_name)
         if progress is not None:
             size = sum(path.stat().st_size for path in upload.files.values())
             progress(size, size)
@@ -103,7 +103,23 @@ def _published(variation: str) -> Manifest | None:
             raise MixerError(f"{PREFIX}{variation}: its {MANIFEST} is not a readable manifest of schema 1.") from error
 
 
-def _upload(upload: HubUpload, variation: str) -> None:
+def _license_of(destination: ModelPaths) -> str:
+    """Return the licence of a model's weights.
+
+    Raises:
+        MixerError: it is not known.
+    """
+    if is_catalogued(destination.handle):
+        return LICENSE
+    if not destination.about.is_file():
+        raise MixerError(
+            f"the licence of {destination.handle}'s weights is unknown, but Kaggle requires one: run "
+            f"`{command_for('convert-all', destination.handle)} --about FILE.toml`, which says so, and then `card`."
+        )
+    return About.read(destination.about).license
+
+
+def _upload(upload: HubUpload, variation: str, license_name: str) -> None:
     manifest = upload.manifest
     notes = f"{manifest.handle} version {manifest.version}, manifest sha256 {upload.manifest_sha256}"
     with tempfile.TemporaryDirectory() as folder:
@@ -111,4 +127,4 @@ def _upload(upload: HubUpload, variation: str) -> None:
             place = Path(folder, name)
             place.parent.mkdir(parents=True, exist_ok=True)
             place.symlink_to(path.absolute())
-        _client().model_upload(variation, folder, license_name=LICENSES[LICENSE], version_notes=notes)
+        _client().model_upload(variation, folder, license_name=license_name, version_notes=notes)

@@ -7,6 +7,7 @@ from export.publish.publish import PublishedModel
 from export.publish.store import Store
 from models.catalog import DEFAULT_VERSION
 from models.digests import DigestTable
+from models.errors import MixerError
 from models.records.manifest import CheckpointRecord, Manifest
 from models.storage.gsutil import SourceObject
 
@@ -38,14 +39,26 @@ class PublishedState:
     """What could not be compared."""
 
 
-def compare_with_published(handle: str, store: Store, source: SourceObject, now: Now) -> PublishedState:
-    """Compare the highest published version of a handle with what would be made now.
+def compare_with_published(handle: str, store: Store, source: SourceObject | None, now: Now) -> PublishedState:
+    """Compare the highest published version of a model with what would be made now.
+
+    Args:
+        handle: a handle of the catalog, or the name of a custom model.
+        store: where it is published.
+        source: the checkpoint's metadata; None for a custom model, whose checkpoint is not compared.
+        now: what it would be made with.
 
     Raises:
-        MixerError: the published index or manifest cannot be read.
+        MixerError: the published index or manifest cannot be read, or a custom model is not published.
     """
     there = PublishedModel.look(store, handle)
     latest = there.index.latest
+    if source is None:
+        if latest is None:
+            raise MixerError("it is neither a handle of the catalog nor published there (`mixer-jax2tf list`).")
+        manifest = there.manifest(latest)
+        unknown = f"{manifest.checkpoint.object} is a custom checkpoint"
+        return PublishedState(handle, latest, latest + 1, tuple(_pipeline_reasons(manifest, now)), (unknown,))
     if latest is None:
         return PublishedState(handle, None, DEFAULT_VERSION, ("it was never published",))
     manifest = there.manifest(latest)

@@ -8,6 +8,7 @@ from export.cards import write
 from export.package.verify import verify
 from models.digests import DigestTable
 from models.errors import MixerError
+from models.records.formats import ExportManifest, read_manifest
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.report import ZERO_HEAD, Report
@@ -47,7 +48,9 @@ class PublishPolicy:
             MixerError: the model may not be published; lists all reasons.
         """
         destination.require_manifest()
-        manifest, hashes = Manifest.read(destination.manifest), FileHashes()
+        manifest, hashes = read_manifest(destination.manifest), FileHashes()
+        if isinstance(manifest, ExportManifest):
+            raise MixerError(f"{manifest.handle} is an export: only SavedModels, which have cards, are published.")
         problems = [
             *_missing(destination),
             *_differences(destination, hashes),
@@ -62,7 +65,7 @@ class PublishPolicy:
         if problems:
             said = "".join(f"\n  {problem}" for problem in problems)
             raise MixerError(f"version {destination.version} may not be published:{said}")
-        optional = (destination.accuracy, destination.signature, destination.card)
+        optional = (destination.about, destination.accuracy, destination.signature, destination.card)
         extra = [path for path in optional if path.is_file()]
         return Publishable(manifest, {path: hashes.of(path) for path in (*destination.required, *extra)})
 

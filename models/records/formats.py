@@ -1,8 +1,14 @@
 """The records of a model in a format beyond TensorFlow: its manifest and its report."""
 
+import json
+from contextlib import suppress
+from pathlib import Path
+
+from models.errors import MixerError
 from models.formats import FORMATS, FormatName
-from models.records.manifest import Manifest
-from models.records.report import Need, Verdict
+from models.records.manifest import MOST_BYTES, Manifest
+from models.records.report import Need, Report, Verdict
+from models.storage.files import read_small
 
 
 class ExportManifest(Manifest):
@@ -11,13 +17,15 @@ class ExportManifest(Manifest):
     format: FormatName
     source_sha256: str
     """Digest of the manifest of the SavedModel that it was written from."""
+    runtime_settings: dict[str, str] = {}  # noqa: RUF012 (pydantic copies it)
+    """Settings of the runtime that make it compute in float32, as it was checked; not in earlier manifests."""
 
 
 class ExportReport(Verdict):
     """The verdict on a model in a format beyond TensorFlow.
 
     Each file is run in its own runtime and compared with the float64 oracle; the names of its checks begin with how its
-    weights are stored: `float16 max_relative`.
+    weights are stored: `float16 max_relative`. Files of int8 weights are compared with the oracle on those too.
     """
 
     format: FormatName
@@ -28,4 +36,35 @@ class ExportReport(Verdict):
     def needs(self) -> tuple[Need, ...]:
         """The checks without which nothing is proven."""
         weights = dict.fromkeys(FORMATS[self.format].models.values())
-        return tuple(map(Need, ("files", "interface", *(f"{one} max_relative" for one in weights))))
+        names = ["files", "interface", *(f"{one} max_relative" for one in weights)]
+        if "int8" in weights:
+            names += ["int8 weights_steps", "int8 own_weights_relative"]
+        if FORMATS[self.format].settings:
+            names.append("float32 default_settings_relative")
+        return tuple(map(Need, names))
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read the manifest of a SavedModel or of an export.
+
+    Raises:
+        MixerError: the file is neither.
+    """
+    return ExportManifest.read(path) if _names_a_format(path) else Manifest.read(path)
+
+
+def read_report(path: Path) -> Report | ExportReport:
+    """Read the report on a SavedModel or on an export.
+
+    Raises:
+        MixerError: the file is neither.
+    """
+    return ExportReport.read(path) if _names_a_format(path) else Report.read(path)
+
+
+def _names_a_format(path: Path) -> bool:
+    """Return whether a record is that of an export; one that cannot be read is judged by whoever reads it."""
+    with suppress(OSError, ValueError, MixerError, RecursionError):
+        record = json.loads(read_small(path, MOST_BYTES))
+        return isinstance(record, dict) and "format" in record
+    return False

@@ -79,6 +79,11 @@ class ModelPaths:
         return self._beside(".accuracy.json")
 
     @property
+    def about(self) -> Path:
+        """What the owner of a custom model says about it, if that was given."""
+        return self._beside(".about.json")
+
+    @property
     def outputs(self) -> Path:
         """The outputs that the report was made from, if the full set was run."""
         return self._beside(".evidence.npz")

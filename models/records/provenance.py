@@ -39,7 +39,7 @@ PIPELINE_SOURCES = (
 )
 """Sources that decide the bytes of a SavedModel."""
 
-EXPORT_SOURCES = (*PIPELINE_SOURCES, "export/formats", "models/formats.py")
+EXPORT_SOURCES = (*PIPELINE_SOURCES, "export/formats", "models/formats.py", "models/rotation.py")
 """Sources that decide the bytes of an exported file."""
 
 VALIDATOR_SOURCES = (
@@ -60,6 +60,7 @@ EXPORT_VALIDATOR_SOURCES = (
     *VALIDATOR_SOURCES,
     "models/formats.py",
     "models/records/formats.py",
+    "models/rotation.py",
     "validation/formats",
 )
 """Sources that decide the verdict on an exported file."""

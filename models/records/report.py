@@ -23,7 +23,7 @@ _GRADIENTS = ("gradients_missing", "gradient_relative", "step_relative")
 _WITHOUT_LIMIT = frozenset({"files", "interface", "consumer"})
 """Checks that measure nothing, or only sometimes."""
 
-OF_OUTPUTS = frozenset({"max_relative", *(f"{weights} max_relative" for weights in get_args(Weights))})
+OF_OUTPUTS = frozenset({"max_relative", "int8 own_weights_relative"} | {f"{w} max_relative" for w in get_args(Weights)})
 """Checks of the largest difference of outputs, of SavedModels and of exports."""
 
 _BY_THE_SCALE = OF_OUTPUTS | {"jax_oracle_relative", "gradient_relative", "step_relative", "consumer"}

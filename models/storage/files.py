@@ -4,6 +4,7 @@ import base64
 import errno
 import hashlib
 import shutil
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ MOST_FILES = 1000
 
 CHUNK = 1 << 20
 """Bytes read at once."""
+
+_TEMPORARY = 8 << 20
+"""Bytes that temporary files take at least; a graph is saved there while it is traced."""
 
 _HASHED_AT_ONCE = 1 << 22
 """Bytes hashed at once: `hashlib.file_digest` takes so few that another busy Python thread would delay it."""
@@ -205,3 +209,18 @@ def require_room(out: Path, needed: int, advice: str) -> str:
     if needed > free:
         raise UsageError(f"{out} has {megabytes(free)} free, but {megabytes(needed)} are needed: {advice}")
     return f"{megabytes(needed)} of disk space needed in {out}, {megabytes(free)} free"
+
+
+def require_temporary_room() -> None:
+    """Check that there is some free space for temporary files.
+
+    Raises:
+        UsageError: there is not.
+    """
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if free < _TEMPORARY:
+        raise UsageError(
+            f"temporary files are in {folder}, which has {megabytes(free)} free, but {megabytes(_TEMPORARY)} are "
+            "needed: free some space there, or set TMPDIR to another directory."
+        )

@@ -48,6 +48,7 @@ def find_dataset(
     *,
     is_imagenet: bool,
     real: Path | None = None,
+    devkit: Path | None = None,
 ) -> Dataset:
     """Find the pictures below a directory, and their labels.
 
@@ -59,6 +60,7 @@ def find_dataset(
         classes: the class names of the model, in order; None, which is refused, if they are not known.
         is_imagenet: whether they are the classes of ImageNet-1k in their usual order.
         real: `real.json` of ReaL, which gives the pictures of the flat layout several labels, or none.
+        devkit: the development kit of ILSVRC 2012, for the labels of the flat layout.
 
     Raises:
         UsageError: the layout is not known, or a label would be a guess.
@@ -76,9 +78,9 @@ def find_dataset(
             "expected either one folder per class, or the flat folder of ImageNet's validation pictures."
         )
     if listing.pictures:
-        found = _flat(directory, listing.pictures, is_imagenet=is_imagenet, real=real)
-    elif real is not None:
-        raise UsageError("--real is for the flat folder of ImageNet's validation pictures.")
+        found = _flat(directory, listing.pictures, is_imagenet=is_imagenet, real=real, devkit=devkit)
+    elif real is not None or devkit is not None:
+        raise UsageError("--real and --devkit are for the flat folder of ImageNet's validation pictures.")
     elif not listing.folders:
         raise UsageError(f"{directory} contains no pictures: expected files that end in {', '.join(SUFFIXES)}.")
     else:
@@ -89,10 +91,10 @@ def find_dataset(
     return found
 
 
-def find_classes(directory: Path) -> tuple[tuple[str, ...], Dataset]:
+def find_classes(directory: Path, order: Sequence[str] | None = None) -> tuple[tuple[str, ...], Dataset]:
     """Find pictures in one folder per class; return the folders' names as the class list, and the pictures.
 
-    Names that are all numbers are sorted as numbers, others as text.
+    The names are in the given order; without one, names that are all numbers are sorted as numbers, others as text.
 
     Raises:
         UsageError: the layout is another, there are fewer than two classes, or a name cannot be a line of a class list.
@@ -108,7 +110,9 @@ def find_classes(directory: Path) -> tuple[tuple[str, ...], Dataset]:
     unusable = [name for name in names if not name.isprintable() or name != name.strip()]
     if unusable:
         raise UsageError(f"folders cannot be lines of a class list: {_some(unusable)}. Rename them.")
-    if all(name.isascii() and name.isdigit() for name in names):
+    if order is not None:
+        names.sort(key=order.index)
+    elif all(name.isascii() and name.isdigit() for name in names):
         names.sort(key=int)
     labels = {name: index for index, name in enumerate(names)}
     layout = "one folder per class"
@@ -239,7 +243,9 @@ def _uneven(pictures: Sequence[Picture]) -> Iterator[str]:
         yield f"{len(fewer):,} classes have fewer than {most:,} pictures: {missing:,} may be missing"
 
 
-def _flat(directory: Path, files: Sequence[Path], *, is_imagenet: bool, real: Path | None) -> Dataset:
+def _flat(
+    directory: Path, files: Sequence[Path], *, is_imagenet: bool, real: Path | None, devkit: Path | None
+) -> Dataset:
     numbers = {file: imagenet.number_of(file.name) for file in files}
     others = [file.name for file, number in numbers.items() if number is None or not 1 <= number <= imagenet.PICTURES]
     if others:
@@ -253,8 +259,10 @@ def _flat(directory: Path, files: Sequence[Path], *, is_imagenet: bool, real: Pa
             "known: give it with --labels."
         )
     truth: Callable[[int], tuple[int, ...]]
+    if real is not None and devkit is not None:
+        raise UsageError("--real and --devkit exclude each other: give one source of labels.")
     if real is None:
-        labels = imagenet.validation_labels()
+        labels = imagenet.validation_labels() if devkit is None else imagenet.read_devkit(devkit)
         layout, truth = "ImageNet's validation pictures", lambda number: (labels[number - 1],)
     else:
         several = imagenet.read_real(real)

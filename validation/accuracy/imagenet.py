@@ -1,6 +1,7 @@
 """The order of ImageNet-1k's classes, and the labels of its validation pictures.
 
-Both come from the wheel of tensorflow-datasets, and are read from the installed package, which is not imported. Class
+Both come from the wheel of tensorflow-datasets, and are read from the installed package, which is not imported, or from
+the development kit of ILSVRC 2012. Class
 indices are positions in the sorted WordNet ids, as in every model of this project; the ILSVRC ids of the devkit are
 another, 1-based order.
 """
@@ -24,6 +25,7 @@ REAL_LABELLED = 46_837
 _WORDNET_SHA256 = "70002b0ff5de60a3a17a82dbfcff291931f96225ddf941ad2e182fc39e183d15"
 _TRUTH_SHA256 = "313fc3f23c864dde9183c9a368809065765dd1b657a6904fded44e3e46d34604"
 _NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
+_GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 _LEAST_AGREEMENT = 0.8  # of ReaL with the original labels: about 0.9, and 0.001 if shifted
 
 
@@ -82,6 +84,44 @@ def read_real(path: Path) -> tuple[tuple[int, ...], ...]:
             "entries are shifted, or in another order than the file names."
         )
     return tuple(tuple(labels) for labels in found)
+
+
+def read_devkit(directory: Path) -> tuple[int, ...]:
+    """Read the labels of the validation pictures from the development kit of ILSVRC 2012.
+
+    Its ground truth lists ILSVRC ids, in the order of the file names; `meta.mat` says which WordNet id each is.
+
+    Args:
+        directory: `ILSVRC2012_devkit_t12`, or its folder `data`.
+
+    Raises:
+        UsageError: the files are missing, or are not those of the kit.
+    """
+    data = directory / "data" if (directory / "data").is_dir() else directory
+    try:
+        ids = _read_synsets(data / "meta.mat")
+        truth = [int(line) for line in (data / _GROUND_TRUTH).read_text(encoding="ascii").split()]
+    except Exception as error:  # SciPy raises many types for what is damaged
+        raise UsageError(
+            f"{directory} is not the development kit of ILSVRC 2012: {error}. Expected data/meta.mat and "
+            f"data/{_GROUND_TRUTH}, as in ILSVRC2012_devkit_t12.tar.gz."
+        ) from error
+    if len(ids) != CLASSES or len(truth) != PICTURES or not {*truth} <= ids.keys():
+        raise UsageError(
+            f"{directory} has {len(ids):,} classes and {len(truth):,} labels: expected {CLASSES:,} and {PICTURES:,}, "
+            "each label the ILSVRC id of a class."
+        )
+    index_of = {wordnet_id: index for index, wordnet_id in enumerate(sorted(ids.values()))}
+    return tuple(index_of[ids[label]] for label in truth)
+
+
+def _read_synsets(path: Path) -> dict[int, str]:
+    """Return the WordNet id of each ILSVRC id from 1 to 1000; the others are groups of classes."""
+    from scipy.io import loadmat
+
+    synsets = loadmat(path, squeeze_me=True)["synsets"]
+    found = {int(one["ILSVRC2012_ID"]): str(one["WNID"]) for one in synsets}
+    return {number: wordnet_id for number, wordnet_id in found.items() if 1 <= number <= CLASSES}
 
 
 def _read(name: str, count: int, sha256: str) -> list[str]:

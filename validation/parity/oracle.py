@@ -28,46 +28,57 @@ class OracleOutputs:
 
 
 def run_oracle(
-    checkpoint: Path, images: NDArray[np.float32], *, stem_bias: NDArray[np.float32] | None = None
+    checkpoint: Path,
+    images: NDArray[np.float32],
+    *,
+    replaced: Mapping[str, NDArray[np.floating]] | None = None,
+    prefix: str = "",
 ) -> OracleOutputs:
     """Return logits and features of images `[n, size, size, 3]`, in [-1, 1], for an original `.npz` checkpoint.
 
-    If `stem_bias` `[hidden_dim]` is given, it replaces the checkpoint's.
+    `replaced` has arrays, by name, to use instead of the checkpoint's, whose names begin with `prefix`. Of a file
+    without a head, the logits are two zeros.
     """
-    stages = dict(trace_oracle(checkpoint, images, stem_bias=stem_bias))
+    stages = dict(trace_oracle(checkpoint, images, replaced=replaced, prefix=prefix))
     return OracleOutputs(stages["head"], stages["features"])
 
 
 def trace_oracle(
-    checkpoint: Path, images: NDArray[np.float32], *, stem_bias: NDArray[np.float32] | None = None
+    checkpoint: Path,
+    images: NDArray[np.float32],
+    *,
+    replaced: Mapping[str, NDArray[np.floating]] | None = None,
+    prefix: str = "",
 ) -> Iterator[tuple[str, Values]]:
     """Yield the name and the activations after each step: the stem, each block, the last norm, the mean, the head.
 
-    Tokens are `[n, tokens, hidden_dim]`. Images are processed in parallel by a thread pool. If `stem_bias`
-    `[hidden_dim]` is given, it replaces the checkpoint's.
+    Tokens are `[n, tokens, hidden_dim]`. Images are processed in parallel by a thread pool. `replaced` has arrays, by
+    name, to use instead of the checkpoint's, whose names begin with `prefix`.
     """
-    replaced = {} if stem_bias is None else {"stem/bias": stem_bias}
+    others = replaced or {}
     with np.load(checkpoint, allow_pickle=False) as arrays, ThreadPoolExecutor(os.cpu_count()) as pool:
+        named = {name.removeprefix(prefix): name for name in arrays.files if name.startswith(prefix)}
 
-        def group(prefix: str) -> dict[str, Values]:
-            names = [name for name in arrays.files if name.startswith(f"{prefix}/")]
+        def group(part: str) -> dict[str, Values]:
             return {
-                name.removeprefix(f"{prefix}/"): replaced.get(name, arrays[name]).astype(np.float64) for name in names
+                name.removeprefix(f"{part}/"): (others[name] if name in others else arrays[stored]).astype(np.float64)
+                for name, stored in named.items()
+                if name.startswith(f"{part}/")
             }
 
-        def each(step: Callable[[Values, Mapping[str, Values]], Values], values: Values, prefix: str) -> Values:
-            return np.stack(list(pool.map(step, values, [group(prefix)] * len(values))))
+        def each(step: Callable[[Values, Mapping[str, Values]], Values], values: Values, part: str) -> Values:
+            return np.stack(list(pool.map(step, values, [group(part)] * len(values))))
 
         tokens = each(_embed_patches, images.astype(np.float64), "stem")
         yield "stem", tokens
-        for index in range(len({name.split("/")[0] for name in arrays.files if name.startswith("MixerBlock_")})):
+        for index in range(len({name.split("/")[0] for name in named if name.startswith("MixerBlock_")})):
             tokens = each(_mixer_layer, tokens, f"MixerBlock_{index}")
             yield f"MixerBlock_{index}", tokens
         tokens = each(_layer_norm, tokens, "pre_head_layer_norm")
         yield "pre_head_layer_norm", tokens
         features = tokens.mean(axis=1)
         yield "features", features
-        yield "head", each(_dense, features, "head")
+        yield "head", each(_dense, features, "head") if "head/kernel" in named else np.zeros((len(images), 2))
 
 
 def _embed_patches(image: Values, stem: Mapping[str, Values]) -> Values:

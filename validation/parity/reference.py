@@ -62,6 +62,7 @@ class Reference:
         oracle_names: tuple[str, ...],
         *,
         probe_stem: bool = False,
+        prefix: str = "",
     ) -> Self:
         """Run the Flax model once over the images for both heads, and the oracle on some of them.
 
@@ -72,6 +73,7 @@ class Reference:
             inputs: the images.
             oracle_names: the images that the oracle is run on.
             probe_stem: whether to run both again, on the blank image with a stem bias that exposes the epsilon.
+            prefix: what the names of the arrays in the file begin with.
         """
         logits, features = apply_both(checkpoint, params, inputs.images)
         chosen = [inputs.names.index(name) for name in oracle_names]
@@ -80,13 +82,13 @@ class Reference:
             logits,
             features,
             oracle_names,
-            run_oracle(path, inputs.images[chosen]),
+            run_oracle(path, inputs.images[chosen], prefix=prefix),
             {
                 "classification": Scale.measure(logits, features, params["head"]),
                 "fe": Scale.measure(features, features, None),
             },
             zero_head=not np.any(params["head"]["kernel"]),
-            stem=_probe_stem(checkpoint, path, params, inputs) if probe_stem else None,
+            stem=_probe_stem(checkpoint, path, params, inputs, prefix) if probe_stem else None,
         )
 
     def for_head(self, head: Head) -> Expected:
@@ -127,11 +129,14 @@ class Reference:
         return Expected(("blank",), jax, {"blank": oracle[0]}, classes=False, scale=scale)
 
 
-def _probe_stem(checkpoint: Checkpoint, path: Path, params: Mapping[str, Any], inputs: Inputs) -> _StemReference:
+def _probe_stem(
+    checkpoint: Checkpoint, path: Path, params: Mapping[str, Any], inputs: Inputs, prefix: str
+) -> _StemReference:
     bias = probing_stem_bias(np.asarray(params["stem"]["bias"]))
     blank = inputs.images[[inputs.names.index("blank")]]
     _, features = apply_both(checkpoint, {**params, "stem": {**params["stem"], "bias": bias}}, blank)
-    return _StemReference(bias, features, run_oracle(path, blank, stem_bias=bias).features)
+    oracle = run_oracle(path, blank, replaced={"stem/bias": bias}, prefix=prefix)
+    return _StemReference(bias, features, oracle.features)
 
 
 def apply_both(checkpoint: Checkpoint, params: Mapping[str, Any], images: Images) -> tuple[Outputs, Outputs]:

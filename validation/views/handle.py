@@ -10,7 +10,7 @@ from markupsafe import Markup
 from models.catalog import ALL_HANDLES
 from models.errors import printable
 from models.records.report import Check
-from models.selection import command_for
+from models.selection import command_for, is_catalogued
 from validation.previous.open import summarise
 from validation.views.cells import NOTHING, Row, Table, figure_of, share
 from validation.views.model_records import ModelRecords, Status
@@ -112,14 +112,19 @@ def _lineage(model: ModelRecords) -> Iterator[tuple[str, str]]:
     architecture = checkpoint.architecture
     if manifest:
         yield "Origin", f"{manifest.checkpoint.origin}: {ORIGINS[manifest.checkpoint.origin]}"
+    catalogued = is_catalogued(handle.name)
     siblings = [other.name for other in ALL_HANDLES.values() if other.checkpoint == checkpoint and other != handle]
-    yield "Made from", Markup("").join([_code(checkpoint.object), *(f", like {name}" for name in siblings)])
+    if catalogued or manifest:
+        made_from = checkpoint.object if catalogued or not manifest else manifest.checkpoint.object
+        yield "Made from", Markup("").join([_code(made_from), *(f", like {name}" for name in siblings)])
     sizes = f"{architecture.num_blocks} blocks, {architecture.hidden_dim} channels, {architecture.tokens} tokens"
     yield "Architecture", f"Mixer {architecture.name}: {sizes}"
-    yield "Trained on", f"{training.data}, {training.method}"
+    if catalogued:
+        yield "Trained on", f"{training.data}, {training.method}"
     yield "Papers", Markup(" ").join(_link(paper, f"arXiv {paper.rpartition('/')[2]}") for paper in training.papers)
-    source = _link(training.source, training.source.removeprefix("https://"))
-    yield "Weights from", Markup("{}, {}").format(source, training.license)
+    if catalogued:
+        source = _link(training.source, training.source.removeprefix("https://"))
+        yield "Weights from", Markup("{}, {}").format(source, training.license)
     yield "Output", f"{handle.outputs:,} {'logits' if handle.head == 'classification' else 'features'}"
     yield "Parameters", f"{handle.parameters:,}"
     if manifest:

@@ -1,0 +1,130 @@
+"""Data sets of tensorflow-datasets as folders of pictures: `tfds:NAME`, or `tfds:NAME:SPLIT`."""
+
+import hashlib
+import os
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convert.checkpoints.cache import Slot
+from convert.pipeline.frameworks import import_frameworks
+from convert.pipeline.processes import run_apart
+from convert.pipeline.progress import Watch, steps
+from models.errors import UsageError, shown
+from models.records.provenance import sources_sha256
+from models.storage.files import write_atomically
+from models.storage.temporary import temporary_folder
+
+if TYPE_CHECKING:
+    from tensorflow_datasets.core import DatasetBuilder
+
+PREFIX = "tfds:"
+_SPLITS = {"train": ("train",), "evaluate": ("validation", "test", "train")}
+_CLASSES = "classes.txt"
+
+
+def unpack_data(
+    data: Path, cache: Path | None, watch: Watch | None = None, *, to_train: bool = False
+) -> tuple[Path, tuple[str, ...] | None]:
+    """Return the directory of labelled pictures and, of a data set, its class names in the order of its labels.
+
+    A directory is returned as it is. The pictures of a data set are written once into the cache, one folder per class,
+    as the files that they were made from.
+
+    Args:
+        data: a directory, or `tfds:NAME` or `tfds:NAME:SPLIT` as a path.
+        cache: where data sets are unpacked.
+        watch: called with the progress.
+        to_train: take the split `train` where none is named; else `validation` or, without it, `test`.
+
+    Raises:
+        UsageError: tensorflow-datasets is missing, the data set is not prepared, or has no labelled pictures.
+    """
+    given = os.fspath(data)
+    if not given.startswith(PREFIX):
+        return data, None
+    if find_spec("tensorflow_datasets") is None:
+        raise UsageError(
+            f"--data {given} needs tensorflow-datasets: install the extra accuracy of this project, for instance "
+            "`pip install --editable '.[accuracy]'`."
+        )
+    name, _, split = given.removeprefix(PREFIX).partition(":")
+    splits = (split,) if split else _SPLITS["train" if to_train else "evaluate"]
+    return run_apart(partial(_find, name, splits, cache), watch)
+
+
+def _find(name: str, splits: tuple[str, ...], cache: Path | None, watch: Watch) -> tuple[Path, tuple[str, ...]]:
+    import_frameworks()
+    builder = _prepared(name)
+    split = next((one for one in splits if one in builder.info.splits), splits[0])
+    names = _class_names(builder, name)
+    key = hashlib.sha256(f"{builder.data_path}\0{split}\0{sources_sha256(__file__)}".encode()).hexdigest()
+    folder = Slot.of(f".tfds/{builder.info.name}-{key[:16]}", cache).file
+    if not (folder / _CLASSES).is_file():
+        _unpack(builder, split, names, folder, watch)
+    return folder / "pictures", names
+
+
+def _prepared(name: str) -> "DatasetBuilder":
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name)
+    except Exception as error:  # of several types, also for a malformed name
+        reason = shown(str(error).strip().split("\n")[0], 200)
+        raise UsageError(f"tfds:{name} is not known to tensorflow-datasets: {reason}") from error
+    if not builder.is_prepared():
+        raise UsageError(
+            f"tfds:{name} is not prepared in {builder.data_path}: run `tfds build {name}` first, or set TFDS_DATA_DIR "
+            "to where it is."
+        )
+    return builder
+
+
+def _class_names(builder: "DatasetBuilder", name: str) -> tuple[str, ...]:
+    import tensorflow_datasets as tfds
+
+    features = dict(builder.info.features.items()) if hasattr(builder.info.features, "items") else {}
+    image, label = features.get("image"), features.get("label")
+    if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
+        raise UsageError(
+            f"tfds:{name} has the features {', '.join(features) or 'none'}: expected `image` and `label`, a picture "
+            "and the index of its class."
+        )
+    names = tuple(label.names)
+    unusable = [one for one in names if "/" in one or not one.isprintable() or one in (".", "..") or one != one.strip()]
+    if unusable:
+        raise UsageError(f"tfds:{name} has class names that cannot name folders: {shown(', '.join(unusable))}.")
+    return names
+
+
+def _unpack(builder: "DatasetBuilder", split: str, names: tuple[str, ...], folder: Path, watch: Watch | None) -> None:
+    import tensorflow_datasets as tfds
+
+    def examples() -> Any:  # noqa: ANN401 (of tensorflow-datasets)
+        decoders = {"image": tfds.decode.SkipDecoding()}
+        read = builder.as_dataset(split=split, shuffle_files=False, decoders=decoders)
+        return read, len(read)
+
+    try:
+        read, count = examples()
+    except Exception as error:
+        reason = shown(str(error).strip().split("\n")[0], 200)
+        known = ", ".join(builder.info.splits)
+        raise UsageError(
+            f"no split {split!r} in tfds:{builder.info.name}: {reason} Expected one of {known}."
+        ) from error
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with temporary_folder(folder.parent, f".{folder.name}.") as partial, steps(watch, 1) as on:
+        progress = on.start(f"unpacking {builder.info.full_name}, {split}", "pictures")
+        for number, example in enumerate(read.as_numpy_iterator()):
+            place = partial / "all" / "pictures" / names[int(example["label"])]
+            place.mkdir(parents=True, exist_ok=True)
+            content = example["image"]
+            suffix = ".png" if content.startswith(b"\x89PNG") else ".jpg"
+            (place / f"{number:08}{suffix}").write_bytes(content)
+            progress(number + 1, count)
+        write_atomically(partial / "all" / _CLASSES, "".join(f"{one}\n" for one in names).encode())
+        (partial / "all").replace(folder)
+        on.finish(f"unpacked {count:,} pictures into {folder}")
