@@ -209,7 +209,7 @@ class Failing:
     def __init__(self, error):
         self._error = error
 
-    def read(self, batch, size):
+    def read(self, *_):
         raise self._error
 
     open = answer = read
