@@ -45,7 +45,7 @@ Crops = Annotated[
 ]
 StepsOption = Annotated[int | None, typer.Option(metavar="N", help="Training steps.", show_default="the recipe's")]
 Rate = Annotated[float | None, typer.Option(metavar="R", help="Highest learning rate.", show_default="the recipe's")]
-BatchSize = Annotated[int, typer.Option(metavar="N", help="Pictures of a step.")]
+BatchSize = Annotated[int, typer.Option(metavar="N", help="Pictures in a step.")]
 HeldOut = Annotated[
     float, typer.Option(metavar="SHARE", help="Share of each class that is not trained on, to find the best step.")
 ]
@@ -54,9 +54,9 @@ Patience = Annotated[
     typer.Option(metavar="N", help="Stop after N evaluations without a better result.", show_default="take all steps"),
 ]
 SaveEvery = Annotated[
-    int, typer.Option(metavar="N", help="Steps after which the state is saved; it is after each evaluation too.")
+    int, typer.Option(metavar="N", help="Steps between two saved states; there is one after each evaluation too.")
 ]
-Seed = Annotated[int, typer.Option(metavar="N", help="Of the split, the order, the crops and the head.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Seed of the split, the order, the crops and the first head.")]
 CardPublisher = Annotated[
     str | None,
     typer.Option(

@@ -63,7 +63,7 @@ Cache = Annotated[
     typer.Option(
         metavar="DIR",
         envvar="MIXER_JAX2TF_CACHE",
-        help="Directory of downloaded checkpoints.",
+        help="Directory of downloaded checkpoints and unpacked data sets.",
         show_default="the user's cache directory",
     ),
 ]

@@ -54,7 +54,7 @@ class FineTuned:
 
 
 def _named(layer: keras.layers.TFSMLayer, architecture: Architecture, path: Path) -> dict[str, Any]:
-    """Return the variables of a layer by the names of the params, in whose place Keras has one without slashes.
+    """Return the variables of a layer by the names of the params; in their paths, Keras has `_` for each slash.
 
     Each variable's path loses TensorFlow's `:0`: with it, an optimizer refuses to name its slots after it.
     """

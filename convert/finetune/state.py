@@ -74,7 +74,7 @@ class State:
             with ZipFile(path) as archive:  # NumPy does not compare the checksums
                 wrong = archive.testzip()
             if wrong is not None:
-                raise MixerError(f"the checksum of {wrong} is another")
+                raise MixerError(f"the checksum of {wrong} differs")
             with np.load(path, allow_pickle=False) as stored:
                 said = json.loads(stored["state"].tobytes())
                 arrays = [stored[str(index)] for index in range(len(stored.files) - 1)]

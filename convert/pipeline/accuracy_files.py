@@ -12,7 +12,7 @@ _MOST_SCALARS = 100
 
 
 def write_scalars(result: AccuracyResult, directory: Path) -> None:
-    """Write top-1 and top-5 of growing parts of the pictures, for each backend a run."""
+    """Write top-1 and top-5 over growing parts of the pictures, a run for each backend."""
     from models.scalars import ScalarLog
 
     total = len(result.pictures)

@@ -98,7 +98,8 @@ class FineTuning:
         wrong = [option for option, right in limits.items() if not right]
         if wrong:
             raise UsageError(
-                f"{', '.join(wrong)} cannot be used: expected positive numbers, and a share between 0 and 1."
+                f"{', '.join(wrong)} cannot be used: expected positive numbers (--crops up to 1000, --seed also "
+                "0), and a share between 0 and 1 for --held-out."
             )
         if self.whole and self.crops != 1:
             raise UsageError("--crops is for training the head alone: with --whole each step takes new random crops.")
@@ -216,7 +217,7 @@ def _find_base(tuning: FineTuning) -> tuple[ModelPaths, Manifest, Handle]:
     known = ALL_HANDLES.get(tuning.base.removesuffix(GRAPH_SUFFIX))
     if known is not None and known.head != "fe":
         raise UsageError(
-            f"{tuning.base} is a classifier: fine-tuning starts from a feature extractor: "
+            f"{tuning.base} is a classifier, and fine-tuning starts from a feature extractor: give "
             f"{tuning.base.replace('classification', 'fe')}."
         )
     if "/" in tuning.base or not paths.manifest.is_file():
@@ -230,7 +231,7 @@ def _find_base(tuning: FineTuning) -> tuple[ModelPaths, Manifest, Handle]:
     manifest = Manifest.read(paths.manifest)
     if manifest.head != "fe":
         raise UsageError(
-            f"{tuning.base} is a classifier: fine-tuning starts from a feature extractor: convert its checkpoint "
+            f"{tuning.base} is a classifier, and fine-tuning starts from a feature extractor: convert its checkpoint "
             "with the handle of one."
         )
     return paths, manifest, template_of(manifest.architecture, "classification")

@@ -36,7 +36,7 @@ def unpack_data(
         data: a directory, or `tfds:NAME` or `tfds:NAME:SPLIT` as a path.
         cache: where data sets are unpacked.
         watch: called with the progress.
-        to_train: take the split `train` where none is named; else `validation` or, without it, `test`.
+        to_train: where no split is named, take `train`; else the first of `validation`, `test`, `train` that exists.
 
     Raises:
         UsageError: tensorflow-datasets is missing, the data set is not prepared, or has no labelled pictures.
