@@ -102,6 +102,7 @@ DECIDES_NOTHING = (
     "convert/pipeline/digits.py",
     "convert/pipeline/distributed.py",
     "convert/pipeline/export_formats.py",
+    "convert/pipeline/fine_tuning.py",
     "convert/pipeline/finetune.py",
     "convert/pipeline/for_each.py",
     "convert/pipeline/interface.py",

@@ -11,14 +11,18 @@ from models.catalog import DEFAULT_VERSION
 from models.errors import MixerError, UsageError
 
 if TYPE_CHECKING:
-    from convert.pipeline.finetune import FineTuning, FineTuningResult
+    from convert.pipeline.fine_tuning import FineTuning
+    from convert.pipeline.finetune import FineTuningResult
     from export.cards.publisher import Publisher
 
 _MOST_SCORES = 12  # lines of the table
 
 
 Base = Annotated[
-    str, typer.Argument(metavar="HANDLE", help="A feature extractor below --out: mixer_b16_i1k_fe, or a custom one.")
+    str,
+    typer.Argument(
+        metavar="HANDLE", help="A feature extractor below --out: a handle of the catalog, or the name of a custom one."
+    ),
 ]
 Data = Annotated[
     Path,
@@ -93,7 +97,7 @@ def finetune(
     json: options.Json = False,
 ) -> None:
     """Fine-tune a feature extractor on labelled pictures; convert and check the result. The same command resumes."""
-    from convert.pipeline.finetune import FineTuning
+    from convert.pipeline.fine_tuning import FineTuning
 
     tuning = FineTuning(
         base=base,

@@ -43,8 +43,10 @@ class Labelled:
         """
         rng = np.random.default_rng(seed)
         held: set[int] = set()
-        for label in sorted(set(self.labels)):
-            members = [index for index, one in enumerate(self.labels) if one == label]
+        classes: dict[int, list[int]] = {}
+        for index, label in enumerate(self.labels):
+            classes.setdefault(label, []).append(index)
+        for _, members in sorted(classes.items()):
             count = min(max(1, round(share * len(members))), len(members) - 1)
             held.update(rng.permutation(members)[:count].tolist())
         train = [index for index in range(len(self)) if index not in held]

@@ -78,6 +78,8 @@ class Loop:
     """Evaluations without a better score after which training ends; None to take all steps."""
     state: Path
     """The file of the state."""
+    best: Path
+    """The file of the best params; without it, a run that was scored starts again."""
 
 
 def fit(
@@ -119,6 +121,11 @@ def fit(
         last = state.step == loop.steps
         if last or state.step % loop.score_every == 0:
             state.scores.append(_score(trainer, loop, state, held_out()))
+            if not np.isfinite(state.scores[-1].loss):
+                raise MixerError(
+                    f"the loss on the held-out pictures after step {state.step} is not finite: give a lower learning "
+                    "rate (--rate)."
+                )
             if state.best is state.scores[-1]:
                 improved()
             scored(state)
@@ -135,6 +142,8 @@ def _resume(trainer: Trainer, loop: Loop) -> State:
     if not loop.state.is_file():
         return State()
     state, values = State.read(loop.state)
+    if state.scores and not loop.best.is_file():
+        return State()
     trainer.assign(values)
     return state
 

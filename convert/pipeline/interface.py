@@ -37,7 +37,8 @@ from convert.pipeline.classify import Classified, classify_pictures, find_pictur
 from convert.pipeline.contenders import find_contenders
 from convert.pipeline.distributed import chosen_run
 from convert.pipeline.export_formats import ExportOutcome, Exports, check_exports, run_exports
-from convert.pipeline.finetune import FineTuning, FineTuningResult, run_finetune
+from convert.pipeline.fine_tuning import FineTuning
+from convert.pipeline.finetune import FineTuningResult, run_finetune
 from convert.pipeline.job import Batch
 from convert.pipeline.outcome import Outcome
 from convert.pipeline.packages import package_models

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,7 +60,9 @@ def _find(name: str, splits: tuple[str, ...], cache: Path | None, watch: Watch) 
     builder = _prepared(name)
     split = next((one for one in splits if one in builder.info.splits), splits[0])
     names = _class_names(builder, name)
-    key = hashlib.sha256(f"{builder.data_path}\0{split}\0{sources_sha256(__file__)}".encode()).hexdigest()
+    prepared = [(one.name, one.stat()) for one in sorted(Path(builder.data_path).iterdir())]
+    files = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in prepared]
+    key = hashlib.sha256(repr((str(builder.data_path), files, split, sources_sha256(__file__))).encode()).hexdigest()
     folder = Slot.of(f".tfds/{builder.info.name}-{key[:16]}", cache).file
     if not (folder / _CLASSES).is_file():
         _unpack(builder, split, names, folder, watch)
@@ -93,7 +96,9 @@ def _class_names(builder: "DatasetBuilder", name: str) -> tuple[str, ...]:
             "and the index of its class."
         )
     names = tuple(label.names)
-    unusable = [one for one in names if "/" in one or not one.isprintable() or one in (".", "..") or one != one.strip()]
+    unusable = [
+        one for one in names if "/" in one or not one.isprintable() or one.startswith(".") or one != one.strip()
+    ]
     if unusable:
         raise UsageError(f"tfds:{name} has class names that cannot name folders: {shown(', '.join(unusable))}.")
     return names
@@ -119,12 +124,19 @@ def _unpack(builder: "DatasetBuilder", split: str, names: tuple[str, ...], folde
     with temporary_folder(folder.parent, f".{folder.name}.") as partial, steps(watch, 1) as on:
         progress = on.start(f"unpacking {builder.info.full_name}, {split}", "pictures")
         for number, example in enumerate(read.as_numpy_iterator()):
-            place = partial / "all" / "pictures" / names[int(example["label"])]
+            label = int(example["label"])
+            if not 0 <= label < len(names):
+                raise UsageError(
+                    f"tfds:{builder.info.name}, {split}, has pictures without a label ({label}): give another split."
+                )
+            place = partial / "all" / "pictures" / names[label]
             place.mkdir(parents=True, exist_ok=True)
             content = example["image"]
             suffix = ".png" if content.startswith(b"\x89PNG") else ".jpg"
             (place / f"{number:08}{suffix}").write_bytes(content)
             progress(number + 1, count)
         write_atomically(partial / "all" / _CLASSES, "".join(f"{one}\n" for one in names).encode())
-        (partial / "all").replace(folder)
+        if not (folder / _CLASSES).is_file():  # unless another process was quicker
+            shutil.rmtree(folder, ignore_errors=True)
+            (partial / "all").replace(folder)
         on.finish(f"unpacked {count:,} pictures into {folder}")

@@ -86,6 +86,7 @@ def train(training: Training, watch: Watch) -> State:
         training.save_every,
         training.patience,
         training.folder / "state.npz",
+        training.result,
     )
     with steps(watch, 2) as on, Reader(size) as reader:
         on.start(f"loading {training.extractor}")
