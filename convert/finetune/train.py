@@ -121,11 +121,6 @@ def fit(
         last = state.step == loop.steps
         if last or state.step % loop.score_every == 0:
             state.scores.append(_score(trainer, loop, state, held_out()))
-            if not np.isfinite(state.scores[-1].loss):
-                raise MixerError(
-                    f"the loss on the held-out pictures after step {state.step} is not finite: give a lower learning "
-                    "rate (--rate)."
-                )
             if state.best is state.scores[-1]:
                 improved()
             scored(state)
@@ -157,4 +152,9 @@ def _score(trainer: Trainer, loop: Loop, state: State, batches: Iterable[tuple[I
         own = logits[np.arange(len(labels)), labels]
         losses += (highest + np.log(np.exp(logits - highest[:, np.newaxis]).sum(-1)) - own).tolist()
         right += int((logits.argmax(-1) == labels).sum())
+    if not np.isfinite(losses).all():
+        raise MixerError(
+            f"the loss on the held-out pictures after step {state.step} is not finite: give a lower learning rate "
+            "(--rate)."
+        )
     return Score(state.step, float(np.mean(state.losses)), float(np.mean(losses)), right, len(losses))
