@@ -224,10 +224,13 @@ def test_a_damaged_graph_is_told(model, alone, damage):
 
 
 @pytest.mark.whole
-def test_weights_cut_short_are_told(model, capsys):
-    path = model / "variables" / "variables.data-00000-of-00001"
-    path.write_bytes(path.read_bytes()[:1000])
-    assert doctor.main([str(model), "--json"]) == 1
+def test_variables_of_another_model_are_told(model, tiny_build, tmp_path, capsys):
+    """Files that are whole, but lack the head that the graph needs."""
+    classifier = next(name for name, one in TESTING_HANDLES.items() if one.head == "classification")
+    mixed = shutil.copytree(tiny_build / classifier / str(DEFAULT_VERSION), tmp_path / "mixed")
+    for path in (model / "variables").iterdir():
+        shutil.copy(path, mixed / "variables" / path.name)
+    assert doctor.main([str(mixed), "--json"]) == 1
     finding = by_subject(json.loads(capsys.readouterr().out))["trial"]
     assert finding["status"] == "problem"
     assert finding["found"].startswith("loading: ")
