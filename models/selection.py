@@ -102,7 +102,7 @@ def custom_handle(template: Handle, name: str, num_classes: int) -> Handle:
         papers=(MIXER_PAPER,),
         num_classes=num_classes,
         labels=None,
-        source="one's own",
+        source="unknown",
         license="unknown",
     )
     checkpoint = replace(template.checkpoint, name=name, training=training, size=None)

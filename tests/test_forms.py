@@ -12,7 +12,7 @@ from flax import serialization
 from flax.core import freeze
 from flax.traverse_util import unflatten_dict
 
-from convert.checkpoints.forms import is_msgpack
+from convert.checkpoints.forms import describe_msgpack
 from convert.checkpoints.npz import CheckpointError, refuse_unreadable
 from convert.checkpoints.reader import load_checkpoint
 from models.catalog import TESTING_HANDLES, TINY
@@ -105,7 +105,7 @@ def test_what_is_no_archive_is_told_without_reading_it(arrays, tmp_path):
     msgpack(path, arrays)
     with pytest.raises(UsageError, match="MessagePack"):
         refuse_unreadable(path)
-    assert not is_msgpack(b"\x80\x04\x95")  # a pickle
+    assert describe_msgpack(path, b"\x80\x04\x95") is None  # a pickle
 
 
 def test_another_image_size_is_named_with_what_it_means(arrays, tmp_path):

@@ -47,17 +47,17 @@ class Form:
     """Whether the missing and unexpected names need no further explanation."""
 
 
-def is_msgpack(start: bytes) -> bool:
-    """Return whether a file starts like a map of MessagePack whose first key is a string."""
+def describe_msgpack(path: Path, start: bytes) -> str | None:
+    """Return what a file of flax is, and how to convert it; None for a file that does not start like one.
+
+    It starts like a map of MessagePack whose first key is a string.
+    """
     sizes = {0xDE: 3, 0xDF: 5}
     if not start or (start[0] not in sizes and not 0x81 <= start[0] <= 0x8F):
-        return False
+        return None
     key = start[sizes.get(start[0], 1) :][:1]
-    return bool(key) and (0xA0 <= key[0] <= 0xBF or key[0] == 0xD9)
-
-
-def describe_msgpack(path: Path) -> str:
-    """Return what a file of flax is, and how to convert it."""
+    if not key or not (0xA0 <= key[0] <= 0xBF or key[0] == 0xD9):
+        return None
     return (
         "it is a checkpoint of flax (MessagePack, as flax.training.checkpoints writes checkpoint_N). Write its arrays "
         f"with np.savez, then give that file:\n  {_line(path, _MSGPACK)}"

@@ -13,7 +13,7 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from isal import isal_zlib
 
-from convert.checkpoints.forms import describe_msgpack, is_msgpack
+from convert.checkpoints.forms import describe_msgpack
 from models.errors import MixerError, UsageError, shown
 from models.progress import Progress
 
@@ -107,8 +107,8 @@ def _foreign(start: bytes, path: Path) -> str:
     """Describe a file that does not start like an archive."""
     if not start:
         return "it is empty."
-    if is_msgpack(start):
-        return describe_msgpack(path)
+    if (flax := describe_msgpack(path, start)) is not None:
+        return flax
     for sign, what in _FOREIGN.items():
         if start.startswith(sign):
             return what

@@ -34,16 +34,8 @@ def convert(
     json: options.Json = False,
 ) -> None:
     """Convert checkpoints to SavedModels with manifests; does not check the outputs (see validate)."""
-    batch = _batch(
-        "convert",
-        select_named(handles, collection),
-        source,
-        cache,
-        out,
-        version,
-        flavour,
-        (checkpoint, name, labels, strip_prefix, about),
-    )
+    custom = (checkpoint, name, labels, strip_prefix, about)
+    batch = _batch("convert", select_named(handles, collection), custom, source, cache, out, version, flavour)
     _run(replace(batch, overwrite=overwrite, jobs=jobs), json=json)
 
 
@@ -65,16 +57,8 @@ def validate(
     json: options.Json = False,
 ) -> None:
     """Compare SavedModels with JAX and their checkpoints, and write their reports."""
-    batch = _batch(
-        "validate",
-        select_named(handles, collection),
-        source,
-        cache,
-        out,
-        version,
-        flavour,
-        (checkpoint, name, labels, strip_prefix, None),
-    )
+    custom = (checkpoint, name, labels, strip_prefix, None)
+    batch = _batch("validate", select_named(handles, collection), custom, source, cache, out, version, flavour)
     if reference is not None and (not handles or len(batch.handles) != 1):
         raise UsageError("--reference takes one HANDLE in one flavour: the model that it is an earlier version of.")
     _run(replace(batch, inputs_set=inputs_set.value, explain=explain), reference=reference, json=json)
@@ -98,28 +82,20 @@ def convert_all(
     json: options.Json = False,
 ) -> None:
     """Fetch, convert and validate; skips models that are up to date and passed."""
-    batch = _batch(
-        "convert-all",
-        select_named(handles, collection),
-        source,
-        cache,
-        out,
-        version,
-        flavour,
-        (checkpoint, name, labels, strip_prefix, about),
-    )
+    custom = (checkpoint, name, labels, strip_prefix, about)
+    batch = _batch("convert-all", select_named(handles, collection), custom, source, cache, out, version, flavour)
     _run(replace(batch, overwrite=overwrite, jobs=jobs), json=json)
 
 
 def _batch(
     task: "Task",
     handles: list[str],
+    custom: tuple[Path | None, str | None, Path | None, str | None, Path | None],
     source: str,
     cache: Path | None,
     out: Path,
     version: int,
     flavour: options.Flavour,
-    given: tuple[Path | None, str | None, Path | None, str | None, Path | None],
 ) -> "Batch":
     from convert.checkpoints.npz import refuse_unreadable
     from convert.pipeline.selection import custom_checkpoint, select_batch
@@ -132,7 +108,7 @@ def _batch(
         out=out,
         version=version,
         flavours=flavour.each,
-        custom=custom_checkpoint(handles, *given),
+        custom=custom_checkpoint(handles, *custom),
     )
     if batch.custom is not None:
         refuse_unreadable(batch.custom.path)

@@ -13,28 +13,23 @@ def _complete(incomplete: str) -> list[str]:
     return [name for handles in catalog.COLLECTIONS.values() for name in handles if name.startswith(incomplete)]
 
 
+def _names(metavar: str, help_text: str) -> typer.models.ArgumentInfo:
+    """Return an argument that handles are completed for."""
+    return typer.Argument(metavar=metavar, autocompletion=_complete, help=help_text)  # type: ignore[no-any-return]
+
+
 Handles = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="HANDLE",
-        autocompletion=_complete,
-        help="Handles of the catalog, or quoted patterns: '*gsam*'. Default: all twelve.",
-    ),
+    list[str] | None, _names("HANDLE", "Handles of the catalog, or quoted patterns: '*gsam*'. Default: all twelve.")
 ]
 Patterns = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="PATTERN",
-        autocompletion=_complete,
-        help="Handles, or quoted patterns of handles: '*gsam*'. Default: the twelve of version 1.",
-    ),
+    _names("PATTERN", "Handles, or quoted patterns of handles: '*gsam*'. Default: the twelve of version 1."),
 ]
 Models = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="HANDLE|NAME",
-        autocompletion=_complete,
-        help="Handles of the catalog, quoted patterns ('*gsam*'), or names of other models below --out: custom ones, "
+    _names(
+        "HANDLE|NAME",
+        "Handles of the catalog, quoted patterns ('*gsam*'), or names of other models below --out: custom ones, "
         "exports. Default: all twelve.",
     ),
 ]
@@ -44,10 +39,9 @@ CollectionOption = Annotated[
 ]
 PublishedModels = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="HANDLE|NAME",
-        autocompletion=_complete,
-        help="Handles of the catalog, quoted patterns ('*gsam*'), or names of custom models. Default: all twelve.",
+    _names(
+        "HANDLE|NAME",
+        "Handles of the catalog, quoted patterns ('*gsam*'), or names of custom models. Default: all twelve.",
     ),
 ]
 Source = Annotated[

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from convert.finetune.pictures import Crop, Reader
+from convert.finetune.pictures import Crop, Reader, padded
 from models.progress import Progress
 
 _BYTES = 4  # of a float32
@@ -49,9 +49,8 @@ class FeatureFile:
         with self.path.open("ab") as file:
             file.truncate(done * self.dimension * _BYTES)
             for images in reader.batches(batches):
-                missing = batch_size - len(images)
-                filled = np.concatenate([images, np.repeat(images[:1], missing, axis=0)])
-                file.write(extract(filled)[: len(images)].astype("<f4").tobytes())
+                features = extract(padded(images, batch_size))[: len(images)]
+                file.write(features.astype("<f4").tobytes())
                 file.flush()
                 done += len(images)
                 progress(done, len(crops))

@@ -115,6 +115,14 @@ def _random_crop(pixels: "Pixels", image_size: int, seed: tuple[int, int]) -> ND
     return images
 
 
+def padded(inputs: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """Return a batch `[n, ...]` of at most `size` inputs with its first one repeated to `size`.
+
+    A model is compiled for each size of a batch, so the last one of a run gets the size of the others.
+    """
+    return np.concatenate([inputs, np.repeat(inputs[:1], size - len(inputs), axis=0)])
+
+
 class Reader:
     """Reads crops with several threads, the next batch while one is in use."""
 

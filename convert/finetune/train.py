@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from convert.finetune.pictures import padded
 from convert.finetune.recipe import Recipe
 from convert.finetune.state import Score, State
 from models.errors import MixerError
@@ -38,9 +39,7 @@ class Trainer:
 
     def logits(self, inputs: Inputs, batch_size: int) -> NDArray[np.float32]:
         """Return logits `[batch, classes]` of at most `batch_size` inputs."""
-        missing = batch_size - len(inputs)  # filled up, as each other size would be compiled anew
-        filled = np.concatenate([inputs, np.repeat(inputs[:1], missing, axis=0)])
-        logits: NDArray[np.float32] = self._forward(tf.constant(filled)).numpy()[: len(inputs)]
+        logits: NDArray[np.float32] = self._forward(tf.constant(padded(inputs, batch_size))).numpy()[: len(inputs)]
         return logits
 
     def values(self) -> list[NDArray[Any]]:

@@ -72,8 +72,9 @@ def run_finetune(
         raise UsageError(f"{tuning.data} has one picture of each class, which leaves none to hold out: give more.")
     recipe = choose_recipe(tuning.recipe, len(trained), tuning.batch_size, steps=tuning.steps, rate=tuning.rate)
     settings = settings_of(tuning, manifest, classes, dataset)
-    for remark in dataset.remarks if watch else ():
-        watch(Event("noted", remark))  # type: ignore[misc]
+    if watch is not None:
+        for remark in dataset.remarks:
+            watch(Event("noted", remark))
     with prepared_folder(tuning, settings, watch):
         labels = tuning.folder / "labels.txt"
         write_atomically(labels, "".join(f"{name}\n" for name in classes).encode())

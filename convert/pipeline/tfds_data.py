@@ -6,7 +6,7 @@ import shutil
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from convert.checkpoints.cache import Slot
 from convert.pipeline.frameworks import import_frameworks
@@ -107,13 +107,10 @@ def _class_names(builder: "DatasetBuilder", name: str) -> tuple[str, ...]:
 def _unpack(builder: "DatasetBuilder", split: str, names: tuple[str, ...], folder: Path, watch: Watch | None) -> None:
     import tensorflow_datasets as tfds
 
-    def examples() -> Any:  # noqa: ANN401 (of tensorflow-datasets)
-        decoders = {"image": tfds.decode.SkipDecoding()}
-        read = builder.as_dataset(split=split, shuffle_files=False, decoders=decoders)
-        return read, len(read)
-
+    decoders = {"image": tfds.decode.SkipDecoding()}
     try:
-        read, count = examples()
+        read = builder.as_dataset(split=split, shuffle_files=False, decoders=decoders)
+        count = len(read)
     except Exception as error:
         reason = shown(str(error).strip().split("\n")[0], 200)
         known = ", ".join(builder.info.splits)

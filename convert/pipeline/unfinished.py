@@ -1,7 +1,7 @@
 """The answers of an accuracy run that was interrupted, so that the same run resumes where it stopped.
 
-The file contains one line of JSON for each finished batch of pictures. A batch counts only if its pictures have the
-same size and modification time as then, and if all batches before it count.
+The file contains one line of JSON for each finished batch of pictures. A batch is used only if its pictures still have
+the same size and modification time, and if all batches before it are used.
 """
 
 import hashlib
@@ -75,7 +75,7 @@ class Unfinished:
         return cls(Slot.of(f".accuracy/{key}.jsonl", cache).file)
 
     def read(self, batches: Sequence[Sequence[Picture]]) -> list[BatchAnswers]:
-        """Return the answers to the first batches, as many as count, and drop all others from the file."""
+        """Return the answers to the first batches, as many as can be used, and drop all others from the file."""
         found: list[BatchAnswers] = []
         good: list[str] = []
         with suppress(OSError, ValueError, TypeError, KeyError):  # the last line of a killed process may be cut off
