@@ -17,7 +17,11 @@ class Colours(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
     def _split_generators(self, dl_manager):
-        return {"train": self._generate_examples(range(8)), "test": self._generate_examples(range(8, 12))}
+        return {
+            "train": self._generate_examples(range(8)),
+            "test": self._generate_examples(range(8, 12)),
+            "unlabelled": ((name, {"image": PICTURES / name / "0.png", "label": -1}) for name in NAMES),
+        }
 
     def _generate_examples(self, numbers):
         for name in NAMES:

@@ -7,39 +7,34 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from colours import write_colours
 from command import run
-from PIL import Image
 
 from convert.checkpoints.synthetic import write_seeded
 from convert.finetune.pictures import Crop, Labelled, Reader, batch_of
 from convert.finetune.recipe import choose_recipe
 from convert.finetune.state import Score, State
+from convert.finetune.train import Loop, fit
+from convert.pipeline.fine_tuning import prepared_folder
 from convert.pipeline.interface import FineTuning, finetune
 from models.catalog import HANDLES, TESTING_HANDLES, TINY
-from models.errors import MixerError
+from models.errors import MixerError, UsageError
 from models.picture_files import PictureError
 from models.records.report import Report
 
 CLASSIFIER, EXTRACTOR = TESTING_HANDLES
 ROOT = Path(__file__).parent.parent
-COLOURS = {"red": (230, 30, 30), "green": (30, 230, 30), "blue": (30, 30, 230)}
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Twelve pictures of each of three colours, with noise; for reading only."""
-    folder = tmp_path_factory.mktemp("colours")
-    rng = np.random.default_rng(5)
-    for name, colour in COLOURS.items():
-        (folder / name).mkdir()
-        for number in range(12):
-            noise = rng.integers(-25, 25, (40, 48, 3))
-            Image.fromarray(np.uint8(noise + colour)).save(folder / name / f"{number}.png")
-    return folder
+    """For reading only."""
+    return write_colours(tmp_path_factory.mktemp("colours"))
 
 
 @pytest.fixture
@@ -273,6 +268,132 @@ def test_the_best_score_is_the_first_of_equal_ones_and_patience_counts_from_it()
     ]
     assert State(4, scores).best is scores[1]
     assert [State(4, scores).has_stalled(patience) for patience in (1, 2, 3, None)] == [True, True, False, False]
+
+
+class Counting:
+    """Stands in for a Keras model with its optimizer: its one value is the number of steps that were taken."""
+
+    def __init__(self, losses=None, held=lambda step: step):
+        self.steps, self._losses, self._held = 0, losses or {}, held
+
+    def step(self, inputs, labels):
+        self.steps += 1
+        return self._losses.get(self.steps, 1.0)
+
+    def logits(self, inputs, batch_size):
+        return np.array([[self._held(self.steps), 0.0]] * len(inputs))
+
+    def values(self):
+        return [np.array(self.steps)]
+
+    def assign(self, values):
+        self.steps = int(values[0])
+
+
+def run_loop(trainer, folder, *, steps=12, patience=None):
+    """Run the loop, with an evaluation each 4 steps and a saved state each 3; return its state, and what it took."""
+    loop = Loop(steps, 2, 4, 3, patience, folder / "state.npz", folder / "best.npz")
+    batch, taken = (np.zeros((2, 1), np.float32), np.zeros(2, np.int64)), []
+
+    def batches(first):
+        for step in range(first, steps):
+            taken.append(step)
+            yield batch
+
+    improved = lambda: loop.best.write_text(str(trainer.steps))  # noqa: E731
+    state = fit(
+        trainer, loop, batches, lambda: [batch], improved=improved, scored=lambda _: None, progress=lambda *_: None
+    )
+    return state, taken
+
+
+def test_the_loop_resumes_at_the_last_saved_step(tmp_path):
+    with pytest.raises(MixerError, match="the loss of step 8 is not finite"):
+        run_loop(Counting({8: float("nan")}), tmp_path)
+    state, taken = run_loop(Counting(), tmp_path)
+    assert taken == list(range(6, 12))
+    assert [score.step for score in state.scores] == [4, 8, 12]
+    assert (tmp_path / "best.npz").read_text() == "12"
+    assert run_loop(Counting(), tmp_path)[1] == []
+
+
+def test_a_run_whose_best_params_are_gone_starts_again(tmp_path):
+    run_loop(Counting(), tmp_path)
+    (tmp_path / "best.npz").unlink()
+    assert run_loop(Counting(), tmp_path)[1] == list(range(12))
+    assert (tmp_path / "best.npz").exists()
+
+
+def test_held_out_losses_that_are_not_finite_are_never_the_best(tmp_path):
+    with pytest.raises(MixerError, match="held-out pictures after step 4 is not finite"):
+        run_loop(Counting(held=lambda step: float("nan")), tmp_path)
+    assert not (tmp_path / "best.npz").exists()
+
+
+def test_the_loop_ends_after_evaluations_without_a_better_score(tmp_path):
+    state, taken = run_loop(Counting(held=lambda step: -step), tmp_path, steps=100, patience=2)
+    assert (state.step, state.best.step, len(taken)) == (12, 4, 12)
+
+
+def tuning_in(out, **changes):
+    return FineTuning(base=EXTRACTOR, name="colours", data=out, out=out, **changes)
+
+
+def test_the_folder_of_a_run_is_used_by_one_process_at_a_time(tmp_path):
+    said, order = [], []
+    inside, ended = threading.Event(), threading.Event()
+
+    def other():
+        with prepared_folder(tuning_in(tmp_path), {"a": 1}, None):
+            inside.set()
+            ended.wait(60)
+            order.append("other")
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    inside.wait(60)
+
+    def watch(event):
+        said.append(event.text)
+        ended.set()
+
+    with prepared_folder(tuning_in(tmp_path), {"a": 1}, watch):
+        order.append("this")
+    thread.join()
+    assert order == ["other", "this"]
+    assert said == [f"waiting for another process to finish with {tmp_path / 'finetune' / 'colours'}"]
+
+
+def test_overwriting_a_run_leaves_other_files_in_its_folder(tmp_path):
+    folder = tmp_path / "finetune" / "colours"
+    with prepared_folder(tuning_in(tmp_path), {"a": 1}, None):
+        for name in ("state.npz", "features.bin", "colours.npz", "mine.txt"):
+            (folder / name).write_text("x")
+    with pytest.raises(UsageError, match=r"other settings \(a\)"), prepared_folder(tuning_in(tmp_path), {"a": 2}, None):
+        pass
+    with prepared_folder(tuning_in(tmp_path, overwrite=True), {"a": 2}, None):
+        assert sorted(path.name for path in folder.iterdir()) == ["mine.txt", "settings.json"]
+
+
+def test_damaged_settings_of_a_run_are_named(tmp_path):
+    folder = tmp_path / "finetune" / "colours"
+    folder.mkdir(parents=True)
+    (folder / "settings.json").write_text("[1")
+    with (
+        pytest.raises(UsageError, match=r"settings\.json cannot be read"),
+        prepared_folder(tuning_in(tmp_path), {}, None),
+    ):
+        pass
+
+
+def test_models_in_any_flavour_are_not_replaced_unasked(out, pictures, tiny_build, capfd):
+    shutil.copytree(tiny_build / f"{EXTRACTOR}-graph", out / "colours-graph")
+    status, _, err = run(capfd, *command(out, pictures, "--flavour", "both"))
+    assert (status, f"exists already: {out / 'colours-graph' / '2'}." in err) == (2, True), err
+    (out / "colours" / "2").mkdir(parents=True)  # without a manifest
+    status, _, err = run(capfd, *command(out, pictures))
+    assert (status, f"exists already: {out / 'colours' / '2'}." in err) == (2, True), err
+    assert not (out / "finetune" / "colours").exists()
 
 
 def test_a_damaged_state_is_refused(tmp_path):

@@ -5,10 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
+from colours import COLOURS, write_colours
 from command import run
-from PIL import Image
 
 from convert.pipeline.tfds_data import unpack_data
 from models.catalog import TESTING_HANDLES
@@ -16,19 +15,12 @@ from models.errors import UsageError
 
 pytestmark = pytest.mark.whole  # each test starts TensorFlow in other processes
 
-COLOURS = {"red": (230, 30, 30), "green": (30, 230, 30), "blue": (30, 30, 230)}
 _, EXTRACTOR = TESTING_HANDLES
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    rng = np.random.default_rng(5)
-    for name, colour in COLOURS.items():
-        (folder / name).mkdir()
-        for number in range(12):
-            Image.fromarray(np.uint8(rng.integers(-25, 25, (40, 48, 3)) + colour)).save(folder / name / f"{number}.png")
-    return folder
+    return write_colours(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +56,7 @@ def test_the_files_are_those_that_the_data_set_was_made_from(pictures, tmp_path)
     [
         ("tfds:nothing", "is not known to tensorflow-datasets"),
         ("tfds:colours:tset", "no split 'tset'"),
+        ("tfds:colours:unlabelled", r"has pictures without a label \(-1\)"),
         ("tfds:tf_flowers", "is not prepared in .*: run `tfds build tf_flowers` first"),
     ],
 )
