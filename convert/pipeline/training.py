@@ -60,7 +60,7 @@ class Training:
         """Return the class indices `[batch]` of a step."""
         import numpy as np
 
-        return np.asarray([self.trained.labels[index] for index, _ in self.indices(step)])
+        return np.asarray([self.trained.labels[index] for index, _ in self.indices(step)], np.int64)
 
 
 def train(training: Training, watch: Watch) -> State:

@@ -165,7 +165,7 @@ class LiteRTEditor:
 
 def _round(kernel: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Return a kernel `[outputs, inputs]` as int8, and the scale of each output."""
-    scales = np.abs(kernel).max(axis=1) / np.float32(_MOST)
+    scales = (np.abs(kernel).max(axis=1) / _MOST).astype(np.float32)
     scales[scales == 0] = 1  # of zeros
     return np.clip(np.rint(kernel / scales[:, None]), -_MOST, _MOST).astype(np.int8), scales
 
