@@ -52,6 +52,8 @@ def kaggle(monkeypatch):
     """A stand-in of Kaggle."""
     from kagglesdk import kaggle_env
 
+    # To name itself the client asks for the module of each call on the stack, six times, which takes seconds in pytest.
+    monkeypatch.setattr("kagglehub.env.inspect.stack", list)
     with Kaggle().running() as hub:
         monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "LOCALHOST")
         monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.LOCAL, hub.url)
