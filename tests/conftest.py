@@ -22,18 +22,18 @@ from store import Store
 ROOT = Path(__file__).parent.parent
 
 
-_tests_run = itertools.count(1)
+_tests_run, _caches = itertools.count(1), itertools.count()
 
 
 def pytest_collection_finish() -> None:
-    """Let Python's collector pass over what the tests import: it looks through all of it hundreds of times otherwise."""
+    """Let Python's collector pass over what the tests import: it looks through it hundreds of times otherwise."""
     import hypothesis  # noqa: F401 - imported later, by pytest's plugin, it would ask the collector who holds what
 
     _pass_over()
 
 
 def pytest_runtest_teardown() -> None:
-    """Pass over what was imported, and what TensorFlow keeps of each graph, since: that adds up to 0.3 s a collection."""
+    """Pass over what was imported and traced since, which adds up to 0.3 s a collection."""
     if next(_tests_run) % 10 == 0:
         _pass_over()
 
@@ -41,6 +41,12 @@ def pytest_runtest_teardown() -> None:
 def _pass_over() -> None:
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Give each test a cache of its own, which is made when it is first used."""
+    monkeypatch.setenv("MIXER_JAX2TF_CACHE", str(tmp_path_factory.getbasetemp() / "caches" / str(next(_caches))))
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import shutil
 
 import numpy as np
@@ -38,7 +39,7 @@ def lay_down(directory, names, pictures=1):
     for name in names:
         (directory / name).mkdir(parents=True)
         for number in range(pictures):
-            (directory / name / f"{number}.JPEG").touch()
+            os.mknod(directory / name / f"{number}.JPEG")
     return directory
 
 
@@ -49,9 +50,13 @@ def labels_by_folder(dataset):
 @pytest.fixture(scope="module")
 def flat(tmp_path_factory):
     """The flat folder of all 50,000 validation pictures, as empty files."""
-    directory = tmp_path_factory.mktemp("flat")
-    for number in range(1, imagenet.PICTURES + 1):
-        (directory / f"ILSVRC2012_val_{number:08}.JPEG").touch()
+    return lay_flat(tmp_path_factory.mktemp("flat"), imagenet.PICTURES)
+
+
+def lay_flat(directory, pictures):
+    """Make so many validation pictures, as empty files."""
+    for number in range(1, pictures + 1):
+        os.mknod(f"{directory}/ILSVRC2012_val_{number:08}.JPEG")
     return directory
 
 
@@ -223,9 +228,7 @@ def test_missing_pictures_are_named(flat, tmp_path):
     (directory / "n01440764" / "0.JPEG").unlink()
     assert find(directory).remarks == ("1 classes have fewer than 2 pictures: 1 may be missing",)
     (tmp_path / "flat").mkdir()
-    for number in range(1, 48_239):
-        (tmp_path / "flat" / f"ILSVRC2012_val_{number:08}.JPEG").touch()
-    (remark,) = find(tmp_path / "flat").remarks
+    (remark,) = find(lay_flat(tmp_path / "flat", 48_238)).remarks
     assert "48,238 of 50,000 pictures: as many as without the devkit's blacklist" in remark
 
 
@@ -365,13 +368,19 @@ def test_pictures_that_cannot_be_read_are_named_and_not_counted(tiny_build, pict
     assert "a picture occurs more than once: 1/01.png, 1/99.png" in found["remarks"]
 
 
-def test_the_digest_of_the_data_is_of_contents_and_labels(tiny_build, pictures, tmp_path):
+def test_the_digest_of_the_data_is_of_contents_and_labels(tiny_build, pictures, tmp_path, capfd):
+    def found(data):
+        status, said, err = measure(capfd, CLASSIFIER, "--data", data, "--out", tiny_build)
+        assert status == 0, err
+        return said["data_sha256"], said["backends"]
+
     moved = shutil.copytree(pictures, tmp_path / "moved")
-    one, other = (accuracy(CLASSIFIER, data, out=tiny_build) for data in (pictures, moved))
-    assert one.data_sha256 == other.data_sha256
-    assert one.measured[0].answers == other.measured[0].answers
+    assert accuracy(CLASSIFIER, pictures, out=tiny_build).data_sha256 == found(pictures)[0]
+    one, other = found(pictures), found(moved)
+    assert [digest for digest, _ in (one, other)] == [one[0]] * 2
+    assert one[1][0]["countings"] == other[1][0]["countings"]
     (moved / "3" / "03.png").rename(moved / "2" / "03.png")
-    assert accuracy(CLASSIFIER, moved, out=tiny_build).data_sha256 != one.data_sha256
+    assert found(moved)[0] != one[0]
 
 
 @pytest.fixture

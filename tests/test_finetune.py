@@ -433,7 +433,8 @@ def assert_equal_training(found):
     assert found["losses"][-1] < found["losses"][0], found
 
 
-@pytest.mark.parametrize("recipe", [pytest.param("collection", marks=pytest.mark.whole), "bit"])
+@pytest.mark.whole
+@pytest.mark.parametrize("recipe", ["collection", "bit"])
 def test_training_all_params_is_that_of_jax_with_optax(tiny_build, recipe):
     found = compare(tiny_build / EXTRACTOR / "2", "Ti/8", recipe, 30, True)
     assert_equal_training(found)

@@ -91,6 +91,7 @@ def onnx(models):
     return Contender(engine, engine.path(models, HANDLE, DEFAULT_VERSION, Path()))
 
 
+@pytest.mark.whole
 def test_a_wrong_peer_is_not_timed(tiny_source, tiny_exports, tmp_path):
     """The checkpoint is another one than the models were made from."""
     with np.load(tiny_source / HANDLE.checkpoint.object) as file:
@@ -142,6 +143,7 @@ def test_an_engine_that_dies_on_the_way_is_told(tiny_source, monkeypatch):
     assert found.model.engines[0].seconds == {}
 
 
+@pytest.mark.whole
 def test_every_engine_runs_with_as_many_threads_on_as_many_cores(tiny_source, monkeypatch):
     seen = []
 

@@ -76,6 +76,7 @@ def test_two_processes_write_what_one_writes_and_tell_it_in_the_same_order(sourc
     assert [outcome["handle"] for outcome in told[1]] == list(NAMES)
 
 
+@pytest.mark.whole
 def test_what_fails_in_one_process_leaves_the_other_alone(source, tiny_build, tmp_path):
     (source / "testing" / "Mixer-Sq_8.npz").rename(source / "elsewhere")
     try:

@@ -1,6 +1,7 @@
 """The SavedModels: version 1's interface, JAX's numbers, and training."""
 
 import contextlib
+import functools
 from dataclasses import replace
 
 import jax
@@ -63,9 +64,25 @@ def params(tiny_source):
 
 
 def in_jax(name):
-    handle = MODELS[name]
+    """Return JAX's apply function, compiled once for both flavours."""
+    return _in_jax(MODELS[name].in_flavour("native"))
+
+
+def gradients_in_jax(name):
+    """Return the function of params, images and weights to the gradients of a loss with respect to the first two."""
+    return _gradients_in_jax(MODELS[name].in_flavour("native"))
+
+
+@functools.cache
+def _in_jax(handle):
     model = MlpMixer(handle.checkpoint.architecture, handle.num_classes)
     return jax.jit(lambda params, images: model.apply({"params": params}, images))
+
+
+@functools.cache
+def _gradients_in_jax(handle):
+    forward = _in_jax(handle)
+    return jax.jit(jax.grad(lambda p, x, weights: jnp.sum(forward(p, x) * weights), argnums=(0, 1)))
 
 
 def direction(name, batch):
@@ -144,8 +161,7 @@ def test_gradients_are_jaxs(models, params, name, entry):
         outputs = model(given) if entry == "__call__" else model.signatures[entry](inputs=given)["output_0"]
         loss = tf.reduce_sum(outputs * weights)
     found = tape.gradient(loss, [given, *model.trainable_variables])
-    forward = in_jax(name)
-    by_params, by_images = jax.grad(lambda p, x: jnp.sum(forward(p, x) * weights), argnums=(0, 1))(params[name], images)
+    by_params, by_images = gradients_in_jax(name)(params[name], images, weights)
     expected = {"inputs": by_images, **flatten(by_params)}
     # JAX sorts the names; the model has them in the checkpoint's order.
     names = ["inputs", *MODELS[name].arrays]
@@ -172,7 +188,7 @@ def test_one_training_step_changes_the_outputs_as_in_jax(tiny_build, params, nam
     after = model(tf.constant(images)).numpy()
 
     forward = in_jax(name)
-    gradients = jax.grad(lambda p: jnp.sum(forward(p, images) * weights))(params[name])
+    gradients, _ = gradients_in_jax(name)(params[name], images, weights)
     stepped = jax.tree.map(lambda value, gradient: value - rate * gradient, params[name], gradients)
     expected = np.asarray(forward(stepped, images))
     change = np.abs(expected - np.asarray(forward(params[name], images))).max()

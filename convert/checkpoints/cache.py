@@ -6,6 +6,7 @@
 <cache>/.partial/.gsutil              gsutil's own state, from which it resumes
 <cache>/.accuracy/<run>.jsonl         what an interrupted measurement of accuracy found
 <cache>/.tfds/<data set>/             the pictures of a data set of tensorflow-datasets, one folder per class
+<cache>/.graphs/<key>.graph           a traced graph, without weights, for the next `convert`
 """
 
 import json

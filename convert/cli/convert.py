@@ -31,12 +31,16 @@ def convert(
     strip_prefix: options.StripPrefix = None,
     about: options.About = None,
     jobs: options.Jobs = 1,
+    no_graph_cache: options.NoGraphCache = False,
     json: options.Json = False,
 ) -> None:
     """Convert checkpoints to SavedModels with manifests; does not check the outputs (see validate)."""
+    from convert.pipeline.kept_graphs import KeptGraphs
+
     custom = (checkpoint, name, labels, strip_prefix, about)
     batch = _batch("convert", select_named(handles, collection), custom, source, cache, out, version, flavour)
-    _run(replace(batch, overwrite=overwrite, jobs=jobs), json=json)
+    kept = None if no_graph_cache else KeptGraphs.of(cache)
+    _run(replace(batch, overwrite=overwrite, jobs=jobs, kept=kept), json=json)
 
 
 def validate(

@@ -80,6 +80,12 @@ Ray = Annotated[
         "needs the extra `ray`.",
     ),
 ]
+NoGraphCache = Annotated[
+    bool,
+    typer.Option(
+        "--no-graph-cache", help="Trace each graph, even if the cache has one of the same sources, libraries and sizes."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 Publisher = Annotated[str, typer.Option(metavar="P", help="Publisher on TensorFlow Hub, and owner on Kaggle.")]

@@ -85,7 +85,7 @@ def run_batch(batch: Batch, watch: Watch | None = None) -> list[Outcome]:
         outcomes: list[Outcome] = []
         converts = batch.task == "convert"
         room = ReusableBuffer(_largest(items)) if converts else None  # checks release theirs bit by bit
-        with imports_passed_over(), tracing_ahead(batch.graphs_needed(items) if converts else []):
+        with imports_passed_over(), tracing_ahead(batch.graphs_needed(items) if converts else [], batch.kept):
             for group in groups.values():
                 for outcome in run_checkpoint(batch, group, on, room):
                     outcomes.append(outcome)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convert.checkpoints.open import CustomCheckpoint, OpenCheckpoint
+from convert.pipeline.kept_graphs import KeptGraphs
 from convert.pipeline.tracing import GraphKey, graph_of
 from export.install import install, refuse_to_replace, staged
 from models.catalog import Handle
@@ -39,14 +40,15 @@ def _describe(item: Item, checkpoint: OpenCheckpoint, directory: Path | None) ->
     return manifest.describe(item.handle, checkpoint.record, version=version, platforms=PLATFORMS, directory=directory)
 
 
-def write(item: Item, checkpoint: OpenCheckpoint, *, overwrite: bool) -> Manifest:
-    """Convert a handle and put its SavedModel and manifest in place."""
+def write(item: Item, checkpoint: OpenCheckpoint, *, overwrite: bool, kept: KeptGraphs | None = None) -> Manifest:
+    """Convert a handle, with a graph that was kept if there is one, and put its SavedModel and manifest in place."""
     from export.saved_model.extra_assets import write_extras
 
     handle, paths = item.handle, item.paths
     with staged(paths) as stage:
         refuse_to_replace(paths, overwrite=overwrite)
-        graph_of(item.graph_key).write(flatten(checkpoint.for_head(handle.head)), stage, labels=item.labels)
+        graph = graph_of(item.graph_key, kept)
+        graph.write(flatten(checkpoint.for_head(handle.head)), stage, labels=item.labels)
         write_extras(stage, handle, paths.version, checkpoint.record, labels=item.labels)
         manifest = _describe(item, checkpoint, stage)
         install(stage, paths, manifest, overwrite=overwrite)

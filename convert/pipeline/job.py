@@ -12,6 +12,7 @@ from convert.checkpoints.open import CustomCheckpoint, OpenCheckpoint, Source, o
 from convert.pipeline import convert_handle
 from convert.pipeline.convert_handle import Item
 from convert.pipeline.for_each import Failure, attempt
+from convert.pipeline.kept_graphs import KeptGraphs
 from convert.pipeline.outcome import Outcome
 from convert.pipeline.progress import Steps
 from convert.pipeline.tracing import GraphKey, tracing_ahead, write_steps
@@ -51,6 +52,8 @@ class Batch:
     """How many processes may work at a time, each on a checkpoint."""
     published: "Published | None" = None
     """An earlier version of the only handle, to compare with."""
+    kept: KeptGraphs | None = None
+    """Graphs of earlier runs; None to trace each graph."""
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -89,7 +92,7 @@ def run_checkpoint(
 ) -> Iterator[Outcome]:
     """Do the batch's task for items of one checkpoint; yield each outcome as it comes."""
     # Nothing can be traced while checks run: see `tracing_ahead`.
-    with tracing_ahead(batch.graphs_needed(items) if batch.task == "convert-all" else []):
+    with tracing_ahead(batch.graphs_needed(items) if batch.task == "convert-all" else [], batch.kept):
         opened = attempt(lambda: _open(batch, items, steps, room))
     if isinstance(opened, Failure):
         for item in items:
@@ -151,7 +154,7 @@ def _convert_all(batch: Batch, items: list[Item], checkpoint: OpenCheckpoint, st
 def _convert(batch: Batch, item: Item, checkpoint: OpenCheckpoint, steps: Steps) -> Manifest:
     steps.start(f"converting {item.handle.name}")
     overwrite = batch.overwrite or (batch.task == "convert-all" and _is_earlier(batch, item.paths, checkpoint))
-    manifest = convert_handle.write(item, checkpoint, overwrite=overwrite)
+    manifest = convert_handle.write(item, checkpoint, overwrite=overwrite, kept=batch.kept)
     _write_about(batch, item)
     return manifest
 

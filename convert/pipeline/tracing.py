@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from convert.flavours.native import Apply, TensorFlowFunction
+    from convert.pipeline.kept_graphs import KeptGraphs
     from export.saved_model.writer import Graph
 
 SWITCH = 0.0002
@@ -43,27 +44,41 @@ class GraphKey:
 
 
 _TRACED: dict[GraphKey, "Graph"] = {}
+_READ: dict[GraphKey, "Graph"] = {}
+"""Those that an earlier run traced, read from `KeptGraphs`."""
 _IN_WORK: set[GraphKey] = set()
 _CHANGED = threading.Condition()
 """Notified when one of the two has changed."""
 
 
-def graph_of(key: GraphKey) -> "Graph":
+def graph_of(key: GraphKey, kept: "KeptGraphs | None" = None) -> "Graph":
     """Return the graph of a key, for any checkpoint; traced once per process, one graph at a time.
+
+    Args:
+        key: what the graph depends on.
+        kept: graphs of earlier runs, which may be used, and to which it is added; None for one traced in this process.
 
     Raises:
         MixerError: the Mixer cannot be written in that flavour.
         OSError: there is no room for temporary files.
     """
+
+    def found() -> "Graph | None":
+        return _TRACED.get(key) or (_READ.get(key) if kept else None)
+
     with _CHANGED:
-        _CHANGED.wait_for(lambda: key in _TRACED or not _IN_WORK)
-        if key in _TRACED:
-            return _TRACED[key]
+        _CHANGED.wait_for(lambda: found() or not _IN_WORK)
+        if graph := found():
+            return graph
         _IN_WORK.add(key)
     try:
-        graph = _trace(key)
-        with _CHANGED:
-            return _TRACED.setdefault(key, graph)
+        graph = kept.read(key) if kept else None
+        if graph is not None:
+            return _READ.setdefault(key, graph)
+        graph = _TRACED.setdefault(key, _trace(key))
+        if kept:
+            kept.store(key, graph)
+        return graph
     finally:
         with _CHANGED:
             _IN_WORK.remove(key)
@@ -71,7 +86,7 @@ def graph_of(key: GraphKey) -> "Graph":
 
 
 @contextmanager
-def tracing_ahead(keys: Sequence[GraphKey]) -> Iterator[None]:
+def tracing_ahead(keys: Sequence[GraphKey], kept: "KeptGraphs | None" = None) -> Iterator[None]:
     """Trace graphs, in this order, in a thread during the block; all are traced when it ends, unless it fails.
 
     Errors are left for `graph_of` to raise. While a graph is traced, tensors are equal only to themselves, in all
@@ -83,7 +98,7 @@ def tracing_ahead(keys: Sequence[GraphKey]) -> Iterator[None]:
         for key in keys:
             with contextlib.suppress(Exception):
                 if not failed.is_set():
-                    graph_of(key)
+                    graph_of(key, kept)
 
     thread = threading.Thread(target=work, name="graphs")
     interval = sys.getswitchinterval()

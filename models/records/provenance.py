@@ -34,6 +34,7 @@ PIPELINE_SOURCES = (
     *_MODEL,
     "convert/flavours",
     "convert/pipeline/convert_handle.py",
+    "convert/pipeline/kept_graphs.py",
     "convert/pipeline/tracing.py",
     "export/saved_model",
 )
@@ -84,6 +85,11 @@ def pipeline_version() -> str:
 
 @cache
 def sources_sha256(*sources: str) -> str:
+    """Return what `digest_sources` returned when first called in this process."""
+    return digest_sources(*sources)
+
+
+def digest_sources(*sources: str) -> str:
     """Return one digest over these files, and over the sources and photographs in these folders, names included."""
     digest = hashlib.sha256()
     for path in _source_files(*sources):
