@@ -118,7 +118,7 @@ def test_bad_inputs_are_refused_in_words_or_do_no_harm(checks, name):
         assert (array["status"], array["worst"]) == ("accepted", 0)
     for way in consumer.BAD_WAYS:
         assert checks[f"NaN, {way}"]["status"] == "accepted"
-        assert checks[f"NaN, {way}"]["detail"].startswith(f"outputs (12, {outputs}); NaN for the 1 images with NaN")
+        assert checks[f"NaN, {way}"]["detail"].startswith(f"outputs (3, {outputs}); NaN for the 1 images with NaN")
     broken = checks["broken file, serving_bytes"]
     assert (broken["status"], "Unknown image file format" in broken["detail"]) == ("refused", True)
     said = checks["batch 0, signature"]["detail"]
@@ -454,7 +454,7 @@ def test_foreign_names_are_escaped_and_cut_where_a_person_reads_them(tmp_path, m
 
 
 @pytest.mark.parametrize("power", [0.0, 1.0])
-def test_a_comparison_has_the_power_of_the_outputs_and_is_judged_without_too(power, monkeypatch):
+def test_a_comparison_has_the_power_of_the_outputs_and_is_judged_without_too(power, tmp_path, monkeypatch):
     """What is not compared has none to speak of."""
     outcomes = {
         "hub.load": consumer.Outcome("as it should", 1e-7),
@@ -468,7 +468,10 @@ def test_a_comparison_has_the_power_of_the_outputs_and_is_judged_without_too(pow
     count = len(inputs.names)
     scale = Scale(np.ones(count), np.array([power, *np.ones(count - 1)]), np.ones(count), np.ones(count, bool))
     expected = Expected(inputs.names, np.zeros((count, 3), np.float32), {}, classes=True, scale=scale)
-    found = {check.on: check for check in check_consumer(Path(), inputs, expected)}
+    model = ModelPaths.of(tmp_path, "model", DEFAULT_VERSION)
+    model.directory.mkdir(parents=True)
+    (model.directory / "saved_model.pb").touch()
+    found = {check.on: check for check in check_consumer(model, inputs, expected)}
     assert {name: check.power for name, check in found.items()} == {
         "hub.load": power,
         "a layer": power,

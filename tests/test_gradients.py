@@ -11,7 +11,7 @@ from writing import write_saved_model
 from models.catalog import TESTING_HANDLES
 from models.records.tolerances import TOLERANCES
 from validation.memory import release
-from validation.parity.gradients import check_gradients
+from validation.parity.gradients import JaxGradients, check_gradients
 from validation.parity.images import Inputs
 
 HANDLE, FEATURES = TESTING_HANDLES.values()
@@ -57,7 +57,8 @@ def examine(directory, bench, change=lambda model: None):
     model = tf.saved_model.load(str(directory))
     change(model)
     try:
-        found = check_gradients(model, bench.handle, bench.params, INPUTS, bench.reference.features)
+        expected = JaxGradients.compute(bench.handle, bench.params, INPUTS, bench.reference.features)
+        found = check_gradients(model, bench.handle, expected)
     finally:
         release(model)
     return Result(found, problems_of(found))

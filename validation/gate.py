@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import jax
 import numpy as np
@@ -22,7 +22,7 @@ from validation.compatibility.run_consumer import check_consumer
 from validation.memory import keep_large_blocks_apart, release, trim
 from validation.parity.check import GATE_ORACLE, GATE_PLAN, check_parity, full_plan, one_line
 from validation.parity.depth import apply_steps, compare_depth
-from validation.parity.gradients import check_gradients
+from validation.parity.gradients import JaxGradients, check_gradients
 from validation.parity.images import Inputs
 from validation.parity.near_tie import find_near_tie
 from validation.parity.oracle import Values, trace_oracle
@@ -156,45 +156,44 @@ class Gate:
 
     def _check_extras(self, handle: Handle, destination: ModelPaths) -> tuple[Extras, list[str]]:
         extras, problems = GATE, []
-        model = tf.saved_model.load(str(destination.directory))
         try:
-            extras = replace(extras, depth=self._explain(handle, model))
+            extras = replace(extras, depth=self._explain(handle, destination))
         except Exception as error:  # TensorFlow raises several types
             problems.append(f"depth: {one_line(error, destination.directory)}")
         if self._set == "full":
-            checks = self._check_gradients(handle, model, destination)
+            checks = self._check_gradients(handle, destination)
             extras = replace(extras, checks=checks, fine_tunable=not any(check.problems for check in checks))
-        release(model)
-        if self._set == "full":
-            self._original.release()  # the consumer needs the memory
-            jax.clear_caches()  # type: ignore[no-untyped-call]
-            trim()
-            extras = replace(extras, checks=(*extras.checks, *self._consume(handle, destination)))
+            extras = replace(extras, checks=(*checks, *self._consume(handle, destination)))
         return extras, problems
 
-    def _check_gradients(self, handle: Handle, model: Any, destination: ModelPaths) -> tuple[Check, ...]:  # noqa: ANN401
+    def _check_gradients(self, handle: Handle, destination: ModelPaths) -> tuple[Check, ...]:
         inputs = self._some_inputs()
         features = self._reference.features[[self._reference.inputs.names.index(name) for name in inputs.names]]
+        expected = JaxGradients.compute(handle, self._params(handle), inputs, features)
+        self._original.release()  # TensorFlow and the consumer need the memory
+        jax.clear_caches()  # type: ignore[no-untyped-call]
+        trim()
+        model = tf.saved_model.load(str(destination.directory))
         try:
-            return check_gradients(model, handle, self._params(handle), inputs, features).checks
+            return check_gradients(model, handle, expected).checks
         except Exception as error:  # TensorFlow raises several types
             said = f"gradients: {one_line(error, destination.directory)}"
             return (Check(name="gradient_relative", on=", ".join(inputs.names), power=0, problems=(said,)),)
+        finally:
+            release(model)
 
     def _consume(self, handle: Handle, destination: ModelPaths) -> tuple[Check, ...]:
         expected = self._reference.for_head(handle.head)
-        return check_consumer(destination.directory, self._reference.inputs, expected)
+        return check_consumer(destination, self._reference.inputs, expected)
 
-    def _explain(self, handle: Handle, model: Any) -> tuple[DepthStep, ...]:  # noqa: ANN401 (a restored user object)
+    def _explain(self, handle: Handle, destination: ModelPaths) -> tuple[DepthStep, ...]:
         """Compare the activations step by step, with the apply function converted again to return all of them.
 
-        That function has no gradients, and uses the restored variables of `model`, so a wrong one shows at its step.
+        That function has no gradients, and uses the model's own variables, so a wrong one shows at its step.
         """
         architecture, images = handle.checkpoint.architecture, self._some_inputs().images
-        arrays = {variable.name.removesuffix(":0"): variable.numpy() for variable in model.variables}
         with tempfile.TemporaryDirectory() as folder:
-            self._write_steps(handle, arrays, Path(folder))
-            del arrays
+            self._write_steps(handle, _read_variables(destination), Path(folder))
             again = tf.saved_model.load(folder)
             found = {name: value.numpy() for name, value in again(tf.constant(images)).items()}
             release(again)
@@ -211,3 +210,10 @@ class Gate:
     def _some_inputs(self) -> Inputs:
         inputs = self._reference.inputs
         return Inputs(SOME_INPUTS, inputs.images[[inputs.names.index(name) for name in SOME_INPUTS]])
+
+
+def _read_variables(destination: ModelPaths) -> dict[str, np.ndarray]:
+    model = tf.saved_model.load(str(destination.directory))
+    arrays = {variable.name.removesuffix(":0"): variable.numpy() for variable in model.variables}
+    release(model)
+    return arrays

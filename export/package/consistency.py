@@ -31,6 +31,7 @@ _PAIRS: tuple[tuple[Name, str, str, str], ...] = (
     ("report", "flavour", "report.flavour", "manifest.flavour"),
     ("report", "head", "report.head", "manifest.head"),
     ("report", "origin", "report.origin", "manifest.checkpoint.origin"),
+    ("report", "sha256 of saved_model.pb", "report.saved_model_sha256", "manifest.saved_model_sha256"),
     ("accuracy", "handle", "accuracy.handle", "manifest.handle"),
     ("accuracy", "version", "accuracy.version", "manifest.version"),
     ("facts", "handle", "facts.handle", "manifest.handle"),

@@ -114,6 +114,12 @@ class Manifest(Record):
         return sum(file.size for file in self.files.values())
 
     @property
+    def saved_model_sha256(self) -> str | None:
+        """Digest of `saved_model.pb`, the graph; None if there is none."""
+        found = self.files.get("saved_model.pb")
+        return None if found is None else found.sha256
+
+    @property
     def class_list(self) -> str | None:
         """The path of the class list within the SavedModel."""
         return next((name for name in sorted(self.files) if name.startswith("assets/")), None)

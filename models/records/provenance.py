@@ -49,6 +49,7 @@ VALIDATOR_SOURCES = (
     "models/records/report.py",
     "models/records/tolerances.py",
     "validation/compatibility/run_consumer.py",
+    "validation/compatibility/same_graph.py",
     "validation/consumer.py",
     "validation/gate.py",
     "validation/memory.py",

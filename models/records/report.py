@@ -47,6 +47,13 @@ class Tolerance(Record):
     reason: str
 
 
+class MadeOn(Record):
+    """The model that a check was made on, of a check that depends on nothing of it but its `saved_model.pb`."""
+
+    handle: str
+    saved_model_sha256: str
+
+
 class Check(Record):
     """One check of a model."""
 
@@ -66,6 +73,8 @@ class Check(Record):
     problems: tuple[str, ...] = ()
     detail: str = ""
     """Further observations, in words."""
+    made_on: MadeOn | None = None
+    """The model that it was made on, this or another with the same `saved_model.pb`; None if it depends on more."""
 
     @property
     def has_power(self) -> bool:
@@ -251,6 +260,8 @@ class Report(Verdict):
 
     flavour: Flavour
     head: Head
+    saved_model_sha256: str | None = None
+    """Digest of the model's `saved_model.pb`; None in earlier reports."""
     inputs_set: Literal["gate", "full"]
     images: tuple[str, ...]
     """Names of the images that outputs were compared on."""
@@ -284,6 +295,10 @@ class Report(Verdict):
             yield from (f"earlier version: {said}" for said in self._judge_earlier(self.reference))
         if self.fine_tunable is None and self.inputs_set == "full" and self.verdict == "passed":
             yield "it does not say whether the model can be fine-tuned"
+        for check in self.checks:
+            if check.made_on is not None and check.made_on.saved_model_sha256 != self.saved_model_sha256:
+                found = f"made on a saved_model.pb of sha256 {check.made_on.saved_model_sha256}"
+                yield f"{check}: {found}, but the model's is {self.saved_model_sha256}"
         if any(check.power is None for check in self.find("max_relative")):
             yield "the power of its comparisons of outputs is missing"
 

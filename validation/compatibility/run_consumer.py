@@ -11,26 +11,34 @@ from typing import Any
 
 import numpy as np
 
-from models.records.report import Check
+from models.records.layout import ModelPaths
+from models.records.report import Check, MadeOn
 from models.records.tolerances import TOLERANCES
-from validation.consumer import LIMIT, Outcome
+from models.storage.files import sha256_of
+from validation.compatibility.same_graph import find_checks
+from validation.consumer import CHECKS, LIMIT, OWN, Outcome
 from validation.memory import LARGE
 from validation.parity.images import Inputs
 from validation.parity.outputs import Expected
+
+IMAGES = ("noise", "blank", "chelsea.png")
+"""Inputs that the consumer is run on; `check_parity` compares the outputs of all."""
 
 FILE = Path(__file__).parent.with_name("consumer.py").resolve()
 
 
 def run_consumer(
     directory: Path, *, inputs: Path | None = None, expected: Path | None = None, scale: Path | None = None,
-    limit: float = LIMIT, python: str = sys.executable, timeout: float = 1800.0,
+    limit: float = LIMIT, own: bool = False, python: str = sys.executable, timeout: float = 1800.0,
 ) -> dict[str, Any]:  # fmt: skip
     """Run `consumer.py` alone, without importing anything else of the project, and return what it writes with `--json`.
 
-    `inputs`, `expected` and `scale` are `.npy` files, `timeout` is in seconds. A crash or timeout is a failed check.
+    `inputs`, `expected` and `scale` are `.npy` files, `timeout` is in seconds; with `own`, only the checks of the
+    model's own variables and assets are made. A crash or timeout is a failed check.
     """
     given = {"--inputs": inputs, "--expected": expected, "--scale": scale}
     options = [f"--limit={limit}", *(f"{name}={path.resolve()}" for name, path in given.items() if path is not None)]
+    options += ["--own"] * own
     with tempfile.TemporaryDirectory() as folder:
         command = [python, "-I", str(FILE), str(directory.resolve()), *options, "--json=result"]
         env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(LARGE)}
@@ -42,17 +50,28 @@ def run_consumer(
         return dict(json.loads(Path(folder, "result").read_text()))
 
 
-def check_consumer(directory: Path, inputs: Inputs, expected: Expected) -> tuple[Check, ...]:
-    """Run the consumer on these images, and return its results as checks."""
+def check_consumer(model: ModelPaths, inputs: Inputs, expected: Expected) -> tuple[Check, ...]:
+    """Run the consumer on some of these images, and return its results as checks.
+
+    Those that depend on the graph alone are taken from the report of another model with the same graph, if there is
+    one; the consumer then makes the others.
+    """
+    made_on = MadeOn(handle=model.handle, saved_model_sha256=sha256_of(model.directory / "saved_model.pb"))
+    of_the_graph = [name for name in CHECKS if name not in OWN]
+    known = find_checks(model.out, made_on.saved_model_sha256, of_the_graph)
+    chosen = np.array([inputs.names.index(name) for name in IMAGES])
     with tempfile.TemporaryDirectory() as folder:
         images, outputs, scale = (Path(folder, f"{name}.npy") for name in ("inputs", "expected", "scale"))
-        np.save(images, inputs.images)
-        np.save(outputs, expected.jax)
-        np.save(scale, expected.scale.of)
-        result = run_consumer(directory, inputs=images, expected=outputs, scale=scale)
-    power = float(expected.scale.power.min())
+        np.save(images, inputs.images[chosen])
+        np.save(outputs, expected.jax[chosen])
+        np.save(scale, expected.scale.of[chosen])
+        result = run_consumer(model.directory, inputs=images, expected=outputs, scale=scale, own=bool(known))
+    power = float(expected.scale.power[chosen].min())
     outcomes = {one["name"]: Outcome(one["detail"], one["worst"], one["status"]) for one in result["checks"]}
-    return tuple(_check(outcome, name, power) for name, outcome in outcomes.items())
+    found = (_check(outcome, name, power) for name, outcome in outcomes.items())
+    marked = (check.model_copy(update={"made_on": made_on}) if check.on in of_the_graph else check for check in found)
+    order = {name: index for index, name in enumerate(CHECKS)}
+    return tuple(sorted((*marked, *known), key=lambda check: order.get(check.on, -1)))
 
 
 def _check(outcome: Outcome, name: str, power: float) -> Check:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -110,42 +110,63 @@ class _GradientCheck:
         )  # fmt: skip
 
 
-def check_gradients(
-    model: Any,  # noqa: ANN401
-    handle: Handle,
-    params: Mapping[str, Any],
-    inputs: Inputs,
-    features: Outputs,
-) -> _GradientCheck:
-    """Compare the gradients of half the mean square of the outputs with respect to every variable and the images.
+@dataclass(frozen=True)
+class JaxGradients:
+    """JAX's gradients of half the mean square of the outputs, and its outputs after one SGD step with them.
 
-    A classifier's head is replaced with a probing head, so that gradients reach every variable whatever the head. One
-    SGD step changes the variables of `model`, a restored SavedModel: load it again for anything else.
-
-    Args:
-        model: as returned by `tf.saved_model.load`.
-        handle: its handle.
-        params: its params, nested.
+    Attributes:
         inputs: the images; two are enough.
-        features: JAX's features of the images, `[n, hidden_dim]`.
+        by_variable: gradients with respect to the variables, by name.
+        by_images: gradient with respect to the images.
+        rate: of the SGD step.
+        after: the outputs after that step, `[n, k]`.
+        scale: of the outputs before it.
+        head: the probing head that replaces a classifier's, so that gradients reach every variable whatever the head.
     """
-    scale, params = _probe(model, handle, params, features)
+
+    inputs: Inputs
+    by_variable: Mapping[str, Array]
+    by_images: Array
+    rate: np.float32
+    after: Outputs
+    scale: Scale
+    head: Mapping[str, Array] | None
+
+    @classmethod
+    def compute(cls, handle: Handle, params: Mapping[str, Any], inputs: Inputs, features: Outputs) -> Self:
+        """Differentiate with respect to the params, nested, and to the images; `features` are JAX's for the images."""
+        head, scale = None, Scale.measure(features, features, None)
+        if handle.num_classes is not None:
+            head = ProbingHead.of(features.shape[1], handle.num_classes).heads[0]
+            scale = Scale.measure(ProbingHead((head,)).outputs(features), features, head)
+            params = {**params, "head": head}
+        differentiate, apply = _compiled(handle)
+        loss, (tree, by_images) = differentiate(params, inputs.images)
+        tree = jax.tree.map(np.asarray, tree)  # JAX would compile each operation below for each shape
+        found = {"/".join(key.key for key in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        rate = np.float32(STEP * float(loss) / sum(float(np.vdot(leaf, leaf)) for leaf in found.values()))
+        stepped = jax.tree.map(lambda value, gradient: value - rate * gradient, params, tree)
+        after = np.asarray(apply(stepped, inputs.images))
+        return cls(inputs, found, np.asarray(by_images), rate, after, scale, head)
+
+
+def check_gradients(model: Any, handle: Handle, jax_found: JaxGradients) -> _GradientCheck:  # noqa: ANN401
+    """Compare TensorFlow's gradients with JAX's, and the outputs after the SGD step.
+
+    That step changes the variables of `model`, a restored SavedModel: load it again for anything else.
+    """
+    expected, inputs, scale = jax_found.by_variable, jax_found.inputs, jax_found.scale
+    if jax_found.head is not None:
+        assign(model, jax_found.head, group="head")
     found, found_by_images, before = _tensorflow_gradients(model, inputs.images)
-    differentiate, apply = _compiled(handle)
-    loss, (tree, expected_by_images) = differentiate(params, inputs.images)
-    tree = jax.tree.map(np.asarray, tree)  # JAX would compile each operation below for each shape
-    expected = {"/".join(key.key for key in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
     distances = _distances(found, expected)
     worst = max(distances, key=distances.__getitem__, default=None)
     missing = tuple(name for name, gradient in found.items() if gradient is None)
-    rate = np.float32(STEP * float(loss) / sum(float(np.vdot(leaf, leaf)) for leaf in expected.values()))
     for variable in model.trainable_variables:
         gradient = found.pop(_name(variable))  # freed at once: together they are as large as the model
         if gradient is not None:
-            variable.assign_sub(rate * gradient)
-    stepped = jax.tree.map(lambda value, gradient: value - rate * gradient, params, tree)
-    del tree, expected
-    after = np.asarray(apply(stepped, inputs.images))
+            variable.assign_sub(jax_found.rate * gradient)
+    after = model(tf.constant(inputs.images)).numpy()
     return _GradientCheck(
         inputs=inputs.names,
         compared=len(distances),
@@ -153,26 +174,12 @@ def check_gradients(
         missing=missing,
         worst_variable=worst,
         worst_relative=distances[worst] if worst else float("inf"),
-        input_relative=_distance(found_by_images.numpy(), np.asarray(expected_by_images), 0.0),
-        step_change=relative_distance(after, before, scale.of),
-        step_relative=relative_distance(model(tf.constant(inputs.images)).numpy(), after, scale.of),
+        input_relative=_distance(found_by_images.numpy(), jax_found.by_images, 0.0),
+        step_change=relative_distance(jax_found.after, before, scale.of),
+        step_relative=relative_distance(after, jax_found.after, scale.of),
         power=float(scale.power.min()),
-        probe=None if handle.num_classes is None else "head",
+        probe=None if jax_found.head is None else "head",
     )
-
-
-def _probe(
-    model: Any,  # noqa: ANN401
-    handle: Handle,
-    params: Mapping[str, Any],
-    features: Outputs,
-) -> tuple[Scale, Mapping[str, Any]]:
-    """Replace a classifier's head with a probing head; return the scale of the model's outputs, and its params."""
-    if handle.num_classes is None:
-        return Scale.measure(features, features, None), params
-    head = ProbingHead.of(features.shape[1], handle.num_classes).heads[0]
-    assign(model, head, group="head")
-    return Scale.measure(ProbingHead((head,)).outputs(features), features, head), {**params, "head": head}
 
 
 def _tensorflow_gradients(model: Any, images: Images) -> tuple[dict[str, Any], tf.Tensor, Outputs]:  # noqa: ANN401

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Literal
 
 from models.records.manifest import Manifest
@@ -23,6 +24,9 @@ class Extras:
 
 
 GATE = Extras()
+
+_USED_BY_CONSUMERS = ("keras", "tf-keras", "tensorflow-hub")
+"""Libraries that only `consumer.py` uses."""
 
 
 def make_report(
@@ -56,6 +60,7 @@ def make_report(
         version=manifest.version,
         flavour=manifest.flavour,
         head=manifest.head,
+        saved_model_sha256=manifest.saved_model_sha256,
         origin=manifest.checkpoint.origin,
         manifest_sha256=hashlib.sha256(manifest_bytes).hexdigest(),
         inputs_set=inputs_set,
@@ -89,7 +94,9 @@ def _libraries() -> dict[str, str]:
     import jax  # not needed to read reports
 
     device = jax.devices()[0]
-    return library_versions() | {"platform": device.platform if device.platform == "cpu" else device.device_kind}
+    used = {name: metadata.version(name) for name in _USED_BY_CONSUMERS}
+    where = {"platform": device.platform if device.platform == "cpu" else device.device_kind}
+    return library_versions() | used | where
 
 
 def is_current(report: Report, manifest_bytes: bytes) -> bool:
