@@ -1,6 +1,6 @@
 """Checks of reports that nothing has to be run for: those of a model that passed, with figures of one's choice."""
 
-from models.records.report import Check
+from models.records.report import GRAPH, Check
 from models.records.tolerances import TOLERANCES
 
 ON = "__call__ on noise, blank (batch 2)"
@@ -56,6 +56,7 @@ def checks(*, full=True, head="classification", problems=(), more=(), power=1.0,
     on = {"gradient_relative": "stem/bias, the worst of 150 variables"}
     return (
         check("files", on="against the manifest", power=None, problems=tuple(problems)),
+        check(GRAPH, on="a fresh trace", power=None),
         check("interface", on="serving_default and variables", power=None),
         check("variables", 0.0, on="bit for bit", power=None, detail="150 compared with the checkpoint's arrays"),
         *(

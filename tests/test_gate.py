@@ -1,6 +1,7 @@
 """The full set through the command line: what the report then says, of right models and of wrong ones."""
 
 import json
+import re
 import shutil
 import weakref
 from pathlib import Path
@@ -18,6 +19,8 @@ from convert.checkpoints.reader import load_checkpoint
 from convert.cli import main
 from models.catalog import TESTING_HANDLES
 from models.params import flatten, nest
+from models.records.contents import digest_files
+from models.records.manifest import Manifest
 from models.records.report import Report
 from models.records.tolerances import TOLERANCES
 from validation import gate
@@ -188,6 +191,29 @@ def test_the_parameters_are_not_held_while_the_consumer_runs_and_are_read_again(
 # --- wrong models ---
 
 
+def test_a_graph_that_is_not_that_of_a_fresh_trace_fails(build, tiny_source, params):
+    right = native_function(TESTING_HANDLES[CLASSIFIER])
+    replace_model(build, lambda values, images: tf.identity(right(values, images)), params)
+    path = build / CLASSIFIER / "2.manifest.json"
+    manifest = Manifest.read(path)
+    path.write_bytes(manifest.model_copy(update={"files": digest_files(build / CLASSIFIER / "2")}).to_bytes())
+    assert validate(tiny_source, build, CLASSIFIER) == 1
+    report = report_of(build, CLASSIFIER)
+    (check,) = report.find("graph")
+    assert [one.name for one in report.checks if one.problems] == ["graph"]
+    assert re.fullmatch(r"saved_model\.pb has sha256 \w+, but a fresh trace gives \w+", check.problems[0])
+
+
+def test_the_graph_of_other_libraries_is_not_compared_and_that_is_said(build, tiny_source):
+    path = build / CLASSIFIER / "2.manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {"libraries": manifest["libraries"] | {"jax": "0.9.9"}}))
+    assert validate(tiny_source, build, CLASSIFIER) == 0
+    report = report_of(build, CLASSIFIER)
+    assert not any(report.find("graph"))
+    assert "saved_model.pb against a fresh trace: other sources or libraries made the model" in report.not_checked
+
+
 @pytest.fixture
 def no_consumer(monkeypatch):
     """Leave out what consumers do, which has tests of its own and takes most of the time."""
@@ -260,7 +286,7 @@ def test_a_model_that_does_not_load_gets_a_report_without_extras(build, tiny_sou
     assert validate(tiny_source, build, CLASSIFIER, "--set", "full") == 1
     report = report_of(build, CLASSIFIER)
     assert (report.fine_tunable, report.depth) == (None, ())
-    assert [check.name for check in report.checks] == ["files", "interface"]
+    assert [check.name for check in report.checks] == ["files", "interface", "graph"]
     assert any(problem.startswith("does not load: ") for problem in report.problems)
     assert not (build / CLASSIFIER / "2.evidence.npz").exists()
     assert json.loads((build / CLASSIFIER / "2.report.json").read_bytes())["fine_tunable"] is None

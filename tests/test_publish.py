@@ -30,6 +30,7 @@ from models.errors import MixerError, UsageError
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.published_index import Index
+from models.records.report import GRAPH
 from models.records.tolerances import TOLERANCES
 from models.storage import gsutil
 from models.storage.gsutil_errors import StoreUnreachableError
@@ -512,6 +513,13 @@ def test_a_report_whose_figures_speak_against_it_does_not_leave(destination, mir
     write_report(destination, Manifest.read(destination.manifest), checks=forged())
     told = refused(destination, mirror)
     assert any("contradicts itself: max_relative" in one and "measured 9.9, over its limit" in one for one in told)
+
+
+def test_a_graph_that_was_not_compared_with_a_fresh_trace_does_not_leave(destination, mirror):
+    found = tuple(one for one in checks() if one.name != GRAPH)
+    write_report(destination, Manifest.read(destination.manifest), checks=found)
+    told = refused(destination, mirror)
+    assert any("its saved_model.pb was not compared with a fresh trace" in one for one in told)
 
 
 def test_limits_of_before_do_not_leave(destination, mirror):

@@ -5,11 +5,11 @@ import json
 from dataclasses import replace
 
 import pytest
-from reporting import OF_THE_FULL_SET, checks
+from reporting import OF_THE_FULL_SET, check, checks
 
 from models.catalog import TESTING_HANDLES
 from models.records.manifest import Manifest
-from models.records.report import DepthStep, PublishedComparison, PublishedVariables, Report
+from models.records.report import GRAPH, DepthStep, PublishedComparison, PublishedVariables, Report
 from models.records.tolerances import TOLERANCES
 from validation.parity import report as report_module
 from validation.parity.check import Findings, _VariablesCheck
@@ -18,6 +18,7 @@ from validation.parity.outputs import Comparison, _Distances, _OracleDistances
 from validation.parity.report import VALIDATOR_SOURCES, Extras, is_current, make_report
 
 CLASSIFIER, _ = TESTING_HANDLES
+NOT_TRACED = "saved_model.pb against a fresh trace: other sources or libraries made the model"
 INPUTS = Inputs.gate(32)
 COMPARISON = Comparison(
     "__call__",
@@ -145,15 +146,20 @@ def test_the_gate_set_says_nothing_of_what_it_did_not_look_at(manifest_bytes):
     assert report.not_checked == (
         "cuda, rocm, tpu: exported, not run",
         "gradients, and the ways users call a model: only `--set full` checks them",
+        NOT_TRACED,
     )
 
 
 def test_the_full_set_names_the_platforms_it_did_not_run_on(manifest_bytes):
     assert make_report(manifest_bytes, GOOD, INPUTS, inputs_set="full", extras=EXTRAS).not_checked == (
         "cuda, rocm, tpu: exported, not run",
+        NOT_TRACED,
     )
     everywhere = Manifest.model_validate_json(manifest_bytes).model_copy(update={"platforms": ("cpu",)})
-    assert make_report(everywhere.to_bytes(), GOOD, INPUTS, inputs_set="full", extras=EXTRAS).not_checked == ()
+    report = make_report(everywhere.to_bytes(), GOOD, INPUTS, inputs_set="full", extras=EXTRAS)
+    assert report.not_checked == (NOT_TRACED,)
+    traced = replace(EXTRAS, checks=(*EXTRAS.checks, check(GRAPH, on="a fresh trace", power=None)))
+    assert make_report(everywhere.to_bytes(), GOOD, INPUTS, inputs_set="full", extras=traced).not_checked == ()
 
 
 def test_equal_findings_give_equal_bytes(manifest_bytes):

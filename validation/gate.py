@@ -1,5 +1,6 @@
 """The last stage: compare the SavedModel on disk with JAX and the oracle, and write the report."""
 
+import hashlib
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,8 @@ from models.params import Params
 from models.records.contents import compare_files, digest_files
 from models.records.layout import ModelPaths
 from models.records.manifest import CheckpointRecord, Manifest
-from models.records.report import Check, DepthStep, PublishedComparison, Report
+from models.records.provenance import PIPELINE_SOURCES, library_versions, sources_sha256
+from models.records.report import GRAPH, Check, DepthStep, PublishedComparison, Report
 from models.storage.files import write_atomically
 from validation.compatibility.run_consumer import check_consumer
 from validation.memory import keep_large_blocks_apart, release, trim
@@ -76,11 +78,13 @@ class Gate:
         original: _Original,
         inputs_set: InputsSet,
         *,
+        trace: Callable[[Handle, Path | None], bytes],
         write_steps: Callable[[Handle, dict[str, np.ndarray], Path], None],
         explain: bool = False,
         published: Published | None = None,
     ) -> None:
         self._original = original
+        self._trace = trace
         self._write_steps = write_steps
         self._set = inputs_set
         self._explains = explain
@@ -104,11 +108,11 @@ class Gate:
             *self._identity_problems(manifest, handle, destination),
             *compare_files(manifest.files, digest_files(destination.directory)),
         ]
-        extras = GATE
+        extras = replace(GATE, checks=self._check_graph(manifest, handle, destination))
         if self._set == "full" and findings.comparisons:
             SavedOutputs.collect(findings, reference.for_head(handle.head)).write(destination.outputs)
         if findings.comparisons and (self._set == "full" or self._explains):
-            extras, more = self._check_extras(handle, destination)
+            extras, more = self._check_extras(handle, destination, extras)
             problems += more
         report = make_report(
             manifest_bytes,
@@ -154,16 +158,27 @@ class Gate:
             )
         return problems
 
-    def _check_extras(self, handle: Handle, destination: ModelPaths) -> tuple[Extras, list[str]]:
-        extras, problems = GATE, []
+    def _check_graph(self, manifest: Manifest, handle: Handle, destination: ModelPaths) -> tuple[Check, ...]:
+        """Compare `saved_model.pb` with a graph traced now, if the same sources and libraries made the model."""
+        if (manifest.libraries, manifest.pipeline_sha256) != (library_versions(), sources_sha256(*PIPELINE_SOURCES)):
+            return ()
+        class_list = None if manifest.class_list is None else destination.directory / manifest.class_list
+        expected = hashlib.sha256(self._trace(handle, class_list)).hexdigest()
+        same = manifest.saved_model_sha256 == expected
+        said = f"saved_model.pb has sha256 {manifest.saved_model_sha256}, but a fresh trace gives {expected}"
+        return (Check(name=GRAPH, on="a fresh trace", problems=() if same else (said,)),)
+
+    def _check_extras(self, handle: Handle, destination: ModelPaths, extras: Extras) -> tuple[Extras, list[str]]:
+        problems = []
         try:
             extras = replace(extras, depth=self._explain(handle, destination))
         except Exception as error:  # TensorFlow raises several types
             problems.append(f"depth: {one_line(error, destination.directory)}")
         if self._set == "full":
             checks = self._check_gradients(handle, destination)
-            extras = replace(extras, checks=checks, fine_tunable=not any(check.problems for check in checks))
-            extras = replace(extras, checks=(*checks, *self._consume(handle, destination)))
+            fine_tunable = not any(check.problems for check in checks)
+            checks = (*extras.checks, *checks, *self._consume(handle, destination))
+            extras = replace(extras, checks=checks, fine_tunable=fine_tunable)
         return extras, problems
 
     def _check_gradients(self, handle: Handle, destination: ModelPaths) -> tuple[Check, ...]:

@@ -15,7 +15,7 @@ from convert.pipeline.for_each import Failure, attempt
 from convert.pipeline.kept_graphs import KeptGraphs
 from convert.pipeline.outcome import Outcome
 from convert.pipeline.progress import Steps
-from convert.pipeline.tracing import GraphKey, tracing_ahead, write_steps
+from convert.pipeline.tracing import GraphKey, graph_of, tracing_ahead, write_steps
 from export.install import held
 from models.catalog import Handle
 from models.errors import MixerError
@@ -104,7 +104,15 @@ def run_checkpoint(
         return
     from validation.gate import Gate
 
-    gate = Gate(checkpoint, batch.inputs_set, write_steps=write_steps, explain=batch.explain, published=batch.published)
+    labels = {item.handle: item.labels for item in items}
+    gate = Gate(
+        checkpoint,
+        batch.inputs_set,
+        trace=lambda handle, found: graph_of(GraphKey.of(handle, labels[handle] or found)).saved_model,
+        write_steps=write_steps,
+        explain=batch.explain,
+        published=batch.published,
+    )
 
     def convert_and_check(item: Item) -> Outcome:
         with held(item.paths, to_make=batch.task == "convert-all"):

@@ -11,7 +11,7 @@ from models.errors import MixerError
 from models.records.formats import ExportManifest, read_manifest
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
-from models.records.report import ZERO_HEAD, Report
+from models.records.report import GRAPH, ZERO_HEAD, Report
 from models.records.tolerances import TOLERANCES
 from models.selection import command_for, is_catalogued
 from models.storage.files import FileHashes, Hashes
@@ -94,6 +94,11 @@ def _report_problems(destination: ModelPaths) -> Iterator[str]:
     except MixerError:  # reported by `_differences`
         return
     again = f"`{command_for('validate', destination.handle)} --set full`"
+    if not any(report.find(GRAPH)):
+        yield (
+            "its saved_model.pb was not compared with a fresh trace, as other sources or libraries made it: convert it "
+            f"again with the present ones (--overwrite), or run {again} with those that made it"
+        )
     for found in [one for one in report.contradictions(TOLERANCES) if one not in {*report.contradictions()}]:
         yield f"its report uses other limits than today's: {found}; {again} writes a new one"
     if report.zero_head and is_catalogued(destination.handle):

@@ -40,6 +40,10 @@ class Need(NamedTuple):
     """The probe that it must have been made on; None if on none."""
 
 
+GRAPH = "graph"
+"""Name of the check that `saved_model.pb` is what a fresh trace gives."""
+
+
 class Tolerance(Record):
     """A limit and the reason for it."""
 

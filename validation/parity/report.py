@@ -8,7 +8,7 @@ from typing import Literal
 
 from models.records.manifest import Manifest
 from models.records.provenance import VALIDATOR_SOURCES, library_versions, sources_sha256
-from models.records.report import Check, DepthStep, PublishedComparison, Report
+from models.records.report import GRAPH, Check, DepthStep, PublishedComparison, Report
 from models.records.tolerances import TOLERANCES
 from validation.parity.check import Findings
 from validation.parity.images import Inputs
@@ -71,7 +71,7 @@ def make_report(
         fine_tunable=extras.fine_tunable,
         depth=extras.depth,
         reference=reference,
-        not_checked=_not_checked(manifest, inputs_set),
+        not_checked=_not_checked(manifest, inputs_set, traced=any(check.name == GRAPH for check in checks)),
         tolerances=TOLERANCES,
         verdict="failed" if any(check.problems for check in checks) else "passed",
         libraries=_libraries(),
@@ -80,12 +80,13 @@ def make_report(
     return report.concluded()
 
 
-def _not_checked(manifest: Manifest, inputs_set: Literal["gate", "full"]) -> tuple[str, ...]:
+def _not_checked(manifest: Manifest, inputs_set: Literal["gate", "full"], *, traced: bool) -> tuple[str, ...]:
     others = [platform for platform in manifest.platforms if platform != "cpu"]
     said = [f"{', '.join(others)}: exported, not run"] if others else []
     said += (
         ["gradients, and the ways users call a model: only `--set full` checks them"] if inputs_set == "gate" else []
     )
+    said += [] if traced else ["saved_model.pb against a fresh trace: other sources or libraries made the model"]
     return tuple(said)
 
 
