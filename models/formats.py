@@ -42,6 +42,8 @@ class Format:
     """Further files that belong to the model files."""
     libraries: dict[str, str]
     """Import name -> name of the distribution."""
+    runtime: str
+    """The distribution among them that runs a model."""
     settings: dict[str, str] = field(default_factory=dict)
     """Settings of the runtime that make it compute in float32."""
 
@@ -74,6 +76,7 @@ FORMATS: dict[FormatName, Format] = {
         {"model_float32.tflite": "float32", "model_float16.tflite": "float16", "model_int8.tflite": "int8"},
         (),
         {"ai_edge_litert": "ai-edge-litert"},
+        "ai-edge-litert",
     ),
     "onnx": Format(
         "onnx",
@@ -81,6 +84,7 @@ FORMATS: dict[FormatName, Format] = {
         {"model.onnx": "float32"},
         (),
         {"onnx": "onnx", "onnxruntime": "onnxruntime", "tf2onnx": "tf2onnx"},
+        "onnxruntime",
     ),
     "openvino": Format(
         "openvino",
@@ -88,6 +92,7 @@ FORMATS: dict[FormatName, Format] = {
         {"model.xml": "float32"},
         ("model.bin",),
         {"openvino": "openvino"},
+        "openvino",
         {"INFERENCE_PRECISION_HINT": "f32"},
     ),
 }

@@ -112,5 +112,7 @@ def test_convert_writes_what_is_said_and_a_kept_model_gets_it_too(tiny_source, t
     (tmp_path / "about.toml").write_text("license = 1")
     status, _, err = run(capfd, *command, "--about", tmp_path / "about.toml")
     assert (status, "description: Field required" in err) == (2, True)
+    (tmp_path / "out" / "index.html").unlink()
     assert status_of("convert", *command[1:], "--overwrite") == 0
+    assert not (tmp_path / "out" / "index.html").exists()  # only what checks writes the page
     assert not (tmp_path / "out" / "mine" / "2.about.json").exists()  # nobody says it of the new model

@@ -18,10 +18,8 @@ from convert.pipeline.progress import Steps
 from convert.pipeline.tracing import GraphKey, tracing_ahead, write_steps
 from export.install import held
 from models.catalog import Handle
-from models.errors import MixerError
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
-from models.selection import custom_handle
 from models.storage.files import write_atomically
 
 if TYPE_CHECKING:
@@ -72,19 +70,6 @@ class Batch:
         if self.custom is not None:
             return []
         return list(dict.fromkeys(item.graph_key for item in items if not item.paths.manifest.is_file()))
-
-    def made_handles(self) -> list[Handle]:
-        """Return the handles under their models' names, that of a custom checkpoint with its number of classes."""
-        if self.custom is None:
-            return list(self.handles)
-        made = []
-        for item in self.items:
-            try:
-                classes = Manifest.read(item.paths.manifest).num_classes
-            except MixerError:
-                classes = None
-            made.append(custom_handle(item.handle, self.custom.name, classes or item.handle.checkpoint.num_classes))
-        return made
 
 
 def run_checkpoint(

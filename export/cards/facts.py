@@ -8,7 +8,7 @@ from export.cards.errata import ERRATA, Erratum
 from export.cards.publisher import Publisher
 from export.package.consistency import Records
 from export.package.facts import ModelFacts, SignatureFacts, read_member
-from models.catalog import GRAPH_SUFFIX, HANDLES, Handle
+from models.catalog import HANDLES, Handle
 from models.citations import ACCURACIES, CitedAccuracy
 from models.errors import MixerError
 from models.preprocessing import Evaluation
@@ -19,7 +19,7 @@ from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.report import Report
 from models.records.tolerances import TOLERANCES
-from models.selection import command_for, custom_handle, is_catalogued, select_handles, template_of
+from models.selection import command_for, handle_of, is_catalogued
 from models.signatures import SERVING_DEFAULT, SIGNATURES
 from models.storage.files import hash_file
 
@@ -153,7 +153,8 @@ def read_card_facts(destination: ModelPaths, where: Publisher) -> CardFacts:
     if problems or manifest is None or not isinstance(report, Report):
         said = "".join(f"\n  {problem}" for problem in problems)
         raise MixerError(f"version {destination.version} cannot have a card:{said}")
-    handle = _handle(manifest)
+    handle = handle_of(manifest.handle, manifest.architecture, manifest.head, manifest.num_classes)
+    handle = handle.in_flavour(manifest.flavour)
     labels = manifest.class_list
     return CardFacts(
         where,
@@ -214,16 +215,6 @@ def _problems(records: Records) -> Iterator[str]:
             f"its report (inputs: {report.inputs_set}) tried no gradients, so nothing says whether it can be "
             f"fine-tuned: {again} does"
         )
-
-
-def _handle(manifest: Manifest) -> Handle:
-    """Return the handle of a manifest: the catalog's, or a custom one by the architecture in the manifest."""
-    if is_catalogued(manifest.handle):
-        name = manifest.handle.removesuffix(GRAPH_SUFFIX)
-        return select_handles([name])[0].in_flavour(manifest.flavour)
-    template = template_of(manifest.architecture, manifest.head)
-    classes = manifest.num_classes or template.checkpoint.num_classes
-    return custom_handle(template.in_flavour(manifest.flavour), manifest.handle.removesuffix(GRAPH_SUFFIX), classes)
 
 
 def _names(content: bytes) -> tuple[str, ...]:
