@@ -44,6 +44,8 @@ class Format:
     """Import name -> name of the distribution."""
     runtime: str
     """The distribution among them that runs a model."""
+    lowest: str
+    """Its lowest release in which all files gave the right outputs (export/FORMATS.md), as all later ones tried."""
     settings: dict[str, str] = field(default_factory=dict)
     """Settings of the runtime that make it compute in float32."""
 
@@ -77,6 +79,7 @@ FORMATS: dict[FormatName, Format] = {
         (),
         {"ai_edge_litert": "ai-edge-litert"},
         "ai-edge-litert",
+        "1.4.0",
     ),
     "onnx": Format(
         "onnx",
@@ -85,6 +88,7 @@ FORMATS: dict[FormatName, Format] = {
         (),
         {"onnx": "onnx", "onnxruntime": "onnxruntime", "tf2onnx": "tf2onnx"},
         "onnxruntime",
+        "1.15.0",
     ),
     "openvino": Format(
         "openvino",
@@ -93,6 +97,7 @@ FORMATS: dict[FormatName, Format] = {
         ("model.bin",),
         {"openvino": "openvino"},
         "openvino",
+        "2023.0.0",
         {"INFERENCE_PRECISION_HINT": "f32"},
     ),
 }

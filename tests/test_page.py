@@ -16,16 +16,15 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
-from reporting import ON, check, checks, consumed, verdict_of
+from reporting import ON, check, checks, consumed, export_of, verdict_of
 
 from models.catalog import HANDLES, TESTING_HANDLES
 from models.formats import FORMATS
 from models.records.accuracy import AccuracyRecord, Measurement
-from models.records.formats import ExportManifest, ExportReport
 from models.records.layout import ModelPaths
 from models.records.manifest import CheckpointRecord, FileDigest, Manifest
-from models.records.report import Check, DepthStep, PublishedComparison, PublishedVariables, Report
-from models.records.tolerances import TOLERANCES, export_tolerances
+from models.records.report import DepthStep, PublishedComparison, PublishedVariables, Report
+from models.records.tolerances import TOLERANCES
 from models.storage.temporary import locked
 from validation.views.cells import NOTHING
 from validation.views.page import TEMPLATE, write_page
@@ -438,28 +437,7 @@ def put_export(out, handle):
     """Write the records of an OpenVINO export of a handle, and of the graph model that it was written from."""
     source = manifest_of(handle.in_flavour("graph"))
     put(out, handle.in_flavour("graph"), source)
-    fields = manifest_of(replace(handle, name=f"{handle.name}-openvino")).model_dump()
-    digest = hashlib.sha256(source.to_bytes()).hexdigest()
-    manifest = ExportManifest(**fields, format="openvino", source_sha256=digest)
-    limits = export_tolerances("openvino", "seeded")
-    on = "model.xml on noise, blank, chelsea.png, coffee.png (batch 4)"
-
-    def judged(name, measured, **fields):
-        return Check(name=name, on=on, measured=measured, limit=limits[name].limit, power=1.0, **fields)
-
-    found = (
-        Check(name="files", on="against the manifest"),
-        Check(name="interface", on="model.xml"),
-        judged("float32 max_relative", 7.89e-7),
-        judged("float32 default_settings_relative", 0.0321, detail="bf16 on Some Processor"),
-    )
-    report = ExportReport(
-        handle=manifest.handle, version=VERSION, format="openvino", origin="seeded", inputs_sha256="b" * 64,
-        manifest_sha256=hashlib.sha256(manifest.to_bytes()).hexdigest(), checks=found, zero_head=False,
-        sizes={"model.xml": 1_000_000, "model.bin": 23_000_000}, not_checked=(), tolerances=limits, verdict="passed",
-        libraries={"openvino": "2026.1"}, validator_sha256="e" * 64,
-    )  # fmt: skip
-    put(out, replace(handle, name=manifest.handle), manifest, report)
+    put(out, replace(handle, name=f"{handle.name}-openvino"), *export_of(source))
 
 
 def test_exports_are_shown_with_the_figures_of_both_settings(tmp_path):

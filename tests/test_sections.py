@@ -6,16 +6,19 @@ import re
 import pytest
 from markdown_it import MarkdownIt
 from publishable import CHECKPOINT, HANDLE, WHERE, write_catalogued, write_model
-from reporting import checks
+from reporting import checks, export_of
 
 from export.cards.errata import ERRATA
 from export.cards.facts import WARMUP, read_card_facts
 from export.cards.tfhub import DATASETS, TASKS, render_collection, render_module, render_publisher
 from export.cards.tfhub_rules import problems_of, read_page
+from export.cards.write import write_model_cards
 from export.package.facts import MODEL_JSON
 from models.catalog import ALL_HANDLES, HANDLES
 from models.citations import ACCURACIES, CITATIONS
 from models.flavours import FLAVOURS
+from models.records.layout import ModelPaths
+from models.records.manifest import Manifest
 from models.signatures import signatures_of
 
 each_handle = pytest.mark.parametrize("name", HANDLES)
@@ -243,6 +246,61 @@ def test_a_model_of_the_tests_was_not_trained_whatever_its_origin(tmp_path):
     page = render_module(read_card_facts(write_model(tmp_path), WHERE))
     assert (CHECKPOINT.testing, HANDLE in page) == (True, True)
     assert "dataset" not in read_page(page).metadata
+
+
+# --- exports ---
+
+
+def put_export(folder, name, **changes):
+    """Write the graph model of a handle, and an export of it."""
+    graph = write_catalogued(folder, name, flavour="graph")
+    manifest, report = export_of(Manifest.read(graph.manifest))
+    paths = ModelPaths.of(folder, manifest.handle, 2)
+    paths.folder.mkdir(exist_ok=True)
+    paths.manifest.write_bytes(manifest.to_bytes())
+    paths.report.write_bytes(report.model_copy(update=changes).to_bytes())
+    return paths
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_exports_of_the_same_checkpoint_are_listed_with_the_figures_of_both_settings(flavour, tmp_path):
+    assert "Exported files" not in page_of(tmp_path, "mixer_b16_i1k_fe", flavour=flavour)
+    put_export(tmp_path, "mixer_b16_i1k_fe")
+    page = page_of(tmp_path, "mixer_b16_i1k_fe", flavour=flavour)
+    assert problems_of(page) == []
+    assert (
+        "| `model.xml` (OpenVINO IR, float32) | 24.0 MB | 7.9e-07 with `INFERENCE_PRECISION_HINT=f32` | 5e-05 "
+        "| 3.2e-02 (bf16 on Some Processor) | openvino 2026.1 | 2023.0.0 |"
+    ) in part(page, "Exported files")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        ({"manifest_sha256": "0" * 64}, "its report is of another manifest"),
+        ({"verdict": "failed"}, "its report contradicts itself"),
+        ({"handle": "other"}, "its records are of another model"),
+        ("report", "is not a readable export report"),
+        ("graph", "it was written from an earlier mixer_b16_i1k_fe-graph"),
+        ("checkpoint", "it is of another checkpoint"),
+    ],
+    ids=str,
+)
+def test_an_export_that_is_not_proven_to_be_of_this_model_is_left_out_and_that_is_said(spoil, why, tmp_path):
+    paths = put_export(tmp_path, "mixer_b16_i1k_fe", **(spoil if isinstance(spoil, dict) else {}))
+    if spoil == "report":
+        paths.report.write_bytes(b"{}")
+    elif spoil == "graph":
+        write_catalogued(tmp_path, "mixer_b16_i1k_fe", flavour="graph", pipeline="0.2.0")
+    checkpoint = {"sha256": "7" * 64} if spoil == "checkpoint" else {}
+    model = write_catalogued(tmp_path, "mixer_b16_i1k_fe", checkpoint=checkpoint)
+    found = read_card_facts(model, WHERE)
+    assert "Exported files" not in render_module(found)
+    (note,) = found.left_out
+    assert note.startswith("mixer_b16_i1k_fe-openvino is left out of the card: ")
+    assert why in note
+    assert note.endswith("`mixer-jax2tf export mixer_b16_i1k_fe --to openvino --overwrite` writes it again")
+    assert write_model_cards(model, WHERE).notes == found.left_out
 
 
 # --- accuracy ---

@@ -8,20 +8,21 @@ from export.cards.errata import ERRATA, Erratum
 from export.cards.publisher import Publisher
 from export.package.consistency import Records
 from export.package.facts import ModelFacts, SignatureFacts, read_member
-from models.catalog import HANDLES, Handle
+from models.catalog import GRAPH_SUFFIX, HANDLES, Handle
 from models.citations import ACCURACIES, CitedAccuracy
 from models.errors import MixerError
+from models.formats import FORMATS, Format
 from models.preprocessing import Evaluation
 from models.records.about import About
 from models.records.accuracy import AccuracyRecord
-from models.records.formats import ExportManifest, read_manifest
+from models.records.formats import ExportManifest, ExportReport, read_manifest
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.report import Report
 from models.records.tolerances import TOLERANCES
 from models.selection import command_for, handle_of, is_catalogued
 from models.signatures import SERVING_DEFAULT, SIGNATURES
-from models.storage.files import hash_file
+from models.storage.files import hash_file, sha256_of
 
 _SEEDED = "SEEDED WEIGHTS, NEVER TRAINED"
 
@@ -36,6 +37,19 @@ _WARNINGS = {
 
 WARMUP = "assets.extra/tf_serving_warmup_requests"
 """Written by `export.saved_model.warmup`, which is not imported here because it imports TensorFlow."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """An export of a model's checkpoint, with the report on it."""
+
+    manifest: ExportManifest
+    report: ExportReport
+
+    @property
+    def format(self) -> Format:
+        """Its format."""
+        return FORMATS[self.manifest.format]
 
 
 @dataclass(frozen=True)
@@ -56,6 +70,10 @@ class CardFacts:
     """What this project measured; None if it measured nothing."""
     about: About | None = None
     """What the owner of a custom model says about it."""
+    exports: tuple[Export, ...] = ()
+    """Those of the same checkpoint that passed."""
+    left_out: tuple[str, ...] = ()
+    """Why other exports are not among them."""
 
     @property
     def archive(self) -> str:
@@ -156,6 +174,7 @@ def read_card_facts(destination: ModelPaths, where: Publisher) -> CardFacts:
     handle = handle_of(manifest.handle, manifest.architecture, manifest.head, manifest.num_classes)
     handle = handle.in_flavour(manifest.flavour)
     labels = manifest.class_list
+    exports, left_out = _read_exports(destination, manifest)
     return CardFacts(
         where,
         destination,
@@ -168,7 +187,47 @@ def read_card_facts(destination: ModelPaths, where: Publisher) -> CardFacts:
         None if labels is None else _names(read_member(_model(destination), manifest, labels)),
         records.accuracy,
         About.read(destination.about) if destination.about.is_file() and not is_catalogued(manifest.handle) else None,
+        exports,
+        left_out,
     )
+
+
+def _read_exports(paths: ModelPaths, manifest: Manifest) -> tuple[tuple[Export, ...], tuple[str, ...]]:
+    """Return the exports beside a model that are of its checkpoint and passed, and why others are left out."""
+    found, left_out = [], []
+    for kind in FORMATS.values():
+        place = ModelPaths.of(paths.out, kind.named(paths.handle.removesuffix(GRAPH_SUFFIX)), paths.version)
+        if not place.manifest.is_file():
+            continue
+        try:
+            found.append(_read_export(place, manifest))
+        except MixerError as error:
+            again = f"`{command_for('export', place.handle)}` writes it again"
+            left_out.append(f"{place.handle} is left out of the card: {str(error).splitlines()[0]}; {again}")
+    return tuple(found), tuple(left_out)
+
+
+def _read_export(place: ModelPaths, model: Manifest) -> Export:
+    """Read an export.
+
+    Raises:
+        MixerError: its records cannot be read or contradict each other, it did not pass, or is of another checkpoint.
+    """
+    manifest, report = ExportManifest.read(place.manifest), ExportReport.read(place.report)
+    source = ModelPaths.of(place.out, place.handle.removesuffix(f"-{manifest.format}") + GRAPH_SUFFIX, place.version)
+    checks = {
+        "its records are of another model": {manifest.handle, report.handle} == {place.handle},
+        "its report is of another manifest": report.manifest_sha256 == sha256_of(place.manifest),
+        f"its report contradicts itself ({next(report.contradictions(), '')})": not any(report.contradictions()),
+        "it failed": report.verdict == "passed",
+        "it is of another checkpoint": manifest.checkpoint.sha256 == model.checkpoint.sha256,
+        f"it was written from an earlier {source.handle}": not source.manifest.is_file()
+        or manifest.source_sha256 == sha256_of(source.manifest),
+    }
+    for problem, is_right in checks.items():
+        if not is_right:
+            raise MixerError(problem)
+    return Export(manifest, report)
 
 
 def _model(destination: ModelPaths) -> Path:

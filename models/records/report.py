@@ -131,7 +131,7 @@ class Verdict(Record):
         return (check for check in self.checks if check.name == name)
 
     def worst(self, name: str, on: str = "") -> Check | None:
-        """Return the check of a name with the worst figure, of those on `on...` that can tell; None if there is none."""
+        """Return the check of a name with the worst figure, of those on `on...` that can tell, or None."""
         known = [one for one in self.find(name) if one.on.startswith(on) and one.has_power and one.measured is not None]
         return max(known, key=lambda check: _rank(check.measured), default=None)
 
