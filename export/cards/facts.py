@@ -13,7 +13,7 @@ from models.citations import ACCURACIES, CitedAccuracy
 from models.errors import MixerError
 from models.formats import FORMATS, Format
 from models.preprocessing import Evaluation
-from models.records.about import About
+from models.records.about import About, AboutRecord
 from models.records.accuracy import AccuracyRecord
 from models.records.formats import ExportManifest, ExportReport, read_manifest
 from models.records.layout import ModelPaths
@@ -186,7 +186,7 @@ def read_card_facts(destination: ModelPaths, where: Publisher) -> CardFacts:
         _signatures(records.facts, handle),
         None if labels is None else _names(read_member(_model(destination), manifest, labels)),
         records.accuracy,
-        About.read(destination.about) if destination.about.is_file() and not is_catalogued(manifest.handle) else None,
+        None if records.about is None or is_catalogued(manifest.handle) else records.about.about,
         exports,
         left_out,
     )
@@ -242,13 +242,15 @@ def _read_records(destination: ModelPaths) -> Records:
             f"{manifest.handle} is an export, which has no card: give the SavedModel that it was made from, "
             f"{manifest.handle.removesuffix(f'-{manifest.format}')}."
         )
-    there = [path for path in (destination.manifest, destination.report, destination.accuracy) if path.is_file()]
+    every = (destination.manifest, destination.report, destination.about, destination.accuracy)
+    there = [path for path in every if path.is_file()]
     return Records(
         destination,
         manifest,
         destination.handle,
         destination.version,
         report=Report.read(destination.report) if destination.report in there else None,
+        about=AboutRecord.read(destination.about) if destination.about in there else None,
         accuracy=AccuracyRecord.read(destination.accuracy) if destination.accuracy in there else None,
         facts=ModelFacts.read(_model(destination), manifest),
         found={path.name: hash_file(path) for path in there},
@@ -260,6 +262,7 @@ def _problems(records: Records) -> Iterator[str]:
     again = f"`{command_for('validate', destination.handle)} --set full`"
     for record, differences in records.differences().items():
         hint = f"; {again} writes a new report" if record == "report" else ""
+        hint = "; say it again with `mixer-jax2tf convert-all` and --about" if record == "about" else hint
         hint = "; measure it again with `mixer-jax2tf accuracy`" if record == "accuracy" else hint
         yield from (f"{difference}{hint}" for difference in differences)
     if not isinstance(report, Report):
