@@ -98,9 +98,19 @@ def _print(outcomes: list["ExportOutcome"], *, json: bool) -> None:
     if json:
         console.print_json([_as_json(outcome) for outcome in outcomes])
     else:
-        columns = ("handle", "file", "#size", "#worst error", "#on its own weights", "first class", "verdict")
+        columns = (
+            "handle",
+            "weights",
+            "file",
+            "#size",
+            "#worst error",
+            "#on its own weights",
+            "first class",
+            "verdict",
+        )
         rows = [row for outcome in outcomes for row in _rows(outcome)]
-        console.print_table("", columns, rows, least=("size", "first class"))
+        least = ("size", "first class", "file", "on its own weights", "worst error")
+        console.print_table("", columns, rows, least=least)
     reports = [outcome.report for outcome in outcomes if outcome.report is not None]
     for report in reports:
         if (worst := report.worst("float32 default_settings_relative")) is not None:
@@ -120,12 +130,13 @@ def _rows(outcome: "ExportOutcome") -> Iterator[tuple[str, ...]]:
     """Yield a line for each file; each error with the limit that it was judged by."""
     report = outcome.report
     if report is None:
-        yield outcome.name, "", "", "", "", "", "failed"
+        yield outcome.name, "", "", "", "", "", "", "failed"
         return
     for file in report.files:
         of_file = [check for check in report.checks if check.on.startswith(f"{file.name} ") and check.has_power]
         yield (
             outcome.name,
+            file.weights,
             file.name,
             megabytes(file.size),
             _figure(file.error),
