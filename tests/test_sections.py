@@ -220,7 +220,7 @@ def test_seeded_weights_are_told_loudly_and_nothing_is_claimed_of_them(tmp_path)
     read = read_page(page)
     assert read.description.startswith("SEEDED WEIGHTS, NEVER TRAINED.")
     assert "dataset" not in read.metadata
-    assert part(page, "Overview").strip().startswith("> **SEEDED WEIGHTS, NEVER TRAINED")
+    assert part(page, "Overview").strip().startswith("**SEEDED WEIGHTS, NEVER TRAINED")
     assert "Trained on" not in page
     assert "76.44" not in page
     assert "No figure of others is about these weights." in part(page, "Accuracy")
@@ -229,8 +229,8 @@ def test_seeded_weights_are_told_loudly_and_nothing_is_claimed_of_them(tmp_path)
 @pytest.mark.parametrize(("origin", "said"), [("unknown", "UNKNOWN WEIGHTS"), ("own", "Somebody's own weights")])
 def test_other_origins_are_told_too(origin, said, tmp_path):
     page = page_of(tmp_path, "mixer_b16_i1k_fe", checkpoint={"origin": origin})
-    assert f"> **{said}" in page
-    assert "> **" not in page_of(tmp_path, "mixer_b16_i1k_fe")
+    assert f"\n**{said}" in page
+    assert "\n\n**" not in page_of(tmp_path, "mixer_b16_i1k_fe")
 
 
 def test_ones_own_has_nothing_to_do_with_version_1_and_no_licence_here(tmp_path):
@@ -404,7 +404,7 @@ def test_the_page_of_the_collection_counts_what_is_no_original(tmp_path):
         subject_of(tmp_path, "mixer_b16_sam_fe", checkpoint={"origin": "seeded"}),
     ]
     first = part(render_collection(WHERE, members), "Overview")
-    assert first.startswith("\n> **1 of 2 models: SEEDED WEIGHTS, NEVER TRAINED")
+    assert first.startswith("\n**1 of 2 models: SEEDED WEIGHTS, NEVER TRAINED")
     page = render_collection(WHERE, members[1:])
     assert problems_of(page) == []
     assert "dataset" not in read_page(page).metadata
