@@ -10,6 +10,8 @@ from reporting import checks, export_of
 
 from export.cards.errata import ERRATA
 from export.cards.facts import WARMUP, read_card_facts
+from export.cards.hugging_face import render_collection as render_hugging_face_collection
+from export.cards.kaggle import render_model as render_kaggle_model
 from export.cards.tfhub import DATASETS, TASKS, render_collection, render_module, render_publisher
 from export.cards.tfhub_rules import problems_of, read_page
 from export.cards.write import write_model_cards
@@ -391,6 +393,13 @@ def test_the_page_of_the_collection_lists_every_model_with_its_figures(tmp_path)
     assert read.metadata["dataset"] == ["imagenet-ilsvrc-2012-cls", "imagenet-21k"]
     rows = [line for line in part(page, "Models").splitlines() if line.startswith("| [mixer")]
     assert len(rows) == 24
+    for member in members:  # the validator of TensorFlow Hub wants these, beside the links that work
+        assert f"(https://tfhub.dev/somebody/{member.manifest.handle}/2)" in page
+    others = (render_hugging_face_collection(members), render_kaggle_model(WHERE, members))
+    assert not any("https://tfhub.dev" in text for text in others)
+    assert problems_of(page.replace("https://tfhub.dev/somebody/", "https://models.example/")) == [
+        "a page of a Collection needs a link https://tfhub.dev/PUBLISHER/NAME to a model of its publisher"
+    ]
     assert all("| yes | 1.2e-06 | 5e-05 |" in row for row in rows)
     assert "(https://models.example/mixers/mixer_b32_sam_fe-graph/2.md)" in page
     assert page.count("| `mixer_b16_i1k_classification` | 76.44 % |") == 1
