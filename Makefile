@@ -46,7 +46,7 @@ digits: $(READY)  ## train a small Mixer on real digits, take it the whole way, 
 convert-all: $(READY)  ## fetch, convert and check the handles from SOURCE into OUT
 	$(RUN) convert convert-all --source "$(SOURCE)" --out "$(OUT)" --version $(VERSION) --flavour $(FLAVOUR) $(HANDLES)
 
-parity: $(READY)  ## check the converted models with the full set; writes OUT/index.html and OUT/parity.xml
+parity: $(READY)  ## check the converted models with the full set; writes OUT/parity.xml
 	$(RUN) convert validate --set full --source "$(SOURCE)" --out "$(OUT)" --version $(VERSION) --flavour $(FLAVOUR) $(HANDLES)
 
 republish: $(READY)  ## convert and publish new versions of outdated models: TO=DEST PUBLISHER=name ASSETS=URL

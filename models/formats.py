@@ -42,6 +42,10 @@ class Format:
     """Further files that belong to the model files."""
     libraries: dict[str, str]
     """Import name -> name of the distribution."""
+    runtime: str
+    """The distribution among them that runs a model."""
+    lowest: str
+    """Its lowest release in which all files gave the right outputs (export/FORMATS.md), as all later ones tried."""
     settings: dict[str, str] = field(default_factory=dict)
     """Settings of the runtime that make it compute in float32."""
 
@@ -74,6 +78,8 @@ FORMATS: dict[FormatName, Format] = {
         {"model_float32.tflite": "float32", "model_float16.tflite": "float16", "model_int8.tflite": "int8"},
         (),
         {"ai_edge_litert": "ai-edge-litert"},
+        "ai-edge-litert",
+        "1.4.0",
     ),
     "onnx": Format(
         "onnx",
@@ -81,6 +87,8 @@ FORMATS: dict[FormatName, Format] = {
         {"model.onnx": "float32"},
         (),
         {"onnx": "onnx", "onnxruntime": "onnxruntime", "tf2onnx": "tf2onnx"},
+        "onnxruntime",
+        "1.15.0",
     ),
     "openvino": Format(
         "openvino",
@@ -88,6 +96,8 @@ FORMATS: dict[FormatName, Format] = {
         {"model.xml": "float32"},
         ("model.bin",),
         {"openvino": "openvino"},
+        "openvino",
+        "2023.0.0",
         {"INFERENCE_PRECISION_HINT": "f32"},
     ),
 }

@@ -125,6 +125,18 @@ def template_of(architecture: str, head: Head) -> Handle:
     return found
 
 
+def handle_of(name: str, architecture: str, head: Head, num_classes: int | None) -> Handle:
+    """Return the handle of a model that was made: the catalog's, or a custom one by what its manifest says.
+
+    Raises:
+        MixerError: the architecture is none of the catalog's, or it is no name of a model.
+    """
+    if is_catalogued(name):
+        return _matching(name)[0]
+    template = template_of(architecture, head).in_flavour("graph" if name.endswith(GRAPH_SUFFIX) else "native")
+    return custom_handle(template, name.removesuffix(GRAPH_SUFFIX), num_classes or template.checkpoint.num_classes)
+
+
 def is_catalogued(name: str) -> bool:
     """Return whether a name, in either flavour, is in the catalog."""
     return name.removesuffix(GRAPH_SUFFIX) in ALL_HANDLES

@@ -1,7 +1,10 @@
 """Checks of reports that nothing has to be run for: those of a model that passed, with figures of one's choice."""
 
+import hashlib
+
+from models.records.formats import ExportManifest, ExportReport
 from models.records.report import GRAPH, Check
-from models.records.tolerances import TOLERANCES
+from models.records.tolerances import TOLERANCES, export_tolerances
 
 ON = "__call__ on noise, blank (batch 2)"
 FIGURES = {
@@ -79,3 +82,30 @@ def forged():
 def verdict_of(found):
     """Return the verdict that checks give."""
     return "failed" if any(one.problems for one in found) else "passed"
+
+
+def export_of(source):
+    """Return manifest and report of an OpenVINO export that passed, written from a graph model of this manifest."""
+    limits = export_tolerances("openvino", source.checkpoint.origin)
+    on = "model.xml on noise, blank, chelsea.png, coffee.png (batch 4)"
+
+    def judged(name, measured, **fields):
+        return Check(name=name, on=on, measured=measured, limit=limits[name].limit, power=1.0, **fields)
+
+    found = (
+        Check(name="files", on="against the manifest"),
+        Check(name="interface", on="model.xml"),
+        judged("float32 max_relative", 7.89e-7),
+        judged("float32 default_settings_relative", 0.0321, detail="bf16 on Some Processor"),
+    )
+    fields = source.model_dump() | {"handle": f"{source.handle.removesuffix('-graph')}-openvino", "platforms": ()}
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    digest = hashlib.sha256(source.to_bytes()).hexdigest()
+    manifest = ExportManifest(**fields, format="openvino", source_sha256=digest, runtime_settings=settings)
+    report = ExportReport(
+        handle=manifest.handle, version=manifest.version, format="openvino", origin=source.checkpoint.origin,
+        inputs_sha256="b" * 64, manifest_sha256=hashlib.sha256(manifest.to_bytes()).hexdigest(), checks=found,
+        zero_head=False, sizes={"model.xml": 1_000_000, "model.bin": 23_000_000}, not_checked=(), tolerances=limits,
+        verdict="passed", libraries={"openvino": "2026.1"}, validator_sha256="e" * 64,
+    )  # fmt: skip
+    return manifest, report

@@ -1,5 +1,6 @@
 """Custom models are told about as themselves: what their owner says, and nothing of the collection."""
 
+import hashlib
 import json
 
 import pytest
@@ -7,9 +8,11 @@ from command import run, status_of
 from publishable import WHERE, tree, write_model
 
 from export.cards.write import write_model_cards
+from export.package.verify import verify
 from models.catalog import TESTING_HANDLES
-from models.errors import UsageError
-from models.records.about import About, ClaimedAccuracy, parse_about
+from models.errors import MixerError, UsageError
+from models.records.about import About, AboutRecord, ClaimedAccuracy, parse_about
+from models.records.layout import ModelPaths
 
 CLASSIFIER, EXTRACTOR = TESTING_HANDLES
 ABOUT = About(
@@ -32,10 +35,15 @@ source = "https://example.com/report"
 """
 
 
+def record_of(model, about):
+    digest = hashlib.sha256(model.manifest.read_bytes()).hexdigest()
+    return AboutRecord(handle=model.handle, version=2, manifest_sha256=digest, about=about)
+
+
 def cards(out, about):
     model = write_model(out, handle="digits", checkpoint={"origin": "own", "object": "digits.npz"})
     if about is not None:
-        model.about.write_bytes(about.to_bytes())
+        model.about.write_bytes(record_of(model, about).to_bytes())
     written = write_model_cards(model, WHERE)
     return {path.name: path.read_text() for path in written.files}, written.notes
 
@@ -91,6 +99,15 @@ def test_the_cards_say_nothing_of_the_collection(about, tmp_path):
     assert ("model-instance-metadata.json" in found) == (about is not None)
 
 
+@pytest.mark.parametrize("changes", [{"manifest_sha256": "0" * 64}, {"handle": "other"}, {"version": 1}], ids=str)
+def test_what_was_said_of_another_make_is_not_said_of_this_one(changes, tmp_path):
+    model = write_model(tmp_path, handle="digits", checkpoint={"origin": "own"})
+    model.about.write_bytes(record_of(model, ABOUT).model_copy(update=changes).to_bytes())
+    with pytest.raises(MixerError, match=r"2\.about\.json.*; say it again with `mixer-jax2tf convert-all` and --about"):
+        write_model_cards(model, WHERE)
+    assert any("2.about.json" in one for one in verify(model.directory).differences)
+
+
 def test_without_a_source_there_is_no_external_base(tmp_path):
     found, _ = cards(tmp_path, ABOUT.model_copy(update={"source": None}))
     variation = json.loads(found["model-instance-metadata.json"])
@@ -106,11 +123,15 @@ def test_convert_writes_what_is_said_and_a_kept_model_gets_it_too(tiny_source, t
     status, out, _ = run(capfd, *command, "--about", tmp_path / "about.toml", "--json")
     assert (status, json.loads(out)[0]["verdict"]) == (0, "kept")
     added = tree(tmp_path / "out")
-    assert About.read(tmp_path / "out" / "mine" / "2.about.json") == ABOUT
+    model = ModelPaths.of(tmp_path / "out", "mine", 2)
+    assert AboutRecord.read(model.about) == record_of(model, ABOUT)
+    assert run(capfd, "verify", model.directory)[0] == 0
     assert {name: added[name] for name in before} == before
     assert added.keys() - before.keys() == {"mine/2.about.json"}
     (tmp_path / "about.toml").write_text("license = 1")
     status, _, err = run(capfd, *command, "--about", tmp_path / "about.toml")
     assert (status, "description: Field required" in err) == (2, True)
+    (tmp_path / "out" / "index.html").unlink()
     assert status_of("convert", *command[1:], "--overwrite") == 0
+    assert not (tmp_path / "out" / "index.html").exists()  # only what checks writes the page
     assert not (tmp_path / "out" / "mine" / "2.about.json").exists()  # nobody says it of the new model

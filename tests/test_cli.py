@@ -239,6 +239,26 @@ def test_the_shell_completes_commands_and_handles(run, monkeypatch):
         assert run().out.split()[: len(found)] == found
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("list", "--jsn"), "No such option: --jsn"),
+        (("classify",), "Missing argument 'MODEL'."),
+        (("validate", "--set", "half"), "Invalid value for '--set': "),
+        (("convert", "--version", "0"), "Invalid value for '--version': "),
+        (("nonsense",), "No such command 'nonsense'."),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_json_tells_what_is_wrong_with_the_command_itself(words, why, run):
+    result = run(*words, "--json")
+    assert result.status == 2
+    (problem,) = result.json["problems"]
+    assert problem.startswith(why)
+    assert "Usage:" in result.err
+    assert run(*words).out == ""
+
+
 def test_json_tells_why_a_command_failed(run, tmp_path):
     result = run("package", "nope", "--out", tmp_path, "--json")
     assert result.status == 2

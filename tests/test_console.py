@@ -93,6 +93,14 @@ def test_names_are_never_broken_and_each_row_has_a_line(width, terminal, capsys)
     assert ("1 of many reasons" in rows[0]) == (width != 44)
 
 
+def test_columns_of_one_name_are_left_out_together(terminal, capsys):
+    columns = ("model", "#batch 1", "#limit", "#batch 8", "#limit")
+    lines = terminal(40, "", columns, [("mixer_b16_sam_fe", "1.25", "25%", "2.5", "50%")], least=("limit",))
+    assert "limit" not in "".join(lines)
+    assert {"1.25", "2.5"} <= set(lines[-2].split())
+    assert capsys.readouterr().err == "the terminal is too narrow to show: limit\n"
+
+
 def test_prose_is_broken_between_words(terminal):
     reason = "it was made from another checkpoint than the one that is there now"
     lines = terminal(60, "", ("handle", "because"), [("mixer_b16_sam_classification", reason)], prose=("because",))

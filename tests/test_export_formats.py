@@ -98,7 +98,7 @@ def test_the_table_has_a_line_for_each_file(export):
     assert [file for file in FORMATS["litert"].models if file in out] == list(FORMATS["litert"].models)
     assert "not checked: gradients" in err
     lines = {
-        cells[2]: cells[4:-1] for line in out.splitlines() if len(cells := [*map(str.strip, line.split("│"))]) == 9
+        cells[3]: cells[5:-1] for line in out.splitlines() if len(cells := [*map(str.strip, line.split("│"))]) == 10
     }
     assert lines["model_float32.tflite"][1:] == ["", "same", "passed"]
     rounded, computed, *said = lines["model_int8.tflite"]

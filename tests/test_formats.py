@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -198,3 +199,19 @@ def test_a_missing_library_names_the_extra(name, monkeypatch):
 @each_format
 def test_versions_are_known(name):
     assert FORMATS[name].versions().keys() == set(FORMATS[name].libraries.values())
+
+
+def test_the_lowest_release_of_a_runtime_is_the_first_from_which_on_all_were_right():
+    from runtime_table import RELEASES
+
+    page = (ROOT / "export" / "FORMATS.md").read_text(encoding="utf-8")
+    table = page.partition("runtime_table.py")[2]
+    tried = re.findall(r"^\| .*, (\S+) \| (\S+) (\S+) \| (\S+) \|$", table, re.MULTILINE)
+    for name, releases in RELEASES.items():
+        kind = FORMATS[name]
+        rows = [row for row in tried if row[1] == kind.runtime]
+        assert [row[:3] for row in rows] == [
+            (file, kind.runtime, release) for release in releases for file in kind.models
+        ]
+        wrong = [releases.index(release) for _, _, release, difference in rows if float(difference) > 1e-4]
+        assert kind.lowest == releases[max(wrong, default=-1) + 1]

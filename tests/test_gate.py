@@ -24,6 +24,7 @@ from models.records.manifest import Manifest
 from models.records.report import Report
 from models.records.tolerances import TOLERANCES
 from validation import gate
+from validation.parity.check import GATE_ORACLE
 from validation.parity.images import Inputs
 from validation.parity.saved_outputs import SavedOutputs
 
@@ -160,7 +161,9 @@ def test_the_report_of_the_gate_set_says_what_it_did_not_look_at(handle, tiny_bu
         "cuda, rocm, tpu: exported, not run",
         "gradients, and the ways users call a model: only `--set full` checks them",
     )
-    assert not (tiny_build / handle / "2.evidence.npz").exists()
+    evidence = SavedOutputs.read(tiny_build / handle / "2.evidence.npz")
+    assert evidence.names == report.images
+    assert np.isnan(evidence.oracle).all(axis=1).tolist() == [name not in GATE_ORACLE for name in evidence.names]
 
 
 def test_another_set_is_refused(tiny_source, build, capsys):

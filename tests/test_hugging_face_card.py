@@ -41,7 +41,7 @@ def test_seeded_weights_have_no_data_and_say_so(tmp_path):
         assert problems_of(text) == []
         assert "datasets" not in header(text)
         assert "seeded-weights" in header(text)["tags"]
-        assert "> **" in text
+        assert "\n\n**" in text
         assert "SEEDED WEIGHTS, NEVER TRAINED" in text
 
 

@@ -1,7 +1,9 @@
 """Kaggle's metadata says what the records say, and a slip in it is noticed."""
 
+import hashlib
 import json
 
+import bleach
 import pytest
 from publishable import WHERE, write_catalogued, write_model
 
@@ -9,6 +11,7 @@ from export.cards.collection import COLLECTION
 from export.cards.facts import read_card_facts
 from export.cards.kaggle import model_problems, render_model, render_variation, variation_problems
 from models.catalog import HANDLES
+from models.records.about import About, AboutRecord
 
 
 @pytest.fixture
@@ -57,7 +60,25 @@ def test_seeded_weights_were_trained_on_nothing_and_say_so(tmp_path):
     said = json.loads(render_variation(found))
     assert said["trainingData"] == []
     assert said["overview"].startswith("SEEDED WEIGHTS, NEVER TRAINED.")
-    assert said["usage"].startswith("> **SEEDED WEIGHTS, NEVER TRAINED")
+    assert said["usage"].startswith("**SEEDED WEIGHTS, NEVER TRAINED")
+
+
+@pytest.mark.parametrize("origin", ["original", "unknown", "seeded", "own"])
+@pytest.mark.parametrize("name", ["mixer_b16_i21k_fe", "mixer_b16_i1k_classification", "digits"])
+def test_what_kaggles_client_cleans_stays_as_it_is(name, origin, tmp_path):
+    """`kaggle models create` runs these texts through `bleach.clean`, with its defaults."""
+    if name == "digits":
+        model = write_model(tmp_path, handle=name, checkpoint={"origin": origin})
+        digest = hashlib.sha256(model.manifest.read_bytes()).hexdigest()
+        about = About(license="MIT", training_data="1,437 digits", description="Digits > 3 & < 9, in `code`.\n> quoted")
+        record = AboutRecord(handle=name, version=2, manifest_sha256=digest, about=about)
+        model.about.write_bytes(record.to_bytes())
+    else:
+        model = write_catalogued(tmp_path, name, checkpoint={"origin": origin})
+    found = read_card_facts(model, WHERE)
+    said = json.loads(render_variation(found)), json.loads(render_model(WHERE, [found]))
+    texts = [said[0]["overview"], said[0]["usage"], said[1]["subtitle"], said[1]["description"]]
+    assert [bleach.clean(text) for text in texts] == texts
 
 
 def test_without_a_known_licence_there_is_none(tmp_path):

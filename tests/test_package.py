@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from reporting import forged
 
 from export.package import signing as signature_module
 from export.package.archive import BLOCK, _Gzip, _Hashing, package_model
-from export.package.provenance import LOCAL_BUILDER, Statement
+from export.package.provenance import BUILD_PAGE, LOCAL_BUILDER, Statement
 from export.package.signing import signer
 from models.errors import MixerError, UsageError
 from models.records.contents import compare_files
@@ -140,7 +141,7 @@ def test_the_provenance_binds_archive_manifest_and_report(destination):
     ]
     assert said["predicate"] == {
         "buildDefinition": {
-            "buildType": "urn:mixer-jax2tf:convert:1",
+            "buildType": "urn:mixer-jax2tf:export/README.md#provenance",
             "externalParameters": {
                 "handle": HANDLE,
                 "version": 2,
@@ -171,6 +172,19 @@ def test_ci_is_named_as_the_builder(destination, monkeypatch):
     assert said.predicate.run_details.builder.id == (
         "https://github.com/owner/name/.github/workflows/convert.yml@refs/heads/main"
     )
+    page = f"https://github.com/owner/name/blob/{'c' * 40}/export/README.md#provenance"
+    assert said.predicate.build_definition.build_type == page
+
+
+def test_the_type_of_the_build_is_a_heading_of_a_page_that_explains_its_parameters(destination):
+    definition = Statement.read(package_model(destination).provenance).predicate.build_definition
+    file, _, heading = BUILD_PAGE.partition("#")
+    assert definition.build_type.endswith(f":{BUILD_PAGE}")
+    page = (Path(__file__).parent.parent / file).read_text(encoding="utf-8")
+    (section,) = (
+        part for part in re.split("^#+ ", page, flags=re.MULTILINE) if part.lower().startswith(f"{heading}\n")
+    )
+    assert all(f"`{name}`" in section for name in (*definition.external_parameters, *definition.internal_parameters))
 
 
 def test_a_path_of_this_disk_does_not_leave_it(tmp_path):

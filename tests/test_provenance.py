@@ -111,6 +111,7 @@ DECIDES_NOTHING = (
     "convert/pipeline/outcome.py",
     "convert/pipeline/packages.py",
     "convert/pipeline/outdated.py",
+    "convert/pipeline/page.py",
     "convert/pipeline/picture_work.py",
     "convert/pipeline/process.py",
     "convert/pipeline/processes.py",

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from validation.parity.check import Findings
+from validation.parity.images import Inputs
 from validation.parity.outputs import Expected
 from validation.parity.saved_outputs import SavedOutputs
 from validation.parity.scale import Scale
@@ -17,6 +18,7 @@ EVIDENCE = SavedOutputs(
     jax=RANDOM.standard_normal((2, 5)).astype(np.float32),
     oracle=RANDOM.standard_normal((2, 5)),
     scale=RANDOM.uniform(1, 2, 2),
+    images=RANDOM.integers(0, 256, (2, 4, 4, 3), np.uint8),
 )
 
 
@@ -49,6 +51,7 @@ def test_no_array_is_a_pickle(tmp_path):
             "jax": "f",
             "oracle": "f",
             "scale": "f",
+            "images": "u",
         }
 
 
@@ -79,24 +82,25 @@ def test_it_replaces_what_was_there_at_once(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_it_holds_the_images_that_all_three_were_run_on():
+def test_it_holds_the_images_that_the_saved_model_was_run_on():
     expected = Expected(
         names=("a", "b", "c"),
         jax=np.arange(6, dtype=np.float32).reshape(3, 2),
-        oracle={"c": np.array([4.5, 5.5]), "a": np.array([0.5, 1.5])},
+        oracle={"c": np.array([4.5, 5.5]), "b": np.array([2.5, 3.5])},
         classes=True,
         scale=Scale(of=np.array([1.0, 2.0, 3.0]), power=np.ones(3), unit=np.ones(3), turns=np.ones(3, bool)),
     )
-    outputs = {name: np.full(2, index, np.float32) for index, name in enumerate("cba")}
-    findings = Findings(outputs=outputs)
-    found = SavedOutputs.collect(findings, expected)
+    findings = Findings(outputs={name: np.full(2, index, np.float32) for index, name in enumerate("ca")})
+    images = np.stack([np.full((224, 224, 3), value, np.float32) for value in (-1, 0.5, 1)])
+    found = SavedOutputs.collect(findings, expected, Inputs(expected.names, images))
     assert_same(
         found,
         SavedOutputs(
             names=("a", "c"),
-            saved_model=np.array([[2, 2], [0, 0]], np.float32),
+            saved_model=np.array([[1, 1], [0, 0]], np.float32),
             jax=np.array([[0, 1], [4, 5]], np.float32),
-            oracle=np.array([[0.5, 1.5], [4.5, 5.5]]),
+            oracle=np.array([[np.nan, np.nan], [4.5, 5.5]]),
             scale=np.array([1.0, 3.0]),
+            images=np.stack([np.full((112, 112, 3), value, np.uint8) for value in (0, 255)]),
         ),
     )

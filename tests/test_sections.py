@@ -6,16 +6,21 @@ import re
 import pytest
 from markdown_it import MarkdownIt
 from publishable import CHECKPOINT, HANDLE, WHERE, write_catalogued, write_model
-from reporting import checks
+from reporting import checks, export_of
 
 from export.cards.errata import ERRATA
 from export.cards.facts import WARMUP, read_card_facts
+from export.cards.hugging_face import render_collection as render_hugging_face_collection
+from export.cards.kaggle import render_model as render_kaggle_model
 from export.cards.tfhub import DATASETS, TASKS, render_collection, render_module, render_publisher
 from export.cards.tfhub_rules import problems_of, read_page
+from export.cards.write import write_model_cards
 from export.package.facts import MODEL_JSON
 from models.catalog import ALL_HANDLES, HANDLES
 from models.citations import ACCURACIES, CITATIONS
 from models.flavours import FLAVOURS
+from models.records.layout import ModelPaths
+from models.records.manifest import Manifest
 from models.signatures import signatures_of
 
 each_handle = pytest.mark.parametrize("name", HANDLES)
@@ -217,7 +222,7 @@ def test_seeded_weights_are_told_loudly_and_nothing_is_claimed_of_them(tmp_path)
     read = read_page(page)
     assert read.description.startswith("SEEDED WEIGHTS, NEVER TRAINED.")
     assert "dataset" not in read.metadata
-    assert part(page, "Overview").strip().startswith("> **SEEDED WEIGHTS, NEVER TRAINED")
+    assert part(page, "Overview").strip().startswith("**SEEDED WEIGHTS, NEVER TRAINED")
     assert "Trained on" not in page
     assert "76.44" not in page
     assert "No figure of others is about these weights." in part(page, "Accuracy")
@@ -226,8 +231,8 @@ def test_seeded_weights_are_told_loudly_and_nothing_is_claimed_of_them(tmp_path)
 @pytest.mark.parametrize(("origin", "said"), [("unknown", "UNKNOWN WEIGHTS"), ("own", "Somebody's own weights")])
 def test_other_origins_are_told_too(origin, said, tmp_path):
     page = page_of(tmp_path, "mixer_b16_i1k_fe", checkpoint={"origin": origin})
-    assert f"> **{said}" in page
-    assert "> **" not in page_of(tmp_path, "mixer_b16_i1k_fe")
+    assert f"\n**{said}" in page
+    assert "\n\n**" not in page_of(tmp_path, "mixer_b16_i1k_fe")
 
 
 def test_ones_own_has_nothing_to_do_with_version_1_and_no_licence_here(tmp_path):
@@ -243,6 +248,61 @@ def test_a_model_of_the_tests_was_not_trained_whatever_its_origin(tmp_path):
     page = render_module(read_card_facts(write_model(tmp_path), WHERE))
     assert (CHECKPOINT.testing, HANDLE in page) == (True, True)
     assert "dataset" not in read_page(page).metadata
+
+
+# --- exports ---
+
+
+def put_export(folder, name, **changes):
+    """Write the graph model of a handle, and an export of it."""
+    graph = write_catalogued(folder, name, flavour="graph")
+    manifest, report = export_of(Manifest.read(graph.manifest))
+    paths = ModelPaths.of(folder, manifest.handle, 2)
+    paths.folder.mkdir(exist_ok=True)
+    paths.manifest.write_bytes(manifest.to_bytes())
+    paths.report.write_bytes(report.model_copy(update=changes).to_bytes())
+    return paths
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_exports_of_the_same_checkpoint_are_listed_with_the_figures_of_both_settings(flavour, tmp_path):
+    assert "Exported files" not in page_of(tmp_path, "mixer_b16_i1k_fe", flavour=flavour)
+    put_export(tmp_path, "mixer_b16_i1k_fe")
+    page = page_of(tmp_path, "mixer_b16_i1k_fe", flavour=flavour)
+    assert problems_of(page) == []
+    assert (
+        "| `model.xml` (OpenVINO IR, float32) | 24.0 MB | 7.9e-07 with `INFERENCE_PRECISION_HINT=f32` | 5e-05 "
+        "| 3.2e-02 (bf16 on Some Processor) | openvino 2026.1 | 2023.0.0 |"
+    ) in part(page, "Exported files")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        ({"manifest_sha256": "0" * 64}, "its report is of another manifest"),
+        ({"verdict": "failed"}, "its report contradicts itself"),
+        ({"handle": "other"}, "its records are of another model"),
+        ("report", "is not a readable export report"),
+        ("graph", "it was written from an earlier mixer_b16_i1k_fe-graph"),
+        ("checkpoint", "it is of another checkpoint"),
+    ],
+    ids=str,
+)
+def test_an_export_that_is_not_proven_to_be_of_this_model_is_left_out_and_that_is_said(spoil, why, tmp_path):
+    paths = put_export(tmp_path, "mixer_b16_i1k_fe", **(spoil if isinstance(spoil, dict) else {}))
+    if spoil == "report":
+        paths.report.write_bytes(b"{}")
+    elif spoil == "graph":
+        write_catalogued(tmp_path, "mixer_b16_i1k_fe", flavour="graph", pipeline="0.2.0")
+    checkpoint = {"sha256": "7" * 64} if spoil == "checkpoint" else {}
+    model = write_catalogued(tmp_path, "mixer_b16_i1k_fe", checkpoint=checkpoint)
+    found = read_card_facts(model, WHERE)
+    assert "Exported files" not in render_module(found)
+    (note,) = found.left_out
+    assert note.startswith("mixer_b16_i1k_fe-openvino is left out of the card: ")
+    assert why in note
+    assert note.endswith("`mixer-jax2tf export mixer_b16_i1k_fe --to openvino --overwrite` writes it again")
+    assert write_model_cards(model, WHERE).notes == found.left_out
 
 
 # --- accuracy ---
@@ -333,6 +393,13 @@ def test_the_page_of_the_collection_lists_every_model_with_its_figures(tmp_path)
     assert read.metadata["dataset"] == ["imagenet-ilsvrc-2012-cls", "imagenet-21k"]
     rows = [line for line in part(page, "Models").splitlines() if line.startswith("| [mixer")]
     assert len(rows) == 24
+    for member in members:  # the validator of TensorFlow Hub wants these, beside the links that work
+        assert f"(https://tfhub.dev/somebody/{member.manifest.handle}/2)" in page
+    others = (render_hugging_face_collection(members), render_kaggle_model(WHERE, members))
+    assert not any("https://tfhub.dev" in text for text in others)
+    assert problems_of(page.replace("https://tfhub.dev/somebody/", "https://models.example/")) == [
+        "a page of a Collection needs a link https://tfhub.dev/PUBLISHER/NAME to a model of its publisher"
+    ]
     assert all("| yes | 1.2e-06 | 5e-05 |" in row for row in rows)
     assert "(https://models.example/mixers/mixer_b32_sam_fe-graph/2.md)" in page
     assert page.count("| `mixer_b16_i1k_classification` | 76.44 % |") == 1
@@ -346,7 +413,7 @@ def test_the_page_of_the_collection_counts_what_is_no_original(tmp_path):
         subject_of(tmp_path, "mixer_b16_sam_fe", checkpoint={"origin": "seeded"}),
     ]
     first = part(render_collection(WHERE, members), "Overview")
-    assert first.startswith("\n> **1 of 2 models: SEEDED WEIGHTS, NEVER TRAINED")
+    assert first.startswith("\n**1 of 2 models: SEEDED WEIGHTS, NEVER TRAINED")
     page = render_collection(WHERE, members[1:])
     assert problems_of(page) == []
     assert "dataset" not in read_page(page).metadata

@@ -32,7 +32,7 @@ A description.
 
 ## Overview
 
-Text.
+[Text](https://tfhub.dev/google/text-embedding/1).
 """
 PUBLISHER = """\
 # Publisher google
@@ -100,6 +100,7 @@ ASSET = "<!-- asset-path: https://a.example/m/1.tar.gz -->"
         (MODULE, "## Overview\n\nText.\n", "", "there is no heading"),
         (MODULE, "Text.", "", "there is nothing below the first heading"),
         (COLLECTION, "<!-- task: image-classification -->\n<!-- task: image-feature-vector -->\n", "", "needs task"),
+        (COLLECTION, "dev/google", "dev/other", "a page of a Collection needs a link https://tfhub.dev/PUBLISHER/NAME"),
         (COLLECTION, "<!-- task", f"{ASSET}\n<!-- task", "asset-path: not allowed on a page of a Collection"),
         (COLLECTION, "texts/1", "texts", "line 1 is"),
         (

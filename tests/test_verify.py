@@ -313,6 +313,8 @@ def test_whatever_provenance_says_otherwise_than_the_manifest_is_a_fault(what, s
 
 def test_provenance_that_a_workflow_wrote_is_in_order(siblings):
     edit(siblings.provenance, (*RUN, "builder", "id"), "https://github.com/a/b/.github/workflows/c.yml@refs/heads/main")
+    page = f"https://github.com/a/b/blob/{'c' * 40}/export/README.md#provenance"
+    edit(siblings.provenance, (*DEFINITION, "buildType"), page)
     assert verify(siblings.archive).verdict == "same"
 
 

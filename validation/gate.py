@@ -109,8 +109,11 @@ class Gate:
             *compare_files(manifest.files, digest_files(destination.directory)),
         ]
         extras = replace(GATE, checks=self._check_graph(manifest, handle, destination))
-        if self._set == "full" and findings.comparisons:
-            SavedOutputs.collect(findings, reference.for_head(handle.head)).write(destination.outputs)
+        if findings.comparisons:
+            saved = SavedOutputs.collect(findings, reference.for_head(handle.head), reference.inputs)
+            saved.write(destination.outputs)
+        else:
+            destination.outputs.unlink(missing_ok=True)  # of an earlier report
         if findings.comparisons and (self._set == "full" or self._explains):
             extras, more = self._check_extras(handle, destination, extras)
             problems += more

@@ -137,11 +137,18 @@ def _print(parts: "Sequence[Part]", done: "Sequence[Benchmark]", *, json: bool) 
         raise MixerError("not everything was measured.\n" + "\n".join(failures))
 
 
+_LEAST = (
+    "system, s", "user, s", "peak memory, MB", "min to max", "of the limit", "JAX = 1", "Python, s", "load",
+    "of which preparing", "TensorFlow's import", "second call", "first call",
+)  # fmt: skip
+"""Columns of the tables that are left out first on a narrow terminal."""
+
+
 def _print_tables(part: "Tables") -> None:
     from validation.benchmark.tables import FINDING_COLUMNS
 
-    console.print_table(part.title, part.columns, part.rows)
-    console.print_table("", FINDING_COLUMNS, part.finding_rows)
+    console.print_table(part.title, part.columns, part.rows, least=_LEAST)
+    console.print_table("", FINDING_COLUMNS, part.finding_rows, prose=("figure",))
     for failure in part.failures:
         console.tell(f"failed: {failure}")
     for absent in part.absent:

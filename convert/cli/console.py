@@ -64,7 +64,8 @@ def print_table(
     if not console.is_terminal:
         console = _console(width=max(WIDE, _width(every, bordered=True)))
     while order and _width(shown, bordered=False) > console.width:
-        shown.remove(order.pop(0))
+        name = order[0].name  # columns of one name, as of several groups, go together
+        order, shown = ([column for column in those if column.name != name] for those in (order, shown))
     if title:
         console.print(printable(title), style="italic", highlight=False, soft_wrap=True)
     if _width(shown, bordered=False) > console.width:  # the terminal breaks lines: what is copied from it is whole
@@ -73,7 +74,7 @@ def print_table(
             console.print(line, highlight=False, soft_wrap=True)
         return
     console.print(_table(shown, bordered=_width(shown, bordered=True) <= console.width))
-    dropped = [column.name for column in every if column not in shown]
+    dropped = dict.fromkeys(column.name for column in every if column not in shown)
     if dropped:
         tell(f"the terminal is too narrow to show: {', '.join(dropped)}")
 

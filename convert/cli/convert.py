@@ -122,6 +122,7 @@ def _batch(
 def _run(batch: "Batch", *, reference: Path | None = None, json: bool) -> None:
     from convert.cli import parity_tables
     from convert.pipeline.batch import check_batch, run_batch
+    from convert.pipeline.page import refresh_page
     from validation.previous.open import Published
 
     watch = console.progress_bar()
@@ -129,4 +130,6 @@ def _run(batch: "Batch", *, reference: Path | None = None, json: bool) -> None:
     with ExitStack() as stack:
         published = None if reference is None else stack.enter_context(Published.opened(reference))
         done = run_batch(replace(batch, published=published), watch)
+    if batch.task != "convert":
+        refresh_page(batch.out, watch)
     parity_tables.show(batch, done, json=json)

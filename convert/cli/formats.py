@@ -1,6 +1,6 @@
 """Commands about formats beyond TensorFlow: export."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,6 +57,7 @@ def export(
     from convert.checkpoints.npz import refuse_unreadable
     from convert.checkpoints.open import Source
     from convert.pipeline.export_formats import Exports, check_exports, run_exports
+    from convert.pipeline.page import refresh_page
     from convert.pipeline.selection import choose, custom_checkpoint
     from models.digests import DigestTable
 
@@ -70,7 +71,9 @@ def export(
     for work in works:
         check_exports(work)
     watch = console.progress_bar()
-    _print([outcome for work in works for outcome in run_exports(work, watch)], json=json)
+    outcomes = [outcome for work in works for outcome in run_exports(work, watch)]
+    refresh_page(out, watch)
+    _print(outcomes, json=json)
 
 
 def _parse_formats(to: str) -> list[Format]:
@@ -95,15 +98,25 @@ def _print(outcomes: list["ExportOutcome"], *, json: bool) -> None:
     if json:
         console.print_json([_as_json(outcome) for outcome in outcomes])
     else:
-        columns = ("handle", "file", "#size", "#worst error", "#on its own weights", "first class", "verdict")
+        columns = (
+            "handle",
+            "weights",
+            "file",
+            "#size",
+            "#worst error",
+            "#on its own weights",
+            "first class",
+            "verdict",
+        )
         rows = [row for outcome in outcomes for row in _rows(outcome)]
-        console.print_table("", columns, rows, least=("size", "first class"))
+        least = ("size", "first class", "file", "on its own weights", "worst error")
+        console.print_table("", columns, rows, least=least)
     reports = [outcome.report for outcome in outcomes if outcome.report is not None]
     for report in reports:
         if (worst := report.worst("float32 default_settings_relative")) is not None:
             settings = ", ".join(f"{key}={value}" for key, value in FORMATS[report.format].settings.items())
             console.tell(
-                f"{report.handle}: without {settings} it computes in {worst.detail}: worst error {_worst([worst])}"
+                f"{report.handle}: without {settings} it computes in {worst.detail}: worst error {_figure(worst)}"
             )
     for note in dict.fromkeys(note for report in reports for note in report.not_checked):
         console.tell(f"not checked: {note}")
@@ -117,27 +130,25 @@ def _rows(outcome: "ExportOutcome") -> Iterator[tuple[str, ...]]:
     """Yield a line for each file; each error with the limit that it was judged by."""
     report = outcome.report
     if report is None:
-        yield outcome.name, "", "", "", "", "", "failed"
+        yield outcome.name, "", "", "", "", "", "", "failed"
         return
-    for file, size in report.sizes.items():
-        weights = FORMATS[report.format].models.get(file)
-        of_file = [check for check in report.checks if check.on.startswith(f"{file} ") and check.has_power]
-        limits = "" if weights in (None, "float32") else f", {weights} limits"
+    for file in report.files:
+        of_file = [check for check in report.checks if check.on.startswith(f"{file.name} ") and check.has_power]
         yield (
             outcome.name,
-            file,
-            megabytes(size),
-            _worst(check for check in of_file if check.name.endswith(" max_relative")),
-            _worst(check for check in of_file if check.name.endswith(" own_weights_relative")),
+            file.weights,
+            file.name,
+            megabytes(file.size),
+            _figure(file.error),
+            _figure(file.own_weights),
             _same_first_class([check for check in of_file if check.name.endswith(" top1_disagreement")]),
-            report.verdict + limits,
+            report.verdict + (f", {file.weights} limits" if file.weights != "float32" else ""),
         )
 
 
-def _worst(checks: Iterable["Check"]) -> str:
-    """Return the largest figure and its limit; nothing without figures."""
-    known = [(check.measured, check.limit) for check in checks if check.measured is not None]
-    return "" if not known else "{:.1e} of {:g}".format(*max(known))
+def _figure(check: "Check | None") -> str:
+    """Return the figure of a check and its limit; nothing without one."""
+    return "" if check is None else f"{check.measured:.1e} of {check.limit:g}"
 
 
 def _same_first_class(checks: Sequence["Check"]) -> str:

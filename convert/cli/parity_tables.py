@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from convert.cli import console
 from convert.pipeline.outcome import Outcome
-from models.catalog import Handle
 from models.errors import DifferentError, MixerError
 from models.markdown import markdown_bullets, markdown_table
 from models.records.report import ZERO_HEAD
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def show(batch: "Batch", outcomes: list[Outcome], *, json: bool) -> None:
-    """Print the results of a batch: a table, JSON or, of the full set, Markdown; write what people and CI read of it.
+    """Print the results of a batch: a table, JSON or, of the full set, Markdown; write what CI reads of it.
 
     Raises:
         MixerError: one or more failed; names them with their reasons.
@@ -30,7 +29,7 @@ def show(batch: "Batch", outcomes: list[Outcome], *, json: bool) -> None:
         _print_depth(outcomes)
     full = batch.inputs_set == "full"
     if full and batch.out.is_dir():
-        _write_for_people(outcomes, batch.out, batch.version, batch.made_handles())
+        _write_for_machines(outcomes, batch.out)
     _print_outcomes(outcomes, json=json, markdown=_summarise(outcomes) if full else None)
 
 
@@ -124,15 +123,14 @@ def _print_depth(outcomes: Sequence[Outcome]) -> None:
         console.print_table(f"{outcome.handle}: {what}", ("after", "#JAX", "#SavedModel", ""), rows)
 
 
-def _write_for_people(outcomes: Sequence[Outcome], out: Path, version: int, handles: Sequence[Handle]) -> None:
-    """Write `parity.xml` (JUnit) and `index.html` into the output directory."""
+def _write_for_machines(outcomes: Sequence[Outcome], out: Path) -> None:
+    """Write `parity.xml` (JUnit) into the output directory."""
     from validation.views.junit import junit
-    from validation.views.page import write_page
 
     reports = {outcome.handle: outcome.report for outcome in outcomes if outcome.report is not None}
     failures = {outcome.handle: outcome.problems for outcome in outcomes if outcome.verdict == "failed"}
     write_atomically(out / "parity.xml", junit(reports, failures))
-    console.tell(f"written: {out / 'parity.xml'}, {write_page(out, version, handles)}")
+    console.tell(f"written: {out / 'parity.xml'}")
 
 
 # --- the summary of the full set, in Markdown ---

@@ -95,15 +95,24 @@ def run(arguments: Sequence[str]) -> None:
     debug = "--debug" in arguments
     _log_to_stderr(debug=debug)
     printed = console.documents_printed()
+
+    def print_as_json(reason: str) -> None:
+        if "--json" in arguments and console.documents_printed() == printed:
+            console.print_json({"problems": [reason]})
+
     try:
         commands()([word for word in arguments if word != "--debug"], prog_name=PROGRAM)
+    except SystemExit as end:  # of an unknown option, a missing argument, ...: its message is printed already
+        of_usage = getattr(end.__context__, "format_message", None)
+        if of_usage is not None:
+            print_as_json(of_usage())
+        raise
     except Exception as error:
         if debug:
             print(printable(traceback.format_exc()), file=sys.stderr)  # noqa: T201
         status = error.exit_status if isinstance(error, MixerError) else 1
         said = reason_of(error)
-        if "--json" in arguments and console.documents_printed() == printed:
-            console.print_json({"problems": [said]})
+        print_as_json(said)
         bug = understood(error) is None
         _fail(f"{said}\nThis is a bug in the program: --debug shows the traceback." if bug else said, status)
 

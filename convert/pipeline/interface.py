@@ -42,6 +42,7 @@ from convert.pipeline.finetune import FineTuningResult, run_finetune
 from convert.pipeline.job import Batch
 from convert.pipeline.outcome import Outcome
 from convert.pipeline.packages import package_models
+from convert.pipeline.page import with_page
 from convert.pipeline.processes import run_apart
 from convert.pipeline.progress import Watch
 from convert.pipeline.selection import choose, chosen_names, select_batch
@@ -165,7 +166,7 @@ def export_to(
         overwrite=overwrite,
     )
     check_exports(work)
-    outcomes = run_apart(partial(run_exports, work), progress)
+    outcomes = run_apart(partial(with_page, run_exports, work), progress)
     _raise_failures([(one.name, one.problems) for one in outcomes], outcomes)
     return outcomes
 
@@ -285,14 +286,13 @@ def finetune(tuning: FineTuning, *, progress: Watch | None = None) -> FineTuning
 
 def _run(batch: Batch, progress: Watch | None) -> list[Outcome]:
     check_batch(batch, progress)
-    outcomes = run_apart(partial(run_batch, batch), progress)
+    outcomes = run_apart(partial(with_page, run_batch, batch), progress)
     _raise_failures([(one.handle, one.problems) for one in outcomes if one.verdict == "failed"], outcomes)
     return outcomes
 
 
 def _raise_failures(failed: Sequence[tuple[str, Sequence[str]]], outcomes: Sequence[Outcome | ExportOutcome]) -> None:
-    problems = [f"{name}: {'; '.join(said)}" for name, said in failed if said]
-    if problems:
+    if problems := [f"{name}: {'; '.join(said)}" for name, said in failed if said]:
         raise HandlesFailedError([f"{len(problems)} of {len(outcomes)} handles failed.", *problems], outcomes)
 
 

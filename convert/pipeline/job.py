@@ -18,11 +18,10 @@ from convert.pipeline.progress import Steps
 from convert.pipeline.tracing import GraphKey, graph_of, tracing_ahead, write_steps
 from export.install import held
 from models.catalog import Handle
-from models.errors import MixerError
+from models.records.about import AboutRecord
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
-from models.selection import custom_handle
-from models.storage.files import write_atomically
+from models.storage.files import sha256_of, write_atomically
 
 if TYPE_CHECKING:
     from validation.gate import Gate
@@ -72,19 +71,6 @@ class Batch:
         if self.custom is not None:
             return []
         return list(dict.fromkeys(item.graph_key for item in items if not item.paths.manifest.is_file()))
-
-    def made_handles(self) -> list[Handle]:
-        """Return the handles under their models' names, that of a custom checkpoint with its number of classes."""
-        if self.custom is None:
-            return list(self.handles)
-        made = []
-        for item in self.items:
-            try:
-                classes = Manifest.read(item.paths.manifest).num_classes
-            except MixerError:
-                classes = None
-            made.append(custom_handle(item.handle, self.custom.name, classes or item.handle.checkpoint.num_classes))
-        return made
 
 
 def run_checkpoint(
@@ -170,7 +156,11 @@ def _convert(batch: Batch, item: Item, checkpoint: OpenCheckpoint, steps: Steps)
 def _write_about(batch: Batch, item: Item) -> None:
     """Write what is said about a custom model, which may be said of an existing model too."""
     if batch.custom is not None and batch.custom.about is not None:
-        write_atomically(item.paths.about, batch.custom.about.to_bytes())
+        digest = sha256_of(item.paths.manifest)
+        record = AboutRecord(
+            handle=item.paths.handle, version=item.paths.version, manifest_sha256=digest, about=batch.custom.about
+        )
+        write_atomically(item.paths.about, record.to_bytes())
 
 
 def _convert_and_check(batch: Batch, item: Item, checkpoint: OpenCheckpoint, gate: "Gate", steps: Steps) -> Outcome:

@@ -11,17 +11,18 @@ from export.package.facts import ModelFacts, SignatureFacts, read_member
 from models.catalog import GRAPH_SUFFIX, HANDLES, Handle
 from models.citations import ACCURACIES, CitedAccuracy
 from models.errors import MixerError
+from models.formats import FORMATS, Format
 from models.preprocessing import Evaluation
-from models.records.about import About
+from models.records.about import About, AboutRecord
 from models.records.accuracy import AccuracyRecord
-from models.records.formats import ExportManifest, read_manifest
+from models.records.formats import ExportManifest, ExportReport, read_manifest
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.report import Report
 from models.records.tolerances import TOLERANCES
-from models.selection import command_for, custom_handle, is_catalogued, select_handles, template_of
+from models.selection import command_for, handle_of, is_catalogued
 from models.signatures import SERVING_DEFAULT, SIGNATURES
-from models.storage.files import hash_file
+from models.storage.files import hash_file, sha256_of
 
 _SEEDED = "SEEDED WEIGHTS, NEVER TRAINED"
 
@@ -36,6 +37,19 @@ _WARNINGS = {
 
 WARMUP = "assets.extra/tf_serving_warmup_requests"
 """Written by `export.saved_model.warmup`, which is not imported here because it imports TensorFlow."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """An export of a model's checkpoint, with the report on it."""
+
+    manifest: ExportManifest
+    report: ExportReport
+
+    @property
+    def format(self) -> Format:
+        """Its format."""
+        return FORMATS[self.manifest.format]
 
 
 @dataclass(frozen=True)
@@ -56,6 +70,10 @@ class CardFacts:
     """What this project measured; None if it measured nothing."""
     about: About | None = None
     """What the owner of a custom model says about it."""
+    exports: tuple[Export, ...] = ()
+    """Those of the same checkpoint that passed."""
+    left_out: tuple[str, ...] = ()
+    """Why other exports are not among them."""
 
     @property
     def archive(self) -> str:
@@ -153,8 +171,10 @@ def read_card_facts(destination: ModelPaths, where: Publisher) -> CardFacts:
     if problems or manifest is None or not isinstance(report, Report):
         said = "".join(f"\n  {problem}" for problem in problems)
         raise MixerError(f"version {destination.version} cannot have a card:{said}")
-    handle = _handle(manifest)
+    handle = handle_of(manifest.handle, manifest.architecture, manifest.head, manifest.num_classes)
+    handle = handle.in_flavour(manifest.flavour)
     labels = manifest.class_list
+    exports, left_out = _read_exports(destination, manifest)
     return CardFacts(
         where,
         destination,
@@ -166,8 +186,48 @@ def read_card_facts(destination: ModelPaths, where: Publisher) -> CardFacts:
         _signatures(records.facts, handle),
         None if labels is None else _names(read_member(_model(destination), manifest, labels)),
         records.accuracy,
-        About.read(destination.about) if destination.about.is_file() and not is_catalogued(manifest.handle) else None,
+        None if records.about is None or is_catalogued(manifest.handle) else records.about.about,
+        exports,
+        left_out,
     )
+
+
+def _read_exports(paths: ModelPaths, manifest: Manifest) -> tuple[tuple[Export, ...], tuple[str, ...]]:
+    """Return the exports beside a model that are of its checkpoint and passed, and why others are left out."""
+    found, left_out = [], []
+    for kind in FORMATS.values():
+        place = ModelPaths.of(paths.out, kind.named(paths.handle.removesuffix(GRAPH_SUFFIX)), paths.version)
+        if not place.manifest.is_file():
+            continue
+        try:
+            found.append(_read_export(place, manifest))
+        except MixerError as error:
+            again = f"`{command_for('export', place.handle)}` writes it again"
+            left_out.append(f"{place.handle} is left out of the card: {str(error).splitlines()[0]}; {again}")
+    return tuple(found), tuple(left_out)
+
+
+def _read_export(place: ModelPaths, model: Manifest) -> Export:
+    """Read an export.
+
+    Raises:
+        MixerError: its records cannot be read or contradict each other, it did not pass, or is of another checkpoint.
+    """
+    manifest, report = ExportManifest.read(place.manifest), ExportReport.read(place.report)
+    source = ModelPaths.of(place.out, place.handle.removesuffix(f"-{manifest.format}") + GRAPH_SUFFIX, place.version)
+    checks = {
+        "its records are of another model": {manifest.handle, report.handle} == {place.handle},
+        "its report is of another manifest": report.manifest_sha256 == sha256_of(place.manifest),
+        f"its report contradicts itself ({next(report.contradictions(), '')})": not any(report.contradictions()),
+        "it failed": report.verdict == "passed",
+        "it is of another checkpoint": manifest.checkpoint.sha256 == model.checkpoint.sha256,
+        f"it was written from an earlier {source.handle}": not source.manifest.is_file()
+        or manifest.source_sha256 == sha256_of(source.manifest),
+    }
+    for problem, is_right in checks.items():
+        if not is_right:
+            raise MixerError(problem)
+    return Export(manifest, report)
 
 
 def _model(destination: ModelPaths) -> Path:
@@ -182,13 +242,15 @@ def _read_records(destination: ModelPaths) -> Records:
             f"{manifest.handle} is an export, which has no card: give the SavedModel that it was made from, "
             f"{manifest.handle.removesuffix(f'-{manifest.format}')}."
         )
-    there = [path for path in (destination.manifest, destination.report, destination.accuracy) if path.is_file()]
+    every = (destination.manifest, destination.report, destination.about, destination.accuracy)
+    there = [path for path in every if path.is_file()]
     return Records(
         destination,
         manifest,
         destination.handle,
         destination.version,
         report=Report.read(destination.report) if destination.report in there else None,
+        about=AboutRecord.read(destination.about) if destination.about in there else None,
         accuracy=AccuracyRecord.read(destination.accuracy) if destination.accuracy in there else None,
         facts=ModelFacts.read(_model(destination), manifest),
         found={path.name: hash_file(path) for path in there},
@@ -200,6 +262,7 @@ def _problems(records: Records) -> Iterator[str]:
     again = f"`{command_for('validate', destination.handle)} --set full`"
     for record, differences in records.differences().items():
         hint = f"; {again} writes a new report" if record == "report" else ""
+        hint = "; say it again with `mixer-jax2tf convert-all` and --about" if record == "about" else hint
         hint = "; measure it again with `mixer-jax2tf accuracy`" if record == "accuracy" else hint
         yield from (f"{difference}{hint}" for difference in differences)
     if not isinstance(report, Report):
@@ -214,16 +277,6 @@ def _problems(records: Records) -> Iterator[str]:
             f"its report (inputs: {report.inputs_set}) tried no gradients, so nothing says whether it can be "
             f"fine-tuned: {again} does"
         )
-
-
-def _handle(manifest: Manifest) -> Handle:
-    """Return the handle of a manifest: the catalog's, or a custom one by the architecture in the manifest."""
-    if is_catalogued(manifest.handle):
-        name = manifest.handle.removesuffix(GRAPH_SUFFIX)
-        return select_handles([name])[0].in_flavour(manifest.flavour)
-    template = template_of(manifest.architecture, manifest.head)
-    classes = manifest.num_classes or template.checkpoint.num_classes
-    return custom_handle(template.in_flavour(manifest.flavour), manifest.handle.removesuffix(GRAPH_SUFFIX), classes)
 
 
 def _names(content: bytes) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from models import catalog, citations
 from models.errors import printable, shown
 from models.flavours import FLAVOURS
 from models.records.report import ZERO_HEAD
+from models.storage.files import megabytes
 
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"})
 """Entities instead of backslashes, which not every renderer of tables treats alike."""
@@ -49,6 +50,7 @@ def environment() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     found.filters.update(block=_block, code=_code, figure=_figure, link=_link, thousands="{:,}".format, verbatim=Markup)
+    found.filters["megabytes"] = megabytes
     found.globals.update(
         catalog=catalog, citations=citations, errata=ERRATA, flavours=FLAVOURS, warmup=WARMUP, zero_head=ZERO_HEAD
     )

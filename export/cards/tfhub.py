@@ -6,6 +6,7 @@ from export.cards.collection import COLLECTION, COLLECTION_SUMMARY
 from export.cards.facts import CardFacts
 from export.cards.markdown import render
 from export.cards.publisher import Publisher
+from export.cards.tfhub_rules import HUB
 from models.catalog import LICENSE, Head
 
 COLLECTION_VERSION = 1
@@ -59,6 +60,7 @@ def render_collection(where: Publisher, members: Sequence[CardFacts]) -> str:
         metadata=metadata,
         body="collection.md",
         members=members,
+        hub=f"{HUB}/{where.publisher}",
     )
 
 

@@ -8,6 +8,9 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+HUB = "https://tfhub.dev"
+"""The old site, by whose addresses its validator knows the models of a collection."""
+
 REPEATED = frozenset({"dataset", "language", "network-architecture", "task"})
 """Keys that may occur more than once."""
 
@@ -114,7 +117,14 @@ def problems_of(text: str) -> list[str]:
     page = read_page(text)
     if page.kind is None:
         return page.problems
-    return [*page.problems, *_metadata_problems(page, KINDS[page.kind])]
+    return [*page.problems, *_metadata_problems(page, KINDS[page.kind]), *_link_problems(page, text)]
+
+
+def _link_problems(page: _Page, text: str) -> Iterator[str]:
+    if page.kind == "Collection" and not re.search(
+        rf"{re.escape(HUB)}/{page.name.split('/')[0]}/[\w.-]+(/\d+)?\)", text
+    ):
+        yield f"a page of a Collection needs a link {HUB}/PUBLISHER/NAME to a model of its publisher"
 
 
 def _metadata_problems(page: _Page, kind: _PageKind) -> Iterator[str]:

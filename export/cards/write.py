@@ -84,7 +84,7 @@ def write_model_cards(destination: ModelPaths, where: Publisher) -> Written:
         destination.card: (tfhub.render_module(subject), problems_of),
         files.hugging_face_model(name): (hugging_face.render_model(subject), hugging_face.problems_of),
     }
-    notes = []
+    notes = [*subject.left_out]
     variation = kaggle.render_variation(subject)
     if variation is None:
         notes.append("Kaggle takes no model without a licence, and none of these weights is known: no file for it")

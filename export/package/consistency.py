@@ -11,6 +11,7 @@ from typing import Literal, cast
 
 from export.package.facts import MODEL_JSON, ModelFacts
 from export.package.provenance import LOCAL_BUILDER, WORKFLOW, Statement
+from models.records.about import AboutRecord
 from models.records.accuracy import AccuracyRecord
 from models.records.contents import Bound, Described, compare_files
 from models.records.formats import ExportReport
@@ -20,7 +21,7 @@ from models.records.published_index import INDEX, Index
 from models.records.report import Report
 from models.storage.files import Hashes
 
-Name = Literal["asked", "report", "accuracy", "facts", "provenance", "index"]
+Name = Literal["asked", "report", "about", "accuracy", "facts", "provenance", "index"]
 
 _PAIRS: tuple[tuple[Name, str, str, str], ...] = (
     # record, what, its field, the corresponding field of the manifest
@@ -32,6 +33,8 @@ _PAIRS: tuple[tuple[Name, str, str, str], ...] = (
     ("report", "head", "report.head", "manifest.head"),
     ("report", "origin", "report.origin", "manifest.checkpoint.origin"),
     ("report", "sha256 of saved_model.pb", "report.saved_model_sha256", "manifest.saved_model_sha256"),
+    ("about", "handle", "about.handle", "manifest.handle"),
+    ("about", "version", "about.version", "manifest.version"),
     ("accuracy", "handle", "accuracy.handle", "manifest.handle"),
     ("accuracy", "version", "accuracy.version", "manifest.version"),
     ("facts", "handle", "facts.handle", "manifest.handle"),
@@ -61,6 +64,7 @@ class Records:
     version: int | None = None
     """Its version, likewise."""
     report: Report | ExportReport | None = None
+    about: AboutRecord | None = None
     accuracy: AccuracyRecord | None = None
     facts: ModelFacts | None = None
     """From the model's own `model.json`."""
@@ -73,7 +77,7 @@ class Records:
 
     def differences(self) -> dict[Name, list[str]]:
         """Return, for each record that exists, its differences from the manifest and the files, in words."""
-        names: tuple[Name, ...] = ("report", "accuracy", "facts", "provenance", "index")
+        names: tuple[Name, ...] = ("report", "about", "accuracy", "facts", "provenance", "index")
         there: tuple[Name, ...] = ("asked", *(name for name in names if getattr(self, name) is not None))
         return {name: [*_fields(self, name), *_files(self, name)] for name in there}
 
@@ -82,6 +86,7 @@ class Records:
         paths = self.paths
         names = {
             "report": paths.report.name,
+            "about": paths.about.name,
             "accuracy": paths.accuracy.name,
             "provenance": paths.provenance.name,
         }
@@ -156,6 +161,7 @@ def _files(records: Records, name: Name) -> Iterator[str]:
         return
     required = {
         "report": (paths.manifest,),
+        "about": (paths.manifest,),
         "accuracy": (paths.manifest,),
         "provenance": (paths.archive, paths.manifest, paths.report),
     }
@@ -169,11 +175,10 @@ def _files(records: Records, name: Name) -> Iterator[str]:
 
 def _listed(records: Records, name: Name) -> Mapping[str, Described] | None:
     """Return a record's entries for files beside the model, by name; None where it has no such list."""
-    paths, report, provenance, index = records.paths, records.report, records.provenance, records.index
-    if name == "report" and report is not None:
-        return {paths.manifest.name: Bound(report.manifest_sha256)}
-    if name == "accuracy" and records.accuracy is not None:
-        return {paths.manifest.name: Bound(records.accuracy.manifest_sha256)}
+    paths, provenance, index = records.paths, records.provenance, records.index
+    bound = {"report": records.report, "about": records.about, "accuracy": records.accuracy}.get(name)
+    if bound is not None:
+        return {paths.manifest.name: Bound(bound.manifest_sha256)}
     if name == "provenance" and provenance is not None:
         return {key: Bound(sha256) for key, sha256 in provenance.bound.items()}
     if name == "index" and index is not None:

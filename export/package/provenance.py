@@ -18,11 +18,13 @@ from models.errors import MixerError
 from models.records.manifest import MOST_BYTES, Manifest, fault_of
 from models.storage.files import read_small
 
-BUILD_TYPE = "urn:mixer-jax2tf:convert:1"
+BUILD_PAGE = "export/README.md#provenance"
+"""The page of the repository that says what a build is and what its parameters mean."""
+
 LOCAL_BUILDER = "urn:mixer-jax2tf:local"
 """The builder outside CI."""
 
-WORKFLOW = re.compile(r"https?://[^/\s]+/[^/\s]+/[^/\s]+/[^@\s]+@\S+")
+WORKFLOW = re.compile(r"(?P<repository>https?://[^/\s]+/[^/\s]+/[^/\s]+)/[^@\s]+@\S+")
 """The builder in CI: `<server>/<owner>/<repository>/<path of the workflow>@<ref>`."""
 
 
@@ -88,8 +90,9 @@ class Statement(_Part):
             bound: the sha256 of each file, by name.
             builder: who made them; None for the current builder.
         """
+        builder = builder or _builder()
         definition = _BuildDefinition(
-            build_type=BUILD_TYPE,
+            build_type=_build_type(builder, manifest.git_commit),
             external_parameters={
                 "handle": manifest.handle,
                 "version": manifest.version,
@@ -99,7 +102,7 @@ class Statement(_Part):
             internal_parameters={"pipeline": manifest.pipeline, "pipeline_sha256": manifest.pipeline_sha256},
             resolved_dependencies=(_checkpoint(manifest), *_sources(manifest), *_libraries(manifest)),
         )
-        made_by = _Builder(id=builder or _builder(), version={"mixer-jax2tf": manifest.pipeline})
+        made_by = _Builder(id=builder, version={"mixer-jax2tf": manifest.pipeline})
         return cls(
             subject=tuple(_Resource(name=name, digest={"sha256": sha256}) for name, sha256 in bound.items()),
             predicate=_Predicate(build_definition=definition, run_details=_RunDetails(builder=made_by)),
@@ -158,6 +161,14 @@ def _libraries(manifest: Manifest) -> tuple[_Resource, ...]:
         _Resource(uri=f"pkg:{'generic' if name == 'python' else 'pypi'}/{name}@{version}")
         for name, version in sorted(manifest.libraries.items())
     )
+
+
+def _build_type(builder: str, commit: str | None) -> str:
+    """Return the address of the page about builds, at the commit; outside CI, where none is known, its name."""
+    workflow = WORKFLOW.fullmatch(builder)
+    if workflow is None:
+        return f"urn:mixer-jax2tf:{BUILD_PAGE}"
+    return f"{workflow['repository']}/blob/{commit or 'HEAD'}/{BUILD_PAGE}"
 
 
 def _builder() -> str:

@@ -15,6 +15,7 @@ from export.package.consistency import Records
 from export.package.facts import MODEL_JSON, ModelFacts
 from export.package.provenance import Statement
 from models.errors import MixerError, UsageError, printable, shown
+from models.records.about import AboutRecord
 from models.records.accuracy import AccuracyRecord
 from models.records.contents import Described, compare_files, digest_files
 from models.records.formats import read_manifest, read_report
@@ -129,6 +130,7 @@ def _read(path: Path, siblings: ModelPaths, handle: str | None, findings: _Findi
         handle,
         int(siblings.stem) if re.fullmatch("[0-9]{1,18}", siblings.stem) else None,
         findings.read(lambda: read_report(siblings.report)) if siblings.report.is_file() else None,
+        findings.read(lambda: AboutRecord.read(siblings.about)) if siblings.about.is_file() else None,
         findings.read(lambda: AccuracyRecord.read(siblings.accuracy)) if siblings.accuracy.is_file() else None,
         findings.read(lambda: ModelFacts.read(path, manifest)) if whole and manifest is not None else None,
         findings.read(lambda: Statement.read(siblings.provenance)) if siblings.provenance.is_file() else None,
@@ -168,6 +170,8 @@ def _judge(records: Records, findings: _Findings) -> None:
     paths, differences = records.paths, records.differences()
     findings.differences += differences["asked"]
     _judge_report(records, differences.get("report", []), findings)
+    if records.about is not None:
+        findings.add(f"{paths.about.name} is of this manifest", differences["about"])
     if records.accuracy is not None:
         what = ", ".join(f"{one.pictures:,} pictures" for one in records.accuracy.measurements)
         findings.add(f"{paths.accuracy.name} is of this manifest: measured on {what}", differences["accuracy"])

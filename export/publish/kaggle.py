@@ -21,7 +21,7 @@ from export.publish.publish import Publication
 from models.catalog import LICENSE
 from models.errors import MixerError, UsageError
 from models.progress import Progress
-from models.records.about import About
+from models.records.about import AboutRecord
 from models.records.layout import ModelPaths
 from models.records.manifest import MOST_BYTES, Manifest
 from models.selection import command_for, is_catalogued
@@ -116,7 +116,7 @@ def _license_of(destination: ModelPaths) -> str:
             f"the licence of {destination.handle}'s weights is unknown, but Kaggle requires one: run "
             f"`{command_for('convert-all', destination.handle)} --about FILE.toml`, which says so, and then `card`."
         )
-    return About.read(destination.about).license
+    return AboutRecord.read(destination.about).about.license
 
 
 def _upload(upload: HubUpload, variation: str, license_name: str) -> None:

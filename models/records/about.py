@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from models.errors import UsageError, shown
-from models.records.manifest import MOST_BYTES, Record
+from models.records.manifest import MOST_BYTES, Count, Record
 from models.storage.files import read_small
 
 License = Literal[
@@ -30,15 +30,24 @@ class ClaimedAccuracy(Record):
 
 
 class About(Record):
-    """What is known about a custom model's weights; beside its manifest as `<version>.about.json`."""
+    """What is known about a custom model's weights."""
 
-    schema_version: Literal[1] = 1
     license: License
     training_data: Line
     description: Annotated[str, Field(pattern=r"\S", max_length=4000)]
     source: Address | None = None
     """Where the weights come from."""
     accuracy: tuple[ClaimedAccuracy, ...] = ()
+
+
+class AboutRecord(Record):
+    """What its owner says of one make of a custom model, bound to its manifest: `<version>.about.json`."""
+
+    schema_version: Literal[2] = 2
+    handle: str
+    version: Count
+    manifest_sha256: str
+    about: About
 
 
 def parse_about(path: Path) -> About:

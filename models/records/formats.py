@@ -2,12 +2,13 @@
 
 import json
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import MixerError
-from models.formats import FORMATS, FormatName
+from models.formats import FORMATS, FormatName, Weights
 from models.records.manifest import MOST_BYTES, Manifest
-from models.records.report import Need, Report, Verdict
+from models.records.report import Check, Need, Report, Verdict
 from models.storage.files import read_small
 
 
@@ -21,6 +22,28 @@ class ExportManifest(Manifest):
     """Settings of the runtime that make it compute in float32, as it was checked; not in earlier manifests."""
 
 
+@dataclass(frozen=True)
+class ExportedFile:
+    """What a report found of one model file, with the check of the worst figure, where there is one.
+
+    Attributes:
+        name: of the file.
+        weights: how they are stored.
+        size: bytes, with the files that belong to it.
+        error: the largest difference from the oracle, in float32.
+        own_weights: the same, from the oracle on the weights that the file stores; of int8 only.
+        default_settings: the same with the runtime's default settings; its detail names dtype and processor. None for
+            a runtime that computes in float32 by default.
+    """
+
+    name: str
+    weights: Weights
+    size: int
+    error: Check | None
+    own_weights: Check | None
+    default_settings: Check | None
+
+
 class ExportReport(Verdict):
     """The verdict on a model in a format beyond TensorFlow.
 
@@ -31,6 +54,23 @@ class ExportReport(Verdict):
     format: FormatName
     sizes: dict[str, int]
     """Bytes of each file of the model, by name."""
+
+    @property
+    def runtime(self) -> str:
+        """The runtime that the files were run in, with its version."""
+        name = FORMATS[self.format].runtime
+        return f"{name} {self.libraries.get(name, 'of unknown version')}"
+
+    @property
+    def files(self) -> tuple[ExportedFile, ...]:
+        """What was found of each model file."""
+        companions = sum(size for name, size in self.sizes.items() if name not in FORMATS[self.format].models)
+        return tuple(self._file(name, weights, companions) for name, weights in FORMATS[self.format].models.items())
+
+    def _file(self, name: str, weights: Weights, companions: int) -> ExportedFile:
+        kinds = ("max_relative", "own_weights_relative", "default_settings_relative")
+        worst = (self.worst(f"{weights} {kind}", f"{name} ") for kind in kinds)
+        return ExportedFile(name, weights, self.sizes.get(name, 0) + companions, *worst)
 
     @property
     def needs(self) -> tuple[Need, ...]:

@@ -85,7 +85,7 @@ class ModelPaths:
 
     @property
     def outputs(self) -> Path:
-        """The outputs that the report was made from, if the full set was run."""
+        """The outputs that the report was made from, and the images."""
         return self._beside(".evidence.npz")
 
     @property

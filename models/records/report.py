@@ -143,9 +143,9 @@ class Verdict(Record):
         """Return the checks with a name."""
         return (check for check in self.checks if check.name == name)
 
-    def worst(self, name: str) -> Check | None:
-        """Return the check of a name with the worst figure, of those that can tell; None if there is none."""
-        known = [check for check in self.find(name) if check.has_power and check.measured is not None]
+    def worst(self, name: str, on: str = "") -> Check | None:
+        """Return the check of a name with the worst figure, of those on `on...` that can tell, or None."""
+        known = [one for one in self.find(name) if one.on.startswith(on) and one.has_power and one.measured is not None]
         return max(known, key=lambda check: _rank(check.measured), default=None)
 
     def figure(self, name: str) -> float | None:

@@ -68,7 +68,7 @@ def _conversion(found: ConversionBenchmark) -> Tables:
 
 def _conversion_row(found: ConversionBenchmark, side: Side) -> tuple[str, ...]:
     if not side.runs:
-        return (side.what, "**failed**", *[""] * 6)
+        return (side.what, "failed", *[""] * 6)
     of_catalog = side.name in ("notebook", "floor", "convert", "convert-jobs", "convert-all")
     over = [ratio(found.wall(side.name), found.wall(name)) if of_catalog else None for name in ("notebook", "floor")]
     return (
@@ -131,7 +131,7 @@ def _starts(found: StartBenchmark) -> Tables:
     for side in found.sides:
         known = [[getattr(run, step) for run in side.runs] for step in steps]
         cells = [f"{median(each):.2f}" if each else "" for each in known]
-        rows.append((side.handle, side.flavour, *(cells if side.runs else ["**failed**", *cells[1:]])))
+        rows.append((side.handle, side.flavour, *(cells if side.runs else ["failed", *cells[1:]])))
     names = (
         "Python, s",
         "TensorFlow's import",

@@ -29,7 +29,7 @@ def _summarise(cells: Sequence[Cell]) -> str:
     if not cells:
         return ""
     if any(cell.problem for cell in cells):
-        return "**failed**"
+        return "failed"
     if any(cell.failure for cell in cells):
         return "no"
     worst = f"{max(cell.worst or 0.0 for cell in cells):.1e}"

@@ -2,7 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from markupsafe import Markup
+
+from models.errors import printable
 
 NOTHING = "\N{EN DASH}"
 """Shown where there is no figure."""
@@ -34,15 +38,29 @@ class Table:
     rows: tuple[Row, ...]
 
 
-def figure_of(value: float | None) -> str:
-    """Return a measured number with three digits, NaN and infinity in words, a dash for None."""
+def without_empty_columns(table: Table) -> Table:
+    """Return a table without the columns that have nothing in any row."""
+    rows = [[cell if isinstance(cell, str) else cell.content for cell in row] for row in table.rows]
+    kept = [at for at in range(len(table.columns)) if any(row[at] != NOTHING for row in rows)] or [0]
+    columns = tuple(table.columns[at] for at in kept)
+    return replace(table, columns=columns, rows=tuple(tuple(row[at] for at in kept) for row in table.rows))
+
+
+def linked(address: str, name: str) -> Markup:
+    """Return a link with a name that may be broken after an underscore, where a screen is narrow."""
+    parts = Markup("_<wbr>").join(printable(name).split("_"))
+    return Markup('<a href="{}">{}</a>').format(address, parts)
+
+
+def figure_of(value: float | None, *, digits: int = 3) -> str:
+    """Return a measured number with so many digits, NaN and infinity in words, a dash for None."""
     if value is None:
         return NOTHING
     if math.isnan(value):
         return "not a number"
     if math.isinf(value):
         return "infinite" if value > 0 else "-infinite"
-    return f"{value:.3g}"
+    return f"{value:.{digits}g}"
 
 
 def share(value: float | None) -> str:

@@ -7,12 +7,15 @@ from functools import cached_property
 import numpy as np
 from markupsafe import Markup
 
-from models.catalog import ALL_HANDLES
+from models.catalog import ALL_HANDLES, Handle
 from models.errors import printable
+from models.records.accuracy import Measurement
+from models.records.manifest import Manifest
 from models.records.report import Check
 from models.selection import command_for, is_catalogued
 from validation.previous.open import summarise
 from validation.views.cells import NOTHING, Row, Table, figure_of, share
+from validation.views.inputs import Input
 from validation.views.model_records import ModelRecords, Status
 from validation.views.plots import Picture, draw_agreement, draw_depth, draw_errors
 
@@ -24,7 +27,7 @@ ORIGINS = {
     "own": "a custom checkpoint, not of the collection",
 }
 
-_SIGNS: dict[Status, str] = {"passed": "✓", "failed": "✕", "void": "!", "not checked": "?", "not made": NOTHING}
+_SIGNS: dict[Status, str] = {"passed": "✓", "failed": "✕", "void": "!", "not checked": "?"}
 
 
 def badge(status: Status) -> Markup:
@@ -41,11 +44,13 @@ class HandleView:
     model: ModelRecords
     anchor: str
     """The id of its heading."""
+    inputs: list[Input]
+    """Its inputs, of a classifier."""
 
     @property
     def name(self) -> str:
         """The handle."""
-        return self.model.handle.name
+        return self.model.name
 
     def command(self, task: str) -> str:
         """Return the command that converts or validates the model."""
@@ -54,11 +59,11 @@ class HandleView:
     @cached_property
     def lineage(self) -> list[tuple[str, str]]:
         """What it was made from, and what it is."""
-        return list(_lineage(self.model))
+        return [] if self.model.handle is None else list(_lineage(self.model, self.model.handle))
 
     @cached_property
     def pictures(self) -> list[tuple[str, Picture]]:
-        """Pictures with their headings."""
+        """Pictures with their headings, of the full set: to draw them takes a while."""
         return list(_pictures(self.model, self.anchor))
 
     @property
@@ -87,6 +92,13 @@ class HandleView:
         return Table(f"{self.name}: limits", ("Limit", "#Value", "Reason"), rows)
 
     @property
+    def accuracy(self) -> Table:
+        """What was measured on labelled pictures."""
+        found = self.model.accuracy.measurements if self.model.accuracy else ()
+        columns = ("Pictures", "#Number", "#Top-1", "#Top-5", "Resized by", "Measured with", "Remarks")
+        return Table(f"{self.name}: accuracy", columns, tuple(row for one in found for row in _measured(one)))
+
+    @property
     def earlier(self) -> Table:
         """How it compares with an earlier published version."""
         found = self.model.report.reference if self.model.report else None
@@ -106,8 +118,8 @@ class HandleView:
         return Table(f"{self.name}: files", ("File", "#Bytes", "sha256"), rows)
 
 
-def _lineage(model: ModelRecords) -> Iterator[tuple[str, str]]:
-    handle, manifest = model.handle, model.manifest
+def _lineage(model: ModelRecords, handle: Handle) -> Iterator[tuple[str, str]]:
+    manifest = model.manifest
     checkpoint, training = handle.checkpoint, handle.checkpoint.training
     architecture = checkpoint.architecture
     if manifest:
@@ -125,6 +137,7 @@ def _lineage(model: ModelRecords) -> Iterator[tuple[str, str]]:
     if catalogued:
         source = _link(training.source, training.source.removeprefix("https://"))
         yield "Weights from", Markup("{}, {}").format(source, training.license)
+    yield "Version", str(model.paths.version)
     yield "Output", f"{handle.outputs:,} {'logits' if handle.head == 'classification' else 'features'}"
     yield "Parameters", f"{handle.parameters:,}"
     if manifest:
@@ -135,7 +148,7 @@ def _lineage(model: ModelRecords) -> Iterator[tuple[str, str]]:
 def _pictures(model: ModelRecords, anchor: str) -> Iterator[tuple[str, Picture]]:
     evidence, report = model.evidence, model.report
     tolerance = report.tolerances.get("max_relative") if report else None
-    if evidence and tolerance and tolerance.limit:
+    if evidence and report and report.inputs_set == "full" and tolerance and tolerance.limit:
         ours, jax = evidence.saved_model.astype(np.float64), evidence.jax.astype(np.float64)
         with np.errstate(invalid="ignore", over="ignore"):
             shares = (ours - jax) / evidence.scale[:, np.newaxis] / tolerance.limit
@@ -161,6 +174,20 @@ def _summarised(name: str, model: ModelRecords) -> Row:
     )
 
 
+def _measured(one: Measurement) -> Iterator[Row]:
+    undecoded = f"{one.not_decoded:,} more could not be decoded" if one.not_decoded else ""
+    remarks = "; ".join(part for part in (undecoded, *one.remarks) if part) or NOTHING
+
+    def accuracies(top1: int, top5: int) -> Iterator[str]:
+        return (f"{100 * right / one.pictures:.2f} %" for right in (top1, top5))
+
+    number, how = f"{one.pictures:,}", (_code(one.protocol), _code(one.command), remarks)
+    yield (one.data, number, *accuracies(one.top1, one.top5), *how)
+    if one.subset_top1 is not None and one.subset_top5 is not None:
+        among = f"{one.data}, among the classes that occur alone"
+        yield (among, number, *accuracies(one.subset_top1, one.subset_top5), *how)
+
+
 def _check(check: Check) -> Row:
     said = "; ".join(part for part in (check.detail, *check.problems) if part)
     figures = (figure_of(value) for value in (check.measured, check.limit, check.power))
@@ -171,17 +198,25 @@ def _provenance(model: ModelRecords) -> Iterator[tuple[str, str]]:
     manifest, report = model.manifest, model.report
     if manifest is None:
         return
-    dirty = ", with uncommitted changes" if manifest.git_dirty else ""
     yield "Checkpoint", f"{manifest.checkpoint.url}, {manifest.checkpoint.size:,} bytes"
     yield "Its sha256", _code(manifest.checkpoint.sha256)
+    yield "Made on", model.day_of(model.paths.manifest) or NOTHING
     yield "Made with", _versions(manifest.libraries)
-    yield "Project", Markup("{}, sources {}").format(manifest.pipeline, _code(manifest.pipeline_sha256))
-    yield "Git commit", Markup("{}{}").format(_code(manifest.git_commit), dirty) if manifest.git_commit else "none"
+    yield "Project", project(manifest)
+    yield "Its sources", _code(manifest.pipeline_sha256)
     if report:
+        yield "Checked on", model.day_of(model.paths.report) or NOTHING
         yield "Checked with", _versions(report.libraries)
         yield "Checking sources", _code(report.validator_sha256)
         yield "Inputs", _code(report.inputs_sha256)
         yield "Manifest", _code(report.manifest_sha256)
+
+
+def project(manifest: Manifest, *, letters: int | None = None) -> Markup:
+    """Return this project's version, and so many letters of its commit, as a manifest says them."""
+    dirty = ", with uncommitted changes" if manifest.git_dirty else ""
+    commit = _code(manifest.git_commit[:letters]) if manifest.git_commit else "none"
+    return Markup("{}, commit {}{}").format(printable(manifest.pipeline), commit, dirty)
 
 
 def _versions(libraries: dict[str, str]) -> str:

@@ -4,53 +4,97 @@ import base64
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup
 
-from models.catalog import Handle
+from models.catalog import GRAPH_SUFFIX, HANDLES, Handle
 from models.errors import printable
 from models.records.report import ZERO_HEAD, Report
+from models.selection import is_catalogued
 from models.storage.files import write_atomically
-from validation.views.cells import NOTHING, Cell, Table, figure_of, share
-from validation.views.handle import ORIGINS, HandleView, badge
-from validation.views.model_records import ModelRecords, Status
+from models.storage.temporary import locked
+from validation.views.cells import NOTHING, Cell, Table, figure_of, linked, share, without_empty_columns
+from validation.views.exports import exports_table, problems_of
+from validation.views.handle import ORIGINS, HandleView, badge, project
+from validation.views.inputs import Album, inputs_of
+from validation.views.model_records import ExportRecords, ModelRecords, Status, read_all
 from validation.views.plots import Margin, Picture, draw_margins
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 
 
-def write_page(out: Path, version: int, handles: Sequence[Handle]) -> Path:
-    """Write `<out>/index.html` about this version of the handles, one self-contained file, and return its path.
+def write_page(out: Path) -> Path:
+    """Write `<out>/index.html` about all models and exports in `out`, one self-contained file, and return its path.
 
-    Whatever is missing or damaged is named on the page; the same records give the same bytes.
+    Whatever is damaged is named on the page; the same records give the same bytes. One process writes it at a time, so
+    that none replaces a later page by one of earlier records.
+
+    Raises:
+        OSError: it cannot be written.
     """
-    models = [ModelRecords.read(out, version, handle) for handle in handles]
-    views = [HandleView(model, anchor) for model, anchor in zip(models, _anchors(handles), strict=True)]
+    path = out / "index.html"
+    with locked(path.with_name(f".{path.name}.lock"), bool, needed=False):
+        write_atomically(path, _render(*read_all(out)).encode())
+    return path
+
+
+def _render(models: Sequence[ModelRecords], exports: Sequence[ExportRecords]) -> str:
+    album, anchors = Album(), _anchors([model.name for model in models])
+    views = [HandleView(*of_one, inputs_of(of_one[0], album)) for of_one in zip(models, anchors, strict=True)]
     statuses = Counter(model.status for model in models)
     origins = Counter(model.manifest.checkpoint.origin for model in models if model.manifest)
-    page = (
+    return (
         _environment()
         .get_template(TEMPLATE.name)
         .render(
             policy=_policy(TEMPLATE.read_text(encoding="utf-8")),
-            title=f"Mixers in TensorFlow, version {version}",
+            title="Mixers in TensorFlow",
             views=views,
             account=", ".join(f"{statuses[status]} {status}" for status in get_args(Status) if statuses[status]),
             full=sum(model.report is not None and model.report.inputs_set == "full" for model in models),
             void=statuses["void"],
             origins=origins.most_common(),
+            made=list(_made([*models, *exports])),
+            missing=_missing({model.name for model in models}),
             overview=_overview(views),
             margins=_margins(models),
+            exports=exports_table(exports),
+            export_reasons=[(one.name, reason) for one in exports for reason in problems_of(one)],
+            album=album.pictures,
         )
     )
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "index.html"
-    write_atomically(path, page.encode())
-    return path
+
+
+def _made(records: Sequence[ModelRecords | ExportRecords]) -> Iterator[tuple[str, str]]:
+    """Yield what made and checked the models, each value once, and when."""
+    manifests = [one.manifest for one in records if one.manifest]
+    reports = [one.report for one in records if one.report]
+    values: dict[str, Sequence[str]] = {
+        "Project": [Markup(" or ").join(dict.fromkeys(project(manifest, letters=12) for manifest in manifests))],
+        "Made with": _all_versions(manifest.libraries for manifest in manifests),
+        "Checked with": _all_versions(report.libraries for report in reports),
+        "Newest record": [f"{max(one.day for one in records)} (UTC)"] if records else [],
+    }
+    yield from ((term, Markup(", ").join(found)) for term, found in values.items() if any(found))
+
+
+def _all_versions(records: Iterable[Mapping[str, str]]) -> list[str]:
+    """Return each library with all its versions in these records."""
+    found: dict[str, dict[str, None]] = {}
+    for name, version in (pair for record in records for pair in record.items()):
+        found.setdefault(name, {})[version] = None
+    return [f"{name} {' or '.join(map(printable, known))}" for name, known in found.items()]
+
+
+def _missing(names: Container[str]) -> list[str]:
+    """Return the twelve handles that are not there, if any of them is."""
+    missing = [name for name in HANDLES if not (name in names or f"{name}{GRAPH_SUFFIX}" in names)]
+    return missing if len(missing) < len(HANDLES) else []
 
 
 def _environment() -> jinja2.Environment:
@@ -63,7 +107,9 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
         finalize=_shown,
     )
-    environment.globals.update(badge=badge, meanings=ORIGINS, zero_head=ZERO_HEAD, counted=_counted)
+    environment.globals.update(
+        badge=badge, meanings=ORIGINS, zero_head=ZERO_HEAD, counted=_counted, files=_files, folded=_folded
+    )
     return environment
 
 
@@ -77,9 +123,41 @@ def _counted(handles: int | Sequence[Any]) -> str:
     return f"{count} handle{'s' * (count != 1)}"
 
 
+def _files(records: ModelRecords) -> list[tuple[str, str]]:
+    """Return names and relative addresses of the files beside a model, and of its folder."""
+    paths = records.paths
+    found = {
+        "manifest": paths.manifest,
+        "report": paths.report,
+        "accuracy": paths.accuracy,
+        "card": paths.card,
+        "archive": paths.archive,
+        "provenance": paths.provenance,
+        "folder": paths.directory,
+    }
+    return [
+        (name, quote(f"{records.name}/{path.name}") + "/" * path.is_dir())
+        for name, path in found.items()
+        if path.exists()
+    ]
+
+
+_LONG = 240
+"""Characters from which on a message is folded."""
+
+
+def _folded(message: str) -> tuple[str, str]:
+    """Return a message, and the rest of it that is folded if it is long."""
+    shown = printable(message)
+    if len(shown) <= _LONG:
+        return shown, ""
+    cut = shown.rfind(" ", _LONG // 4, _LONG // 2)
+    return (shown[:cut], shown[cut:]) if cut > 0 else (shown[: _LONG // 2], shown[_LONG // 2 :])
+
+
 def _policy(template: str) -> str:
     """Return a policy under which the page loads nothing and runs only its own style and script, known by digest."""
-    allowed = ["default-src 'none'", "base-uri 'none'", "form-action 'none'"]
+    allowed = ["default-src 'none'", "img-src data:", "base-uri 'none'", "form-action 'none'"]
     for name in ("style", "script"):
         found = re.search(rf"<{name}>{{% raw %}}(.*?){{% endraw %}}</{name}>", template, re.DOTALL)
         digest = hashlib.sha256(found[1].encode()).digest() if found else b""
@@ -87,42 +165,55 @@ def _policy(template: str) -> str:
     return "; ".join(allowed)
 
 
-def _anchors(handles: Sequence[Handle]) -> list[str]:
-    """Return an id for each handle: its name, where that can be one and is no other's."""
-    names = [handle.name for handle in handles]
+def _anchors(names: Sequence[str]) -> list[str]:
+    """Return an id for each model: its name, where that can be one and is no other's."""
     good = {name for name in names if re.fullmatch(r"mixer_[a-z0-9_-]+", name) and names.count(name) == 1}
     return [name if name in good else f"handle-{index}" for index, name in enumerate(names)]
 
 
 _COLUMNS = (
-    "Handle", "Verdict", "Set", "Origin", "Mixer", "Trained on", "Made from", "#Outputs", "#Parameters", "#MB",
-    "#Worst difference", "#Of the limit", "Fine-tunable",
+    "Handle", "Verdict", "#Worst difference", "#Of the limit", "#Top-1", "Set", "Fine-tunable", "Origin", "Mixer",
+    "Trained on", "#Outputs", "#Parameters", "#MB", "Version",
 )  # fmt: skip
 
 
 def _overview(views: Sequence[HandleView]) -> Table:
     caption = "The handles: largest difference between SavedModel and JAX, over the scale of the image's outputs"
-    return Table(caption, _COLUMNS, tuple(tuple(_row(view)) for view in views))
+    several = len({view.model.paths.version for view in views}) > 1
+    rows = tuple((*_row(view), str(view.model.paths.version) if several else NOTHING) for view in views)
+    return without_empty_columns(Table(caption, _COLUMNS, rows))
 
 
 def _row(view: HandleView) -> Iterator[Cell | str]:
     handle, manifest, report = view.model.handle, view.model.manifest, view.model.report
-    training = handle.checkpoint.training
     worst, limit = (report.figure("max_relative"), _limit(report)) if report else (None, None)
     part = None if worst is None or limit is None else 100 * worst / limit
-    yield Markup('<a href="#{}">{}</a>').format(view.anchor, printable(view.name))
+    yield linked(f"#{view.anchor}", view.name)
     yield badge(view.model.status)
-    yield report.inputs_set if report else NOTHING
-    yield manifest.checkpoint.origin if manifest else NOTHING
-    yield handle.checkpoint.architecture.name
-    yield training.data + (" (SAM)" if training.name == "sam" else "")
-    yield handle.checkpoint.object
-    yield Cell(f"{handle.outputs:,}", handle.outputs)
-    yield Cell(f"{handle.parameters:,}", handle.parameters)
-    yield Cell(f"{manifest.size / 1e6:,.1f}" if manifest else NOTHING, manifest.size if manifest else None)
     yield Cell(figure_of(worst), worst)
     yield Cell(share(part), part)
+    yield _top1(view.model)
+    yield report.inputs_set if report else NOTHING
     yield {True: "yes", False: "no", None: NOTHING}[report.fine_tunable if report else None]
+    yield manifest.checkpoint.origin if manifest else NOTHING
+    yield handle.checkpoint.architecture.name if handle else NOTHING
+    yield _trained_on(handle) if handle else NOTHING
+    yield Cell(f"{handle.outputs:,}", handle.outputs) if handle else NOTHING
+    yield Cell(f"{handle.parameters:,}", handle.parameters) if handle else NOTHING
+    yield Cell(f"{manifest.size / 1e6:,.1f}" if manifest else NOTHING, manifest.size if manifest else None)
+
+
+def _trained_on(handle: Handle) -> str:
+    training = handle.checkpoint.training
+    return training.data + (" (SAM)" if training.name == "sam" and is_catalogued(handle.name) else "")
+
+
+def _top1(model: ModelRecords) -> Cell | str:
+    """Return the accuracy that was measured last."""
+    if model.accuracy is None:
+        return NOTHING
+    last = model.accuracy.measurements[-1]
+    return Cell(f"{(percent := 100 * last.top1 / last.pictures):.2f} %", percent)
 
 
 def _limit(report: Report) -> float | None:
@@ -132,7 +223,7 @@ def _limit(report: Report) -> float | None:
 
 def _margins(models: Sequence[ModelRecords]) -> Picture | None:
     margins = [
-        Margin(model.handle.name, worst, *_oracle_distances(model.report), limit)
+        Margin(model.name, worst, *_oracle_distances(model.report), limit)
         for model in models
         if model.report
         and (worst := model.report.figure("max_relative")) is not None
