@@ -2,6 +2,7 @@
 
 import ast
 import gzip
+import hashlib
 import json
 import os
 import random
@@ -282,3 +283,13 @@ def test_a_key_needs_cryptography(run, published, signed):
     done = run(published.archive, "--key", signed / "mine.pub", packages=str(Path(cryptography.__file__).parents[1]))
     assert (done.returncode, done.stderr) == (0, "")
     assert "same: 2.provenance.json.sig is a signature of 2.provenance.json by the key" in done.stdout
+
+
+def test_saved_outputs_of_another_report_are_noticed_by_both(tmp_path):
+    model = write_model(tmp_path, report={"outputs_sha256": hashlib.sha256(b"outputs").hexdigest()})
+    model.outputs.write_bytes(b"outputs")
+    assert both(model.directory) == ("same", set())
+    model.outputs.write_bytes(b"outputt")
+    assert both(model.directory) == ("different", {"2.evidence.npz"})
+    model.outputs.unlink()
+    assert both(model.directory) == ("same", set())

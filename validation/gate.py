@@ -17,7 +17,7 @@ from models.records.contents import compare_files, digest_files
 from models.records.layout import ModelPaths
 from models.records.manifest import CheckpointRecord, Manifest
 from models.records.report import Check, DepthStep, PublishedComparison, Report
-from models.storage.files import write_atomically
+from models.storage.files import sha256_of, write_atomically
 from validation.compatibility.run_consumer import check_consumer
 from validation.memory import keep_large_blocks_apart, release, trim
 from validation.parity.check import GATE_ORACLE, GATE_PLAN, check_parity, full_plan, one_line
@@ -104,9 +104,10 @@ class Gate:
             *self._identity_problems(manifest, handle, destination),
             *compare_files(manifest.files, digest_files(destination.directory)),
         ]
-        extras = GATE
+        extras, outputs_sha256 = GATE, None
         if self._set == "full" and findings.comparisons:
             SavedOutputs.collect(findings, reference.for_head(handle.head)).write(destination.outputs)
+            outputs_sha256 = sha256_of(destination.outputs)
         if findings.comparisons and (self._set == "full" or self._explains):
             extras, more = self._check_extras(handle, destination)
             problems += more
@@ -119,6 +120,7 @@ class Gate:
             other_problems=problems,
             zero_head=reference.zero_head and handle.head == "classification",
             reference=self._compare_with_published(handle, destination),
+            outputs_sha256=outputs_sha256,
         )
         write_atomically(destination.report, report.to_bytes())
         return report

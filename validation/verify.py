@@ -472,6 +472,9 @@ def check_report(model: Model) -> None:
     pairs = [(one, report.get(one), model.of_manifest(one)) for one in ("handle", "version", "flavour", "head")]
     pairs += [("origin", report.get("origin"), (model.of_manifest("checkpoint") or {}).get("origin"))]
     differences = model.says("report", *pairs) + model.bound(report.get("manifest_sha256", ""), "report")
+    outputs, listed = f"{model.stem}.evidence.npz", report.get("outputs_sha256")
+    if listed is not None and outputs in model.found:
+        differences += compare({outputs: {"sha256": listed}}, {outputs: model.found[outputs]}, name)
     if report.get("verdict") != "passed":
         differences.append(f"{name} says that the model {shown(report.get('verdict'), 100)}")
     checks = report.get("checks")

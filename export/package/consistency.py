@@ -174,8 +174,9 @@ def _files(records: Records, name: Name) -> Iterator[str]:
         "provenance": (paths.archive, paths.manifest, paths.report),
     }
     wanted = {path.name for path in required.get(name, paths.required)}
-    described = {path.name for path in paths.described} if name == "provenance" else set()
-    left_out = described - (listed.keys() & records.found.keys())  # said by `not_bound`
+    optional = {"report": (paths.outputs,), "provenance": paths.described}
+    described = {path.name for path in optional.get(name, ())}
+    left_out = described - (listed.keys() & records.found.keys())  # for the provenance, said by `not_bound`
     there = {key: one for key, one in records.found.items() if name == "index" or key in wanted | described - left_out}
     for key in sorted(wanted - listed.keys() - there.keys()):
         yield f"{key} is not listed in {record}"
@@ -188,7 +189,11 @@ def _listed(records: Records, name: Name) -> Mapping[str, Described] | None:
     """Return a record's entries for files beside the model, by name; None where it has no such list."""
     paths, report, provenance, index = records.paths, records.report, records.provenance, records.index
     if name == "report" and report is not None:
-        return {paths.manifest.name: Bound(report.manifest_sha256)}
+        outputs = report.outputs_sha256 if isinstance(report, Report) else None
+        return {
+            paths.manifest.name: Bound(report.manifest_sha256),
+            **({} if outputs is None else {paths.outputs.name: Bound(outputs)}),
+        }
     if name == "accuracy" and records.accuracy is not None:
         return {paths.manifest.name: Bound(records.accuracy.manifest_sha256)}
     if name == "provenance" and provenance is not None:

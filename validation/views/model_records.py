@@ -13,6 +13,7 @@ from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.report import Report
 from models.selection import command_for
+from models.storage.files import sha256_of
 
 if TYPE_CHECKING:
     from validation.parity.saved_outputs import SavedOutputs
@@ -94,12 +95,15 @@ def _read_evidence(path: Path, report: Report) -> tuple["SavedOutputs | None", t
         return None, (f"{path.name} is missing: no plots of the outputs.",)
     from validation.parity.saved_outputs import SavedOutputs  # not needed for a gate set
 
+    other = f"{path.name} is of another report: no plots of the outputs."
+    if report.outputs_sha256 not in (None, sha256_of(path)):
+        return None, (other,)
     try:
         evidence = SavedOutputs.read(path)
     except Exception as error:  # NumPy raises any of a dozen types for a damaged archive
         return None, (f"{path.name} cannot be read ({error}): no plots of the outputs.",)
     if not _fits(evidence, report):
-        return None, (f"{path.name} is of another report: no plots of the outputs.",)
+        return None, (other,)
     return evidence, ()
 
 
