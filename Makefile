@@ -11,6 +11,7 @@ ASSETS ?=
 PYTEST ?=
 JOBS ?= auto
 VENV ?= .venv
+WITHSTAND ?=
 
 TAG := $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])')
 LOCK := .ci/locks/$(TAG).txt
@@ -18,7 +19,7 @@ READY := $(VENV)/.ready-$(TAG)
 RUN := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo digits convert-all parity republish test lint types whole browser ray matrix bench lock clean
+.PHONY: help setup demo digits convert-all parity republish test lint types whole browser ray matrix bench withstand audit lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -80,6 +81,14 @@ matrix: $(READY)  ## run models in each TensorFlow release; writes OUT/matrix.js
 
 bench: $(READY)  ## measure conversion, inference and start-up; writes OUT/bench (default HANDLES: see bench --help)
 	$(RUN) convert bench --out "$(OUT)/bench" $(HANDLES)
+
+withstand: $(READY)  ## try damaged files on those who read them; writes validation/WITHSTAND.md (WITHSTAND=--full: all)
+	$(VENV)/bin/python tests/withstand.py $(WITHSTAND)
+
+# Needs the network. Each accepted vulnerability is a line of the list: its identifier, `#`, and the reason.
+audit: $(READY)  ## ask PyPI for known vulnerabilities of the locked packages, except those that .ci/accepted.txt lists
+	$(RUN) pip_audit --disable-pip --require-hashes --requirement $(LOCK) \
+	  $$(sed -n 's/^\([A-Z][A-Za-z0-9-]*\).*/--ignore-vuln \1/p' .ci/accepted.txt)
 
 lock: $(READY)  ## resolve the packages again for each Python
 	for minor in 11 12 13; do \

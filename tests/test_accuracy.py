@@ -18,13 +18,14 @@ from convert.checkpoints.open import Source
 from convert.pipeline.accuracy import BATCH, measure_accuracy
 from convert.pipeline.contenders import find_contenders
 from convert.pipeline.interface import accuracy
+from convert.pipeline.unfinished import BatchAnswers, Unfinished, state_of
 from models.catalog import ALL_HANDLES, TESTING_HANDLES
 from models.digests import DigestTable
 from models.errors import UsageError
 from models.labels import LABELS_1K
 from validation.accuracy import imagenet
 from validation.accuracy.counts import Answer, Share, count, count_by_class, mcnemar
-from validation.accuracy.dataset import find_dataset
+from validation.accuracy.dataset import Picture, find_dataset
 
 CLASSIFIER, EXTRACTOR = TESTING_HANDLES
 CLASSES = tuple(LABELS_1K.path.read_text().splitlines())
@@ -400,6 +401,21 @@ def interrupted(pictures, build, after=1):
 
     with pytest.raises(KeyboardInterrupt):
         measure_accuracy(model, dataset, watch)
+
+
+def test_a_flipped_bit_of_an_interrupted_run_is_not_used(tmp_path):
+    pictures = [[Picture(tmp_path / f"{batch}.jpg", (batch,))] for batch in range(2)]
+    run = Unfinished(tmp_path / "run.jsonl")
+    answers = BatchAnswers(["b" * 64], [None], 0.5, [0.25], [[[1, 2, 3, 4, 5]]], [[]])
+    for batch in pictures:
+        run.add(state_of(batch), answers)
+    content = run.path.read_bytes()
+    assert run.read(pictures) == [answers, answers]
+    for place in range(content.index(b"\n") + 1, len(content) - 1, 7):
+        changed = bytearray(content)
+        changed[place] ^= 1 << place % 8
+        run.path.write_bytes(changed)
+        assert run.read(pictures) in ([answers], []), place
 
 
 def test_an_interrupted_run_goes_on_with_the_same_counts(tiny_build, pictures, cache, capfd):

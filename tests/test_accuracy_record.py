@@ -81,6 +81,7 @@ def test_a_model_is_published_with_its_accuracy_and_only_with_a_card_that_shows_
     with pytest.raises(MixerError, match=r"2\.md"):
         publish(destination, mirror, RULES)
     write_card(destination)
+    package_model(destination, overwrite=True)
     assert publish(destination, mirror, RULES).verdict == "published"
     published = mirror.root / HANDLE / "2.accuracy.json"
     assert published.read_bytes() == destination.accuracy.read_bytes()

@@ -187,3 +187,32 @@ def _fake_python(folder, tag):
     script.write_text(f'#!/bin/sh\n[ "$1" = -c ] && echo {tag} || exit 9\n')
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     return str(script)
+
+
+def test_the_audit_takes_the_lock_and_what_is_accepted_with_a_reason(make, tmp_path):
+    (tmp_path / ".ci" / "accepted.txt").write_text("# words\nGHSA-aaaa-bbbb-cccc # unused\nCVE-2026-1 # until 2.0\n")
+    program = tmp_path / ".venv" / "bin" / "python"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\necho "$@"\n')
+    program.chmod(0o755)
+    said = make("-o", ".venv/.ready-py312", "audit", PYTHON=_fake_python(tmp_path, "py312")).stdout.splitlines()[-1]
+    assert said == (
+        "-m pip_audit --disable-pip --require-hashes --requirement .ci/locks/py312.txt "
+        "--ignore-vuln GHSA-aaaa-bbbb-cccc --ignore-vuln CVE-2026-1"
+    )
+
+
+def test_each_accepted_vulnerability_has_a_reason():
+    lines = (ROOT / ".ci" / "accepted.txt").read_text().splitlines()
+    assert all(re.fullmatch(r"(#.*|[A-Z][A-Za-z0-9-]+ +# \S.+)?", line) for line in lines)
+
+
+def test_each_action_of_a_workflow_is_pinned_by_commit_and_names_its_version():
+    used = [
+        line.partition("uses:")[2].strip()
+        for file in (ROOT / ".github" / "workflows").glob("*.yml")
+        for line in file.read_text().splitlines()
+        if "uses:" in line
+    ]
+    assert len(used) >= 5
+    assert [one for one in used if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", one)] == []

@@ -44,8 +44,8 @@ MIB = 1 << 20
 
 def packed(out, **fields):
     destination = write_model(out, **fields)
-    package_model(destination, overwrite=True)
     write_card(destination)
+    package_model(destination, overwrite=True)
     return destination
 
 
@@ -154,8 +154,8 @@ def test_a_second_time_nothing_is_sent_and_the_number_is_not_given_to_other_file
     before = tree(mirror.root), objects(store, gs), store.received
     # The report of another day and its provenance: what was published stays.
     write_report(destination, Manifest.read(destination.manifest), inputs_sha256="e" * 64)
-    package_model(destination, overwrite=True)
     write_card(destination)
+    package_model(destination, overwrite=True)
     other = packed(destination.out.with_name("other"), seed=1)
     for place in places:
         again = publish(destination, place, RULES)
@@ -179,10 +179,11 @@ def bytes_read():
 
 def test_nothing_is_read_more_often_than_it_must_be(tmp_path, mirror):
     """A model once to be packed; its archive to be checked, to be sent, and back; a second time, here and there."""
-    destination, counts = write_model(tmp_path / "build", size=16 * MIB), [bytes_read()]
+    destination = write_model(tmp_path / "build", size=16 * MIB)
+    write_card(destination)
+    counts = [bytes_read()]
     package_model(destination)
     counts.append(bytes_read())
-    write_card(destination)
     for _ in range(2):
         before = bytes_read()
         publish(destination, mirror, RULES)
@@ -422,8 +423,8 @@ def test_a_file_of_other_bytes_is_told_though_the_one_here_is_another(destinatio
     content = objects(store, gs)[f"{HANDLE}/2.report.json"]
     store.put(gs.split("/")[2], f"models/{HANDLE}/2.report.json", content[:-1] + b"x")
     write_report(destination, Manifest.read(destination.manifest), inputs_sha256="e" * 64)
-    package_model(destination, overwrite=True)
     write_card(destination)
+    package_model(destination, overwrite=True)
     with pytest.raises(MixerError, match=r"2\.report\.json has md5 \S+, but index\.json lists \S+\nRepair it"):
         publish(destination, place, RULES)
 
@@ -599,14 +600,16 @@ def test_everything_in_the_way_is_told_at_once(tmp_path, mirror):
     other.archive.unlink()
     other.card.unlink()
     (other.directory / WEIGHTS).write_bytes(b"")
-    assert len(refused(other, mirror)) == 7
+    assert len(refused(other, mirror)) == 8
 
 
 def test_without_a_card_nothing_leaves(destination, mirror):
     destination.card.unlink()
-    assert refused(destination, mirror) == [
-        f"  there is no 2.md: `mixer-jax2tf card {HANDLE} --publisher P --assets URL` writes it"
-    ]
+    missing = f"  there is no 2.md: `mixer-jax2tf card {HANDLE} --publisher P --assets URL` writes it"
+    bound = "  2.md is missing, but 2.provenance.json binds it: write it again"
+    assert refused(destination, mirror) == [bound, missing]
+    package_model(destination, overwrite=True)
+    assert refused(destination, mirror) == [missing]
     assert publish(destination, mirror, PublishPolicy(RULES.digests, needs_card=False)).verdict == "published"
 
 
@@ -631,12 +634,26 @@ def test_a_card_of_other_bytes_does_not_leave(old, new, said, needed, destinatio
     text = card.read_text()
     card.write_text(text.replace(old, new))
     assert card.read_text() != text
-    (line,) = refused(destination, mirror, PublishPolicy(RULES.digests, needs_card=needed))
+    rules = PublishPolicy(RULES.digests, needs_card=needed)
+    assert refused(destination, mirror, rules)[0].startswith("  2.md has sha256 ")  # not what the provenance binds
+    package_model(destination, overwrite=True)
+    (line,) = refused(destination, mirror, rules)
     assert said in line
+
+
+def test_a_card_that_is_newer_than_the_provenance_does_not_leave(tmp_path, mirror):
+    destination = write_model(tmp_path / "build")
+    package_model(destination)
+    write_card(destination)
+    (line,) = refused(destination, mirror)
+    assert "2.md is not bound by 2.provenance.json, which is older: `mixer-jax2tf package" in line
+    package_model(destination, overwrite=True)
+    assert publish(destination, mirror, RULES).verdict == "published"
 
 
 def test_a_card_that_is_no_text_does_not_leave(destination, mirror):
     destination.card.write_bytes(b"\xff\xfe")
+    package_model(destination, overwrite=True)
     (line,) = refused(destination, mirror)
     assert "2.md cannot be read ('utf-8' codec" in line
 

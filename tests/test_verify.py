@@ -86,7 +86,9 @@ def test_what_is_not_beside_it_is_said_and_no_fault(kind, siblings):
 
 def test_a_signature_is_pointed_to(siblings):
     siblings.signature.write_text("{}")
-    assert "model_signing verify key" in verify(siblings.archive).not_checked[0]
+    assert verify(siblings.archive).not_checked == (
+        "the signature 2.provenance.json.sig: give the publisher's public key with --key",
+    )
 
 
 # --- damage ---

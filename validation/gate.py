@@ -19,7 +19,7 @@ from models.records.layout import ModelPaths
 from models.records.manifest import CheckpointRecord, Manifest
 from models.records.provenance import PIPELINE_SOURCES, library_versions, sources_sha256
 from models.records.report import GRAPH, Check, DepthStep, PublishedComparison, Report
-from models.storage.files import write_atomically
+from models.storage.files import sha256_of, write_atomically
 from validation.compatibility.run_consumer import check_consumer
 from validation.memory import keep_large_blocks_apart, release, trim
 from validation.parity.check import GATE_ORACLE, GATE_PLAN, check_parity, full_plan, one_line
@@ -108,10 +108,11 @@ class Gate:
             *self._identity_problems(manifest, handle, destination),
             *compare_files(manifest.files, digest_files(destination.directory)),
         ]
-        extras = replace(GATE, checks=self._check_graph(manifest, handle, destination))
+        extras, outputs_sha256 = replace(GATE, checks=self._check_graph(manifest, handle, destination)), None
         if findings.comparisons:
             saved = SavedOutputs.collect(findings, reference.for_head(handle.head), reference.inputs)
             saved.write(destination.outputs)
+            outputs_sha256 = sha256_of(destination.outputs)
         else:
             destination.outputs.unlink(missing_ok=True)  # of an earlier report
         if findings.comparisons and (self._set == "full" or self._explains):
@@ -126,6 +127,7 @@ class Gate:
             other_problems=problems,
             zero_head=reference.zero_head and handle.head == "classification",
             reference=self._compare_with_published(handle, destination),
+            outputs_sha256=outputs_sha256,
         )
         write_atomically(destination.report, report.to_bytes())
         return report

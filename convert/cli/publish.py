@@ -9,7 +9,7 @@ import typer
 
 from convert.cli import console, options
 from models.catalog import BUCKET, DEFAULT_VERSION
-from models.errors import DifferentError
+from models.errors import DifferentError, UsageError
 from models.records.layout import ModelPaths
 from models.selection import select_handles, split_custom
 from models.storage.files import megabytes
@@ -50,6 +50,10 @@ def verify(
     path: Annotated[
         Path, typer.Argument(metavar="PATH", help="The directory of a SavedModel or an export, or its .tar.gz.")
     ],
+    key: Annotated[
+        Path | None,
+        typer.Option("--key", metavar="KEY.pub", help="The publisher's public key (PEM): check the signature too."),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Check a model against its manifest, report and provenance; needs neither JAX nor TensorFlow."""
@@ -58,7 +62,7 @@ def verify(
 
     with steps(console.progress_bar(), 1) as on:
         on.start(f"reading {path}")
-        found = verify_model(path)
+        found = verify_model(path, check_signature=None if key is None else functools.partial(_check_signature, key))
     if json:
         values = {name: _plain(value) for name, value in asdict(found).items()}
         console.print_json(values | {"verdict": found.verdict})
@@ -155,6 +159,16 @@ def outdated(
     old = [one.handle for one in found if one.reasons]
     if old:
         raise DifferentError(f"{len(old)} of {len(models) + len(custom)} handles are out of date: {', '.join(old)}.")
+
+
+def _check_signature(key: Path, statement: Path, bundle: Path) -> str | None:
+    """Return what is wrong with a signature, in words of the file that others check it with; None if nothing is."""
+    from validation import verify as alone
+
+    try:
+        return alone.check_signature(statement, bundle, key)
+    except alone.UsageError as error:
+        raise UsageError(str(error)) from error
 
 
 def _plain(value: object) -> object:

@@ -1,7 +1,7 @@
 """The answers of an accuracy run that was interrupted, so that the same run resumes where it stopped.
 
-The file contains one line of JSON for each finished batch of pictures. A batch is used only if its pictures still have
-the same size and modification time, and if all batches before it are used.
+The file contains a line for each finished batch of pictures: a checksum and JSON. A batch is used only if the checksum
+is right, if its pictures still have the same size and modification time, and if all batches before it are used.
 """
 
 import hashlib
@@ -80,8 +80,9 @@ class Unfinished:
         good: list[str] = []
         with suppress(OSError, ValueError, TypeError, KeyError):  # the last line of a killed process may be cut off
             for line, batch in zip(self.path.read_text(encoding="utf-8").splitlines(), batches, strict=False):
-                entry = json.loads(line)
-                if entry["pictures"] != state_of(batch):
+                checksum, _, content = line.partition(" ")
+                entry = json.loads(content)
+                if checksum != _checksum(content) or entry["pictures"] != state_of(batch):
                     break
                 found.append(BatchAnswers(**entry["answers"]))
                 good.append(f"{line}\n")
@@ -99,7 +100,7 @@ class Unfinished:
         with suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+                file.write(f"{_checksum(line)} {line}\n")
 
     def remove(self) -> None:
         """Remove the file, as the run is finished."""
@@ -117,6 +118,10 @@ def state_of(batch: Sequence[Picture]) -> list[Any]:
             found = [stat.st_size, stat.st_mtime_ns]
         state.append([str(picture.path), list(picture.labels), found])
     return state
+
+
+def _checksum(line: str) -> str:
+    return hashlib.sha256(line.encode()).hexdigest()
 
 
 def _files(path: Path) -> Iterator[tuple[str, int, int]]:

@@ -1,4 +1,4 @@
-"""Pack a validated model as an archive for TensorFlow Hub, with provenance that binds it to manifest and report.
+"""Pack a validated model as an archive for TensorFlow Hub, with provenance that binds it to the files beside it.
 
 The archive is deterministic: sorted names, `saved_model.pb` at its root, and no times, owners or modes of the machine.
 (Another release of ISA-L, or its code for another kind of processor, may compress the same bytes differently; the files
@@ -98,7 +98,8 @@ def package_model(
         destination.signature.unlink(missing_ok=True)
         destination.provenance.unlink(missing_ok=True)
     with _translate_os_errors(destination.provenance):
-        statement = Statement.of(manifest, {destination.archive.name: packed.sha256, **bound})
+        described = {path.name: hash_file(path).sha256 for path in destination.described if path.is_file()}
+        statement = Statement.of(manifest, {destination.archive.name: packed.sha256, **bound, **described})
         write_atomically(destination.provenance, statement.to_bytes())
     if sign is not None:
         sign(destination.provenance, destination.signature)

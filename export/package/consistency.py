@@ -81,6 +81,21 @@ class Records:
         there: tuple[Name, ...] = ("asked", *(name for name in names if getattr(self, name) is not None))
         return {name: [*_fields(self, name), *_files(self, name)] for name in there}
 
+    @property
+    def not_bound(self) -> list[str]:
+        """The files that say more about the model and are here or in the provenance, but not both; in words."""
+        if self.provenance is None:
+            return []
+        name, bound = self.paths.provenance.name, self.provenance.bound
+        pairs = [(one.name, one.name in self.found, one.name in bound) for one in self.paths.described]
+        return [
+            f"{file} is not bound by {name}, so who wrote it is unknown"
+            if here
+            else f"{name} binds {file}, missing here"
+            for file, here, listed in pairs
+            if here != listed
+        ]
+
     def name(self, record: Name) -> str:
         """Return the name of a record for messages."""
         paths = self.paths
@@ -166,17 +181,27 @@ def _files(records: Records, name: Name) -> Iterator[str]:
         "provenance": (paths.archive, paths.manifest, paths.report),
     }
     wanted = {path.name for path in required.get(name, paths.required)}
-    there = {key: one for key, one in records.found.items() if name == "index" or key in wanted}
+    optional = {"report": (paths.outputs,), "provenance": paths.described}
+    described = {path.name for path in optional.get(name, ())}
+    left_out = described - (listed.keys() & records.found.keys())  # for the provenance, said by `not_bound`
+    there = {key: one for key, one in records.found.items() if name == "index" or key in wanted | described - left_out}
     for key in sorted(wanted - listed.keys() - there.keys()):
         yield f"{key} is not listed in {record}"
-    seen = {key: one for key, one in listed.items() if records.archive or key != paths.archive.name}
+    archive = set() if records.archive else {paths.archive.name}
+    seen = {key: one for key, one in listed.items() if key not in left_out | archive}
     yield from compare_files(seen, there, record)
 
 
 def _listed(records: Records, name: Name) -> Mapping[str, Described] | None:
     """Return a record's entries for files beside the model, by name; None where it has no such list."""
-    paths, provenance, index = records.paths, records.provenance, records.index
-    bound = {"report": records.report, "about": records.about, "accuracy": records.accuracy}.get(name)
+    paths, report, provenance, index = records.paths, records.report, records.provenance, records.index
+    if name == "report" and report is not None:
+        outputs = report.outputs_sha256 if isinstance(report, Report) else None
+        return {
+            paths.manifest.name: Bound(report.manifest_sha256),
+            **({} if outputs is None else {paths.outputs.name: Bound(outputs)}),
+        }
+    bound = {"about": records.about, "accuracy": records.accuracy}.get(name)
     if bound is not None:
         return {paths.manifest.name: Bound(bound.manifest_sha256)}
     if name == "provenance" and provenance is not None:

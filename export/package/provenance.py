@@ -1,4 +1,4 @@
-"""Make the provenance: an in-toto statement that binds a model's archive, manifest and report by their sha256.
+"""Make the provenance: an in-toto statement that binds a model's archive and the files beside it by their sha256.
 
 Formats: https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md and https://slsa.dev/spec/v1.0/provenance.
 It contains no timestamps: equal inputs, packed by the same builder, give equal bytes.
@@ -29,8 +29,8 @@ WORKFLOW = re.compile(r"(?P<repository>https?://[^/\s]+/[^/\s]+/[^/\s]+)/[^@\s]+
 
 
 class _Part(BaseModel):
-    # The formats require readers to ignore unknown fields.
-    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
+    # The formats let readers ignore unknown fields; here, one that nobody wrote is a damaged one.
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
 
 class _Resource(_Part):

@@ -1,4 +1,4 @@
-"""Sign the provenance, and through it archive, manifest and report.
+"""Sign the provenance, and through it the archive and the files beside it.
 
 The signature is a Sigstore bundle, written by the package `model-signing`; `model_signing verify key` checks it.
 Signing with a key does not use the network.

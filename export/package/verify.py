@@ -79,7 +79,13 @@ class _Findings:
             return None
 
 
-def verify(path: Path, *, handle: str | None = None, hashes: FileHashes | None = None) -> _Verification:
+def verify(
+    path: Path,
+    *,
+    handle: str | None = None,
+    hashes: FileHashes | None = None,
+    check_signature: Callable[[Path, Path], str | None] | None = None,
+) -> _Verification:
     """Check the directory or archive of a SavedModel or an export against its manifest, report, provenance and index.
 
     The manifest must be beside it as `<name>.manifest.json`; the others are checked where they exist.
@@ -88,6 +94,8 @@ def verify(path: Path, *, handle: str | None = None, hashes: FileHashes | None =
         path: the directory or the archive.
         handle: the handle that its records must name; None to accept any.
         hashes: known hashes of the files, to which those computed here are added.
+        check_signature: returns what is wrong with the signature (the second path) of the provenance (the first), or
+            None; without it, the signature is not checked.
 
     Raises:
         UsageError: the path is neither, or has no manifest beside it; or files of it are moved aside.
@@ -106,6 +114,7 @@ def verify(path: Path, *, handle: str | None = None, hashes: FileHashes | None =
     except OSError as error:
         raise MixerError(f"{error.filename or path} cannot be read ({error.strerror or error}).") from error
     _judge(records, findings)
+    _judge_signature(siblings, check_signature, findings)
     manifest = records.manifest
     return _Verification(
         path,
@@ -179,11 +188,7 @@ def _judge(records: Records, findings: _Findings) -> None:
         findings.add(f"{MODEL_JSON} agrees with {paths.manifest.name}", differences["facts"])
     if records.provenance is not None:
         findings.add(f"{paths.provenance.name} binds {', '.join(records.provenance.bound)}", differences["provenance"])
-        if paths.signature.is_file():
-            findings.not_checked.append(
-                f"the signature {paths.signature.name}: `model_signing verify key {paths.provenance} --signature "
-                f"{paths.signature} --public_key KEY` checks it"
-            )
+        findings.not_checked += records.not_bound
     elif not paths.provenance.is_file():
         findings.not_checked.append(
             f"there is no {paths.provenance.name}, so who packed the model, and from what, is unknown"
@@ -191,6 +196,18 @@ def _judge(records: Records, findings: _Findings) -> None:
     if records.index is not None:
         listed = ", ".join(records.index.versions.get(paths.stem, ()))
         findings.add(f"{INDEX} lists {listed}", differences["index"])
+
+
+def _judge_signature(paths: ModelPaths, check: Callable[[Path, Path], str | None] | None, findings: _Findings) -> None:
+    name, signed = paths.signature.name, paths.provenance.name
+    if check is None:
+        if paths.signature.is_file():
+            findings.not_checked.append(f"the signature {name}: give the publisher's public key with --key")
+        return
+    wrong = f"{name} or {signed}, which it signs, is missing"
+    if paths.signature.is_file() and paths.provenance.is_file():
+        wrong = check(paths.provenance, paths.signature) or ""
+    findings.add(f"{name} is a signature of {signed} by the key", [wrong] if wrong else [])
 
 
 def _judge_report(records: Records, differences: list[str], findings: _Findings) -> None:

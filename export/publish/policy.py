@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export.cards import write
+from export.package.provenance import Statement
 from export.package.verify import verify
 from models.digests import DigestTable
 from models.errors import MixerError
@@ -54,6 +55,7 @@ class PublishPolicy:
         problems = [
             *_missing(destination),
             *_differences(destination, hashes),
+            *_not_bound(destination),
             *_report_problems(destination),
             *_origin_problems(manifest, destination.handle, self),
             *_place_problems(manifest),
@@ -65,8 +67,7 @@ class PublishPolicy:
         if problems:
             said = "".join(f"\n  {problem}" for problem in problems)
             raise MixerError(f"version {destination.version} may not be published:{said}")
-        optional = (destination.about, destination.accuracy, destination.signature, destination.card)
-        extra = [path for path in optional if path.is_file()]
+        extra = [path for path in (destination.signature, *destination.described) if path.is_file()]
         return Publishable(manifest, {path: hashes.of(path) for path in (*destination.required, *extra)})
 
 
@@ -85,6 +86,20 @@ def _differences(destination: ModelPaths, hashes: FileHashes) -> tuple[str, ...]
     """Verify the archive, or the directory if the model is not packed, and return the differences."""
     path = destination.archive if destination.archive.is_file() else destination.directory
     return verify(path, handle=destination.handle, hashes=hashes).differences if path.exists() else ()
+
+
+def _not_bound(destination: ModelPaths) -> Iterator[str]:
+    """Yield which files would be published that the provenance does not bind: they were written after it."""
+    try:
+        bound = Statement.read(destination.provenance).bound
+    except MixerError:  # missing, or reported by `_differences`
+        return
+    again = f"`mixer-jax2tf package {destination.handle} --overwrite` packs the model with it"
+    for path in destination.described:
+        if path.is_file() and path.name not in bound:
+            yield f"{path.name} is not bound by {destination.provenance.name}, which is older: {again}"
+        elif not path.is_file() and path.name in bound:
+            yield f"{path.name} is missing, but {destination.provenance.name} binds it: write it again"
 
 
 def _report_problems(destination: ModelPaths) -> Iterator[str]:

@@ -68,8 +68,11 @@ def _difference(name: str, listed: Described | None, found: Described | None, re
         return f"{called} is not listed in {record}"
     if None not in (listed.size, found.size) and listed.size != found.size:
         return f"{called} has {found.size:,} bytes, but {record} lists {listed.size:,}"
-    for digest in _DIGESTS:
-        said, is_there = getattr(listed, digest, None), getattr(found, digest, None)
-        if said is not None and is_there is not None:
-            return None if said == is_there else f"{called} has {digest} {is_there}, but {record} lists {said}"
+    pairs = ((digest, getattr(listed, digest, None), getattr(found, digest, None)) for digest in _DIGESTS)
+    known = [(digest, said, is_there) for digest, said, is_there in pairs if None not in (said, is_there)]
+    for digest, said, is_there in known:
+        if said != is_there:
+            return f"{called} has {digest} {is_there}, but {record} lists {said}"
+    if known:
+        return None
     return f"{called} cannot be compared: no kind of digest is both listed in {record} and known of the file"

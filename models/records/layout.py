@@ -90,7 +90,7 @@ class ModelPaths:
 
     @property
     def provenance(self) -> Path:
-        """The provenance, which binds archive, manifest and report."""
+        """The provenance, which binds the archive and the files beside it."""
         return self._beside(".provenance.json")
 
     @property
@@ -104,8 +104,13 @@ class ModelPaths:
         return self._beside(".md")
 
     @property
+    def described(self) -> tuple[Path, ...]:
+        """The files that say more about a model; bound by the provenance and published if they exist."""
+        return (self.about, self.accuracy, self.card)
+
+    @property
     def required(self) -> tuple[Path, ...]:
-        """The files published with every model; accuracy, card and signature are published if they exist."""
+        """The files published with every model; the signature and those of `described` are published if they exist."""
         return (self.archive, self.manifest, self.report, self.provenance)
 
     def require_manifest(self) -> None:

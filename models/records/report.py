@@ -275,16 +275,16 @@ class Report(Verdict):
     """How far JAX and the SavedModel's apply function are from the oracle after each step; empty in the gate set."""
     reference: PublishedComparison | None
     """The comparison with an earlier version; None if none was given."""
+    outputs_sha256: str | None = None
+    """Of the outputs that are saved beside the report; None for the gate set, and in earlier reports."""
 
     @property
     def needs(self) -> tuple[Need, ...]:
         """The checks without which nothing is proven."""
         found = [Need(name) for name in ("files", "interface", "variables", "max_relative", *_FIGURES)]
-        if self.head == "classification":
-            found.append(Need("max_relative", "head"))
-        if self.inputs_set == "full":
-            found += [Need("max_relative", "stem"), *(Need(name) for name in (*_GRADIENTS, "consumer"))]
-        return tuple(found)
+        found += [Need("max_relative", "head")] if self.head == "classification" else []
+        full = [Need("max_relative", "stem"), *(Need(name) for name in (*_GRADIENTS, "consumer"))]
+        return (*found, *full) if self.inputs_set == "full" else tuple(found)
 
     def contradictions(self, today: Mapping[str, Tolerance] | None = None) -> Iterator[str]:
         """Yield contradictions of the verdict, or of `fine_tunable`, with the figures and limits."""

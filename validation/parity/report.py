@@ -39,6 +39,7 @@ def make_report(
     other_problems: Sequence[str] = (),
     zero_head: bool = False,
     reference: PublishedComparison | None = None,
+    outputs_sha256: str | None = None,
 ) -> Report:
     """Return the report of these findings on the model that the manifest (its bytes on disk) describes.
 
@@ -51,6 +52,7 @@ def make_report(
         other_problems: what else is wrong with the model, for instance files that differ from the manifest.
         zero_head: whether the head's kernel is zero throughout.
         reference: how it compares with an earlier published version; does not affect the verdict.
+        outputs_sha256: of the saved outputs, if they are.
     """
     manifest = Manifest.model_validate_json(manifest_bytes)
     files = Check(name="files", on="against the manifest", problems=tuple(other_problems))
@@ -71,6 +73,7 @@ def make_report(
         fine_tunable=extras.fine_tunable,
         depth=extras.depth,
         reference=reference,
+        outputs_sha256=outputs_sha256,
         not_checked=_not_checked(manifest, inputs_set, traced=any(check.name == GRAPH for check in checks)),
         tolerances=TOLERANCES,
         verdict="failed" if any(check.problems for check in checks) else "passed",

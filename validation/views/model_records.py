@@ -20,7 +20,7 @@ from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.report import Report
 from models.selection import command_for, handle_of, is_catalogued, select_handles
-from models.storage.files import read_small
+from models.storage.files import read_small, sha256_of
 
 if TYPE_CHECKING:
     from validation.parity.saved_outputs import SavedOutputs
@@ -214,12 +214,15 @@ def _read_evidence(path: Path, report: Report) -> tuple["SavedOutputs | None", t
         return None, (f"{path.name} is missing: no plots of the outputs.",)
     from validation.parity.saved_outputs import SavedOutputs
 
+    other = f"{path.name} is of another report: no plots of the outputs."
+    if report.outputs_sha256 not in (None, sha256_of(path)):
+        return None, (other,)
     try:
         evidence = SavedOutputs.read(path)
     except Exception as error:  # NumPy raises any of a dozen types for a damaged archive
         return None, (f"{path.name} cannot be read ({error}): no plots of the outputs.",)
     if not _fits(evidence, report):
-        return None, (f"{path.name} is of another report: no plots of the outputs.",)
+        return None, (other,)
     return evidence, ()
 
 

@@ -1,0 +1,304 @@
+"""Which damage is noticed: single flipped bits and exchanged files, in every kind of file that is written or published.
+
+    make withstand                          a share of the trials, in minutes on 2 cores
+    make withstand WITHSTAND=--full         2,000 flipped bits and 200 exchanges
+
+Two tiny models are made by the command line, checked, described, packed, signed and published to a directory. Then one
+bit of one file is flipped, or one file is replaced by that of the other model, and whoever reads the file next is
+asked: `mixer-jax2tf verify` and `validation/verify.py`, which must agree, or the reader of the file. The table goes to
+validation/WITHSTAND.md.
+"""
+
+import argparse
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import numpy as np
+
+from convert.checkpoints.open import Source, open_catalog
+from convert.finetune.state import Score, State
+from convert.pipeline.unfinished import BatchAnswers, Unfinished, state_of
+from export.package.verify import verify
+from export.publish.policy import PublishPolicy
+from export.publish.publish import publish
+from export.publish.store import Mirror
+from models.catalog import TESTING_HANDLES
+from models.digests import Digest, DigestTable
+from models.errors import MixerError
+from models.formats import FORMATS
+from models.markdown import markdown_table
+from models.records.about import About
+from models.records.accuracy import AccuracyRecord, Measurement
+from models.records.layout import ModelPaths
+from models.records.published_index import INDEX
+from models.storage.files import hash_file
+from validation import verify as alone
+from validation.accuracy.dataset import Picture
+
+ROOT = Path(__file__).parent.parent
+TABLE = ROOT / "validation" / "WITHSTAND.md"
+NAMES = tuple(TESTING_HANDLES)[:2]
+COLUMNS = ("fault", "where", "asked", "#tried", "#noticed", "#named")
+FLIPS, EXCHANGES, SHARE = 2000, 200, 0.2
+
+Reader = Callable[[], str | None]
+"""Reads files and returns what it says of damage; None if it notices none."""
+
+
+@dataclass
+class Row:
+    """Trials of one kind."""
+
+    fault: str
+    where: str
+    asked: str
+    tried: int = 0
+    noticed: int = 0
+    named: int = 0
+    missed: list[str] = field(default_factory=list)
+
+    def count(self, said: str | None, name: str, what: str) -> None:
+        self.tried += 1
+        self.noticed += said is not None
+        self.named += said is not None and name in said
+        if said is None or name not in said:
+            self.missed.append(f"{what}: {said and said[:300]}")
+
+
+def command(*arguments: object) -> None:
+    subprocess.run([sys.executable, "-m", "convert", *map(str, arguments)], cwd=ROOT, check=True, stdout=sys.stderr)
+
+
+def make(folder: Path) -> Path:
+    """Make and publish two models and their exports; return the directory that they are published in."""
+    from convert.checkpoints.synthetic import write_seeded
+
+    for checkpoint in {TESTING_HANDLES[name].checkpoint for name in NAMES}:
+        write_seeded(checkpoint, folder / "source")
+    out = folder / "build"
+    where = ("--source", folder / "source", "--out", out)
+    command("convert-all", *NAMES, *where, "--flavour", "both")
+    command("validate", *NAMES, *where, "--set", "full")
+    command("export", *NAMES, *where, "--to", ",".join(FORMATS))
+    for name in NAMES:
+        write_more(ModelPaths.of(out, name, 2))
+    command("card", *NAMES, "--out", out, "--publisher", "somebody", "--assets", "https://models.example")
+    write_key(folder)
+    command("package", *NAMES, "--out", out, "--sign-key", folder / "key.pem")
+    rules = PublishPolicy(DigestTable.read(), frozenset({"original", "seeded", "unknown"}), allow_dirty=True)
+    for name in NAMES:
+        publish(ModelPaths.of(out, name, 2), Mirror(folder / "published"), rules)
+    return folder / "published"
+
+
+def write_key(folder: Path) -> None:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    private, pem = ec.generate_private_key(ec.SECP256R1()), serialization.Encoding.PEM
+    plain, kind = serialization.NoEncryption(), serialization.PublicFormat.SubjectPublicKeyInfo
+    (folder / "key.pem").write_bytes(private.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    (folder / "key.pub").write_bytes(private.public_key().public_bytes(pem, kind))
+
+
+def write_more(paths: ModelPaths) -> None:
+    """Write the records that need pictures or a custom model, as their commands would."""
+    measured = Measurement(
+        data="a folder of pictures for each class",
+        data_sha256="a" * 64,
+        protocol="paper",
+        command=f"mixer-jax2tf accuracy {paths.handle} --data val --protocol paper",
+        pictures=100,
+        not_decoded=0,
+        top1=70,
+        top5=90,
+        subset_top1=None,
+        subset_top5=None,
+        remarks=(),
+        libraries={},
+    )
+    digest = hash_file(paths.manifest).sha256
+    record = AccuracyRecord(handle=paths.handle, version=2, manifest_sha256=digest, measurements=(measured,))
+    paths.accuracy.write_bytes(record.to_bytes())
+    about = About(license="MIT", training_data="nothing", description=f"Weights of {paths.handle}, made up.")
+    paths.about.write_bytes(about.to_bytes())
+
+
+# --- who is asked ---
+
+
+def both(path: Path, key: Path | None = None) -> str | None:
+    """Return what both verifiers say of a model; one line more if they disagree."""
+    check = None if key is None else partial(alone.check_signature, key=key)
+    ours = verify(path, check_signature=check).differences
+    theirs = alone.verify(str(path), key and str(key))["differences"]
+    if bool(ours) != bool(theirs):
+        raise AssertionError(f"{path}: verify says {ours}, verify.py says {theirs}")
+    return f"{'; '.join(ours)} | {'; '.join(theirs)}" if ours else None
+
+
+def refused(read: Callable[[], object]) -> str | None:
+    """Return the error of a reader."""
+    try:
+        read()
+    except MixerError as error:
+        return str(error)
+    return None
+
+
+def readers(folder: Path) -> list[tuple[str, str, Path, Reader]]:
+    """Return kinds of files that are kept for a next run: where, who is asked, the file, the reader."""
+    row = TESTING_HANDLES[NAMES[0]].checkpoint
+    cached = folder / "source" / row.object
+    hashes = hash_file(cached)
+    entry = Digest(row.object, "original", hashes.size, hashes.md5, "AAAAAA==", hashes.sha256)
+    source = Source(str(folder / "source"), None, DigestTable((entry,)))
+    state = folder / "state.npz"
+    arrays = [np.arange(1000, dtype=np.float32)]
+    State(3, [Score(3, 1.0, 2.0, 3, 4)], [0.5]).save(arrays, state)
+    pictures = [[Picture(folder / f"{batch}.jpg", (batch,))] for batch in range(3)]
+    run = Unfinished(folder / "run.jsonl")
+    for batch in pictures:
+        run.add(state_of(batch), BatchAnswers(["b" * 64], [None], 0.5, [0.25], [[[1, 2, 3, 4, 5]]], [[]]))
+    lines = run.path.read_bytes()
+
+    def resume() -> str | None:
+        found = run.read(pictures)
+        run.path.write_bytes(lines)
+        return f"{run.path.name}: {len(found)} of 3 batches are used" if len(found) < 3 else None
+
+    return [
+        ("checkpoint in the cache", "`convert`", cached, lambda: refused(lambda: open_catalog(row, source))),
+        ("state of fine-tuning", "`finetune`", state, lambda: refused(lambda: State.read(state))),
+        ("interrupted `accuracy`", "`accuracy`: measures again", run.path, resume),
+    ]
+
+
+# --- trials ---
+
+
+def flips(row: Row, files: list[Path], read: Reader, count: int, chance: random.Random, shown: Callable[[Path], str]):
+    """Flip single bits of files, all equally often, at random places."""
+    for trial in range(count):
+        file = files[trial % len(files)]
+        content = file.read_bytes()
+        changed, place, bit = bytearray(content), chance.randrange(len(content)), chance.randrange(8)
+        changed[place] ^= 1 << bit
+        file.write_bytes(changed)
+        try:
+            row.count(read(), shown(file), f"{file.name}, bit {bit} of byte {place}")
+        finally:
+            file.write_bytes(content)
+
+
+def kinds(published: Path, folder: Path) -> list[tuple[str, list[Path], Reader, Callable[[Path], str]]]:
+    """Return what flips are tried on: where, the files, who is asked, the name that must be said."""
+    paths, key = ModelPaths.of(published, NAMES[0], 2), folder / "key.pub"
+    made = ModelPaths.of(folder / "build", NAMES[0], 2)
+    beside = [*paths.required, paths.signature, *paths.described]
+    found = [
+        (f"published `{file.name}`", [file], partial(both, paths.archive, key), lambda one: one.name) for file in beside
+    ]
+    index = published / NAMES[0] / INDEX
+    found.append((f"published `{INDEX}`", [index], partial(both, paths.archive, key), lambda one: one.name))
+    found.append(
+        (f"saved outputs, `{made.outputs.name}`", [made.outputs], partial(both, made.directory), lambda one: one.name)
+    )
+    found += contents(made.directory)
+    for kind in FORMATS.values():
+        export = ModelPaths.of(folder / "build", kind.named(f"{NAMES[0]}"), 2)
+        read = partial(both, export.directory)
+        for file in (export.manifest, export.report):
+            found.append((f"{kind.title}, `{file.name}`", [file], read, lambda one: one.name))
+        files = sorted(one for one in export.directory.rglob("*") if one.is_file() and one.stat().st_size)
+        found.append((f"{kind.title}, its files", files, read, lambda one: one.name))
+    return found
+
+
+def contents(directory: Path) -> list[tuple[str, list[Path], Reader, Callable[[Path], str]]]:
+    """Return the files of a SavedModel, each of its own kind."""
+    files = sorted(one for one in directory.rglob("*") if one.is_file() and one.stat().st_size)
+    name = lambda one: one.relative_to(directory).as_posix()  # noqa: E731
+    return [(f"SavedModel, `{name(file)}`", [file], partial(both, directory), name) for file in files]
+
+
+def exchanges(published: Path, folder: Path, count: int, chance: random.Random) -> Row:
+    """Replace one file of a model by that of the other model."""
+    row = Row("one file of another model", "published, and in the SavedModel", "both verifiers")
+    key, pairs = folder / "key.pub", []
+    for out in (published, folder / "build"):
+        one, other = (ModelPaths.of(out, name, 2) for name in NAMES)
+        for paths, source in ((one, other), (other, one)):
+            is_build = out != published
+            asked = partial(both, paths.directory) if is_build else partial(both, paths.archive, key)
+            beside = [paths.folder / INDEX, *paths.required, paths.signature, *paths.described]
+            files = [file for file in paths.directory.rglob("*") if file.is_file()] if is_build else beside
+            pairs += [(file, source.folder / file.relative_to(paths.folder), asked) for file in files]
+    pairs = [one for one in pairs if one[1].is_file() and one[0].read_bytes() != one[1].read_bytes()]
+    for trial in range(count):
+        file, source, asked = pairs[trial] if trial < len(pairs) else chance.choice(pairs)
+        content = file.read_bytes()
+        shutil.copyfile(source, file)
+        try:
+            row.count(asked(), file.name, f"{file.name} of {source.parent}")
+        finally:
+            file.write_bytes(content)
+    return row
+
+
+def measure(folder: Path, share: float) -> list[Row]:
+    """Return the rows of the table."""
+    published, chance, rows = make(folder), random.Random(0), []  # noqa: S311
+    every, kept = kinds(published, folder), readers(folder)
+    count = max(1, round(FLIPS * share / (len(every) + len(kept))))
+    for where, files, read, name in every:
+        rows.append(Row("one flipped bit", where, "both verifiers"))
+        flips(rows[-1], files, read, count, chance, name)
+    for where, asked, file, read in kept:
+        rows.append(Row("one flipped bit", where, asked))
+        flips(rows[-1], [file], read, count, chance, lambda one: one.name)
+    return [*rows, exchanges(published, folder, round(EXCHANGES * share), chance)]
+
+
+def text_of(rows: list[Row], share: float) -> str:
+    """Return the page with the table."""
+    said = "all" if share == 1 else f"a share of {share:g} of all"
+    tried, noticed = sum(row.tried for row in rows), sum(row.noticed for row in rows)
+    table = markdown_table(
+        COLUMNS, [(row.fault, row.where, row.asked, *map(str, (row.tried, row.noticed, row.named))) for row in rows]
+    )
+    missed = "".join(f"- {row.where}: {one}\n" for row in rows for one in row.missed)
+    return (
+        "# What damage is noticed\n\n"
+        "Written by `make withstand` (`tests/withstand.py`), from tiny models that the commands made: "
+        f"{said} trials, {noticed:,} of {tried:,} noticed. Places are random, of a fixed seed. "
+        "`named`: the message names the file. Both verifiers, `mixer-jax2tf verify` and `validation/verify.py`, gave "
+        "the same verdict each time.\n\n"
+        f"{table}" + (f"\nNot noticed, or not named:\n\n{missed}" if missed else "")
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", action="store_true", help="all trials")
+    parser.add_argument("--share", type=float, default=SHARE, help="share of the trials (default: %(default)s)")
+    given = parser.parse_args()
+    share = 1.0 if given.full else given.share
+    with tempfile.TemporaryDirectory() as folder:
+        rows = measure(Path(folder), share)
+    TABLE.write_text(text_of(rows, share), encoding="utf-8")
+    sys.stderr.write(f"written: {TABLE}\n")
+    return 0 if all(row.tried == row.named for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,680 @@
+"""Verify a published model against the records beside it, with nothing of this project.
+
+    python verify.py PATH [--key KEY.pub] [--json]
+
+PATH is a SavedModel's directory or its `.tar.gz`; `<name>.manifest.json` must be beside it, and report, provenance,
+accuracy, index and so on are checked where they are. A single file for any Python from 3.8: it needs the standard
+library and, to check the signature, `cryptography`. Nothing is unpacked, and the model is not run. That the files
+belong together proves nothing about who made them; with the publisher's key, the signature does. How a verdict follows
+from its figures is judged by `mixer-jax2tf verify` in full; here, a report must only have passed, without a problem and
+without a figure over its limit. Exit status: 0 if everything agrees, 2 if something cannot be checked as asked, 3 if
+something differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import gzip
+import hashlib
+import json
+import os
+import posixpath
+import re
+import sys
+import tarfile
+import zlib
+from typing import Any, Iterator, List, NamedTuple  # noqa: UP035 (Python 3.8)
+
+MOST_BYTES = 4 << 30  # of an unpacked archive
+SMALL, DENSEST, MOST_MORE = 1 << 27, 10, 1 << 29  # always allowed; times and beyond the size of the archive
+MOST_AT_ONCE, MOST_OF_HEADERS, MOST_OF_A_RECORD = 1 << 20, 4 << 20, 1 << 20
+MOST_FILES, MOST_ATTRIBUTES, SPARE, CHUNK = 1000, 10_000, 1 << 24, 1 << 20
+MODEL_JSON, INDEX, ARCHIVE = "assets.extra/model.json", "index.json", ".tar.gz"
+LOCAL_BUILDER = "urn:mixer-jax2tf:local"
+WORKFLOW = re.compile(r"https?://[^/\s]+/[^/\s]+/[^/\s]+/[^@\s]+@\S+")
+BUCKET = "gs://mixer_models"
+
+
+class UsageError(Exception):
+    """Something cannot be checked as asked (exit status 2)."""
+
+
+class Harmful(Exception):  # noqa: N818
+    """An archive or record that is not read further."""
+
+
+class Findings(NamedTuple):
+    """What agrees, what could not be checked, and what differs, in words."""
+
+    checked: List[str]  # noqa: UP006 (Python 3.8)
+    not_checked: List[str]  # noqa: UP006
+    differences: List[str]  # noqa: UP006
+
+    def add(self, what: str, differences: list[str]) -> None:
+        """Record that something was checked, or else its differences."""
+        self.differences.extend(differences)
+        if not differences:
+            self.checked.append(what)
+
+
+def shown(text: object, most: int = 500) -> str:
+    """Return foreign text on one line: escaped and cut."""
+    cut = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in str(text)[:most])
+    return cut if len(str(text)) <= most else cut + "..."
+
+
+# --- records ---
+
+TEXT, NUMBER, OPTIONAL = (str,), (int,), (str, type(None))
+FLAVOURS, HEADS, ORIGINS = ("native", "graph"), ("classification", "fe"), ("original", "seeded", "unknown", "own")
+MANIFEST: dict[str, Any] = {
+    **{"schema_version": (1,), "handle": TEXT, "version": NUMBER, "flavour": FLAVOURS, "head": HEADS},
+    **{"architecture": TEXT, "image_size": NUMBER, "num_classes": (int, type(None)), "parameters": NUMBER},
+    **{"platforms": (list,), "checkpoint": (dict,), "files": (dict,), "libraries": (dict,), "pipeline": TEXT},
+    **{"pipeline_sha256": TEXT, "git_commit": OPTIONAL, "git_dirty": (bool, type(None))},
+}
+EXPORTED = {"format": TEXT, "source_sha256": TEXT, "runtime_settings": (dict,)}
+CHECKPOINT = {"name": TEXT, "object": TEXT, "url": TEXT, "sha256": TEXT, "size": NUMBER, "origin": ORIGINS}
+FILE = {"sha256": TEXT, "size": NUMBER}
+
+
+def read_small(path: str) -> bytes:
+    """Return the contents of a record."""
+    with open(path, "rb") as file:
+        content = file.read(MOST_OF_A_RECORD + 1)
+    if len(content) > MOST_OF_A_RECORD:
+        raise Harmful(f"{path} has more than {MOST_OF_A_RECORD:,} bytes, too many for a record")
+    return content
+
+
+def parsed(path: str) -> Any:  # noqa: ANN401
+    """Return a record's values: an object of JSON, without a name twice."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len({name for name, _ in pairs}) < len(pairs):
+            raise ValueError("a name appears twice")
+        return dict(pairs)
+
+    try:
+        found = json.loads(read_small(path).decode("utf-8"), object_pairs_hook=unique)
+    except (OSError, ValueError, RecursionError) as error:
+        raise Harmful(f"{path} is not a readable record: {shown(error, 200)}") from error
+    if not isinstance(found, dict):
+        raise Harmful(f"{path} is not a readable record: expected an object")
+    return found
+
+
+def require(path: str, where: str, values: Any, fields: dict[str, Any], more: Any = ()) -> None:  # noqa: ANN401
+    """Check names and types (or permitted values) of a record's fields; those of `more` may be missing."""
+    if not isinstance(values, dict) or not set(fields) - set(more) <= set(values) <= set(fields):
+        raise Harmful(f"{path} is not a readable record: {where} has other fields than expected")
+    for name, value in values.items():
+        allowed = fields[name]
+        fits = type(value) in allowed if isinstance(allowed[0], type) else value in allowed
+        if not fits or (type(value) is int and not 0 <= value < 1 << 63):
+            raise Harmful(f"{path} is not a readable record: {where}.{name} is {shown(value, 100)}")
+
+
+def read_manifest(path: str) -> dict[str, Any]:
+    """Return the manifest of a SavedModel or of an export."""
+    found: dict[str, Any] = parsed(path)
+    fields = {**MANIFEST, **(EXPORTED if "format" in found else {})}
+    require(path, "the manifest", found, fields, ("schema_version", "runtime_settings"))
+    require(path, "checkpoint", found["checkpoint"], CHECKPOINT)
+    if len(found["files"]) > MOST_FILES or not all(type(one) is str for one in found["libraries"].values()):
+        raise Harmful(f"{path} is not a readable record: too many files, or a library of no version")
+    for name, one in found["files"].items():
+        require(path, f"files.{shown(name, 100)}", one, FILE)
+    return found
+
+
+def read_index(path: str) -> dict[str, Any]:
+    """Return the list of what is published under a handle."""
+    found: dict[str, Any] = parsed(path)
+    require(path, "the index", found, {"schema_version": (1,), "handle": TEXT, "versions": (dict,)})
+    for version, files in found["versions"].items():
+        if not re.fullmatch("[1-9][0-9]{0,17}", version) or not isinstance(files, dict):
+            raise Harmful(f"{path} is not a readable record: {shown(version, 100)} is no version")
+        for one in files.values():
+            require(path, "a file", one, {**FILE, "md5": OPTIONAL}, ("md5",))
+    return found
+
+
+# --- files ---
+
+
+def digests_of(path: str) -> dict[str, Any]:
+    """Return size, sha256 (hexadecimal) and md5 (base64) of a file."""
+    sha256, md5, size = hashlib.sha256(), hashlib.new("md5"), 0  # noqa: S324 (as object stores give it)
+    with open(path, "rb") as file:
+        for chunk in iter(lambda: file.read(CHUNK), b""):
+            sha256.update(chunk)
+            md5.update(chunk)
+            size += len(chunk)
+    return {"size": size, "sha256": sha256.hexdigest(), "md5": base64.b64encode(md5.digest()).decode()}
+
+
+def compare(listed: dict[str, Any], found: dict[str, Any], record: str) -> list[str]:
+    """Return the differences between listed and found files: dicts of size and digests, by name."""
+    differences = []
+    for name in sorted(set(listed) | set(found)):
+        if name not in found:
+            differences.append(f"{shown(name)} is missing, but {record} lists it")
+        elif name not in listed:
+            differences.append(f"{shown(name)} is not listed in {record}")
+        else:
+            for what in ("size", "sha256", "md5"):
+                said, is_there = listed[name].get(what), found[name].get(what)
+                if said is not None and is_there is not None and said != is_there:
+                    differences.append(f"{shown(name)} has {what} {is_there}, but {record} lists {shown(said, 100)}")
+                    break
+    return differences
+
+
+def files_of_directory(path: str, most: int) -> dict[str, Any]:
+    """Return size and sha256 of the files below a directory, by their relative paths."""
+    names = [os.path.join(folder, name) for folder, _, files in os.walk(path) for name in files]
+    names = [name for name in names if os.path.isfile(name)]
+    size = sum(map(os.path.getsize, names))
+    if len(names) > MOST_FILES or size > most:
+        raise Harmful(f"{path} has {len(names):,} files, {size:,} bytes: more than its manifest lists")
+    return {os.path.relpath(name, path).replace(os.sep, "/"): digests_of(name) for name in names}
+
+
+class Stream:
+    """The tar stream in a `.tar.gz`, with limits on what is read."""
+
+    def __init__(self, file: gzip.GzipFile, most: int) -> None:
+        self._file, self._most, self.in_headers, self._headers = file, most, True, 0
+        self.last = b""
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes."""
+        if not 0 <= size <= MOST_AT_ONCE:
+            raise Harmful("a header claims an impossible number of bytes")
+        self._headers += size * self.in_headers
+        if self._headers > MOST_OF_HEADERS:
+            raise Harmful("its headers are too long")
+        content = self.last = self._file.read(size)
+        self.refuse_bomb(self._file.tell())
+        if self.in_headers and re.search(rb"\d{65}", content):  # tarfile would take quadratic time
+            raise Harmful("a header has more digits in a row than any number or name of a model")
+        return content
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to an offset."""
+        self.refuse_bomb(offset)
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the offset."""
+        return self._file.tell()
+
+    def refuse_bomb(self, offset: int) -> None:
+        """Refuse to read beyond the limit."""
+        if offset > self._most:
+            raise Harmful(f"it unpacks to more than {self._most:,} bytes, too many for an archive of its size")
+
+
+def fault_of(member: tarfile.TarInfo, seen: set[str]) -> str | None:
+    """Return why a member of an archive is refused."""
+    name = posixpath.normpath(member.name)
+    if not name.isprintable() or name.startswith("/") or ".." in name.split("/"):
+        return "leads out of the archive, or is not printable"
+    if not member.isdir() and (member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse()):
+        return "is a link, a device, a pipe or a sparse file"
+    if not member.isdir() and name in seen:
+        return "appears twice"
+    return "claims a negative size" if member.size < 0 else None
+
+
+def files_of_archive(path: str, most: int, wanted: str) -> tuple[dict[str, Any], bytes]:
+    """Return size and sha256 of the files in an archive, and the contents of the wanted one."""
+    size, kept, attributes = os.path.getsize(path), b"", 0
+    found: dict[str, Any] = {}
+    limit = min(MOST_BYTES, max(SMALL, DENSEST * size), size + MOST_MORE, most)
+    try:
+        with open(path, "rb") as raw, gzip.GzipFile(fileobj=raw) as unpacked:
+            stream = Stream(unpacked, limit)
+            with tarfile.open(fileobj=stream, mode="r:") as archive:  # type: ignore[call-overload]
+                for member in archive:
+                    attributes += len(member.pax_headers)
+                    fault = fault_of(member, set(found))
+                    if fault or len(found) > MOST_FILES or attributes > MOST_ATTRIBUTES:
+                        raise Harmful(f"'{shown(member.name, 100)}' {fault or 'is one of too many'}")
+                    if member.isdir():
+                        continue
+                    stream.refuse_bomb(member.offset_data + member.size)
+                    stream.in_headers, name = False, posixpath.normpath(member.name)
+                    found[name], content = member_digest(archive, member, keep=name == wanted)
+                    kept, stream.in_headers = content or kept, True
+                stream.in_headers = False
+                check_end(stream, archive.offset)
+    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, RecursionError, zlib.error) as error:
+        raise Harmful(f"{path} is refused: it is cut off or damaged: {shown(error, 200)}") from error
+    except Harmful as error:
+        raise Harmful(f"{path} is refused: {error}") from error
+    return found, kept
+
+
+def member_digest(archive: tarfile.TarFile, member: tarfile.TarInfo, *, keep: bool) -> tuple[dict[str, Any], bytes]:
+    """Return size and sha256 of a file in an archive, and its contents, if it is small and they are to be kept."""
+    digest, kept, file = hashlib.sha256(), [], archive.extractfile(member)
+    for chunk in iter(lambda: file.read(CHUNK) if file else b"", b""):
+        digest.update(chunk)
+        if keep and member.size <= MOST_OF_A_RECORD:
+            kept.append(chunk)
+    return {"size": member.size, "sha256": digest.hexdigest()}, b"".join(kept)
+
+
+def check_end(stream: Stream, offset: int) -> None:
+    """Check that only zeros follow the last member; reading to the end also checks gzip's checksum."""
+    ahead, length = stream.tell() - offset, 0
+    rest = stream.last[-ahead:] if ahead else stream.read(MOST_AT_ONCE)
+    while rest:
+        if rest.count(0) != len(rest):
+            raise Harmful("something else follows its last member")
+        length += len(rest)
+        rest = stream.read(MOST_AT_ONCE)
+    if length < tarfile.BLOCKSIZE:
+        raise Harmful("its end is missing")
+
+
+# --- what the records say ---
+
+
+def provenance_of(manifest: dict[str, Any], builder: str) -> dict[str, Any]:
+    """Return what the provenance of a model of this manifest says, apart from the files it binds."""
+    checkpoint, libraries = manifest["checkpoint"], sorted(manifest["libraries"].items())
+    original = checkpoint["origin"] == "original"
+    url = "{}/{}".format(BUCKET, checkpoint["object"]) if original else checkpoint["url"]
+    dependencies: list[dict[str, Any]] = [
+        {
+            "name": checkpoint["object"],
+            **({"uri": url} if "://" in url else {}),
+            "digest": {"sha256": checkpoint["sha256"]},
+            "annotations": {"origin": checkpoint["origin"], "size": checkpoint["size"]},
+        }
+    ]
+    if manifest["git_commit"] is not None:
+        dirty = {} if manifest["git_dirty"] is None else {"dirty": manifest["git_dirty"]}
+        digest = {"gitCommit": manifest["git_commit"]}
+        dependencies.append({"name": "mixer-jax2tf", "digest": digest, "annotations": dirty})
+    kinds = ((name, "generic" if name == "python" else "pypi", version) for name, version in libraries)
+    dependencies += [{"uri": f"pkg:{kind}/{name}@{version}"} for name, kind, version in kinds]
+    asked = {name: manifest[name] for name in ("handle", "version", "flavour")}
+    return {
+        "_type": "https://in-toto.io/Statement/v1",
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": {
+            "buildDefinition": {
+                "buildType": "urn:mixer-jax2tf:convert:1",
+                "externalParameters": {**asked, "checkpoint": checkpoint["object"]},
+                "internalParameters": {name: manifest[name] for name in ("pipeline", "pipeline_sha256")},
+                "resolvedDependencies": dependencies,
+            },
+            "runDetails": {"builder": {"id": builder, "version": {"mixer-jax2tf": manifest["pipeline"]}}},
+        },
+    }
+
+
+def read_provenance(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a statement, and the sha256 of each file that it is about, by name: empty where it gives several."""
+    statement = parsed(path)
+    bound: dict[str, Any] = {}
+    try:
+        for subject in statement.pop("subject"):
+            name, sha256 = str(subject["name"]), str(subject["digest"].get("sha256", ""))
+            if set(subject) != {"name", "digest"}:
+                raise ValueError("a subject has other fields than expected")
+            bound[name] = {"sha256": sha256 if bound.get(name, {"sha256": sha256})["sha256"] == sha256 else ""}
+        builder = statement["predicate"]["runDetails"]["builder"]["id"]
+        if not isinstance(builder, str):
+            raise TypeError("the builder is no text")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Harmful(f"{path} is not a readable in-toto statement: {shown(repr(error), 200)}") from error
+    return statement, bound
+
+
+def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+    """Yield each value of a record with its path."""
+    if isinstance(value, (dict, list)) and value:
+        pairs = value.items() if isinstance(value, dict) else ((str(place), one) for place, one in enumerate(value))
+        for name, inner in pairs:
+            yield from flat(inner, f"{path}.{name}" if path else name)
+    else:
+        yield path, value
+
+
+def contradictions(record: str, pairs: list[tuple[str, Any, Any]], other: str) -> list[str]:
+    """Return in words where two records differ: pairs of what, what the one says and what the other."""
+    return [
+        f"{record} says {shown(what, 100)} {shown(repr(said), 200)}, {other} {shown(repr(meant), 200)}"
+        for what, said, meant in pairs
+        if (type(said), said) != (type(meant), meant)
+    ]
+
+
+SUFFIXES = {
+    **{"archive": ARCHIVE, "manifest": ".manifest.json", "report": ".report.json", "accuracy": ".accuracy.json"},
+    **{"about": ".about.json", "card": ".md", "sbom": ".cdx.json", "provenance": ".provenance.json"},
+    "signature": ".provenance.json.sig",
+}
+DESCRIBED = ("about", "accuracy", "card", "sbom")  # bound by the provenance if they existed when the model was packed
+
+
+class Model:
+    """A model and the records beside it; reading it begins the findings."""
+
+    def __init__(self, path: str) -> None:
+        self.path, self.is_archive, self.findings = os.path.abspath(path), not os.path.isdir(path), Findings([], [], [])
+        if self.is_archive and not (os.path.isfile(path) and path.endswith(ARCHIVE)):
+            raise UsageError(f"{path} is neither the directory of a model nor a *{ARCHIVE} made of one.")
+        self.folder, name = os.path.split(self.path)
+        self.stem = name[: -len(ARCHIVE)] if self.is_archive else name
+        self.names = {**{kind: self.stem + suffix for kind, suffix in SUFFIXES.items()}, "index": INDEX}
+        if not self.has("manifest"):
+            raise UsageError(f"{self.at('manifest')} is missing, so there is nothing to compare {path} with.")
+        there = [one for one in sorted(os.listdir(self.folder)) if one.startswith(f"{self.stem}.")]
+        there = [one for one in there if self.is_archive or one != self.names["archive"]]
+        self.found = {one: digests_of(file) for one in there if os.path.isfile(file := os.path.join(self.folder, one))}
+        self.manifest = self.read("manifest", read_manifest)
+
+    def at(self, kind: str) -> str:
+        """Return the path of a file beside the model."""
+        return os.path.join(self.folder, self.names[kind])
+
+    def has(self, kind: str) -> bool:
+        """Return whether a file is beside the model."""
+        return os.path.isfile(self.at(kind))
+
+    def read(self, kind: str, read: Any) -> Any:  # noqa: ANN401
+        """Return a record, or None if it is missing or cannot be read, which is a difference."""
+        with self.refusing():
+            return read(self.at(kind)) if self.has(kind) else None
+
+    @contextlib.contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Turn what is refused into a difference."""
+        try:
+            yield
+        except Harmful as error:
+            self.findings.differences.append(str(error))
+
+    def says(self, kind: str, *pairs: tuple[str, Any, Any]) -> list[str]:
+        """Return the differences of a record from the manifest: what, what it says, what the manifest says."""
+        known = [one for one in pairs if self.manifest and None not in one[1:]]
+        return contradictions(self.names.get(kind, kind), known, self.names["manifest"])
+
+    def of_manifest(self, name: str) -> Any:  # noqa: ANN401
+        """Return a field of the manifest, None if that cannot be read."""
+        return self.manifest[name] if self.manifest else None
+
+    def bound(self, sha256: Any, kind: str) -> list[str]:  # noqa: ANN401
+        """Return the difference of the manifest from the sha256 that a record gives."""
+        name = self.names["manifest"]
+        return compare({name: {"sha256": sha256}}, {name: self.found[name]}, self.names[kind])
+
+
+def check_contents(model: Model) -> None:
+    """Compare the model's files with the manifest, and what it says of itself."""
+    listed, facts = model.of_manifest("files"), b""
+    most = MOST_BYTES if listed is None else sum(one["size"] for one in listed.values()) + SPARE
+    with model.refusing():
+        if model.is_archive:
+            found, facts = files_of_archive(model.path, most, MODEL_JSON)
+        else:
+            found = files_of_directory(model.path, most)
+        if listed is None:
+            return
+        differences = compare(listed, found, "the manifest")
+        model.findings.add(f"{len(listed)} files, as listed in {model.names['manifest']}", differences)
+        version = int(model.stem) if re.fullmatch("[0-9]{1,18}", model.stem) else None
+        model.findings.differences.extend(model.says("its path", ("version", version, model.manifest["version"])))
+        if differences or MODEL_JSON not in listed:
+            return
+        facts = facts if model.is_archive else read_small(os.path.join(model.path, *MODEL_JSON.split("/")))
+        check_facts(model, facts)
+
+
+def check_facts(model: Model, content: bytes) -> None:
+    """Compare what the model says of itself with the manifest."""
+    try:
+        facts = json.loads(content.decode("utf-8"))
+        checkpoint, shape = facts.get("checkpoint") or {}, (facts.get("input") or {}).get("shape") or []
+        output, architecture = facts.get("output") or {}, facts.get("architecture")
+        classes = sorted(name for name in model.manifest["files"] if name.startswith("assets/"))
+        outputs = (output.get("shape") or [None])[-1]
+        pairs = [(name, facts.get(name), model.manifest[name]) for name in ("handle", "version", "parameters")]
+        pairs += [
+            ("flavour", (facts.get("flavour") or {}).get("name"), model.manifest["flavour"]),
+            ("architecture", architecture and re.sub("^Mixer ", "", architecture), model.manifest["architecture"]),
+            ("image size", shape[1] if len(shape) == 4 else None, model.manifest["image_size"]),
+            ("classes", outputs, model.manifest["num_classes"]),
+            ("class list", output.get("classes"), classes[0] if classes else None),
+        ]
+        of = model.manifest["checkpoint"]
+        pairs += [(f"checkpoint.{one}", checkpoint.get(one), of[one]) for one in ("object", "sha256", "origin")]
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise Harmful(f"{MODEL_JSON} is not a readable record: {shown(error, 200)}") from error
+    model.findings.add(f"{MODEL_JSON} agrees with {model.names['manifest']}", model.says(MODEL_JSON, *pairs))
+
+
+def check_report(model: Model) -> None:
+    """Check that the report is of this manifest, and that the model passed."""
+    name, report = model.names["report"], model.read("report", parsed)
+    if report is None:
+        if not model.has("report"):
+            model.findings.not_checked.append(f"there is no {name}, so whether the model passed is unknown")
+        return
+    pairs = [(one, report.get(one), model.of_manifest(one)) for one in ("handle", "version", "flavour", "head")]
+    pairs += [("origin", report.get("origin"), (model.of_manifest("checkpoint") or {}).get("origin"))]
+    differences = model.says("report", *pairs) + model.bound(report.get("manifest_sha256", ""), "report")
+    outputs, listed = f"{model.stem}.evidence.npz", report.get("outputs_sha256")
+    if listed is not None and outputs in model.found:
+        differences += compare({outputs: {"sha256": listed}}, {outputs: model.found[outputs]}, name)
+    if report.get("verdict") != "passed":
+        differences.append(f"{name} says that the model {shown(report.get('verdict'), 100)}")
+    checks = report.get("checks")
+    for check in checks if isinstance(checks, list) and checks else [None]:
+        wrong = problem_of(check)
+        if wrong:
+            differences.append(f"{name} contradicts itself: {shown(wrong)}")
+    model.findings.add(f"{name} is of this manifest and says that the model passed", differences)
+
+
+def problem_of(check: Any) -> str | None:  # noqa: ANN401
+    """Return why a check of a report that passed cannot be as it is."""
+    if not isinstance(check, dict):
+        return "it has no checks"
+    measured, limit, power = (check.get(name) for name in ("measured", "limit", "power"))
+    if check.get("problems"):
+        return f"{check.get('name')}: {check['problems']}"
+    if limit is None or (power is not None and not (isinstance(power, (int, float)) and power >= 0.5)):
+        return None
+    fits = all(isinstance(one, (int, float)) for one in (measured, limit)) and measured <= limit
+    return None if fits else f"{check.get('name')}: measured {measured}, over its limit {limit}"
+
+
+def check_accuracy(model: Model) -> None:
+    """Check that the measured accuracy is of this manifest."""
+    record = model.read("accuracy", parsed)
+    if record is not None:
+        pairs = [(one, record.get(one), model.of_manifest(one)) for one in ("handle", "version")]
+        differences = model.says("accuracy", *pairs) + model.bound(record.get("manifest_sha256", ""), "accuracy")
+        model.findings.add(f"{model.names['accuracy']} is of this manifest", differences)
+
+
+def check_provenance(model: Model) -> None:
+    """Compare the provenance with the manifest in every field, and with the files that it binds."""
+    name, read = model.names["provenance"], model.read("provenance", read_provenance)
+    if read is None:
+        if not model.has("provenance"):
+            model.findings.not_checked.append(f"there is no {name}, so who packed the model is unknown")
+        return
+    statement, listed = read
+    builder, differences = statement["predicate"]["runDetails"]["builder"]["id"], []
+    if model.manifest:
+        said, meant = dict(flat(statement)), dict(flat(provenance_of(model.manifest, builder)))
+        pairs = [(what, said.get(what), meant.get(what)) for what in sorted(set(said) | set(meant))]
+        if builder != LOCAL_BUILDER and not WORKFLOW.fullmatch(builder):
+            pairs.append(("builder.id", builder, f"{LOCAL_BUILDER} or the address of a workflow"))
+        differences = contradictions(name, pairs, model.names["manifest"])
+    described = {model.names[kind] for kind in DESCRIBED}
+    both = described & set(listed) & set(model.found)
+    wanted = {model.names[kind] for kind in ("archive", "manifest", "report")}
+    absent = sorted(wanted - set(listed) - set(model.found))
+    differences += [f"{one} is not listed in {name}" for one in absent]
+    left_out = (described - both) | (set() if model.is_archive else {model.names["archive"]})
+    seen = {one: digest for one, digest in listed.items() if one not in left_out}
+    there = {one: digest for one, digest in model.found.items() if one in wanted | both}
+    model.findings.add(f"{name} binds {shown(', '.join(listed))}", differences + compare(seen, there, name))
+    for one in sorted(described - both):
+        if one in model.found:
+            model.findings.not_checked.append(f"{one} is not bound by {name}, so who wrote it is unknown")
+        elif one in listed:
+            model.findings.not_checked.append(f"{name} binds {one}, missing here")
+
+
+def check_index(model: Model) -> None:
+    """Compare the list of what is published with the files."""
+    index = model.read("index", read_index)
+    if index is None:
+        return
+    differences, listed = model.says("index", ("handle", index["handle"], model.of_manifest("handle"))), None
+    listed = index["versions"].get(model.stem)
+    if not listed:
+        differences.append(f"{INDEX} does not list version {model.stem}: its publication is incomplete")
+    else:
+        wanted = {model.names[kind] for kind in ("archive", "manifest", "report", "provenance")}
+        absent = sorted(wanted - set(listed) - set(model.found))
+        differences += [f"{one} is not listed in {INDEX}" for one in absent]
+        left_out = set() if model.is_archive else {model.names["archive"]}
+        seen = {one: digest for one, digest in listed.items() if one not in left_out}
+        differences += compare(seen, model.found, INDEX)
+    model.findings.add(f"{INDEX} lists {shown(', '.join(listed or ()))}", differences)
+
+
+# --- the signature ---
+
+
+def check_signature(statement: Any, bundle: Any, key: Any) -> str | None:  # noqa: ANN401 (paths)
+    """Return why a signature (a Sigstore bundle by `model-signing`) is not one of a statement's file; None if it is.
+
+    Raises:
+        UsageError: `cryptography` is not installed, or the file is no public key of an elliptic curve.
+    """
+    try:
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+    except ImportError as error:
+        raise UsageError(f"--key needs cryptography ({error}): `pip install cryptography` installs it.") from error
+    kinds: dict[str, Any] = {"secp256r1": hashes.SHA256, "secp384r1": hashes.SHA384, "secp521r1": hashes.SHA512}
+    try:
+        public: Any = serialization.load_pem_public_key(read_small(key))
+        pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        algorithm = ec.ECDSA(kinds[public.curve.name]())
+    except (OSError, ValueError, AttributeError, KeyError, Harmful) as error:
+        raise UsageError(
+            f"--key {key} is not a usable public key ({type(error).__name__}: {shown(error, 200)}): expected a PEM "
+            "file with a public key of the curve P-256, P-384 or P-521."
+        ) from error
+    name = os.path.basename(bundle)
+    try:
+        signed, payload = parsed(bundle), "application/vnd.in-toto+json"
+        content = base64.b64decode(signed["dsseEnvelope"]["payload"], validate=True)
+        signature = base64.b64decode(signed["dsseEnvelope"]["signatures"][0]["sig"], validate=True)
+        if signed != bundle_of(content, signature, payload, hashlib.sha256(pem).hexdigest()):
+            return f"{name} is not a bundle of one signature by this key"
+        public.verify(
+            signature, b"DSSEv1 %d %s %d %s" % (len(payload), payload.encode(), len(content), content), algorithm
+        )
+        resources = json.loads(content)["predicate"]["resources"]
+        expected = [{"digest": digests_of(statement)["sha256"], "algorithm": "sha256", "name": "."}]
+        return None if resources == expected else f"{name} is a signature of another {os.path.basename(statement)}"
+    except InvalidSignature:
+        return f"{name} is not a signature by this key"
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError, Harmful) as error:
+        return f"{name} is not a readable bundle of a signature: {shown(repr(error), 200)}"
+
+
+def bundle_of(content: bytes, signature: bytes, payload: str, hint: str) -> dict[str, Any]:
+    """Return the bundle of one signature by a key."""
+    encoded = [base64.b64encode(one).decode() for one in (content, signature)]
+    return {
+        "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
+        "verificationMaterial": {"publicKey": {"hint": hint}, "tlogEntries": []},
+        "dsseEnvelope": {
+            "payload": encoded[0],
+            "payloadType": payload,
+            "signatures": [{"sig": encoded[1], "keyid": ""}],
+        },
+    }
+
+
+def judge_signature(model: Model, key: str | None) -> None:
+    """Check the signature of the provenance with a key, or say that it was not checked."""
+    name = model.names["signature"]
+    if key is None:
+        if model.has("signature"):
+            model.findings.not_checked.append(f"the signature {name}: give the publisher's public key with --key")
+        return
+    signed = model.names["provenance"]
+    there = model.has("signature") and model.has("provenance")
+    wrong = None if there else f"{name} or {signed}, which it signs, is missing"
+    wrong = wrong or check_signature(model.at("provenance"), model.at("signature"), key)
+    model.findings.add(f"{name} is a signature of {signed} by the key", [wrong] if wrong else [])
+
+
+# --- the command ---
+
+
+def verify(path: str, key: str | None = None) -> dict[str, Any]:
+    """Return what agrees, was not checked, and differs, as `mixer-jax2tf verify --json` does.
+
+    Raises:
+        UsageError: the path is no model with a manifest beside it, or the key cannot be used.
+    """
+    model = Model(path)
+    for check in (check_contents, check_report, check_accuracy, check_provenance, check_index):
+        check(model)
+    judge_signature(model, key)
+    handle = model.of_manifest("handle")
+    return {
+        "path": path,
+        "kind": "archive" if model.is_archive else "directory",
+        "handle": None if handle is None else shown(handle, 100),
+        "version": model.of_manifest("version"),
+        "verdict": "different" if model.findings.differences else "same",
+        **{name: [shown(one) for one in found] for name, found in model.findings._asdict().items()},
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return the exit status."""
+    parser = argparse.ArgumentParser(description="Verify a published model against the records beside it.")
+    parser.add_argument("path", metavar="PATH", help="a SavedModel's directory, or its .tar.gz")
+    parser.add_argument(
+        "--key", metavar="KEY.pub", help="the publisher's public key (PEM), to check the signature with"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    given = parser.parse_args(arguments)
+    try:
+        found = verify(given.path, given.key)
+    except (UsageError, OSError) as error:
+        print(f"error: {shown(error)}", file=sys.stderr)  # noqa: T201
+        return 2
+    if given.json:
+        print(json.dumps(found, indent=1))  # noqa: T201
+    else:
+        for title, name in (("same", "checked"), ("not checked", "not_checked"), ("DIFFERENT", "differences")):
+            for one in found[name]:
+                print(f"{title}: {one}")  # noqa: T201
+    return 3 if found["differences"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
