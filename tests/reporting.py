@@ -2,8 +2,8 @@
 
 import hashlib
 
+from models.records.check import GRAPH, Check
 from models.records.formats import ExportManifest, ExportReport
-from models.records.report import GRAPH, Check
 from models.records.tolerances import TOLERANCES, export_tolerances
 
 ON = "__call__ on noise, blank (batch 2)"

@@ -27,10 +27,10 @@ from export.publish.publish import publish
 from export.publish.store import Mirror
 from models.digests import Digest, DigestTable
 from models.errors import MixerError, UsageError
+from models.records.check import GRAPH
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.published_index import Index
-from models.records.report import GRAPH
 from models.records.tolerances import TOLERANCES
 from models.storage import gsutil
 from models.storage.gsutil_errors import StoreUnreachableError

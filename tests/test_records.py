@@ -8,9 +8,10 @@ from pydantic import ValidationError
 from reporting import check
 
 from models.errors import MixerError
+from models.records.check import Tolerance
 from models.records.formats import ExportReport
 from models.records.manifest import CheckpointRecord, FileDigest, Manifest
-from models.records.report import DepthStep, PublishedComparison, PublishedVariables, Report, Tolerance
+from models.records.report import DepthStep, PublishedComparison, PublishedVariables, Report
 from models.storage.files import write_atomically
 
 MANIFEST = Manifest(

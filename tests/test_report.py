@@ -8,8 +8,9 @@ import pytest
 from reporting import OF_THE_FULL_SET, check, checks
 
 from models.catalog import TESTING_HANDLES
+from models.records.check import GRAPH
 from models.records.manifest import Manifest
-from models.records.report import GRAPH, DepthStep, PublishedComparison, PublishedVariables, Report
+from models.records.report import DepthStep, PublishedComparison, PublishedVariables, Report
 from models.records.tolerances import TOLERANCES
 from validation.parity import report as report_module
 from validation.parity.check import Findings, _VariablesCheck

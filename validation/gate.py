@@ -14,11 +14,12 @@ import tensorflow as tf
 
 from models.catalog import Checkpoint, Handle, Head
 from models.params import Params
+from models.records.check import GRAPH, Check
 from models.records.contents import compare_files, digest_files
 from models.records.layout import ModelPaths
 from models.records.manifest import CheckpointRecord, Manifest
 from models.records.provenance import PIPELINE_SOURCES, library_versions, sources_sha256
-from models.records.report import GRAPH, Check, DepthStep, PublishedComparison, Report
+from models.records.report import DepthStep, PublishedComparison, Report
 from models.storage.files import sha256_of, write_atomically
 from validation.compatibility.run_consumer import check_consumer
 from validation.memory import keep_large_blocks_apart, release, trim
@@ -108,11 +109,11 @@ class Gate:
             *self._identity_problems(manifest, handle, destination),
             *compare_files(manifest.files, digest_files(destination.directory)),
         ]
-        extras, outputs_sha256 = replace(GATE, checks=self._check_graph(manifest, handle, destination)), None
+        extras = replace(GATE, checks=self._check_graph(manifest, handle, destination))
         if findings.comparisons:
             saved = SavedOutputs.collect(findings, reference.for_head(handle.head), reference.inputs)
             saved.write(destination.outputs)
-            outputs_sha256 = sha256_of(destination.outputs)
+            extras = replace(extras, outputs_sha256=sha256_of(destination.outputs))
         else:
             destination.outputs.unlink(missing_ok=True)  # of an earlier report
         if findings.comparisons and (self._set == "full" or self._explains):
@@ -127,7 +128,6 @@ class Gate:
             other_problems=problems,
             zero_head=reference.zero_head and handle.head == "classification",
             reference=self._compare_with_published(handle, destination),
-            outputs_sha256=outputs_sha256,
         )
         write_atomically(destination.report, report.to_bytes())
         return report

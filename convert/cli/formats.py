@@ -14,7 +14,7 @@ from models.storage.files import megabytes
 
 if TYPE_CHECKING:
     from convert.pipeline.export_formats import ExportOutcome
-    from models.records.report import Check
+    from models.records.check import Check
 
 
 _OTHER_NAMES: dict[str, FormatName] = {"tflite": "litert"}

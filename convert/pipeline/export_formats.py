@@ -19,11 +19,11 @@ from export.install import install, refuse_to_replace, staged, tidy
 from models.catalog import Checkpoint, Handle
 from models.errors import MixerError
 from models.formats import Format
+from models.records.check import Check
 from models.records.contents import compare_files, digest_files
 from models.records.formats import ExportManifest, ExportReport
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
-from models.records.report import Check
 from models.selection import custom_handle
 from models.storage.files import require_temporary_room, write_atomically
 

@@ -22,11 +22,12 @@ from export.package.provenance import Statement
 from export.package.signing import Signer
 from models.errors import MixerError, UsageError
 from models.progress import Progress
+from models.records.check import Tolerance
 from models.records.contents import compare_files
 from models.records.formats import ExportReport, read_manifest, read_report
 from models.records.layout import ModelPaths
 from models.records.manifest import FileDigest, Manifest
-from models.records.report import Report, Tolerance
+from models.records.report import Report
 from models.records.tolerances import TOLERANCES, export_tolerances
 from models.selection import command_for
 from models.storage.archives import MOST_OF_HEADERS, most_unpacked

@@ -9,10 +9,11 @@ from export.package.provenance import Statement
 from export.package.verify import verify
 from models.digests import DigestTable
 from models.errors import MixerError
+from models.records.check import GRAPH
 from models.records.formats import ExportManifest, read_manifest
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
-from models.records.report import GRAPH, ZERO_HEAD, Report
+from models.records.report import ZERO_HEAD, Report
 from models.records.tolerances import TOLERANCES
 from models.selection import command_for, is_catalogued
 from models.storage.files import FileHashes, Hashes

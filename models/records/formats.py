@@ -7,8 +7,9 @@ from pathlib import Path
 
 from models.errors import MixerError
 from models.formats import FORMATS, FormatName, Weights
+from models.records.check import Check, Need
 from models.records.manifest import MOST_BYTES, Manifest
-from models.records.report import Check, Need, Report, Verdict
+from models.records.report import Report, Verdict
 from models.storage.files import read_small
 
 

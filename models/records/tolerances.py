@@ -6,7 +6,7 @@ vanishes, the spread that the head gives such features, or a hundredth of the te
 
 from models.digests import Origin
 from models.formats import FORMATS, FormatName, Weights
-from models.records.report import Tolerance
+from models.records.check import Tolerance
 
 TOLERANCES = {
     "max_relative": Tolerance(

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from models.records.check import Check, MadeOn
 from models.records.layout import ModelPaths
-from models.records.report import Check, MadeOn
 from models.records.tolerances import TOLERANCES
 from models.storage.files import sha256_of
 from validation.compatibility.same_graph import find_checks

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from models.errors import MixerError
+from models.records.check import Check
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
-from models.records.report import Check, Report
+from models.records.report import Report
 from models.records.tolerances import TOLERANCES
 from models.storage.files import sha256_of
 from validation.parity.report import is_current

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from models.catalog import Handle
 from models.digests import Origin
 from models.formats import FORMATS, INPUT_NAME, OUTPUT_NAME, Format, FormatName, Weights
+from models.records.check import Check, Probe, Tolerance
 from models.records.formats import ExportManifest, ExportReport
 from models.records.provenance import EXPORT_VALIDATOR_SOURCES, library_versions, sources_sha256
-from models.records.report import Check, Probe, Tolerance
 from models.records.tolerances import DEFAULT_SETTINGS, export_tolerances, limits_of
 from validation.formats.runtimes import RunnableModel, open_model, open_with_defaults
 from validation.formats.weights import read_kernels

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from models.records.report import Check
+from models.records.check import Check
 from models.records.tolerances import TOLERANCES
 from validation.parity.outputs import Expected, Outputs, limited
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models.catalog import Handle
 from models.params import flatten
-from models.records.report import Check, Probe
+from models.records.check import Check, Probe
 from models.records.tolerances import TOLERANCES
 from validation.memory import release
 from validation.parity.batching import check_batching

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from models.catalog import Handle
 from models.mixer import MlpMixer
-from models.records.report import Check, Probe
+from models.records.check import Check, Probe
 from models.records.tolerances import TOLERANCES
 from validation.parity.images import Images, Inputs
 from validation.parity.outputs import Outputs, limited, relative_distance

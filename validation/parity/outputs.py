@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.records.report import Check, Probe, Tolerance
+from models.records.check import Check, Probe, Tolerance
 from models.records.tolerances import TOLERANCES
 from validation.parity.scale import Scale, Values
 

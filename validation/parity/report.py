@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Literal
 
+from models.records.check import GRAPH, Check
 from models.records.manifest import Manifest
 from models.records.provenance import VALIDATOR_SOURCES, library_versions, sources_sha256
-from models.records.report import GRAPH, Check, DepthStep, PublishedComparison, Report
+from models.records.report import DepthStep, PublishedComparison, Report
 from models.records.tolerances import TOLERANCES
 from validation.parity.check import Findings
 from validation.parity.images import Inputs
@@ -16,11 +17,13 @@ from validation.parity.images import Inputs
 
 @dataclass(frozen=True)
 class Extras:
-    """What the full set adds to the gate set."""
+    """What was found besides the parity of outputs and variables, most of it by the full set alone."""
 
     checks: tuple[Check, ...] = ()
     fine_tunable: bool | None = None
     depth: tuple[DepthStep, ...] = ()
+    outputs_sha256: str | None = None
+    """Of the file of saved outputs, if it was written."""
 
 
 GATE = Extras()
@@ -39,7 +42,6 @@ def make_report(
     other_problems: Sequence[str] = (),
     zero_head: bool = False,
     reference: PublishedComparison | None = None,
-    outputs_sha256: str | None = None,
 ) -> Report:
     """Return the report of these findings on the model that the manifest (its bytes on disk) describes.
 
@@ -52,7 +54,6 @@ def make_report(
         other_problems: what else is wrong with the model, for instance files that differ from the manifest.
         zero_head: whether the head's kernel is zero throughout.
         reference: how it compares with an earlier published version; does not affect the verdict.
-        outputs_sha256: of the saved outputs, if they are.
     """
     manifest = Manifest.model_validate_json(manifest_bytes)
     files = Check(name="files", on="against the manifest", problems=tuple(other_problems))
@@ -73,7 +74,7 @@ def make_report(
         fine_tunable=extras.fine_tunable,
         depth=extras.depth,
         reference=reference,
-        outputs_sha256=outputs_sha256,
+        outputs_sha256=extras.outputs_sha256,
         not_checked=_not_checked(manifest, inputs_set, traced=any(check.name == GRAPH for check in checks)),
         tolerances=TOLERANCES,
         verdict="failed" if any(check.problems for check in checks) else "passed",

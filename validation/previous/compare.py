@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models.records.report import Check, PublishedComparison, PublishedVariables
+from models.records.check import Check
+from models.records.report import PublishedComparison, PublishedVariables
 from validation.parity.images import Inputs
 from validation.parity.outputs import Expected, Outputs, compare_outputs
 from validation.previous.inspect import ENTRY, Fingerprint, Inspection, Tensors

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from models.errors import printable
 from models.formats import FORMATS
-from models.records.report import Check
+from models.records.check import Check
 from validation.views.cells import NOTHING, Cell, Row, Table, figure_of, linked, without_empty_columns
 from validation.views.handle import badge
 from validation.views.model_records import ExportRecords

@@ -10,8 +10,8 @@ from markupsafe import Markup
 from models.catalog import ALL_HANDLES, Handle
 from models.errors import printable
 from models.records.accuracy import Measurement
+from models.records.check import Check
 from models.records.manifest import Manifest
-from models.records.report import Check
 from models.selection import command_for, is_catalogued
 from validation.previous.open import summarise
 from validation.views.cells import NOTHING, Row, Table, figure_of, share

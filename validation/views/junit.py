@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree
 
 from models.errors import printable, shown
-from models.records.report import Check, Report
+from models.records.check import Check
+from models.records.report import Report
 
 _LONGEST = 500
 """Most characters of an attribute."""
