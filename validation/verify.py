@@ -78,6 +78,26 @@ MANIFEST: dict[str, Any] = {
 EXPORTED = {"format": TEXT, "source_sha256": TEXT, "runtime_settings": (dict,)}
 CHECKPOINT = {"name": TEXT, "object": TEXT, "url": TEXT, "sha256": TEXT, "size": NUMBER, "origin": ORIGINS}
 FILE = {"sha256": TEXT, "size": NUMBER}
+FIGURE = (float, int, type(None))
+CHECK: dict[str, Any] = {
+    **{"name": TEXT, "on": TEXT, "measured": (*FIGURE, str), "limit": FIGURE, "power": FIGURE},
+    **{"probe": ("head", "stem", None), "problems": (list,), "detail": TEXT},
+}
+VERDICT: dict[str, Any] = {
+    **{"schema_version": (2,), "handle": TEXT, "version": NUMBER, "origin": ORIGINS, "manifest_sha256": TEXT},
+    **{"inputs_sha256": TEXT, "checks": (list,), "zero_head": (bool,), "not_checked": (list,), "tolerances": (dict,)},
+    **{"verdict": ("passed", "failed"), "libraries": (dict,), "validator_sha256": TEXT},
+}
+REPORT = {
+    **{"flavour": FLAVOURS, "head": HEADS, "inputs_set": ("gate", "full"), "images": (list,)},
+    **{
+        "fine_tunable": (bool, type(None)),
+        "depth": (list,),
+        "reference": (dict, type(None)),
+        "outputs_sha256": OPTIONAL,
+    },
+}
+EXPORT_REPORT = {"format": TEXT, "sizes": (dict,)}
 
 
 def read_small(path: str) -> bytes:
@@ -127,6 +147,20 @@ def read_manifest(path: str) -> dict[str, Any]:
         raise Harmful(f"{path} is not a readable record: too many files, or a library of no version")
     for name, one in found["files"].items():
         require(path, f"files.{shown(name, 100)}", one, FILE)
+    return found
+
+
+def read_report(path: str) -> dict[str, Any]:
+    """Return the report on a SavedModel or on an export."""
+    found: dict[str, Any] = parsed(path)
+    fields = {**VERDICT, **(EXPORT_REPORT if "format" in found else REPORT)}
+    require(path, "the report", found, fields, ("schema_version", "outputs_sha256"))
+    for name, one in found["tolerances"].items():
+        require(path, f"tolerances.{shown(name, 100)}", one, {"limit": (float, int), "reason": TEXT})
+    for one in found["checks"]:
+        require(path, "a check", one, CHECK, set(CHECK) - {"name"})
+        if one.get("limit") is not None and one["limit"] != found["tolerances"].get(one["name"], {}).get("limit"):
+            raise Harmful(f"{path} contradicts itself: a limit of {shown(one['name'], 100)} is not its own tolerance")
     return found
 
 
@@ -464,7 +498,7 @@ def check_facts(model: Model, content: bytes) -> None:
 
 def check_report(model: Model) -> None:
     """Check that the report is of this manifest, and that the model passed."""
-    name, report = model.names["report"], model.read("report", parsed)
+    name, report = model.names["report"], model.read("report", read_report)
     if report is None:
         if not model.has("report"):
             model.findings.not_checked.append(f"there is no {name}, so whether the model passed is unknown")
