@@ -64,8 +64,9 @@ def _of_this_make(paths: ModelPaths) -> tuple[Path, ...]:
     """
     archive = (paths.archive,) if paths.provenance.is_file() else ()
     card = (paths.card,) if paths.card.is_file() and _starts_as_a_card(paths.card) else ()
-    records = (paths.signature, paths.provenance, *archive, paths.about, paths.accuracy, paths.report, paths.manifest)
-    return tuple(path for path in (paths.outputs, *card, *records) if path.is_file())
+    records = (paths.about, paths.accuracy, paths.report, paths.manifest)
+    packed = (paths.signature, paths.provenance, *archive, paths.sbom)
+    return tuple(path for path in (paths.outputs, *card, *packed, *records) if path.is_file())
 
 
 def _starts_as_a_card(path: Path) -> bool:

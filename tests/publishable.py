@@ -55,7 +55,7 @@ def write_model(
         "platforms": ("cpu",),
         "checkpoint": checkpoint_record(**(checkpoint or {})),
         "files": digest_files(directory),
-        "libraries": {"python": "3.11.7", "jax": "0.10.2"},
+        "libraries": {"python": "3.10.7", "jax": "0.10.2"},
         "pipeline": "0.1.0",
         "pipeline_sha256": "5" * 64,
         "git_commit": "c" * 40,

@@ -158,7 +158,7 @@ def test_the_provenance_binds_archive_manifest_and_report(destination):
                 },
                 {"name": "mixer-jax2tf", "digest": {"gitCommit": "c" * 40}, "annotations": {"dirty": False}},
                 {"uri": "pkg:pypi/jax@0.10.2"},
-                {"uri": "pkg:generic/python@3.11.7"},
+                {"uri": "pkg:generic/python@3.10.7"},
             ],
         },
         "runDetails": {"builder": {"id": LOCAL_BUILDER, "version": {"mixer-jax2tf": "0.1.0"}}},
@@ -199,7 +199,7 @@ def test_a_path_of_this_disk_does_not_leave_it(tmp_path):
             "annotations": {"origin": "unknown", "size": 12},
         },
         {"uri": "pkg:pypi/jax@0.10.2"},
-        {"uri": "pkg:generic/python@3.11.7"},
+        {"uri": "pkg:generic/python@3.10.7"},
     ]
 
 

@@ -23,6 +23,7 @@ from convert.cli import main
 from export.package.archive import package_model
 from export.package.signing import signer
 from export.package.verify import verify
+from models.records.about import About, AboutRecord
 from models.records.layout import ModelPaths
 from models.records.published_index import INDEX, Index, ListedFile
 from models.storage.files import hash_file
@@ -145,15 +146,33 @@ def test_a_record_that_speaks_against_the_model_is_noticed_by_both(model):
     for path in (model.provenance, model.folder / INDEX):
         path.unlink()
     before = model.report.read_bytes()
-    for changes in ({"verdict": "failed"}, {"handle": "other"}, {"origin": "seeded"}, {"manifest_sha256": "0" * 64}):
+    other = "0" * 64
+    of_others = ({"manifest_sha256": other}, {"saved_model_sha256": other})
+    for changes in ({"verdict": "failed"}, {"handle": "other"}, {"origin": "seeded"}, *of_others):
         change(model.report, **changes)
         named_file = "2.manifest.json" if "manifest_sha256" in changes else "2.report.json"
         assert both(model.archive) == ("different", {named_file})
         model.report.write_bytes(before)
     checks = json.loads(before)["checks"]
     worst = next(check for check in checks if check["limit"] is not None)
-    change(model.report, checks=[{**one, "measured": 9.9} if one is worst else one for one in checks])
-    assert both(model.archive) == ("different", {"2.report.json"})
+    made_on = {"handle": "another", "saved_model_sha256": other}
+    for changes in ({"measured": 9.9}, {"made_on": made_on}):
+        change(model.report, checks=[{**one, **changes} if one is worst else one for one in checks])
+        assert both(model.archive) == ("different", {"2.report.json"})
+
+
+def test_what_is_said_of_another_make_is_noticed_by_both(model):
+    for path in (model.provenance, model.folder / INDEX):
+        path.unlink()
+    sha256 = hashlib.sha256(model.manifest.read_bytes()).hexdigest()
+    about = About(license="MIT", training_data="pictures", description="Trained here.")
+    record = AboutRecord(handle=HANDLE, version=2, manifest_sha256=sha256, about=about)
+    model.about.write_bytes(record.to_bytes())
+    assert both(model.archive) == ("same", set())
+    change(model.about, manifest_sha256="0" * 64)
+    assert both(model.archive) == ("different", {"2.manifest.json"})
+    change(model.about, manifest_sha256=sha256, version=3)
+    assert both(model.archive) == ("different", {"2.about.json"})
 
 
 @pytest.fixture

@@ -33,7 +33,8 @@ MOST_AT_ONCE, MOST_OF_HEADERS, MOST_OF_A_RECORD = 1 << 20, 4 << 20, 1 << 20
 MOST_FILES, MOST_ATTRIBUTES, SPARE, CHUNK = 1000, 10_000, 1 << 24, 1 << 20
 MODEL_JSON, INDEX, ARCHIVE = "assets.extra/model.json", "index.json", ".tar.gz"
 LOCAL_BUILDER = "urn:mixer-jax2tf:local"
-WORKFLOW = re.compile(r"https?://[^/\s]+/[^/\s]+/[^/\s]+/[^@\s]+@\S+")
+WORKFLOW = re.compile(r"(?P<repository>https?://[^/\s]+/[^/\s]+/[^/\s]+)/[^@\s]+@\S+")
+BUILD_PAGE = "export/README.md#provenance"
 BUCKET = "gs://mixer_models"
 
 
@@ -78,6 +79,27 @@ MANIFEST: dict[str, Any] = {
 EXPORTED = {"format": TEXT, "source_sha256": TEXT, "runtime_settings": (dict,)}
 CHECKPOINT = {"name": TEXT, "object": TEXT, "url": TEXT, "sha256": TEXT, "size": NUMBER, "origin": ORIGINS}
 FILE = {"sha256": TEXT, "size": NUMBER}
+FIGURE = (float, int, type(None))
+CHECK: dict[str, Any] = {
+    **{"name": TEXT, "on": TEXT, "measured": (*FIGURE, str), "limit": FIGURE, "power": FIGURE},
+    **{"probe": ("head", "stem", None), "problems": (list,), "detail": TEXT, "made_on": (dict, type(None))},
+}
+VERDICT: dict[str, Any] = {
+    **{"schema_version": (2,), "handle": TEXT, "version": NUMBER, "origin": ORIGINS, "manifest_sha256": TEXT},
+    **{"inputs_sha256": TEXT, "checks": (list,), "zero_head": (bool,), "not_checked": (list,), "tolerances": (dict,)},
+    **{"verdict": ("passed", "failed"), "libraries": (dict,), "validator_sha256": TEXT},
+}
+REPORT = {
+    **{"flavour": FLAVOURS, "head": HEADS, "inputs_set": ("gate", "full"), "images": (list,)},
+    **{
+        "fine_tunable": (bool, type(None)),
+        "depth": (list,),
+        "reference": (dict, type(None)),
+        "outputs_sha256": OPTIONAL,
+        "saved_model_sha256": OPTIONAL,
+    },
+}
+EXPORT_REPORT = {"format": TEXT, "sizes": (dict,)}
 
 
 def read_small(path: str) -> bytes:
@@ -127,6 +149,20 @@ def read_manifest(path: str) -> dict[str, Any]:
         raise Harmful(f"{path} is not a readable record: too many files, or a library of no version")
     for name, one in found["files"].items():
         require(path, f"files.{shown(name, 100)}", one, FILE)
+    return found
+
+
+def read_report(path: str) -> dict[str, Any]:
+    """Return the report on a SavedModel or on an export."""
+    found: dict[str, Any] = parsed(path)
+    fields = {**VERDICT, **(EXPORT_REPORT if "format" in found else REPORT)}
+    require(path, "the report", found, fields, ("schema_version", "outputs_sha256", "saved_model_sha256"))
+    for name, one in found["tolerances"].items():
+        require(path, f"tolerances.{shown(name, 100)}", one, {"limit": (float, int), "reason": TEXT})
+    for one in found["checks"]:
+        require(path, "a check", one, CHECK, set(CHECK) - {"name"})
+        if one.get("limit") is not None and one["limit"] != found["tolerances"].get(one["name"], {}).get("limit"):
+            raise Harmful(f"{path} contradicts itself: a limit of {shown(one['name'], 100)} is not its own tolerance")
     return found
 
 
@@ -285,6 +321,14 @@ def check_end(stream: Stream, offset: int) -> None:
 # --- what the records say ---
 
 
+def build_type(builder: str, commit: str | None) -> str:
+    """Return the address of the page about builds, at the commit; outside CI, where none is known, its name."""
+    workflow = WORKFLOW.fullmatch(builder)
+    if workflow is None:
+        return f"urn:mixer-jax2tf:{BUILD_PAGE}"
+    return f"{workflow['repository']}/blob/{commit or 'HEAD'}/{BUILD_PAGE}"
+
+
 def provenance_of(manifest: dict[str, Any], builder: str) -> dict[str, Any]:
     """Return what the provenance of a model of this manifest says, apart from the files it binds."""
     checkpoint, libraries = manifest["checkpoint"], sorted(manifest["libraries"].items())
@@ -310,7 +354,7 @@ def provenance_of(manifest: dict[str, Any], builder: str) -> dict[str, Any]:
         "predicateType": "https://slsa.dev/provenance/v1",
         "predicate": {
             "buildDefinition": {
-                "buildType": "urn:mixer-jax2tf:convert:1",
+                "buildType": build_type(builder, manifest["git_commit"]),
                 "externalParameters": {**asked, "checkpoint": checkpoint["object"]},
                 "internalParameters": {name: manifest[name] for name in ("pipeline", "pipeline_sha256")},
                 "resolvedDependencies": dependencies,
@@ -464,13 +508,15 @@ def check_facts(model: Model, content: bytes) -> None:
 
 def check_report(model: Model) -> None:
     """Check that the report is of this manifest, and that the model passed."""
-    name, report = model.names["report"], model.read("report", parsed)
+    name, report = model.names["report"], model.read("report", read_report)
     if report is None:
         if not model.has("report"):
             model.findings.not_checked.append(f"there is no {name}, so whether the model passed is unknown")
         return
     pairs = [(one, report.get(one), model.of_manifest(one)) for one in ("handle", "version", "flavour", "head")]
     pairs += [("origin", report.get("origin"), (model.of_manifest("checkpoint") or {}).get("origin"))]
+    graph = (model.of_manifest("files") or {}).get("saved_model.pb", {}).get("sha256")
+    pairs += [("sha256 of saved_model.pb", report.get("saved_model_sha256"), graph)]
     differences = model.says("report", *pairs) + model.bound(report.get("manifest_sha256", ""), "report")
     outputs, listed = f"{model.stem}.evidence.npz", report.get("outputs_sha256")
     if listed is not None and outputs in model.found:
@@ -479,16 +525,19 @@ def check_report(model: Model) -> None:
         differences.append(f"{name} says that the model {shown(report.get('verdict'), 100)}")
     checks = report.get("checks")
     for check in checks if isinstance(checks, list) and checks else [None]:
-        wrong = problem_of(check)
+        wrong = problem_of(check, report.get("saved_model_sha256"))
         if wrong:
             differences.append(f"{name} contradicts itself: {shown(wrong)}")
     model.findings.add(f"{name} is of this manifest and says that the model passed", differences)
 
 
-def problem_of(check: Any) -> str | None:  # noqa: ANN401
-    """Return why a check of a report that passed cannot be as it is."""
+def problem_of(check: Any, graph: str | None) -> str | None:  # noqa: ANN401
+    """Return why a check cannot be as it is in a report that passed, on a graph of this sha256."""
     if not isinstance(check, dict):
         return "it has no checks"
+    made_on = check.get("made_on")
+    if made_on is not None and made_on.get("saved_model_sha256") != graph:
+        return f"{check.get('name')}: made on another saved_model.pb, of sha256 {made_on.get('saved_model_sha256')}"
     measured, limit, power = (check.get(name) for name in ("measured", "limit", "power"))
     if check.get("problems"):
         return f"{check.get('name')}: {check['problems']}"
@@ -498,13 +547,23 @@ def problem_of(check: Any) -> str | None:  # noqa: ANN401
     return None if fits else f"{check.get('name')}: measured {measured}, over its limit {limit}"
 
 
+def check_about(model: Model) -> None:
+    """Check that what the owner says of the model is of this manifest."""
+    check_bound(model, "about")
+
+
 def check_accuracy(model: Model) -> None:
     """Check that the measured accuracy is of this manifest."""
-    record = model.read("accuracy", parsed)
+    check_bound(model, "accuracy")
+
+
+def check_bound(model: Model, kind: str) -> None:
+    """Check that a record beside the model is of this manifest."""
+    record = model.read(kind, parsed)
     if record is not None:
         pairs = [(one, record.get(one), model.of_manifest(one)) for one in ("handle", "version")]
-        differences = model.says("accuracy", *pairs) + model.bound(record.get("manifest_sha256", ""), "accuracy")
-        model.findings.add(f"{model.names['accuracy']} is of this manifest", differences)
+        differences = model.says(kind, *pairs) + model.bound(record.get("manifest_sha256", ""), kind)
+        model.findings.add(f"{model.names[kind]} is of this manifest", differences)
 
 
 def check_provenance(model: Model) -> None:
@@ -639,7 +698,7 @@ def verify(path: str, key: str | None = None) -> dict[str, Any]:
         UsageError: the path is no model with a manifest beside it, or the key cannot be used.
     """
     model = Model(path)
-    for check in (check_contents, check_report, check_accuracy, check_provenance, check_index):
+    for check in (check_contents, check_report, check_about, check_accuracy, check_provenance, check_index):
         check(model)
     judge_signature(model, key)
     handle = model.of_manifest("handle")

@@ -43,6 +43,9 @@ def package(
     else:
         rows = [(one.handle, str(one.archive), megabytes(one.size), one.sha256) for one in packed]
         console.print_table("", ("handle", "archive", "#size", "sha256"), rows, least=("sha256", "archive"))
+    for one in packed:
+        if one.note:
+            console.tell(f"{one.handle} has no SBOM: {one.note}.")
     raise_problems(problems, len(names))
 
 

@@ -19,6 +19,7 @@ from isal import isal_zlib
 from export.package.consistency import Records
 from export.package.facts import ModelFacts
 from export.package.provenance import Statement
+from export.package.sbom import make_sbom
 from export.package.signing import Signer
 from models.errors import MixerError, UsageError
 from models.progress import Progress
@@ -49,8 +50,11 @@ class Package:
     archive: Path
     provenance: Path
     signature: Path | None
+    sbom: Path | None
     size: int
     sha256: str
+    note: str = ""
+    """Why there is no SBOM."""
 
 
 def refuse_packaged(*destinations: ModelPaths) -> None:
@@ -71,7 +75,7 @@ def package_model(
     sign: Signer | None = None,
     progress: Progress | None = None,
 ) -> Package:
-    """Pack a model that passed its check, and write its provenance beside the archive.
+    """Pack a model that passed its check, and write its SBOM and its provenance beside the archive.
 
     An old archive is replaced atomically. Its provenance is removed before and written after, so that provenance never
     belongs to another archive.
@@ -98,10 +102,8 @@ def package_model(
         _refuse_contradictions(Records(destination, manifest, facts=ModelFacts.read(destination.directory, manifest)))
         destination.signature.unlink(missing_ok=True)
         destination.provenance.unlink(missing_ok=True)
-    with _translate_os_errors(destination.provenance):
-        described = {path.name: hash_file(path).sha256 for path in destination.described if path.is_file()}
-        statement = Statement.of(manifest, {destination.archive.name: packed.sha256, **bound, **described})
-        write_atomically(destination.provenance, statement.to_bytes())
+    note = _write_sbom(destination, manifest)
+    _write_provenance(destination, manifest, {destination.archive.name: packed.sha256, **bound})
     if sign is not None:
         sign(destination.provenance, destination.signature)
     return Package(
@@ -110,9 +112,28 @@ def package_model(
         destination.archive,
         destination.provenance,
         None if sign is None else destination.signature,
+        None if note else destination.sbom,
         packed.size,
         packed.sha256,
+        note,
     )
+
+
+def _write_provenance(destination: ModelPaths, manifest: Manifest, bound: dict[str, str]) -> None:
+    with _translate_os_errors(destination.provenance):
+        described = {path.name: hash_file(path).sha256 for path in destination.described if path.is_file()}
+        write_atomically(destination.provenance, Statement.of(manifest, bound | described).to_bytes())
+
+
+def _write_sbom(destination: ModelPaths, manifest: Manifest) -> str:
+    """Write the SBOM, or remove an old one and return why there is none."""
+    with _translate_os_errors(destination.sbom):
+        try:
+            write_atomically(destination.sbom, make_sbom(manifest))
+        except MixerError as error:
+            destination.sbom.unlink(missing_ok=True)
+            return str(error)
+    return ""
 
 
 def _proven(destination: ModelPaths) -> tuple[Manifest, dict[str, str]]:

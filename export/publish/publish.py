@@ -1,8 +1,9 @@
 """Publish a packed model: completely, once, and never over another.
 
-Layout: `<handle>/<version>.{tar.gz,manifest.json,report.json,provenance.json,md}` (and `.accuracy.json` and
-`.provenance.json.sig` where they exist), then `<handle>/index.json`, which lists complete versions. Files that are
-there already, with equal bytes, are not sent again, so the next publication completes an interrupted one.
+Layout: `<handle>/<version>.{tar.gz,manifest.json,report.json,provenance.json,md}` (and `.accuracy.json`, `.about.json`,
+`.cdx.json` and `.provenance.json.sig` where they exist), then `<handle>/index.json`, which lists complete versions.
+Files that are there already, with equal bytes, are not sent again, so the next publication completes an interrupted
+one.
 """
 
 import re

@@ -104,9 +104,14 @@ class ModelPaths:
         return self._beside(".md")
 
     @property
+    def sbom(self) -> Path:
+        """The packages that it was made with, if the lock of the environment is known."""
+        return self._beside(".cdx.json")
+
+    @property
     def described(self) -> tuple[Path, ...]:
         """The files that say more about a model; bound by the provenance and published if they exist."""
-        return (self.about, self.accuracy, self.card)
+        return (self.about, self.accuracy, self.card, self.sbom)
 
     @property
     def required(self) -> tuple[Path, ...]:

@@ -43,7 +43,7 @@ def make_report(
     zero_head: bool = False,
     reference: PublishedComparison | None = None,
 ) -> Report:
-    """Return the report of these findings on the model that the manifest (its bytes on disk) describes.
+    """Return the report of these findings on the model of a manifest.
 
     Args:
         manifest_bytes: the manifest as it is on disk.
@@ -58,7 +58,7 @@ def make_report(
     manifest = Manifest.model_validate_json(manifest_bytes)
     files = Check(name="files", on="against the manifest", problems=tuple(other_problems))
     checks = (files, *findings.checks, *extras.checks)
-    report = Report(
+    return Report(
         handle=manifest.handle,
         version=manifest.version,
         flavour=manifest.flavour,
@@ -80,8 +80,7 @@ def make_report(
         verdict="failed" if any(check.problems for check in checks) else "passed",
         libraries=_libraries(),
         validator_sha256=sources_sha256(*VALIDATOR_SOURCES),
-    )
-    return report.concluded()
+    ).concluded()
 
 
 def _not_checked(manifest: Manifest, inputs_set: Literal["gate", "full"], *, traced: bool) -> tuple[str, ...]:
