@@ -523,7 +523,7 @@ def test_overwrite_replaces(run, tiny_source, build):
     result = run("convert", CLASSIFIER, "--source", tiny_source, "--out", build, "--overwrite")
     assert result.status == 0
     after = contents(build)
-    assert before.keys() - after.keys() == {f"{CLASSIFIER}/2.report.json"}
+    assert before.keys() - after.keys() == {f"{CLASSIFIER}/2.report.json", f"{CLASSIFIER}/2.evidence.npz"}
     assert after.keys() <= before.keys()
     assert after[f"{CLASSIFIER}/2/{WEIGHTS}"][0] == before[f"{CLASSIFIER}/2/{WEIGHTS}"][0]
     assert after[f"{CLASSIFIER}/2/{WEIGHTS}"][1] != before[f"{CLASSIFIER}/2/{WEIGHTS}"][1]

@@ -311,7 +311,12 @@ def test_policy_names_style_and_script_by_digest(page):
 
 
 def test_same_records_give_the_same_bytes(mixed):
-    first = write_page(mixed).read_bytes()
+    path = write_page(mixed)
+    first = path.read_bytes()
+    os.utime(path, (1, 1))
+    assert write_page(mixed).read_bytes() == first
+    assert path.stat().st_mtime == 1, "not written again"
+    path.unlink()
     assert write_page(mixed).read_bytes() == first
     assert [path.name for path in mixed.iterdir() if path.is_file()] == ["index.html"]
 
@@ -332,7 +337,10 @@ def test_hostile_text_stays_text(tmp_path):
     assert 'h"<i>&x$x$' in page.text
 
 
-def test_a_directory_without_models_has_a_page_too(tmp_path):
+def test_a_directory_without_models_gets_no_page_but_keeps_one_up_to_date(tmp_path):
+    assert write_page(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "index.html").write_text("of models that were there")
     page = show(tmp_path)
     assert "0 handles: nothing to show." in page.text
     assert page.open == []

@@ -27,6 +27,6 @@ def refresh_page(out: Path, watch: Watch | None) -> None:
     if not out.is_dir():
         return
     done = attempt(lambda: write_page(out))
-    if watch is not None:
+    if watch is not None and done is not None:
         said = f"the page is not written: {done.reason}" if isinstance(done, Failure) else f"written: {done}"
         watch(Event("noted", said))

@@ -28,18 +28,24 @@ from validation.views.plots import Margin, Picture, draw_margins
 TEMPLATE = Path(__file__).with_suffix(".html")
 
 
-def write_page(out: Path) -> Path:
+def write_page(out: Path) -> Path | None:
     """Write `<out>/index.html` about all models and exports in `out`, one self-contained file, and return its path.
 
-    Whatever is damaged is named on the page; the same records give the same bytes. One process writes it at a time, so
-    that none replaces a later page by one of earlier records.
+    Whatever is damaged is named on the page; the same records give the same bytes, which are not written again. One
+    process writes it at a time, so that none replaces a later page by one of earlier records. Return None, and write
+    nothing, if nothing is in `out`, and no page either.
 
     Raises:
         OSError: it cannot be written.
     """
     path = out / "index.html"
     with locked(path.with_name(f".{path.name}.lock"), bool, needed=False):
-        write_atomically(path, _render(*read_all(out)).encode())
+        models, exports = read_all(out)
+        if not (models or exports or path.is_file()):
+            return None
+        content = _render(models, exports).encode()
+        if not path.is_file() or path.read_bytes() != content:
+            write_atomically(path, content)
     return path
 
 
