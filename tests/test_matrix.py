@@ -493,6 +493,24 @@ def test_the_page_shows_a_whole_matrix_that_keeps_what_is_promised():
     assert lines[:5] == list(markdown_lines(dated))[:5]
 
 
+def test_the_page_shows_what_came_of_each_use_and_nothing_failed():
+    page = (ROOT / "validation" / "COMPATIBILITY.md").read_text(encoding="utf-8")
+    part = re.search(r"<!-- uses -->\n(.*?)<!-- end uses -->", page, flags=re.DOTALL)[1]
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines() if line[:2] == "| "]
+    columns, rows = table[0], table[2:]
+    assert columns == ["TensorFlow", *REMEDIES]
+    assert part.count(markdown_table(columns, rows)) == 1
+    word = "(yes|remedy|no|not installed)"
+    for found in (cell for row in rows for cell in row[1:]):
+        assert re.fullmatch(f"{word}|native: {word}, graph: {word}", found), found
+    tried = [use(name, "remedied") for name in REMEDIES]
+    day = re.search(r"Tried on (\d{4}-\d\d-\d\d)", part)[1]
+    written = list(uses_in_markdown(whole(row(cell(uses=tuple(tried)))).model_copy(update={"date": day})))
+    lines = part.splitlines()
+    assert lines[:5] == written[:5]
+    assert [line for line in lines if line.startswith("- ")] == [line for line in written if line.startswith("- ")]
+
+
 # --- the real thing ---
 
 
