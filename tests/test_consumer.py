@@ -344,7 +344,7 @@ spec = importlib.util.spec_from_file_location("consumer", sys.argv[2])
 consumer = importlib.util.module_from_spec(spec)
 sys.modules["consumer"] = consumer
 spec.loader.exec_module(consumer)
-consumer._tensorflow = lambda: types.SimpleNamespace(__version__="0")
+consumer._tensorflow = lambda devices: types.SimpleNamespace(__version__="0")
 consumer.CHECKS = {"load": lambda on: consumer.Outcome("fine"), "next": lambda on: CRASH}
 sys.exit(consumer.main(sys.argv[3:]))
 """
@@ -441,8 +441,8 @@ def test_foreign_names_are_escaped_and_cut_where_a_person_reads_them(tmp_path, m
         raise AssertionError(hostile)
 
     monkeypatch.setattr(consumer, "CHECKS", {"load": fail})
-    monkeypatch.setattr(consumer, "_tensorflow", lambda: tf)
-    monkeypatch.setattr(consumer, "_gist", str)
+    monkeypatch.setattr(consumer, "_tensorflow", lambda devices: tf)
+    monkeypatch.setattr(consumer, "gist", str)
     (tmp_path / "saved_model.pb").touch()
     assert consumer.main([str(tmp_path), f"--json={tmp_path / 'result'}"]) == 1
     said = capsys.readouterr().out

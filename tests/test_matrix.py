@@ -22,16 +22,17 @@ from models.markdown import markdown_table
 from validation import consumer, doctor
 from validation.compatibility import matrix
 from validation.compatibility.environments import RELEASES, EnvironmentMissingError, Release
-from validation.compatibility.matrix import NEEDED, Cell, Matrix, Model, _Row, run_matrix
-from validation.compatibility.tables import markdown_lines, tabulate
+from validation.compatibility.matrix import NEEDED, Cell, Matrix, Model, Use, _Row, run_matrix
+from validation.compatibility.tables import markdown_lines, tabulate, uses_in_markdown
 from validation.consumer import LIMIT
+from validation.uses import REMEDIES
 
 ROOT = Path(__file__).parent.parent
 NEWEST = [name for name, release in RELEASES.items() if not release.candidate][-1]
 FE = "mixer_ti8_seeded_fe"
 
 
-def cell(flavour="graph", architecture="Ti/8", *, promised=True, failure=None, doctor=None, worst=1e-6):
+def cell(flavour="graph", architecture="Ti/8", *, promised=True, failure=None, doctor=None, worst=1e-6, uses=()):
     runs = failure is None
     return Cell(
         handle=f"a_{flavour}",
@@ -43,7 +44,12 @@ def cell(flavour="graph", architecture="Ti/8", *, promised=True, failure=None, d
         worst=worst if runs else None,
         failure=failure,
         doctor=runs if doctor is None else doctor,
+        uses=uses,
     )
+
+
+def use(name, status="passed", detail="as it was"):
+    return Use(name=name, status=status, detail=detail)
 
 
 def row(*cells, release="2.14", **facts):
@@ -67,6 +73,13 @@ def whole(*rows):
             "no, not promised",
             "a_graph: the doctor says that it can run, but the result is: load: no",
         ),
+        (cell(uses=(use("LiteRT", "remedied"), use("tf2onnx", "refused"), use("Adam", "absent"))), "runs", None),
+        (
+            cell(uses=(use("LiteRT"), use("tf2onnx", "failed", "no"))),
+            "runs",
+            "a_graph runs, but fails in use: tf2onnx: no",
+        ),
+        (cell(promised=False, uses=(use("LiteRT", "failed"),)), "runs, not promised", None),
     ],
 )
 def test_what_counts_as_failed(given, verdict, problem):
@@ -167,6 +180,21 @@ def test_one_environment_a_release_serves_all_models(surroundings):
     ]
 
 
+@pytest.mark.parametrize(("used", "runs"), [(True, True), (True, False), (False, True)])
+def test_uses_are_tried_on_the_models_that_are_chosen_and_run(surroundings, monkeypatch, used, runs):
+    surroundings.update(checks=[check(name, "passed" if runs else "failed") for name in NEEDED], can_run=runs)
+    plain = matrix.run_consumer
+
+    def run_consumer(directory, *, uses=False, **options):
+        tried = [check("load"), check("LiteRT", "remedied"), check("no JAX, no Flax")]
+        return {"checks": tried} if uses else plain(directory, **options)
+
+    monkeypatch.setattr(matrix, "run_consumer", run_consumer)
+    found, _ = run(replace(model(), used=used))
+    expected = (use("LiteRT", "remedied"),) if used and runs else ()
+    assert found.rows[0].cells[0].uses == expected
+
+
 def test_without_its_python_a_release_is_not_run(surroundings, monkeypatch):
     monkeypatch.setattr(Release, "find_python", lambda _: None)
     found, lines = run(model(), releases=["2.6"])
@@ -222,8 +250,10 @@ def here(request, monkeypatch, tmp_path_factory):
         monkeypatch.setattr(doctor, "_look_at_trial", try_here)
 
 
-def consume_here(directory, *, inputs, expected, scale, **_):
+def consume_here(directory, *, inputs, expected, scale, uses=False, **_):
     """Make the consumer's checks that must pass in this process, and return them as the consumer writes them."""
+    if uses:  # they have tests of their own
+        return {"checks": []}
     given = {"inputs": np.load(inputs), "expected": np.load(expected), "scale": np.load(scale)}
     on = consumer._Subject(directory=str(directory), tf=tf, limit=LIMIT, **given)
     checks = []
@@ -405,6 +435,27 @@ def test_below_the_table_stand_the_ranges_and_the_reasons():
     ]
 
 
+def test_the_table_of_uses_tells_flavours_apart_where_they_differ():
+    trained = use("Adam, exported again", "remedied")
+    broken = use("LiteRT", "failed", "ConverterError: no")
+    uses = whole(
+        row(cell("native", promised=False, failure="load: no"), cell(uses=(trained, broken)), release="2.12"),
+        row(cell("native", uses=(trained, use("tf2onnx", "refused"))), cell(uses=(trained, use("tf2onnx")))),
+        row(cell(uses=(trained,)), cell("graph", uses=(use("Adam, exported again"),)), release="2.15"),
+    )
+    lines = list(uses_in_markdown(uses))
+    assert [line for line in lines if line.startswith("| ")] == [
+        "| TensorFlow | Adam, exported again | LiteRT | tf2onnx |",
+        "| :-- | :-- | :-- | :-- |",
+        "| 2.12.1 | remedy | **failed** |  |",
+        "| 2.14.1 | remedy |  | native: no, graph: yes |",
+        "| 2.15.1 | remedy |  |  |",
+    ]
+    assert lines[-1] == "- LiteRT, graph in 2.12.1: `ConverterError: no`"
+    assert f"- Adam, exported again: {REMEDIES['Adam, exported again']}" in lines
+    assert list(uses_in_markdown(whole(row(cell())))) == []
+
+
 def test_a_record_is_read_as_written(tmp_path):
     SHOWN.write(tmp_path / "deep" / "matrix.json")
     assert Matrix.read(tmp_path / "deep" / "matrix.json") == SHOWN
@@ -440,6 +491,24 @@ def test_the_page_shows_a_whole_matrix_that_keeps_what_is_promised():
     assert [line for line in lines if line.startswith("- ")][:2] == ranges
     dated = written.model_copy(update={"date": re.search(r"Measured on (\d{4}-\d\d-\d\d)", part)[1]})
     assert lines[:5] == list(markdown_lines(dated))[:5]
+
+
+def test_the_page_shows_what_came_of_each_use_and_nothing_failed():
+    page = (ROOT / "validation" / "COMPATIBILITY.md").read_text(encoding="utf-8")
+    part = re.search(r"<!-- uses -->\n(.*?)<!-- end uses -->", page, flags=re.DOTALL)[1]
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines() if line[:2] == "| "]
+    columns, rows = table[0], table[2:]
+    assert columns == ["TensorFlow", *REMEDIES]
+    assert part.count(markdown_table(columns, rows)) == 1
+    word = "(yes|remedy|no|not installed)"
+    for found in (cell for row in rows for cell in row[1:]):
+        assert re.fullmatch(f"{word}|native: {word}, graph: {word}", found), found
+    tried = [use(name, "remedied") for name in REMEDIES]
+    day = re.search(r"Tried on (\d{4}-\d\d-\d\d)", part)[1]
+    written = list(uses_in_markdown(whole(row(cell(uses=tuple(tried)))).model_copy(update={"date": day})))
+    lines = part.splitlines()
+    assert lines[:5] == written[:5]
+    assert [line for line in lines if line.startswith("- ")] == [line for line in written if line.startswith("- ")]
 
 
 # --- the real thing ---

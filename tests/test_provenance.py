@@ -136,6 +136,7 @@ DECIDES_NOTHING = (
     "validation/compatibility/tables.py",
     "validation/digits",
     "validation/doctor.py",
+    "validation/uses.py",
     "validation/verify.py",
     "validation/views",
 )

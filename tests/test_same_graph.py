@@ -18,6 +18,7 @@ from models.storage.files import sha256_of
 from validation.compatibility import run_consumer as consumption
 from validation.compatibility.same_graph import find_checks
 from validation.consumer import CHECKS, OWN
+from validation.views.handle import _check
 
 CLASSIFIER, _ = TESTING_HANDLES
 HANDLE = TESTING_HANDLES[CLASSIFIER]
@@ -54,6 +55,12 @@ def test_own_checks_are_of_no_graph(out):
     assert [check.on for check in report.find("consumer") if check.made_on is None] == [
         name for name in CHECKS if name in OWN
     ]
+
+
+def test_the_page_says_on_which_graph_a_check_was_made(out, graph):
+    said = {check.on: _check(check)[-1] for check in Report.read(paths(out).report).find("consumer")}
+    made_on = {on: f"made on {CLASSIFIER}, saved_model.pb {graph}" in what for on, what in said.items()}
+    assert made_on == {name: name in OF_THE_GRAPH for name in CHECKS}
 
 
 def edit_report(change):

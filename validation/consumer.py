@@ -26,7 +26,7 @@ import tempfile
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, NamedTuple, Sequence  # noqa: UP035 (Python 3.8)
+from typing import Any, Callable, Dict, NamedTuple, Sequence  # noqa: UP035 (Python 3.8)
 
 import numpy as np
 
@@ -51,18 +51,21 @@ class _Blocker:
             raise ImportError(f"{name} is blocked: the model must run without it", name=name)
 
 
-def _distance(outputs: object, expected: np.ndarray[Any, Any], scale: Any) -> float:  # noqa: ANN401
+def distance(outputs: object, expected: np.ndarray[Any, Any], scale: Any) -> float:  # noqa: ANN401
+    """Return the largest difference of outputs `[n, k]`, over the scale: one number, or `[n]`."""
     found, wanted = np.asarray(outputs, np.float64), np.asarray(expected, np.float64)
     if found.shape != wanted.shape or not np.isfinite(found).all():
         raise AssertionError(f"outputs of shape {found.shape}, expected finite ones of {wanted.shape}")
     return float(np.max(np.abs(found - wanted).max(axis=1) / scale, initial=0))
 
 
-def _judged(right: bool, detail: str, worst: float | None = None) -> Outcome:
+def judged(right: bool, detail: str, worst: float | None = None) -> Outcome:
+    """Return that a check has passed or failed."""
     return Outcome(detail, worst, "passed" if right else "failed")
 
 
-def _digests(layer: Any) -> list[bytes]:  # noqa: ANN401
+def digests(layer: Any) -> list[bytes]:  # noqa: ANN401
+    """Return a digest of each weight of a layer."""
     return [hashlib.sha256(np.asarray(weight).tobytes()).digest() for weight in layer.weights]
 
 
@@ -112,7 +115,7 @@ class _Subject(argparse.Namespace):
         """Return the largest difference from the reference and expected outputs, for one image and for all of them."""
         batches = [np.arange(count) % len(self.images) for count in (1, max(2, len(self.images)))]
         found = [(rows, call(self.tf.constant(self.images[rows]))) for rows in batches]
-        return max(_distance(outputs, side[rows], self.scale[rows]) for rows, outputs in found for side in self.sides)
+        return max(distance(outputs, side[rows], self.scale[rows]) for rows, outputs in found for side in self.sides)
 
     def given(self, dtype: Any) -> tuple[Any, Any]:  # noqa: ANN401
         """Return two inputs of that dtype, and the same as float32 images."""
@@ -138,7 +141,7 @@ class _Subject(argparse.Namespace):
             given, images = self.given(spec.dtype)
             found = self.serve(given, name)  # of each token, or of each image
             found = found.mean(axis=1) if found.ndim == 3 else found
-            worst[name] = _distance(found, self.serve(images), self.scale.max())  # the images have no own scale
+            worst[name] = distance(found, self.serve(images), self.scale.max())  # the images have no own scale
         furthest, names = max(worst, key=lambda name: worst[name]), ", ".join(sorted(worst))
         far = worst[furthest] > self.limit
         return Outcome(f"{furthest} differs most, of {names}" if far else names, worst[furthest])
@@ -147,12 +150,12 @@ class _Subject(argparse.Namespace):
         if not hasattr(self.model, "labels"):
             return Outcome("no class list, as in a feature extractor")
         names = self.tf.io.read_file(self.model.labels.asset_path).numpy().decode().splitlines()
-        return _judged(len(names) == self.outputs, f"{len(names)} names, {self.outputs} outputs")
+        return judged(len(names) == self.outputs, f"{len(names)} names, {self.outputs} outputs")
 
     def _variables(self) -> Outcome:
         count, losses = len(self.model.variables), len(self.model.regularization_losses)
         trainable = sum(variable.trainable for variable in self.model.trainable_variables)
-        return _judged(0 < count == trainable and not losses, f"{trainable} of {count} trainable, {losses} losses")
+        return judged(0 < count == trainable and not losses, f"{trainable} of {count} trainable, {losses} losses")
 
     def brief(self, owner: Any) -> Any:  # noqa: ANN401
         """Return a model or an optimizer that is not used after this check: `free` will empty its variables."""
@@ -182,9 +185,9 @@ class _Subject(argparse.Namespace):
         rate = 1e-4 * tf.linalg.global_norm(variables) / tf.linalg.global_norm(gradients)  # far more than rounding
         for index, variable in enumerate(variables):
             variable.assign_sub(rate * gradients[index])
-        moved = _distance(model(images), before, self.scale[: len(images)])
+        moved = distance(model(images), before, self.scale[: len(images)])
         detail = f"{len(variables)} gradients, none missing; an SGD step moved outputs by {moved:.1e} of their scale"
-        return _judged(moved > self.limit, detail)
+        return judged(moved > self.limit, detail)
 
     def _saved_again(self) -> float:
         own = self.tf.train.Checkpoint(mixer=self.model)
@@ -208,15 +211,15 @@ class _Subject(argparse.Namespace):
         outputs = layer(inputs) if hub else next(iter(layer(inputs).values()))
         worst = self.worst(partial(keras.Model(inputs, outputs).predict, verbose=0))
         if not trainable:
-            return _judged(not layer.trainable_weights, f"Keras {keras.__version__}, nothing trainable", worst)
+            return judged(not layer.trainable_weights, f"Keras {keras.__version__}, nothing trainable", worst)
         head = keras.layers.Dense(2, kernel_initializer=keras.initializers.RandomNormal(seed=0))  # the same each time
-        model, before = keras.Model(inputs, head(outputs)), _digests(layer)
+        model, before = keras.Model(inputs, head(outputs)), digests(layer)
         model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-        model.fit(self.images[:2], np.arange(len(self.images[:2])), epochs=1, verbose=0)
+        model.fit(self.images[:1], np.zeros(1), epochs=1, verbose=0)
         self.brief(model.optimizer)  # in tf_keras it is as large as the weights
-        changed = sum(digest != before[index] for index, digest in enumerate(_digests(layer)))
+        changed = sum(digest != before[index] for index, digest in enumerate(digests(layer)))
         detail = f"Keras {keras.__version__}, a fit step changed {changed} of {len(before)} weights"
-        return _judged(changed > 0 and all(np.isfinite(weight).all() for weight in layer.weights), detail, worst)
+        return judged(changed > 0 and all(np.isfinite(weight).all() for weight in layer.weights), detail, worst)
 
     def _command_line(self) -> Outcome:
         module = "tensorflow.python.tools.saved_model_cli"
@@ -230,7 +233,7 @@ class _Subject(argparse.Namespace):
             if done.returncode:
                 raise AssertionError(f"exit status {done.returncode}: {done.stderr.strip()[-200:]}")
             (found,) = Path(folder, "out").glob("*.npy")
-            worst = max(_distance(np.load(str(found)), side, self.scale) for side in self.sides)
+            worst = max(distance(np.load(str(found)), side, self.scale) for side in self.sides)
             return Outcome(f"wrote {found.name}", worst)
 
     def _bad_input(self, *, bad: tuple[Callable[[Any], Any], str, bool], way: str) -> Outcome:
@@ -243,8 +246,8 @@ class _Subject(argparse.Namespace):
             outputs = np.asarray(call(given if way.endswith("array") else self.tf.constant(given)))
         except (TypeError, ValueError, self.tf.errors.InvalidArgumentError) as error:
             if re.search(words.replace("SIZE", str(self.spec.shape[1])), str(error)):
-                return Outcome(_gist(error), None, "refused")
-            raise AssertionError(f"refused, but with an unclear message: {_gist(error)}") from error
+                return Outcome(gist(error), None, "refused")
+            raise AssertionError(f"refused, but with an unclear message: {gist(error)}") from error
         if not may_pass or outputs.shape != (len(given), self.outputs):
             raise AssertionError(f"accepted without an error, with outputs {outputs.shape}; expected an error")
         numbers = given.astype(np.float32)
@@ -252,10 +255,13 @@ class _Subject(argparse.Namespace):
         status = "accepted" if np.isnan(outputs[broken]).all() else "failed"
         expected = outputs[:0] if broken.all() else self.serve(self.tf.constant(numbers[~broken]))
         detail = f"outputs {outputs.shape}; NaN for the {broken.sum()} images with NaN, the others as from float32"
-        return Outcome(detail, _distance(outputs[~broken], expected, self.scale[: len(broken)][~broken]), status)
+        return Outcome(detail, distance(outputs[~broken], expected, self.scale[: len(broken)][~broken]), status)
 
 
-CHECKS: dict[str, Callable[[_Subject], Outcome | float]] = {
+Checks = Dict[str, Callable[[_Subject], Any]]  # noqa: UP006 (Python 3.8)
+"""By name, what returns an `Outcome`, or the largest difference over the scale."""
+
+CHECKS: Checks = {
     "load": _Subject.open,
     "signatures": _Subject._signatures,
     "__call__": lambda on: on.worst(on.model),
@@ -275,27 +281,28 @@ CHECKS: dict[str, Callable[[_Subject], Outcome | float]] = {
     "hub.KerasLayer, trainable": partial(_Subject._keras, trainable=True),
     "Keras 3 TFSMLayer": partial(_Subject._keras, trainable=True, hub=False),
     "saved_model_cli run": _Subject._command_line,
-    "no JAX, no Flax": lambda _: _judged({*BLOCKED}.isdisjoint(sys.modules), f"{', '.join(BLOCKED)}: not allowed"),
+    "no JAX, no Flax": lambda _: judged({*BLOCKED}.isdisjoint(sys.modules), f"{', '.join(BLOCKED)}: not allowed"),
 }
 OWN = ("load", "signatures", "class list", "variables", "no JAX, no Flax")
 """Checks of a model's own variables and assets; the others depend on its `saved_model.pb` alone."""
 
 
-def _attempt(name: str, on: _Subject) -> dict[str, Any]:
+def _attempt(name: str, on: _Subject, checks: Checks | None = None) -> dict[str, Any]:
     try:
-        found = CHECKS[name](on)
+        found = (checks or CHECKS)[name](on)
         outcome = found if isinstance(found, Outcome) else Outcome("batches of 1 and more", found)
     except ModuleNotFoundError as error:
         outcome = Outcome(str(error), status="absent")
     except Exception as error:  # TensorFlow and Keras raise any of a dozen types
-        outcome = Outcome(_gist(error).replace(on.directory, "."), status="failed")
+        outcome = Outcome(gist(error).replace(on.directory, "."), status="failed")
     on.free()
     if outcome.worst is not None and not outcome.worst <= on.limit:
         outcome = Outcome(f"over the limit of {on.limit:g}: {outcome.detail}", outcome.worst, "failed")
     return {"name": name, **outcome._asdict()}
 
 
-def _gist(error: Exception) -> str:
+def gist(error: Exception) -> str:
+    """Return an error's type and message, short and without locations."""
     # TensorFlow puts the location first, then the error itself; and it shows the values of arrays.
     text = str(error).split("<stack traces unavailable>")[-1].split(" Received args:")[0]
     return ("" if isinstance(error, AssertionError) else f"{type(error).__name__}: ") + " ".join(text.split())[:240]
@@ -307,7 +314,7 @@ def _shown(text: str) -> str:
     return cut if len(text) <= 1000 else f"{cut}... ({len(text):,} characters)"
 
 
-def _tensorflow() -> Any:  # noqa: ANN401
+def _tensorflow(devices: int = 1) -> Any:  # noqa: ANN401
     sys.meta_path.insert(0, _Blocker())
     sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != Path(__file__).resolve().parent]
     os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", KERAS_BACKEND="tensorflow")
@@ -317,6 +324,10 @@ def _tensorflow() -> Any:  # noqa: ANN401
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # hide what is logged at start whatever the level
     try:
         tf = importlib.import_module("tensorflow")
+        if devices > 1:
+            (cpu,) = tf.config.list_physical_devices("CPU")
+            one = tf.config.LogicalDeviceConfiguration()
+            tf.config.set_logical_device_configuration(cpu, [one] * devices)
         with contextlib.suppress(Exception):  # XLA may be missing
             tf.function(tf.abs, jit_compile=True)(tf.constant(0.0))
     finally:
@@ -325,8 +336,14 @@ def _tensorflow() -> Any:  # noqa: ANN401
     return tf
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status."""
+def main(arguments: Sequence[str] | None = None, checks: Checks | None = None, *, devices: int = 1) -> int:
+    """Run the command line and return its exit status.
+
+    Args:
+        arguments: the command line's.
+        checks: what is checked instead of `CHECKS`.
+        devices: how many logical devices the CPU is divided into.
+    """
     parser = argparse.ArgumentParser(description="Check the ways in which users call a Mixer's SavedModel.")
     parser.add_argument("directory", type=os.path.abspath, help="the SavedModel")
     parser.add_argument("--inputs", help=".npy, float32 [n, height, width, 3]; default: noise")
@@ -339,16 +356,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         on.inputs, on.expected, on.scale = (path and np.load(path) for path in (on.inputs, on.expected, on.scale))
         Path(on.directory, "saved_model.pb").open("rb").close()
-        on.tf = _tensorflow()
+        on.tf = _tensorflow(devices)
     except (OSError, ValueError, ImportError) as error:
         parser.error(_shown(str(error)))
     installed = {str(it.metadata["Name"]).replace("-", "_"): it.version for it in importlib.metadata.distributions()}
     report: dict[str, Any] = {"tensorflow": on.tf.__version__, "python": sys.version.split()[0]}
     report.update({name: installed.get(name) for name in ("numpy", "keras", "tf_keras", "tensorflow_hub")}, checks=[])
-    for name in OWN if on.own else CHECKS:
+    for name in OWN if on.own else checks or CHECKS:
         report["checks"].append({"name": name, **Outcome("the process ended", status="failed")._asdict()})
         Path(on.json).write_text(json.dumps(report))
-        report["checks"][-1] = found = _attempt(name, on)
+        report["checks"][-1] = found = _attempt(name, on, checks)
         sys.stdout.write("{status:9}{name:36}{detail}\n".format(**{**found, "detail": _shown(found["detail"])}))
         if name == "load" and found["status"] == "failed":
             break

@@ -46,11 +46,12 @@ def matrix(
     """Run models in each TensorFlow release, each in a temporary environment."""
     from convert.pipeline.matrix import make_and_run
     from validation.compatibility.matrix import Matrix
-    from validation.compatibility.tables import markdown_lines, tabulate
+    from validation.compatibility.tables import markdown_lines, tabulate, uses_in_markdown
 
     path = out / "matrix.json"
     if markdown:
-        sys.stdout.write("".join(f"{line}\n" for line in markdown_lines(Matrix.read(path))))
+        read = Matrix.read(path)
+        sys.stdout.write("".join(f"{line}\n" for line in (*markdown_lines(read), "", *uses_in_markdown(read))))
         return
     chosen = select_handles(handles or [*TESTING_HANDLES, *WHOLE])
     names = [name.strip() for name in releases.split(",")] if releases else []

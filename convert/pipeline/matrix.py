@@ -87,4 +87,5 @@ def _make_of(source: Source, handles: Sequence[Handle], flavours: Sequence[Flavo
             made = handle.in_flavour(flavour)
             item = Item(made, ModelPaths.of(folder / "models", made.name, DEFAULT_VERSION), labels)
             convert_handle.write(item, checkpoint, overwrite=False)
-            yield Model(made.name, row.architecture.name, flavour, item.paths.directory, inputs, expected, scale)
+            given = (item.paths.directory, inputs, expected, scale)
+            yield Model(made.name, row.architecture.name, flavour, *given, used=row.testing)

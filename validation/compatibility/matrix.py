@@ -10,6 +10,7 @@ import platform
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from models.storage.files import write_atomically
 from validation import doctor
 from validation.compatibility.environments import RELEASES, EnvironmentMissingError, Release
 from validation.compatibility.run_consumer import run_consumer
+from validation.uses import REMEDIES
 
 NEEDED = ("load", "signatures", "__call__", "gradients")
 """Checks of the consumer that must pass, whatever else has passed."""
@@ -43,6 +45,18 @@ class Model:
     inputs: Path
     expected: Path
     scale: Path
+    used: bool = False
+    """Whether the uses of `validation/uses.py` are tried too."""
+
+
+class Use(Record):
+    """What came of one use of a model: training, distributing or converting it."""
+
+    name: str
+    status: Literal["passed", "remedied", "refused", "failed", "absent"]
+    """`remedied` if it fails as it is, and not with the remedy in `validation.uses.REMEDIES`; `refused` if a converter
+    takes the other flavour alone."""
+    detail: str
 
 
 class Cell(Record):
@@ -63,6 +77,8 @@ class Cell(Record):
     """The first check that failed, and why; None if none failed."""
     doctor: bool
     """Whether `validation/doctor.py` says that this environment can run this model."""
+    uses: tuple[Use, ...] = ()
+    """What came of further uses; empty if none was tried."""
 
     @property
     def verdict(self) -> Verdict:
@@ -73,13 +89,14 @@ class Cell(Record):
 
     @property
     def problem(self) -> str | None:
-        """A model that fails although promised, or a wrong answer of the doctor; None if neither."""
+        """A model or a use that fails although promised, or a wrong answer of the doctor; None if none of them."""
         if self.verdict == "failed":
             return f"{self.handle} should run in this release, but does not: {self.failure}"
         if self.doctor != (self.failure is None):
             word = "can" if self.doctor else "cannot"
             return f"{self.handle}: the doctor says that it {word} run, but the result is: {self.failure or 'it runs'}"
-        return None
+        failed = [f"{use.name}: {use.detail}" for use in self.uses if use.status == "failed"]
+        return f"{self.handle} runs, but fails in use: {'; '.join(failed)}" if failed and self.promised else None
 
 
 class _Row(Record):
@@ -201,7 +218,8 @@ def _run_models(release: Release, models: Sequence[Model], python: Path, started
 
 def _run_cell(release: Release, model: Model, python: Path) -> tuple[Cell, dict[str, Any]]:
     """Run one model in one environment, and return its cell and what the consumer wrote."""
-    told = run_consumer(
+    run = partial(
+        run_consumer,
         model.directory,
         inputs=model.inputs,
         expected=model.expected,
@@ -209,10 +227,12 @@ def _run_cell(release: Release, model: Model, python: Path) -> tuple[Cell, dict[
         python=str(python),
         timeout=TIMEOUT,
     )
+    told = run()
     checks = told["checks"]
     passed = [check["name"] for check in checks if check["status"] in ("passed", "refused", "accepted")]
     failures = [f"{check['name']}: {check['detail']}" for check in checks if check["status"] == "failed"]
     failures += [f"{name}: not checked" for name in NEEDED if name not in passed]
+    used = run(uses=True)["checks"] if model.used and not failures else []
     cell = Cell(
         handle=model.handle,
         architecture=model.architecture,
@@ -223,6 +243,7 @@ def _run_cell(release: Release, model: Model, python: Path) -> tuple[Cell, dict[
         worst=max((check["worst"] for check in checks if check["worst"] is not None), default=None),
         failure=failures[0] if failures else None,
         doctor=_ask_doctor(model.directory, python)["can_run"],
+        uses=tuple(Use(**{name: use[name] for name in Use.model_fields}) for use in used if use["name"] in REMEDIES),
     )
     return cell, told
 

@@ -25,22 +25,24 @@ IMAGES = ("noise", "blank", "chelsea.png")
 """Inputs that the consumer is run on; `check_parity` compares the outputs of all."""
 
 FILE = Path(__file__).parent.with_name("consumer.py").resolve()
+USES = FILE.with_name("uses.py")
 
 
 def run_consumer(
     directory: Path, *, inputs: Path | None = None, expected: Path | None = None, scale: Path | None = None,
-    limit: float = LIMIT, own: bool = False, python: str = sys.executable, timeout: float = 1800.0,
+    limit: float = LIMIT, own: bool = False, uses: bool = False, python: str = sys.executable, timeout: float = 1800.0,
 ) -> dict[str, Any]:  # fmt: skip
     """Run `consumer.py` alone, without importing anything else of the project, and return what it writes with `--json`.
 
     `inputs`, `expected` and `scale` are `.npy` files, `timeout` is in seconds; with `own`, only the checks of the
-    model's own variables and assets are made. A crash or timeout is a failed check.
+    model's own variables and assets are made, and with `uses`, those of `uses.py` instead of `consumer.py`'s. A crash
+    or timeout is a failed check.
     """
     given = {"--inputs": inputs, "--expected": expected, "--scale": scale}
     options = [f"--limit={limit}", *(f"{name}={path.resolve()}" for name, path in given.items() if path is not None)]
     options += ["--own"] * own
     with tempfile.TemporaryDirectory() as folder:
-        command = [python, "-I", str(FILE), str(directory.resolve()), *options, "--json=result"]
+        command = [python, "-I", str(USES if uses else FILE), str(directory.resolve()), *options, "--json=result"]
         env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(LARGE)}
         with Path(folder, "errors").open("w") as errors, contextlib.suppress(subprocess.TimeoutExpired):
             subprocess.run(command, cwd=folder, env=env, stdout=errors, stderr=errors, timeout=timeout, check=False)

@@ -7,6 +7,10 @@ from models.flavours import FLAVOURS
 from models.markdown import markdown_table
 from validation.compatibility.matrix import Cell, Matrix
 from validation.consumer import LIMIT
+from validation.uses import REMEDIES
+
+_STATUSES = {"passed": "yes", "remedied": "remedy", "absent": "not installed", "refused": "no", "failed": "**failed**"}
+"""What the table of uses says, the best first."""
 
 
 def tabulate(matrix: Matrix) -> tuple[list[str], list[list[str]]]:
@@ -53,6 +57,53 @@ def markdown_lines(found: Matrix) -> Iterator[str]:
         yield f"- {', '.join(releases)}: measured on {day}"
     for reason, where in _reasons(found).items():
         yield f"- {', '.join(where)}: {reason}"
+
+
+def uses_in_markdown(found: Matrix) -> Iterator[str]:
+    """Yield the section of COMPATIBILITY.md on training, distributing and converting; nothing if none was tried."""
+    tried = [row for row in found.rows if any(cell.uses for cell in row.cells)]
+    if not tried:
+        return
+    names = list(dict.fromkeys(use.name for row in tried for cell in row.cells for use in cell.uses))
+    yield "<!-- made by: mixer-jax2tf matrix --markdown -->"
+    yield ""
+    yield f"Tried on {found.date} ({found.platform}, CPU) with tiny models in both flavours, classifier and feature"
+    yield "extractor. Remedy: it fails as it is, for reasons of others, and not with the remedy below."
+    yield ""
+    rows = [[row.tensorflow or row.release, *(_use(row.cells, name) for name in names)] for row in tried]
+    yield from markdown_table(["TensorFlow", *names], rows).splitlines()
+    yield ""
+    for remedy in dict.fromkeys(REMEDIES.values()):
+        of = [name for name in names if REMEDIES[name] == remedy]
+        if of:
+            yield f"- {', '.join(of)}: {remedy}"
+    for reason, where in _failed_uses(found).items():
+        yield f"- {', '.join(where)}: {reason}"
+
+
+def _use(cells: Sequence[Cell], name: str) -> str:
+    """Return the worst status of a use, for each flavour unless they agree."""
+    worst: dict[str, str] = {}
+    for cell in cells:
+        for use in cell.uses:
+            if use.name == name:
+                worst[cell.flavour] = max(worst.get(cell.flavour, "passed"), use.status, key=list(_STATUSES).index)
+    shown = {flavour: _STATUSES[status] for flavour, status in worst.items()}
+    if len(set(shown.values())) <= 1:
+        return next(iter(shown.values()), "")
+    return ", ".join(f"{flavour}: {status}" for flavour, status in shown.items())
+
+
+def _failed_uses(found: Matrix) -> dict[str, list[str]]:
+    """Return where a use failed even so, by the reason."""
+    reasons: dict[str, list[str]] = {}
+    for row in found.rows:
+        for cell in row.cells:
+            for use in cell.uses:
+                where = f"{use.name}, {cell.flavour} in {row.tensorflow or row.release}"
+                if use.status == "failed" and where not in reasons.setdefault(_gist(use.detail), []):
+                    reasons[_gist(use.detail)].append(where)
+    return reasons
 
 
 def _earlier_days(found: Matrix) -> dict[str, list[str]]:

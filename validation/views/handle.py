@@ -189,7 +189,8 @@ def _measured(one: Measurement) -> Iterator[Row]:
 
 
 def _check(check: Check) -> Row:
-    said = "; ".join(part for part in (check.detail, *check.problems) if part)
+    made_on = check.made_on and f"made on {check.made_on.handle}, saved_model.pb {check.made_on.saved_model_sha256}"
+    said = "; ".join(part for part in (check.detail, *check.problems, made_on) if part)
     figures = (figure_of(value) for value in (check.measured, check.limit, check.power))
     return (_code(check.name), check.on, *figures, said or NOTHING)
 
