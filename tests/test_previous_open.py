@@ -118,7 +118,7 @@ def hostile(model, path):
 BAD = {
     nothing: r"--reference .*given does not exist: expected a SavedModel's directory, or its \.tar\.gz",
     empty_directory: r"--reference .*given has no saved_model\.pb \(it contains nothing\): expected .* at its root",
-    directory_of_versions: r"--reference .*given has no saved_model\.pb \(it contains 2, 2\.evidence\.npz, 2\.manifest\.json",
+    directory_of_versions: r"--reference .*given has no saved_model\.pb \(it contains 2, 2\.evidence\.npz, 2\.manifest",
     text: r"--reference .*given is refused:\n  it is not a \.tar\.gz, or damaged: .*Not a gzipped file",
     empty_file: r"--reference .*given is refused:\n  it is not a \.tar\.gz",
     plain_tar: r"--reference .*given is refused:\n  it is not a \.tar\.gz",
