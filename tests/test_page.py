@@ -9,9 +9,12 @@ import math
 import os
 import re
 import shutil
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -319,6 +322,25 @@ def test_same_records_give_the_same_bytes(mixed):
     path.unlink()
     assert write_page(mixed).read_bytes() == first
     assert [path.name for path in mixed.iterdir() if path.is_file()] == ["index.html"]
+
+
+DRAWN = """
+from validation.views.svg import drawing, to_markup
+
+with drawing(200, 200) as figure:
+    figure.subplots().set_title("a title")
+    print(to_markup(figure, prefix="p", label="a drawing"))
+"""
+
+
+def test_a_drawing_has_the_same_bytes_in_each_process():
+    def drawn(seed):
+        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[1])}
+        command = [sys.executable, "-c", DRAWN]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert "a title" in drawn("1")
+    assert len({drawn(seed) for seed in "1234"}) == 1
 
 
 def test_hostile_text_stays_text(tmp_path):

@@ -126,7 +126,7 @@ def _restyle(node: ET.Element) -> None:
             classes.append(f"{kind}-{_NAMES[colour]}")
     if classes:
         node.set("class", " ".join(classes))
-    for key in _KEPT & style.keys():
+    for key in sorted(_KEPT & style.keys()):  # sets have another order in each process
         node.set(key, style[key].removesuffix("px"))
     for key in ("d", "transform", "x", "y", "width", "height"):
         if key in node.attrib:
