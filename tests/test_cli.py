@@ -1212,7 +1212,7 @@ def test_a_process_says_what_it_does_and_nothing_else(tiny_source, tmp_path):
         r"\S+ MB of disk space needed in |fetching and reading |comparing |converting |checking |mixer_\w+: passed in "
     )
     lines = result.stderr.splitlines()
-    assert [line for line in lines if not re.match(f"{ours}|not checked: ", line)] == []
+    assert [line for line in lines if not re.match(f"{ours}|written: |not checked: ", line)] == []
     assert "not checked: cuda, rocm, tpu: exported, not run" in lines
     assert not (tmp_path / "cache").exists()
 
@@ -1289,7 +1289,7 @@ def test_sigterm_ends_with_143_and_the_next_run_goes_on(run, tiny_source, tmp_pa
     out = tmp_path / "out"
     arguments = ["convert-all", *TESTING_HANDLES, "--source", tiny_source, "--out", out]
     assert interrupt_before([EXTRACTOR], signal.SIGTERM, arguments, tmp_path) == 143
-    whole = {"2", "2.manifest.json", "2.report.json"}
+    whole = {"2", "2.evidence.npz", "2.manifest.json", "2.report.json"}
     assert {path.name for path in (out / CLASSIFIER).iterdir()} == whole
     assert list((out / EXTRACTOR).iterdir()) == []
 

@@ -18,6 +18,7 @@ from validation import uses
 from validation.compatibility.run_consumer import run_consumer
 from validation.consumer import LIMIT
 
+CLASSIFIER, EXTRACTOR = TESTING_HANDLES
 FILE = Path(uses.__file__)
 REMEDIED = ["Adam, exported again", "MirroredStrategy", "mixed_float16", "mixed_bfloat16", "LiteRT"]
 """What fails as it is in the newest TensorFlow, for reasons of others."""
@@ -37,9 +38,15 @@ def judge(checks, flavour):
         assert 0 <= checks[name]["worst"] <= LIMIT
 
 
-@pytest.mark.whole
-@pytest.mark.parametrize("flavour", ["native", "graph"])
-@pytest.mark.parametrize("name", TESTING_HANDLES)
+@pytest.mark.parametrize(
+    ("name", "flavour"),
+    [
+        pytest.param(CLASSIFIER, "native", marks=pytest.mark.matrix),
+        pytest.param(CLASSIFIER, "graph", marks=pytest.mark.whole),
+        pytest.param(EXTRACTOR, "native", marks=pytest.mark.whole),
+        pytest.param(EXTRACTOR, "graph", marks=pytest.mark.matrix),
+    ],
+)
 def test_each_use_of_a_tiny_model_passes_or_has_a_remedy(name, flavour, tiny_build):
     judge(made_on(directory_of(tiny_build, TESTING_HANDLES[name].in_flavour(flavour).name)), flavour)
 
@@ -139,7 +146,7 @@ def test_the_file_keeps_to_python_3_8():
     assert {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} & NEWER_THAN_3_8 == set()
 
 
-@pytest.mark.whole
+@pytest.mark.matrix
 def test_both_files_alone_are_enough(tiny_build, tmp_path):
     for file in (FILE, FILE.with_name("consumer.py")):
         (tmp_path / file.name).write_bytes(file.read_bytes())
