@@ -42,11 +42,11 @@ class UsageError(Exception):
     """Something cannot be checked as asked (exit status 2)."""
 
 
-class Harmful(Exception):  # noqa: N818
+class _Harmful(Exception):  # noqa: N818
     """An archive or record that is not read further."""
 
 
-class Findings(NamedTuple):
+class _Findings(NamedTuple):
     """What agrees, what could not be checked, and what differs, in words."""
 
     checked: List[str]  # noqa: UP006 (Python 3.8)
@@ -60,7 +60,7 @@ class Findings(NamedTuple):
             self.checked.append(what)
 
 
-def shown(text: object, most: int = 500) -> str:
+def _shown(text: object, most: int = 500) -> str:
     """Return foreign text on one line: escaped and cut."""
     cut = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in str(text)[:most])
     return cut if len(str(text)) <= most else cut + "..."
@@ -102,16 +102,16 @@ REPORT = {
 EXPORT_REPORT = {"format": TEXT, "sizes": (dict,)}
 
 
-def read_small(path: str) -> bytes:
+def _read_small(path: str) -> bytes:
     """Return the contents of a record."""
     with open(path, "rb") as file:
         content = file.read(MOST_OF_A_RECORD + 1)
     if len(content) > MOST_OF_A_RECORD:
-        raise Harmful(f"{path} has more than {MOST_OF_A_RECORD:,} bytes, too many for a record")
+        raise _Harmful(f"{path} has more than {MOST_OF_A_RECORD:,} bytes, too many for a record")
     return content
 
 
-def parsed(path: str) -> Any:  # noqa: ANN401
+def _parsed(path: str) -> Any:  # noqa: ANN401
     """Return a record's values: an object of JSON, without a name twice."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -120,68 +120,68 @@ def parsed(path: str) -> Any:  # noqa: ANN401
         return dict(pairs)
 
     try:
-        found = json.loads(read_small(path).decode("utf-8"), object_pairs_hook=unique)
+        found = json.loads(_read_small(path).decode("utf-8"), object_pairs_hook=unique)
     except (OSError, ValueError, RecursionError) as error:
-        raise Harmful(f"{path} is not a readable record: {shown(error, 200)}") from error
+        raise _Harmful(f"{path} is not a readable record: {_shown(error, 200)}") from error
     if not isinstance(found, dict):
-        raise Harmful(f"{path} is not a readable record: expected an object")
+        raise _Harmful(f"{path} is not a readable record: expected an object")
     return found
 
 
-def require(path: str, where: str, values: Any, fields: dict[str, Any], more: Any = ()) -> None:  # noqa: ANN401
+def _require(path: str, where: str, values: Any, fields: dict[str, Any], more: Any = ()) -> None:  # noqa: ANN401
     """Check names and types (or permitted values) of a record's fields; those of `more` may be missing."""
     if not isinstance(values, dict) or not set(fields) - set(more) <= set(values) <= set(fields):
-        raise Harmful(f"{path} is not a readable record: {where} has other fields than expected")
+        raise _Harmful(f"{path} is not a readable record: {where} has other fields than expected")
     for name, value in values.items():
         allowed = fields[name]
         fits = type(value) in allowed if isinstance(allowed[0], type) else value in allowed
         if not fits or (type(value) is int and not 0 <= value < 1 << 63):
-            raise Harmful(f"{path} is not a readable record: {where}.{name} is {shown(value, 100)}")
+            raise _Harmful(f"{path} is not a readable record: {where}.{name} is {_shown(value, 100)}")
 
 
-def read_manifest(path: str) -> dict[str, Any]:
+def _read_manifest(path: str) -> dict[str, Any]:
     """Return the manifest of a SavedModel or of an export."""
-    found: dict[str, Any] = parsed(path)
+    found: dict[str, Any] = _parsed(path)
     fields = {**MANIFEST, **(EXPORTED if "format" in found else {})}
-    require(path, "the manifest", found, fields, ("schema_version", "runtime_settings"))
-    require(path, "checkpoint", found["checkpoint"], CHECKPOINT)
+    _require(path, "the manifest", found, fields, ("schema_version", "runtime_settings"))
+    _require(path, "checkpoint", found["checkpoint"], CHECKPOINT)
     if len(found["files"]) > MOST_FILES or not all(type(one) is str for one in found["libraries"].values()):
-        raise Harmful(f"{path} is not a readable record: too many files, or a library of no version")
+        raise _Harmful(f"{path} is not a readable record: too many files, or a library of no version")
     for name, one in found["files"].items():
-        require(path, f"files.{shown(name, 100)}", one, FILE)
+        _require(path, f"files.{_shown(name, 100)}", one, FILE)
     return found
 
 
-def read_report(path: str) -> dict[str, Any]:
+def _read_report(path: str) -> dict[str, Any]:
     """Return the report on a SavedModel or on an export."""
-    found: dict[str, Any] = parsed(path)
+    found: dict[str, Any] = _parsed(path)
     fields = {**VERDICT, **(EXPORT_REPORT if "format" in found else REPORT)}
-    require(path, "the report", found, fields, ("schema_version", "outputs_sha256", "saved_model_sha256"))
+    _require(path, "the report", found, fields, ("schema_version", "outputs_sha256", "saved_model_sha256"))
     for name, one in found["tolerances"].items():
-        require(path, f"tolerances.{shown(name, 100)}", one, {"limit": (float, int), "reason": TEXT})
+        _require(path, f"tolerances.{_shown(name, 100)}", one, {"limit": (float, int), "reason": TEXT})
     for one in found["checks"]:
-        require(path, "a check", one, CHECK, set(CHECK) - {"name"})
+        _require(path, "a check", one, CHECK, set(CHECK) - {"name"})
         if one.get("limit") is not None and one["limit"] != found["tolerances"].get(one["name"], {}).get("limit"):
-            raise Harmful(f"{path} contradicts itself: a limit of {shown(one['name'], 100)} is not its own tolerance")
+            raise _Harmful(f"{path} contradicts itself: a limit of {_shown(one['name'], 100)} is not its own tolerance")
     return found
 
 
-def read_index(path: str) -> dict[str, Any]:
+def _read_index(path: str) -> dict[str, Any]:
     """Return the list of what is published under a handle."""
-    found: dict[str, Any] = parsed(path)
-    require(path, "the index", found, {"schema_version": (1,), "handle": TEXT, "versions": (dict,)})
+    found: dict[str, Any] = _parsed(path)
+    _require(path, "the index", found, {"schema_version": (1,), "handle": TEXT, "versions": (dict,)})
     for version, files in found["versions"].items():
         if not re.fullmatch("[1-9][0-9]{0,17}", version) or not isinstance(files, dict):
-            raise Harmful(f"{path} is not a readable record: {shown(version, 100)} is no version")
+            raise _Harmful(f"{path} is not a readable record: {_shown(version, 100)} is no version")
         for one in files.values():
-            require(path, "a file", one, {**FILE, "md5": OPTIONAL}, ("md5",))
+            _require(path, "a file", one, {**FILE, "md5": OPTIONAL}, ("md5",))
     return found
 
 
 # --- files ---
 
 
-def digests_of(path: str) -> dict[str, Any]:
+def _digests_of(path: str) -> dict[str, Any]:
     """Return size, sha256 (hexadecimal) and md5 (base64) of a file."""
     sha256, md5, size = hashlib.sha256(), hashlib.new("md5"), 0  # noqa: S324 (as object stores give it)
     with open(path, "rb") as file:
@@ -192,34 +192,34 @@ def digests_of(path: str) -> dict[str, Any]:
     return {"size": size, "sha256": sha256.hexdigest(), "md5": base64.b64encode(md5.digest()).decode()}
 
 
-def compare(listed: dict[str, Any], found: dict[str, Any], record: str) -> list[str]:
+def _compare(listed: dict[str, Any], found: dict[str, Any], record: str) -> list[str]:
     """Return the differences between listed and found files: dicts of size and digests, by name."""
     differences = []
     for name in sorted(set(listed) | set(found)):
         if name not in found:
-            differences.append(f"{shown(name)} is missing, but {record} lists it")
+            differences.append(f"{_shown(name)} is missing, but {record} lists it")
         elif name not in listed:
-            differences.append(f"{shown(name)} is not listed in {record}")
+            differences.append(f"{_shown(name)} is not listed in {record}")
         else:
             for what in ("size", "sha256", "md5"):
                 said, is_there = listed[name].get(what), found[name].get(what)
                 if said is not None and is_there is not None and said != is_there:
-                    differences.append(f"{shown(name)} has {what} {is_there}, but {record} lists {shown(said, 100)}")
+                    differences.append(f"{_shown(name)} has {what} {is_there}, but {record} lists {_shown(said, 100)}")
                     break
     return differences
 
 
-def files_of_directory(path: str, most: int) -> dict[str, Any]:
+def _files_of_directory(path: str, most: int) -> dict[str, Any]:
     """Return size and sha256 of the files below a directory, by their relative paths."""
     names = [os.path.join(folder, name) for folder, _, files in os.walk(path) for name in files]
     names = [name for name in names if os.path.isfile(name)]
     size = sum(map(os.path.getsize, names))
     if len(names) > MOST_FILES or size > most:
-        raise Harmful(f"{path} has {len(names):,} files, {size:,} bytes: more than its manifest lists")
-    return {os.path.relpath(name, path).replace(os.sep, "/"): digests_of(name) for name in names}
+        raise _Harmful(f"{path} has {len(names):,} files, {size:,} bytes: more than its manifest lists")
+    return {os.path.relpath(name, path).replace(os.sep, "/"): _digests_of(name) for name in names}
 
 
-class Stream:
+class _Stream:
     """The tar stream in a `.tar.gz`, with limits on what is read."""
 
     def __init__(self, file: gzip.GzipFile, most: int) -> None:
@@ -229,14 +229,14 @@ class Stream:
     def read(self, size: int = -1) -> bytes:
         """Return the next bytes."""
         if not 0 <= size <= MOST_AT_ONCE:
-            raise Harmful("a header claims an impossible number of bytes")
+            raise _Harmful("a header claims an impossible number of bytes")
         self._headers += size * self.in_headers
         if self._headers > MOST_OF_HEADERS:
-            raise Harmful("its headers are too long")
+            raise _Harmful("its headers are too long")
         content = self.last = self._file.read(size)
         self.refuse_bomb(self._file.tell())
         if self.in_headers and re.search(rb"\d{65}", content):  # tarfile would take quadratic time
-            raise Harmful("a header has more digits in a row than any number or name of a model")
+            raise _Harmful("a header has more digits in a row than any number or name of a model")
         return content
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -251,10 +251,10 @@ class Stream:
     def refuse_bomb(self, offset: int) -> None:
         """Refuse to read beyond the limit."""
         if offset > self._most:
-            raise Harmful(f"it unpacks to more than {self._most:,} bytes, too many for an archive of its size")
+            raise _Harmful(f"it unpacks to more than {self._most:,} bytes, too many for an archive of its size")
 
 
-def fault_of(member: tarfile.TarInfo, seen: set[str]) -> str | None:
+def _fault_of(member: tarfile.TarInfo, seen: set[str]) -> str | None:
     """Return why a member of an archive is refused."""
     name = posixpath.normpath(member.name)
     if not name.isprintable() or name.startswith("/") or ".." in name.split("/"):
@@ -266,36 +266,36 @@ def fault_of(member: tarfile.TarInfo, seen: set[str]) -> str | None:
     return "claims a negative size" if member.size < 0 else None
 
 
-def files_of_archive(path: str, most: int, wanted: str) -> tuple[dict[str, Any], bytes]:
+def _files_of_archive(path: str, most: int, wanted: str) -> tuple[dict[str, Any], bytes]:
     """Return size and sha256 of the files in an archive, and the contents of the wanted one."""
     size, kept, attributes = os.path.getsize(path), b"", 0
     found: dict[str, Any] = {}
     limit = min(MOST_BYTES, max(SMALL, DENSEST * size), size + MOST_MORE, most)
     try:
         with open(path, "rb") as raw, gzip.GzipFile(fileobj=raw) as unpacked:
-            stream = Stream(unpacked, limit)
+            stream = _Stream(unpacked, limit)
             with tarfile.open(fileobj=stream, mode="r:") as archive:  # type: ignore[call-overload]
                 for member in archive:
                     attributes += len(member.pax_headers)
-                    fault = fault_of(member, set(found))
+                    fault = _fault_of(member, set(found))
                     if fault or len(found) > MOST_FILES or attributes > MOST_ATTRIBUTES:
-                        raise Harmful(f"'{shown(member.name, 100)}' {fault or 'is one of too many'}")
+                        raise _Harmful(f"'{_shown(member.name, 100)}' {fault or 'is one of too many'}")
                     if member.isdir():
                         continue
                     stream.refuse_bomb(member.offset_data + member.size)
                     stream.in_headers, name = False, posixpath.normpath(member.name)
-                    found[name], content = member_digest(archive, member, keep=name == wanted)
+                    found[name], content = _member_digest(archive, member, keep=name == wanted)
                     kept, stream.in_headers = content or kept, True
                 stream.in_headers = False
-                check_end(stream, archive.offset)
+                _check_end(stream, archive.offset)
     except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, RecursionError, zlib.error) as error:
-        raise Harmful(f"{path} is refused: it is cut off or damaged: {shown(error, 200)}") from error
-    except Harmful as error:
-        raise Harmful(f"{path} is refused: {error}") from error
+        raise _Harmful(f"{path} is refused: it is cut off or damaged: {_shown(error, 200)}") from error
+    except _Harmful as error:
+        raise _Harmful(f"{path} is refused: {error}") from error
     return found, kept
 
 
-def member_digest(archive: tarfile.TarFile, member: tarfile.TarInfo, *, keep: bool) -> tuple[dict[str, Any], bytes]:
+def _member_digest(archive: tarfile.TarFile, member: tarfile.TarInfo, *, keep: bool) -> tuple[dict[str, Any], bytes]:
     """Return size and sha256 of a file in an archive, and its contents, if it is small and they are to be kept."""
     digest, kept, file = hashlib.sha256(), [], archive.extractfile(member)
     for chunk in iter(lambda: file.read(CHUNK) if file else b"", b""):
@@ -305,23 +305,23 @@ def member_digest(archive: tarfile.TarFile, member: tarfile.TarInfo, *, keep: bo
     return {"size": member.size, "sha256": digest.hexdigest()}, b"".join(kept)
 
 
-def check_end(stream: Stream, offset: int) -> None:
+def _check_end(stream: _Stream, offset: int) -> None:
     """Check that only zeros follow the last member; reading to the end also checks gzip's checksum."""
     ahead, length = stream.tell() - offset, 0
     rest = stream.last[-ahead:] if ahead else stream.read(MOST_AT_ONCE)
     while rest:
         if rest.count(0) != len(rest):
-            raise Harmful("something else follows its last member")
+            raise _Harmful("something else follows its last member")
         length += len(rest)
         rest = stream.read(MOST_AT_ONCE)
     if length < tarfile.BLOCKSIZE:
-        raise Harmful("its end is missing")
+        raise _Harmful("its end is missing")
 
 
 # --- what the records say ---
 
 
-def build_type(builder: str, commit: str | None) -> str:
+def _build_type(builder: str, commit: str | None) -> str:
     """Return the address of the page about builds, at the commit; outside CI, where none is known, its name."""
     workflow = WORKFLOW.fullmatch(builder)
     if workflow is None:
@@ -329,7 +329,7 @@ def build_type(builder: str, commit: str | None) -> str:
     return f"{workflow['repository']}/blob/{commit or 'HEAD'}/{BUILD_PAGE}"
 
 
-def provenance_of(manifest: dict[str, Any], builder: str) -> dict[str, Any]:
+def _provenance_of(manifest: dict[str, Any], builder: str) -> dict[str, Any]:
     """Return what the provenance of a model of this manifest says, apart from the files it binds."""
     checkpoint, libraries = manifest["checkpoint"], sorted(manifest["libraries"].items())
     original = checkpoint["origin"] == "original"
@@ -354,7 +354,7 @@ def provenance_of(manifest: dict[str, Any], builder: str) -> dict[str, Any]:
         "predicateType": "https://slsa.dev/provenance/v1",
         "predicate": {
             "buildDefinition": {
-                "buildType": build_type(builder, manifest["git_commit"]),
+                "buildType": _build_type(builder, manifest["git_commit"]),
                 "externalParameters": {**asked, "checkpoint": checkpoint["object"]},
                 "internalParameters": {name: manifest[name] for name in ("pipeline", "pipeline_sha256")},
                 "resolvedDependencies": dependencies,
@@ -364,9 +364,9 @@ def provenance_of(manifest: dict[str, Any], builder: str) -> dict[str, Any]:
     }
 
 
-def read_provenance(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read_provenance(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a statement, and the sha256 of each file that it is about, by name: empty where it gives several."""
-    statement = parsed(path)
+    statement = _parsed(path)
     bound: dict[str, Any] = {}
     try:
         for subject in statement.pop("subject"):
@@ -378,24 +378,24 @@ def read_provenance(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
         if not isinstance(builder, str):
             raise TypeError("the builder is no text")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Harmful(f"{path} is not a readable in-toto statement: {shown(repr(error), 200)}") from error
+        raise _Harmful(f"{path} is not a readable in-toto statement: {_shown(repr(error), 200)}") from error
     return statement, bound
 
 
-def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401
     """Yield each value of a record with its path."""
     if isinstance(value, (dict, list)) and value:
         pairs = value.items() if isinstance(value, dict) else ((str(place), one) for place, one in enumerate(value))
         for name, inner in pairs:
-            yield from flat(inner, f"{path}.{name}" if path else name)
+            yield from _flat(inner, f"{path}.{name}" if path else name)
     else:
         yield path, value
 
 
-def contradictions(record: str, pairs: list[tuple[str, Any, Any]], other: str) -> list[str]:
+def _contradictions(record: str, pairs: list[tuple[str, Any, Any]], other: str) -> list[str]:
     """Return in words where two records differ: pairs of what, what the one says and what the other."""
     return [
-        f"{record} says {shown(what, 100)} {shown(repr(said), 200)}, {other} {shown(repr(meant), 200)}"
+        f"{record} says {_shown(what, 100)} {_shown(repr(said), 200)}, {other} {_shown(repr(meant), 200)}"
         for what, said, meant in pairs
         if (type(said), said) != (type(meant), meant)
     ]
@@ -409,11 +409,15 @@ SUFFIXES = {
 DESCRIBED = ("about", "accuracy", "card", "sbom")  # bound by the provenance if they existed when the model was packed
 
 
-class Model:
+class _Model:
     """A model and the records beside it; reading it begins the findings."""
 
     def __init__(self, path: str) -> None:
-        self.path, self.is_archive, self.findings = os.path.abspath(path), not os.path.isdir(path), Findings([], [], [])
+        self.path, self.is_archive, self.findings = (
+            os.path.abspath(path),
+            not os.path.isdir(path),
+            _Findings([], [], []),
+        )
         if self.is_archive and not (os.path.isfile(path) and path.endswith(ARCHIVE)):
             raise UsageError(f"{path} is neither the directory of a model nor a *{ARCHIVE} made of one.")
         self.folder, name = os.path.split(self.path)
@@ -423,8 +427,8 @@ class Model:
             raise UsageError(f"{self.at('manifest')} is missing, so there is nothing to compare {path} with.")
         there = [one for one in sorted(os.listdir(self.folder)) if one.startswith(f"{self.stem}.")]
         there = [one for one in there if self.is_archive or one != self.names["archive"]]
-        self.found = {one: digests_of(file) for one in there if os.path.isfile(file := os.path.join(self.folder, one))}
-        self.manifest = self.read("manifest", read_manifest)
+        self.found = {one: _digests_of(file) for one in there if os.path.isfile(file := os.path.join(self.folder, one))}
+        self.manifest = self.read("manifest", _read_manifest)
 
     def at(self, kind: str) -> str:
         """Return the path of a file beside the model."""
@@ -444,13 +448,13 @@ class Model:
         """Turn what is refused into a difference."""
         try:
             yield
-        except Harmful as error:
+        except _Harmful as error:
             self.findings.differences.append(str(error))
 
     def says(self, kind: str, *pairs: tuple[str, Any, Any]) -> list[str]:
         """Return the differences of a record from the manifest: what, what it says, what the manifest says."""
         known = [one for one in pairs if self.manifest and None not in one[1:]]
-        return contradictions(self.names.get(kind, kind), known, self.names["manifest"])
+        return _contradictions(self.names.get(kind, kind), known, self.names["manifest"])
 
     def of_manifest(self, name: str) -> Any:  # noqa: ANN401
         """Return a field of the manifest, None if that cannot be read."""
@@ -459,31 +463,31 @@ class Model:
     def bound(self, sha256: Any, kind: str) -> list[str]:  # noqa: ANN401
         """Return the difference of the manifest from the sha256 that a record gives."""
         name = self.names["manifest"]
-        return compare({name: {"sha256": sha256}}, {name: self.found[name]}, self.names[kind])
+        return _compare({name: {"sha256": sha256}}, {name: self.found[name]}, self.names[kind])
 
 
-def check_contents(model: Model) -> None:
+def _check_contents(model: _Model) -> None:
     """Compare the model's files with the manifest, and what it says of itself."""
     listed, facts = model.of_manifest("files"), b""
     most = MOST_BYTES if listed is None else sum(one["size"] for one in listed.values()) + SPARE
     with model.refusing():
         if model.is_archive:
-            found, facts = files_of_archive(model.path, most, MODEL_JSON)
+            found, facts = _files_of_archive(model.path, most, MODEL_JSON)
         else:
-            found = files_of_directory(model.path, most)
+            found = _files_of_directory(model.path, most)
         if listed is None:
             return
-        differences = compare(listed, found, "the manifest")
+        differences = _compare(listed, found, "the manifest")
         model.findings.add(f"{len(listed)} files, as listed in {model.names['manifest']}", differences)
         version = int(model.stem) if re.fullmatch("[0-9]{1,18}", model.stem) else None
         model.findings.differences.extend(model.says("its path", ("version", version, model.manifest["version"])))
         if differences or MODEL_JSON not in listed:
             return
-        facts = facts if model.is_archive else read_small(os.path.join(model.path, *MODEL_JSON.split("/")))
-        check_facts(model, facts)
+        facts = facts if model.is_archive else _read_small(os.path.join(model.path, *MODEL_JSON.split("/")))
+        _check_facts(model, facts)
 
 
-def check_facts(model: Model, content: bytes) -> None:
+def _check_facts(model: _Model, content: bytes) -> None:
     """Compare what the model says of itself with the manifest."""
     try:
         facts = json.loads(content.decode("utf-8"))
@@ -502,13 +506,13 @@ def check_facts(model: Model, content: bytes) -> None:
         of = model.manifest["checkpoint"]
         pairs += [(f"checkpoint.{one}", checkpoint.get(one), of[one]) for one in ("object", "sha256", "origin")]
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise Harmful(f"{MODEL_JSON} is not a readable record: {shown(error, 200)}") from error
+        raise _Harmful(f"{MODEL_JSON} is not a readable record: {_shown(error, 200)}") from error
     model.findings.add(f"{MODEL_JSON} agrees with {model.names['manifest']}", model.says(MODEL_JSON, *pairs))
 
 
-def check_report(model: Model) -> None:
+def _check_report(model: _Model) -> None:
     """Check that the report is of this manifest, and that the model passed."""
-    name, report = model.names["report"], model.read("report", read_report)
+    name, report = model.names["report"], model.read("report", _read_report)
     if report is None:
         if not model.has("report"):
             model.findings.not_checked.append(f"there is no {name}, so whether the model passed is unknown")
@@ -520,18 +524,18 @@ def check_report(model: Model) -> None:
     differences = model.says("report", *pairs) + model.bound(report.get("manifest_sha256", ""), "report")
     outputs, listed = f"{model.stem}.evidence.npz", report.get("outputs_sha256")
     if listed is not None and outputs in model.found:
-        differences += compare({outputs: {"sha256": listed}}, {outputs: model.found[outputs]}, name)
+        differences += _compare({outputs: {"sha256": listed}}, {outputs: model.found[outputs]}, name)
     if report.get("verdict") != "passed":
-        differences.append(f"{name} says that the model {shown(report.get('verdict'), 100)}")
+        differences.append(f"{name} says that the model {_shown(report.get('verdict'), 100)}")
     checks = report.get("checks")
     for check in checks if isinstance(checks, list) and checks else [None]:
-        wrong = problem_of(check, report.get("saved_model_sha256"))
+        wrong = _problem_of(check, report.get("saved_model_sha256"))
         if wrong:
-            differences.append(f"{name} contradicts itself: {shown(wrong)}")
+            differences.append(f"{name} contradicts itself: {_shown(wrong)}")
     model.findings.add(f"{name} is of this manifest and says that the model passed", differences)
 
 
-def problem_of(check: Any, graph: str | None) -> str | None:  # noqa: ANN401
+def _problem_of(check: Any, graph: str | None) -> str | None:  # noqa: ANN401
     """Return why a check cannot be as it is in a report that passed, on a graph of this sha256."""
     if not isinstance(check, dict):
         return "it has no checks"
@@ -547,28 +551,25 @@ def problem_of(check: Any, graph: str | None) -> str | None:  # noqa: ANN401
     return None if fits else f"{check.get('name')}: measured {measured}, over its limit {limit}"
 
 
-def check_about(model: Model) -> None:
-    """Check that what the owner says of the model is of this manifest."""
-    check_bound(model, "about")
-
-
-def check_accuracy(model: Model) -> None:
-    """Check that the measured accuracy is of this manifest."""
-    check_bound(model, "accuracy")
-
-
-def check_bound(model: Model, kind: str) -> None:
-    """Check that a record beside the model is of this manifest."""
-    record = model.read(kind, parsed)
+def _check_bound(model: _Model, kind: str) -> None:
+    """Check that the measured accuracy, or what the owner says of the model, is of this manifest."""
+    record = model.read(kind, _parsed)
     if record is not None:
         pairs = [(one, record.get(one), model.of_manifest(one)) for one in ("handle", "version")]
         differences = model.says(kind, *pairs) + model.bound(record.get("manifest_sha256", ""), kind)
         model.findings.add(f"{model.names[kind]} is of this manifest", differences)
 
 
-def check_provenance(model: Model) -> None:
+def _compare_listed(model: _Model, listed: Any, found: dict[str, Any], wanted: set[str], record: str) -> list[str]:  # noqa: ANN401
+    """Return the differences of files from a record that must list the wanted ones; of a directory, no archive."""
+    absent = [f"{one} is not listed in {record}" for one in sorted(wanted - set(listed) - set(model.found))]
+    here = {one: digest for one, digest in listed.items() if model.is_archive or one != model.names["archive"]}
+    return absent + _compare(here, found, record)
+
+
+def _check_provenance(model: _Model) -> None:
     """Compare the provenance with the manifest in every field, and with the files that it binds."""
-    name, read = model.names["provenance"], model.read("provenance", read_provenance)
+    name, read = model.names["provenance"], model.read("provenance", _read_provenance)
     if read is None:
         if not model.has("provenance"):
             model.findings.not_checked.append(f"there is no {name}, so who packed the model is unknown")
@@ -576,20 +577,18 @@ def check_provenance(model: Model) -> None:
     statement, listed = read
     builder, differences = statement["predicate"]["runDetails"]["builder"]["id"], []
     if model.manifest:
-        said, meant = dict(flat(statement)), dict(flat(provenance_of(model.manifest, builder)))
+        said, meant = dict(_flat(statement)), dict(_flat(_provenance_of(model.manifest, builder)))
         pairs = [(what, said.get(what), meant.get(what)) for what in sorted(set(said) | set(meant))]
         if builder != LOCAL_BUILDER and not WORKFLOW.fullmatch(builder):
             pairs.append(("builder.id", builder, f"{LOCAL_BUILDER} or the address of a workflow"))
-        differences = contradictions(name, pairs, model.names["manifest"])
+        differences = _contradictions(name, pairs, model.names["manifest"])
     described = {model.names[kind] for kind in DESCRIBED}
     both = described & set(listed) & set(model.found)
     wanted = {model.names[kind] for kind in ("archive", "manifest", "report")}
-    absent = sorted(wanted - set(listed) - set(model.found))
-    differences += [f"{one} is not listed in {name}" for one in absent]
-    left_out = (described - both) | (set() if model.is_archive else {model.names["archive"]})
-    seen = {one: digest for one, digest in listed.items() if one not in left_out}
+    seen = {one: digest for one, digest in listed.items() if one not in described - both}
     there = {one: digest for one, digest in model.found.items() if one in wanted | both}
-    model.findings.add(f"{name} binds {shown(', '.join(listed))}", differences + compare(seen, there, name))
+    differences += _compare_listed(model, seen, there, wanted, name)
+    model.findings.add(f"{name} binds {_shown(', '.join(listed))}", differences)
     for one in sorted(described - both):
         if one in model.found:
             model.findings.not_checked.append(f"{one} is not bound by {name}, so who wrote it is unknown")
@@ -597,23 +596,19 @@ def check_provenance(model: Model) -> None:
             model.findings.not_checked.append(f"{name} binds {one}, missing here")
 
 
-def check_index(model: Model) -> None:
+def _check_index(model: _Model) -> None:
     """Compare the list of what is published with the files."""
-    index = model.read("index", read_index)
+    index = model.read("index", _read_index)
     if index is None:
         return
-    differences, listed = model.says("index", ("handle", index["handle"], model.of_manifest("handle"))), None
+    differences = model.says("index", ("handle", index["handle"], model.of_manifest("handle")))
     listed = index["versions"].get(model.stem)
     if not listed:
         differences.append(f"{INDEX} does not list version {model.stem}: its publication is incomplete")
     else:
         wanted = {model.names[kind] for kind in ("archive", "manifest", "report", "provenance")}
-        absent = sorted(wanted - set(listed) - set(model.found))
-        differences += [f"{one} is not listed in {INDEX}" for one in absent]
-        left_out = set() if model.is_archive else {model.names["archive"]}
-        seen = {one: digest for one, digest in listed.items() if one not in left_out}
-        differences += compare(seen, model.found, INDEX)
-    model.findings.add(f"{INDEX} lists {shown(', '.join(listed or ()))}", differences)
+        differences += _compare_listed(model, listed, model.found, wanted, INDEX)
+    model.findings.add(f"{INDEX} lists {_shown(', '.join(listed or ()))}", differences)
 
 
 # --- the signature ---
@@ -633,34 +628,34 @@ def check_signature(statement: Any, bundle: Any, key: Any) -> str | None:  # noq
         raise UsageError(f"--key needs cryptography ({error}): `pip install cryptography` installs it.") from error
     kinds: dict[str, Any] = {"secp256r1": hashes.SHA256, "secp384r1": hashes.SHA384, "secp521r1": hashes.SHA512}
     try:
-        public: Any = serialization.load_pem_public_key(read_small(key))
+        public: Any = serialization.load_pem_public_key(_read_small(key))
         pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         algorithm = ec.ECDSA(kinds[public.curve.name]())
-    except (OSError, ValueError, AttributeError, KeyError, Harmful) as error:
+    except (OSError, ValueError, AttributeError, KeyError, _Harmful) as error:
         raise UsageError(
-            f"--key {key} is not a usable public key ({type(error).__name__}: {shown(error, 200)}): expected a PEM "
+            f"--key {key} is not a usable public key ({type(error).__name__}: {_shown(error, 200)}): expected a PEM "
             "file with a public key of the curve P-256, P-384 or P-521."
         ) from error
     name = os.path.basename(bundle)
     try:
-        signed, payload = parsed(bundle), "application/vnd.in-toto+json"
+        signed, payload = _parsed(bundle), "application/vnd.in-toto+json"
         content = base64.b64decode(signed["dsseEnvelope"]["payload"], validate=True)
         signature = base64.b64decode(signed["dsseEnvelope"]["signatures"][0]["sig"], validate=True)
-        if signed != bundle_of(content, signature, payload, hashlib.sha256(pem).hexdigest()):
+        if signed != _bundle_of(content, signature, payload, hashlib.sha256(pem).hexdigest()):
             return f"{name} is not a bundle of one signature by this key"
         public.verify(
             signature, b"DSSEv1 %d %s %d %s" % (len(payload), payload.encode(), len(content), content), algorithm
         )
         resources = json.loads(content)["predicate"]["resources"]
-        expected = [{"digest": digests_of(statement)["sha256"], "algorithm": "sha256", "name": "."}]
+        expected = [{"digest": _digests_of(statement)["sha256"], "algorithm": "sha256", "name": "."}]
         return None if resources == expected else f"{name} is a signature of another {os.path.basename(statement)}"
     except InvalidSignature:
         return f"{name} is not a signature by this key"
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError, Harmful) as error:
-        return f"{name} is not a readable bundle of a signature: {shown(repr(error), 200)}"
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError, _Harmful) as error:
+        return f"{name} is not a readable bundle of a signature: {_shown(repr(error), 200)}"
 
 
-def bundle_of(content: bytes, signature: bytes, payload: str, hint: str) -> dict[str, Any]:
+def _bundle_of(content: bytes, signature: bytes, payload: str, hint: str) -> dict[str, Any]:
     """Return the bundle of one signature by a key."""
     encoded = [base64.b64encode(one).decode() for one in (content, signature)]
     return {
@@ -674,7 +669,7 @@ def bundle_of(content: bytes, signature: bytes, payload: str, hint: str) -> dict
     }
 
 
-def judge_signature(model: Model, key: str | None) -> None:
+def _judge_signature(model: _Model, key: str | None) -> None:
     """Check the signature of the provenance with a key, or say that it was not checked."""
     name = model.names["signature"]
     if key is None:
@@ -697,18 +692,22 @@ def verify(path: str, key: str | None = None) -> dict[str, Any]:
     Raises:
         UsageError: the path is no model with a manifest beside it, or the key cannot be used.
     """
-    model = Model(path)
-    for check in (check_contents, check_report, check_about, check_accuracy, check_provenance, check_index):
-        check(model)
-    judge_signature(model, key)
+    model = _Model(path)
+    _check_contents(model)
+    _check_report(model)
+    for kind in ("about", "accuracy"):
+        _check_bound(model, kind)
+    _check_provenance(model)
+    _check_index(model)
+    _judge_signature(model, key)
     handle = model.of_manifest("handle")
     return {
         "path": path,
         "kind": "archive" if model.is_archive else "directory",
-        "handle": None if handle is None else shown(handle, 100),
+        "handle": None if handle is None else _shown(handle, 100),
         "version": model.of_manifest("version"),
         "verdict": "different" if model.findings.differences else "same",
-        **{name: [shown(one) for one in found] for name, found in model.findings._asdict().items()},
+        **{name: [_shown(one) for one in found] for name, found in model.findings._asdict().items()},
     }
 
 
@@ -724,7 +723,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         found = verify(given.path, given.key)
     except (UsageError, OSError) as error:
-        print(f"error: {shown(error)}", file=sys.stderr)  # noqa: T201
+        print(f"error: {_shown(error)}", file=sys.stderr)  # noqa: T201
         return 2
     if given.json:
         print(json.dumps(found, indent=1))  # noqa: T201

@@ -109,7 +109,7 @@ class Unfinished:
 
 
 def state_of(batch: Sequence[Picture]) -> list[Any]:
-    """Return what tells whether pictures are as they were, in the form that JSON gives back."""
+    """Return path, labels, size and modification time of pictures, in the form that JSON gives back."""
     state = []
     for picture in batch:
         found = None

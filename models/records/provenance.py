@@ -45,8 +45,8 @@ EXPORT_SOURCES = (*PIPELINE_SOURCES, "export/formats", "models/formats.py", "mod
 
 VALIDATOR_SOURCES = (
     *_MODEL,
-    "models/records/contents.py",
     "models/records/check.py",
+    "models/records/contents.py",
     "models/records/report.py",
     "models/records/tolerances.py",
     "validation/compatibility/run_consumer.py",
