@@ -82,8 +82,8 @@ matrix: $(READY)  ## run models in each TensorFlow release; writes OUT/matrix.js
 bench: $(READY)  ## measure conversion, inference and start-up; writes OUT/bench (default HANDLES: see bench --help)
 	$(RUN) convert bench --out "$(OUT)/bench" $(HANDLES)
 
-withstand: $(READY)  ## try damaged files on those who read them; writes validation/WITHSTAND.md (WITHSTAND=--full: all)
-	$(VENV)/bin/python tests/withstand.py $(WITHSTAND)
+withstand: $(READY)  ## inject faults and count what is survived; writes validation/WITHSTAND.md (WITHSTAND=--full: all)
+	$(VENV)/bin/python tests/withstand/__main__.py $(WITHSTAND)
 
 # Needs the network. Each accepted vulnerability is a line of the list: its identifier, `#`, and the reason.
 audit: $(READY)  ## ask PyPI for known vulnerabilities of the locked packages, except those that .ci/accepted.txt lists

@@ -1,26 +1,18 @@
 """Which damage is noticed: single flipped bits and exchanged files, in every kind of file that is written or published.
 
-    make withstand                          a share of the trials, in minutes on 2 cores
-    make withstand WITHSTAND=--full         2,000 flipped bits and 200 exchanges
-
 Two tiny models are made by the command line, checked, described, packed, signed and published to a directory. Then one
 bit of one file is flipped, or one file is replaced by that of the other model, and whoever reads the file next is
-asked: `mixer-jax2tf verify` and `validation/verify.py`, which must agree, or the reader of the file. The table goes to
-validation/WITHSTAND.md.
+asked: `mixer-jax2tf verify` and `validation/verify.py`, which must agree, or the reader of the file. Survived: each of
+them names the file.
 """
 
-import argparse
 import random
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 
@@ -35,7 +27,6 @@ from models.catalog import TESTING_HANDLES
 from models.digests import Digest, DigestTable
 from models.errors import MixerError
 from models.formats import FORMATS
-from models.markdown import markdown_table
 from models.records.about import About, AboutRecord
 from models.records.accuracy import AccuracyRecord, Measurement
 from models.records.layout import ModelPaths
@@ -43,43 +34,20 @@ from models.records.published_index import INDEX
 from models.storage.files import hash_file
 from validation import verify as alone
 from validation.accuracy.dataset import Picture
+from withstand.rows import Row
 
-ROOT = Path(__file__).parent.parent
-TABLE = ROOT / "validation" / "WITHSTAND.md"
+ROOT = Path(__file__).parent.parent.parent
 NAMES = tuple(TESTING_HANDLES)[:2]
-COLUMNS = ("fault", "where", "asked", "#tried", "#noticed", "#named", "#by each")
-FLIPS, EXCHANGES, SHARE = 2000, 200, 0.2
+FLIPS, EXCHANGES = 2000, 200
 
-NOT_TRIED = (
+TITLE = "Damage: flipped bits and exchanged files"
+REMARK = (
     "Reports are bound by the provenance, so only once a model is packed; exports are not packed, and nothing binds "
     "their reports.\nNot tried: `features.bin` of an unfinished fine-tuning, which has no checksum."
 )
 
 Reader = Callable[[], tuple[str, ...]]
 """Reads files and returns what each who reads them says of damage; empty text where none is noticed."""
-
-
-@dataclass
-class Row:
-    """Trials of one kind."""
-
-    fault: str
-    where: str
-    asked: str
-    tried: int = 0
-    noticed: int = 0
-    named: int = 0
-    agreed: int = 0
-    missed: list[str] = field(default_factory=list)
-
-    def count(self, said: tuple[str, ...], name: str, what: str) -> None:
-        """Count a trial: noticed and named by the first of those who read the file, or by each."""
-        self.tried += 1
-        self.noticed += bool(said[0])
-        self.named += name in said[0]
-        self.agreed += all(name in one for one in said)
-        if not all(name in one for one in said):
-            self.missed.append(f"{what}: {' | '.join(one[:200] or 'nothing is said' for one in said)}")
 
 
 def command(*arguments: object) -> None:
@@ -193,6 +161,13 @@ def readers(folder: Path) -> list[tuple[str, str, Path, Reader]]:
 # --- trials ---
 
 
+def unnamed(said: tuple[str, ...], name: str, what: str) -> str | None:
+    """Return what each says of the damage `what`, unless all name the file."""
+    if all(name in one for one in said):
+        return None
+    return f"{what}: {' / '.join(one[:200] or 'nothing is said' for one in said)}"
+
+
 def flips(row: Row, files: list[Path], read: Reader, count: int, chance: random.Random, shown: Callable[[Path], str]):
     """Flip single bits of files, all equally often, at random places."""
     for trial in range(count):
@@ -202,7 +177,7 @@ def flips(row: Row, files: list[Path], read: Reader, count: int, chance: random.
         changed[place] ^= 1 << bit
         file.write_bytes(changed)
         try:
-            row.count(read(), shown(file), f"{file.name}, bit {bit} of byte {place}")
+            row.count(unnamed(read(), shown(file), f"{file.name}, bit {bit} of byte {place}"))
         finally:
             file.write_bytes(content)
 
@@ -240,7 +215,7 @@ def contents(directory: Path) -> list[tuple[str, list[Path], Reader, Callable[[P
 
 def exchanges(published: Path, folder: Path, count: int, chance: random.Random) -> Row:
     """Replace one file of a model by that of the other model."""
-    row = Row("one file of another model", "published, and in the SavedModel", "both verifiers")
+    row = Row("one file of another model", "published, and in the SavedModel", "each in turn; both verifiers")
     key, pairs = folder / "key.pub", []
     for out in (published, folder / "build"):
         one, other = (ModelPaths.of(out, name, 2) for name in NAMES)
@@ -256,7 +231,7 @@ def exchanges(published: Path, folder: Path, count: int, chance: random.Random) 
         content = file.read_bytes()
         shutil.copyfile(source, file)
         try:
-            row.count(asked(), file.name, f"{file.name} of {source.parent}")
+            row.count(unnamed(asked(), file.name, f"{file.name} of {source.parent}"))
         finally:
             file.write_bytes(content)
     return row
@@ -268,49 +243,9 @@ def measure(folder: Path, share: float) -> list[Row]:
     every, kept = kinds(published, folder), readers(folder)
     count = max(1, round(FLIPS * share / (len(every) + len(kept))))
     for where, files, read, name in every:
-        rows.append(Row("one flipped bit", where, "both verifiers"))
+        rows.append(Row("one flipped bit", where, "random bit; both verifiers"))
         flips(rows[-1], files, read, count, chance, name)
     for where, asked, file, read in kept:
-        rows.append(Row("one flipped bit", where, asked))
+        rows.append(Row("one flipped bit", where, f"random bit; {asked}"))
         flips(rows[-1], [file], read, count, chance, lambda one: one.name)
     return [*rows, exchanges(published, folder, round(EXCHANGES * share), chance)]
-
-
-def text_of(rows: list[Row], share: float) -> str:
-    """Return the page with the table."""
-    said = "all" if share == 1 else f"a share of {share:g} of all"
-    tried, noticed = sum(row.tried for row in rows), sum(row.noticed for row in rows)
-    table = markdown_table(
-        COLUMNS,
-        [(row.fault, row.where, row.asked, *map(str, (row.tried, row.noticed, row.named, row.agreed))) for row in rows],
-    )
-    missed = "".join(
-        f"- {row.where}: {len(row.missed)}, such as {'; '.join(one.strip('| ') for one in row.missed[:2])}\n"
-        for row in rows
-        if row.missed
-    )
-    return (
-        "# What damage is noticed\n\n"
-        "Written by `make withstand` (`tests/withstand.py`), from tiny models that the commands made: "
-        f"{said} trials, {noticed:,} of {tried:,} noticed. Places are random, of a fixed seed. "
-        "`named`: the message names the file. `by each`: both `mixer-jax2tf verify` and `validation/verify.py` name "
-        "it, where both are asked.\n\n"
-        f"{table}" + (f"\nNot noticed, or not named by each:\n\n{missed}" if missed else "") + f"\n{NOT_TRIED}\n"
-    )
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="all trials")
-    parser.add_argument("--share", type=float, default=SHARE, help="share of the trials (default: %(default)s)")
-    given = parser.parse_args()
-    share = 1.0 if given.full else given.share
-    with tempfile.TemporaryDirectory() as folder:
-        rows = measure(Path(folder), share)
-    TABLE.write_text(text_of(rows, share), encoding="utf-8")
-    sys.stderr.write(f"written: {TABLE}\n")
-    return 0 if all(row.tried == row.agreed for row in rows) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
