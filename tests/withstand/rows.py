@@ -33,16 +33,15 @@ def text_of(name: str, title: str, rows: list[Row], share: float, remark: str = 
     """Return a section of the page, between comments with its name."""
     said = "all trials" if share == 1 else f"a share of {share:g} of the trials"
     tried, survived = sum(row.tried for row in rows), sum(row.survived for row in rows)
-    table = markdown_table(
-        COLUMNS, [(row.fault, row.where, row.how, str(row.tried), str(row.survived)) for row in rows]
-    )
+    cells = [(row.fault, row.where, row.how, str(row.tried), str(row.survived)) for row in rows]
     failed = "".join(
         f"- {row.fault}, {row.where}: {len(row.failures)}, such as {'; '.join(row.failures[:2])}\n"
         for row in rows
         if row.failures
     )
     return (
-        f"<!-- {name} -->\n## {title}\n\n{said}: {survived:,} of {tried:,} survived.\n\n{markdown_table(COLUMNS, cells)}"
+        f"<!-- {name} -->\n## {title}\n\n{said}: {survived:,} of {tried:,} survived.\n\n"
+        + markdown_table(COLUMNS, cells)
         + (f"\nNot survived:\n\n{failed}" if failed else "")
         + (f"\n{remark}\n" if remark else "")
         + f"<!-- /{name} -->\n"
