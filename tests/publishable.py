@@ -1,6 +1,7 @@
 """Models to pack and publish that no framework has to make: some files, and records that speak well of them."""
 
 import hashlib
+import json
 import random
 
 from reporting import checks, verdict_of
@@ -130,6 +131,18 @@ def write_report(destination, manifest, **changes):
 def write_card(destination, where=WHERE):
     """Write what people read of a model."""
     return write_model_cards(destination, where)
+
+
+def fields_of(record):
+    """Return the fields of a record from its bytes, without its own digest: what it was before there was one."""
+    fields = json.loads(record)
+    fields.pop("record_sha256", None)
+    return fields
+
+
+def change(path, **changes):
+    """Change fields of a record."""
+    path.write_text(json.dumps(fields_of(path.read_bytes()) | changes))
 
 
 def tree(folder):

@@ -1,14 +1,13 @@
 """The record of a measured accuracy: bound to its manifest, and part of verification, cards and publications."""
 
 import hashlib
-import json
 import shutil
 
 import numpy as np
 import pytest
 from command import run
 from PIL import Image
-from publishable import HANDLE, write_card, write_model
+from publishable import HANDLE, change, write_card, write_model
 
 from export.package.archive import package_model
 from export.publish.policy import PublishPolicy
@@ -48,10 +47,6 @@ def write_record(destination, **fields):
         measurements=(measurement,),
     )
     destination.accuracy.write_bytes(record.to_bytes())
-
-
-def edit(path, **changes):
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 @pytest.fixture
@@ -111,7 +106,7 @@ def test_a_record_that_is_not_of_the_model_or_impossible_is_a_difference(
     destination, tmp_path, capfd, changes, expected
 ):
     write_record(destination)
-    edit(destination.accuracy, **changes)
+    change(destination.accuracy, **changes)
     status, out, err = run(capfd, "verify", destination.archive)
     assert status == 3
     assert expected in " ".join((out + err).split())

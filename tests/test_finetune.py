@@ -16,6 +16,7 @@ from colours import write_colours
 from command import run
 
 from convert.checkpoints.synthetic import write_seeded
+from convert.finetune.features import FeatureFile
 from convert.finetune.pictures import Crop, Labelled, Reader, batch_of
 from convert.finetune.recipe import choose_recipe
 from convert.finetune.state import Score, State
@@ -367,7 +368,7 @@ def test_the_folder_of_a_run_is_used_by_one_process_at_a_time(tmp_path):
 def test_overwriting_a_run_leaves_other_files_in_its_folder(tmp_path):
     folder = tmp_path / "finetune" / "colours"
     with prepared_folder(tuning_in(tmp_path), {"a": 1}, None):
-        for name in ("state.npz", "features.bin", "colours.npz", "mine.txt"):
+        for name in ("state.npz", "features.bin", "features.sha256", "colours.npz", "mine.txt"):
             (folder / name).write_text("x")
     with pytest.raises(UsageError, match=r"other settings \(a\)"), prepared_folder(tuning_in(tmp_path), {"a": 2}, None):
         pass
@@ -397,14 +398,44 @@ def test_models_in_any_flavour_are_not_replaced_unasked(out, pictures, tiny_buil
 
 
 def test_a_damaged_state_is_refused(tmp_path):
-    State(3, [Score(3, 1.0, 0.5, 7, 10)], []).save([np.arange(4.0)], tmp_path / "state.npz")
-    state, arrays = State.read(tmp_path / "state.npz")
+    path = tmp_path / "state.npz"
+    State(3, [Score(3, 1.0, 0.5, 7, 10)], []).save([np.arange(4.0)], path)
+    state, arrays = State.read(path)
     assert (state.step, state.best.right, arrays[0].tolist()) == (3, 7, [0.0, 1.0, 2.0, 3.0])
-    content = bytearray((tmp_path / "state.npz").read_bytes())
-    content[content.index(np.float64(3.0).tobytes())] ^= 4
-    (tmp_path / "state.npz").write_bytes(content)
+    content = path.read_bytes()
+    for place in (*range(0, len(content), 7), len(content) - 1):  # names and times of the archive too, and the digest
+        path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        with pytest.raises(MixerError, match="is damaged"):
+            State.read(path)
+    path.write_bytes(content[:20])
     with pytest.raises(MixerError, match="is damaged"):
-        State.read(tmp_path / "state.npz")
+        State.read(path)
+
+
+def test_damaged_features_are_computed_again(tmp_path, pictures):
+    crops = [Crop(path) for path in sorted(pictures.glob("red/*.png"))[:7]]
+    file, computed = FeatureFile(tmp_path / "features.bin", 3), []
+
+    def extract(images):
+        computed.append(len(images))
+        return images.mean((1, 2))
+
+    def fill():
+        computed.clear()
+        with Reader(32) as reader:
+            file.fill(crops, extract, reader, 2, lambda *_: None)
+        return len(computed)
+
+    assert (fill(), fill()) == (4, 0)
+    whole, digests = file.path.read_bytes(), (tmp_path / "features.sha256").read_bytes()
+    for damaged, place, again in ((file.path, 30, 3), (file.path, 80, 1), (tmp_path / "features.sha256", 70, 3)):
+        content = bytearray(damaged.read_bytes())
+        content[place] ^= 4
+        damaged.write_bytes(content)
+        assert fill() == again
+        assert (file.path.read_bytes(), (tmp_path / "features.sha256").read_bytes()) == (whole, digests)
+    (tmp_path / "features.sha256").unlink()
+    assert fill() == 4
 
 
 COMPARISON = """

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from command import run
-from publishable import CHECKPOINT, HANDLE, WEIGHTS, tree, write_card, write_model, write_report
+from publishable import CHECKPOINT, HANDLE, WEIGHTS, change, tree, write_card, write_model, write_report
 from reporting import checks, forged
 
 from export.package.archive import package_model
@@ -91,10 +91,6 @@ def expected(destination, names=NAMES):
 
 def without_index(there):
     return {name: content for name, content in there.items() if not name.endswith("index.json")}
-
-
-def edit(path, **changes):
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 # --- what is there afterwards ---
@@ -464,7 +460,7 @@ def test_everything_that_is_wrong_with_a_place_is_told_at_once(destination, mirr
 
 def test_an_index_of_another_handle_or_none_is_told(destination, mirror):
     publish(destination, mirror, RULES)
-    edit(mirror.root / HANDLE / "index.json", handle="other")
+    change(mirror.root / HANDLE / "index.json", handle="other")
     with pytest.raises(MixerError, match=rf"index\.json lists versions of other, expected {HANDLE}: check the"):
         publish(destination, mirror, RULES)
     (mirror.root / HANDLE / "index.json").write_text("{")

@@ -1,16 +1,18 @@
 """The records beside a SavedModel: what is written is what is read, and nothing else is accepted."""
 
+import hashlib
 import json
 import math
 
 import pytest
+from publishable import fields_of
 from pydantic import ValidationError
 from reporting import check
 
 from models.errors import MixerError
 from models.records.check import Tolerance
 from models.records.formats import ExportReport
-from models.records.manifest import CheckpointRecord, FileDigest, Manifest
+from models.records.manifest import CheckpointRecord, FileDigest, Manifest, SealedRecord
 from models.records.report import DepthStep, PublishedComparison, PublishedVariables, Report
 from models.storage.files import write_atomically
 
@@ -90,6 +92,33 @@ def test_record_survives_writing_and_reading(record, tmp_path):
     assert record.to_bytes().endswith(b"}\n")
 
 
+SEALED = [record for record in RECORDS if isinstance(record, SealedRecord)]
+
+
+@pytest.mark.parametrize("record", SEALED, ids=lambda record: type(record).__name__)
+def test_any_flipped_bit_of_a_sealed_record_is_noticed(record):
+    content = record.to_bytes()
+    assert json.loads(content)["record_sha256"] == hashlib.sha256(record_without_digest(content)).hexdigest()
+    for place in range(len(content)):
+        damaged = content[:place] + bytes([content[place] ^ (1 << place % 8)]) + content[place + 1 :]
+        with pytest.raises(MixerError, match=r"2\.record\.json"):
+            type(record).parse(damaged, "2.record.json")
+
+
+def record_without_digest(content):
+    """As the documentation says: without the last line but one, and the comma before it."""
+    *lines, _, end = content.split(b"\n")[:-1]
+    return b"\n".join([*lines[:-1], lines[-1].removesuffix(b","), end, b""])
+
+
+@pytest.mark.parametrize("record", SEALED, ids=lambda record: type(record).__name__)
+def test_a_sealed_record_in_another_form_is_refused_and_an_earlier_one_is_read(record):
+    said = "it must end with its record_sha256"
+    with pytest.raises(MixerError, match=said):
+        type(record).parse(json.dumps(json.loads(record.to_bytes())).encode(), "2.record.json")
+    assert type(record).parse(record_without_digest(record.to_bytes()), "2.record.json") == record
+
+
 def test_infinity_survives(tmp_path):
     path = tmp_path / "report.json"
     path.write_bytes(REPORT.to_bytes())
@@ -120,7 +149,7 @@ def test_what_the_gate_set_does_not_look_at_is_said_to_be_unknown(tmp_path):
 
 @pytest.mark.parametrize("name", ["checks", "zero_head", "fine_tunable", "depth", "reference", "not_checked"])
 def test_a_report_must_say_what_it_found_and_what_it_did_not_look_at(name, tmp_path):
-    fields = json.loads(REPORT.to_bytes())
+    fields = fields_of(REPORT.to_bytes())
     del fields[name]
     path = tmp_path / "report.json"
     path.write_text(json.dumps(fields))
@@ -135,7 +164,7 @@ def test_record_cannot_be_changed(record):
 
 
 def changed(record, **fields):
-    return json.dumps(json.loads(record.to_bytes()) | fields).encode()
+    return json.dumps(fields_of(record.to_bytes()) | fields).encode()
 
 
 BREACHES = {
@@ -146,7 +175,7 @@ BREACHES = {
         lambda record: changed(record, **{"inputs_set" if record is REPORT else "head": "half"}),
         r"(inputs_set|head): Input should be '(gate|classification)' or",
     ),
-    "missing field": (lambda record: record.to_bytes().replace(b'"handle"', b'"handel"'), "handle: Field required"),
+    "missing field": (lambda record: changed(record).replace(b'"handle"', b'"handel"'), "handle: Field required"),
     "cut off": (lambda record: record.to_bytes()[:100], "Invalid JSON: EOF"),
     "empty": (lambda _: b"", "Invalid JSON: EOF"),
     "not JSON": (lambda _: b"\x89PNG", "Invalid JSON"),

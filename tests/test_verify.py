@@ -12,7 +12,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from publishable import CHECKPOINT, HANDLE, WEIGHTS, WHERE, tree, write_model, write_report
+from publishable import CHECKPOINT, HANDLE, WEIGHTS, WHERE, change, fields_of, tree, write_model, write_report
 from reporting import forged
 
 from convert.cli import main
@@ -52,10 +52,6 @@ def flip(path, offset=20):
     content = bytearray(path.read_bytes())
     content[offset] ^= 1
     path.write_bytes(content)
-
-
-def change(path, **changes):
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -216,8 +212,9 @@ def test_a_manifest_of_other_bytes_is_noticed_by_report_and_provenance(kind, sib
 
 def test_a_report_of_other_bytes_is_noticed_by_the_provenance(siblings):
     siblings.report.write_bytes(siblings.report.read_bytes() + b"\n")
-    (only,) = verify(siblings.archive).differences
-    assert only.startswith("2.report.json has sha256 ")
+    itself, bound = verify(siblings.archive).differences
+    assert "2.report.json is not the report that was written: it must end with its record_sha256." in itself
+    assert bound.startswith("2.report.json has sha256 ")
 
 
 def test_a_failing_report_is_a_fault(siblings):
@@ -293,7 +290,7 @@ PROVENANCE = {
 
 def edit(path, place, value):
     """Write a value, or nothing for None, at a place in a JSON file."""
-    content = inner = json.loads(path.read_text())
+    content = inner = fields_of(path.read_bytes())
     for step in place[:-1]:
         inner = inner[step]
     if isinstance(inner, list):
@@ -553,7 +550,7 @@ def test_the_command_tells_all_differences_and_exits_with_3(siblings, capfd):
     assert end.value.code == 3
     found = json.loads(said.out)
     assert (found["verdict"], found["kind"], found["path"]) == ("different", "archive", str(siblings.archive))
-    assert len(found["differences"]) == 3
+    assert len(found["differences"]) == 4
     assert "2.tar.gz differs from its records:\n  " in said.err
     assert all(one.splitlines()[0] in said.err for one in found["differences"])
     assert "Traceback" not in said.err

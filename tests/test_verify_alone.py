@@ -16,8 +16,8 @@ from pathlib import Path
 
 import cryptography
 import pytest
-from publishable import HANDLE, WEIGHTS, write_card, write_model
-from test_verify import change, flip, repack
+from publishable import HANDLE, WEIGHTS, change, write_card, write_model
+from test_verify import flip, repack
 
 from convert.cli import main
 from export.package.archive import package_model
@@ -159,6 +159,18 @@ def test_a_record_that_speaks_against_the_model_is_noticed_by_both(model):
     for changes in ({"measured": 9.9}, {"made_on": made_on}):
         change(model.report, checks=[{**one, **changes} if one is worst else one for one in checks])
         assert both(model.archive) == ("different", {"2.report.json"})
+
+
+def test_a_report_that_nothing_binds_is_read_with_its_own_digest_by_both(model):
+    for path in (model.provenance, model.folder / INDEX):
+        path.unlink()
+    before = model.report.read_bytes()
+    for word in (b'"reason"', b'"libraries"', b'"record_sha256"', b'"inputs_sha256"'):
+        place = before.index(word) + len(word) + 8
+        model.report.write_bytes(before[:place] + bytes([before[place] ^ 1]) + before[place + 1 :])
+        assert both(model.archive) == ("different", {"2.report.json"})
+    model.report.write_text(json.dumps(json.loads(before)))
+    assert both(model.archive) == ("different", {"2.report.json"})
 
 
 def test_what_is_said_of_another_make_is_noticed_by_both(model):

@@ -120,12 +120,25 @@ def _parsed(path: str) -> Any:  # noqa: ANN401
         return dict(pairs)
 
     try:
-        found = json.loads(_read_small(path).decode("utf-8"), object_pairs_hook=unique)
+        found = json.loads(_unsealed(_read_small(path), path).decode("utf-8"), object_pairs_hook=unique)
     except (OSError, ValueError, RecursionError) as error:
         raise _Harmful(f"{path} is not a readable record: {_shown(error, 200)}") from error
     if not isinstance(found, dict):
         raise _Harmful(f"{path} is not a readable record: expected an object")
     return found
+
+
+def _unsealed(content: bytes, path: str) -> bytes:
+    """Return a record without its own digest, which must be that of the rest; some kinds of record have none."""
+    sealed = re.search(rb',\n "record_sha256": "([0-9a-f]{64})"\n}\n\Z', content)
+    if sealed is None:
+        if b'"record_sha256"' in content:
+            raise _Harmful(f"{path} is not the record that was written: it must end with its record_sha256")
+        return content
+    rest = content[: sealed.start()] + b"\n}\n"
+    if hashlib.sha256(rest).hexdigest() != sealed.group(1).decode():
+        raise _Harmful(f"{path} is not the record that was written: its record_sha256 is not that of the rest of it")
+    return rest
 
 
 def _require(path: str, where: str, values: Any, fields: dict[str, Any], more: Any = ()) -> None:  # noqa: ANN401

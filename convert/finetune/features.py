@@ -1,5 +1,7 @@
 """The features of many crops, computed once and kept in a file that an interrupted run goes on with."""
 
+import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +13,15 @@ from convert.finetune.pictures import Crop, Reader, padded
 from models.progress import Progress
 
 _BYTES = 4  # of a float32
+_LINE = 65  # bytes of a sha256 in hexadecimal and its newline
 
 
 @dataclass(frozen=True)
 class FeatureFile:
-    """A file of features `[crops, dimension]`, float32, in the order of the crops."""
+    """A file of features `[crops, dimension]`, float32, in the order of the crops.
+
+    The sha256 of each batch is a line of the file beside it: what was damaged is computed again.
+    """
 
     path: Path
     dimension: int
@@ -41,17 +47,20 @@ class FeatureFile:
             PictureError: a picture cannot be read.
             OSError: the file cannot be written.
         """
-        done = self._done()
+        done = self._intact(batch_size)
         if done == len(crops):
             return
-        done = min(done, len(crops)) // batch_size * batch_size
+        whole = min(done, len(crops)) // batch_size
+        done = whole * batch_size
         batches = [crops[start : start + batch_size] for start in range(done, len(crops), batch_size)]
-        with self.path.open("ab") as file:
+        with self.path.open("ab") as file, self._digests.open("ab") as digests:
             file.truncate(done * self.dimension * _BYTES)
+            digests.truncate(whole * _LINE)
             for images in reader.batches(batches):
-                features = extract(padded(images, batch_size))[: len(images)]
-                file.write(features.astype("<f4").tobytes())
-                file.flush()
+                block = extract(padded(images, batch_size))[: len(images)].astype("<f4").tobytes()
+                for content, to in ((block, file), (f"{hashlib.sha256(block).hexdigest()}\n".encode(), digests)):
+                    to.write(content)
+                    to.flush()
                 done += len(images)
                 progress(done, len(crops))
 
@@ -59,6 +68,19 @@ class FeatureFile:
         """Return the features, mapped from the file."""
         return np.memmap(self.path, "<f4", "r").reshape(-1, self.dimension)
 
-    def _done(self) -> int:
-        size = self.path.stat().st_size if self.path.exists() else 0
-        return size // (self.dimension * _BYTES)
+    @property
+    def _digests(self) -> Path:
+        return self.path.with_suffix(".sha256")
+
+    def _intact(self, batch_size: int) -> int:
+        """Return the number of crops up to the first batch that is missing or damaged."""
+        if not (self.path.exists() and self._digests.exists()):
+            return 0
+        size, done = self.dimension * _BYTES, 0
+        with self.path.open("rb") as file, self._digests.open("rb") as digests:
+            for line in itertools.takewhile(lambda line: len(line) == _LINE, digests):
+                block = file.read(batch_size * size)
+                if hashlib.sha256(block).hexdigest() != line.strip().decode(errors="replace"):
+                    break
+                done += len(block) // size
+        return done

@@ -1,17 +1,17 @@
 """What a run of fine-tuning leaves on the disk, from which the same run resumes after an interruption."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import MixerError
-from models.storage.files import placed_whole
+from models.storage.files import CHUNK, placed_whole, sha256_of
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,16 @@ class State:
         return len(self.scores) - 1 - self.scores.index(self.best) >= patience
 
     def save(self, arrays: Sequence[NDArray[Any]], path: Path) -> None:
-        """Write the state, with the values of all variables, at once.
+        """Write the state, with the values of all variables, at once: an `.npz` with its sha256 (32 bytes) behind it.
 
         Raises:
             OSError: it cannot be written.
         """
         said = np.frombuffer(json.dumps(asdict(self)).encode(), np.uint8)
-        with placed_whole(path) as (_, file):
+        with placed_whole(path) as (partial, file):
             np.savez(file, allow_pickle=False, state=said, **{str(index): one for index, one in enumerate(arrays)})
+            file.flush()
+            file.write(bytes.fromhex(sha256_of(partial)))
 
     @classmethod
     def read(cls, path: Path) -> tuple["State", list[NDArray[Any]]]:
@@ -71,13 +73,20 @@ class State:
             MixerError: the file is damaged.
         """
         try:
-            with ZipFile(path) as archive:  # NumPy does not compare the checksums
-                wrong = archive.testzip()
-            if wrong is not None:
-                raise MixerError(f"the checksum of {wrong} differs")
+            _check_digest(path)
             with np.load(path, allow_pickle=False) as stored:
                 said = json.loads(stored["state"].tobytes())
                 arrays = [stored[str(index)] for index in range(len(stored.files) - 1)]
             return cls(said["step"], [Score(**score) for score in said["scores"]], said["losses"]), arrays
         except Exception as error:  # zipfile, zlib, json and NumPy each raise their own types
             raise MixerError(f"{path} is damaged ({error}): start the run again with --overwrite.") from error
+
+
+def _check_digest(path: Path) -> None:
+    with path.open("rb") as file:
+        digest, left = hashlib.sha256(), path.stat().st_size - hashlib.sha256().digest_size
+        while left > 0 and (chunk := file.read(min(CHUNK, left))):
+            digest.update(chunk)
+            left -= len(chunk)
+        if file.read() != digest.digest():
+            raise ValueError("its sha256 differs from the one at its end")

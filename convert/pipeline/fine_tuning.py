@@ -165,7 +165,7 @@ def _refuse_other_settings(tuning: FineTuning, settings: dict[str, object], reco
 
 def _remove_run(tuning: FineTuning) -> None:
     """Remove what a run has written, and nothing else that may be in its folder."""
-    for name in ("state.npz", "features.bin", "labels.txt", f"{tuning.name}.npz", _SETTINGS):
+    for name in ("state.npz", "features.bin", "features.sha256", "labels.txt", f"{tuning.name}.npz", _SETTINGS):
         (tuning.folder / name).unlink(missing_ok=True)
     shutil.rmtree(tuning.folder / "tensorboard", ignore_errors=True)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from models.errors import UsageError, shown
-from models.records.manifest import MOST_BYTES, Count, Record
+from models.records.manifest import MOST_BYTES, Count, Record, SealedRecord
 from models.storage.files import read_small
 
 License = Literal[
@@ -40,7 +40,7 @@ class About(Record):
     accuracy: tuple[ClaimedAccuracy, ...] = ()
 
 
-class AboutRecord(Record):
+class AboutRecord(SealedRecord):
     """What its owner says of one make of a custom model, bound to its manifest: `<version>.about.json`."""
 
     schema_version: Literal[2] = 2

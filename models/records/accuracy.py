@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from models.preprocessing import Protocol
-from models.records.manifest import Count, Record
+from models.records.manifest import Count, Record, SealedRecord
 
 
 class Measurement(Record):
@@ -41,7 +41,7 @@ class Measurement(Record):
         return self
 
 
-class AccuracyRecord(Record):
+class AccuracyRecord(SealedRecord):
     """The measurements of one SavedModel, bound to its manifest; one for each set of pictures and protocol."""
 
     schema_version: Literal[1] = 1

@@ -4,6 +4,7 @@
 bound to that manifest by its sha256. Neither contains a time: the same inputs give the same bytes.
 """
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -64,6 +65,38 @@ class Record(BaseModel):
             return cls.model_validate_json(content)
         except ValidationError as error:
             raise MixerError(f"{where} is not a readable {kind}{_schema(cls)}: {fault_of(error)}.") from error
+
+
+_SEAL = re.compile(rb',\n "record_sha256": "([0-9a-f]{64})"\n}\n\Z')
+
+
+class SealedRecord(Record):
+    """A record whose last field, `record_sha256`, is the sha256 of its bytes without that line and the comma before it.
+
+    So damage is noticed where no other record binds this one. It proves nothing about who wrote it.
+    """
+
+    def to_bytes(self) -> bytes:
+        """Return the record as stored: indented JSON, UTF-8, with its digest."""
+        rest = super().to_bytes()
+        digest = hashlib.sha256(rest).hexdigest()
+        return rest.removesuffix(b"\n}\n") + f',\n "record_sha256": "{digest}"\n}}\n'.encode()
+
+    @classmethod
+    def parse(cls, content: bytes, where: object) -> Self:
+        """Parse a record; errors name `where` as its source.
+
+        Raises:
+            MixerError: it is not such a record, or its digest differs; earlier ones have none.
+        """
+        if (sealed := _SEAL.search(content)) is not None:
+            content = content[: sealed.start()] + b"\n}\n"
+            if (found := hashlib.sha256(content).hexdigest()) != sealed[1].decode():
+                said = f"its record_sha256 is {sealed[1].decode()}, but the rest of it has {found}"
+                raise MixerError(f"{where} is not the {cls.noun()} that was written: {said}.")
+        elif b'"record_sha256"' in content:
+            raise MixerError(f"{where} is not the {cls.noun()} that was written: it must end with its record_sha256.")
+        return super().parse(content, where)
 
 
 class FileDigest(Record):

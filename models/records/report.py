@@ -8,7 +8,7 @@ from models.catalog import Flavour, Head
 from models.digests import Origin
 from models.errors import MixerError
 from models.records.check import OF_OUTPUTS, Check, Need, Tolerance
-from models.records.manifest import Record
+from models.records.manifest import Record, SealedRecord
 
 ZERO_HEAD = "head/kernel is all zeros: every image has the same outputs, those of head/bias"
 
@@ -19,7 +19,7 @@ _WITHOUT_LIMIT = frozenset({"files", "interface", "consumer"})
 """Checks that measure nothing, or only sometimes."""
 
 
-class Verdict(Record):
+class Verdict(SealedRecord):
     """The verdict on a model and the checks behind it: the fields that reports on all formats share."""
 
     schema_version: Literal[2] = 2

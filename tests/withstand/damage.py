@@ -17,7 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from convert.checkpoints.open import Source, open_catalog
+from convert.finetune.features import FeatureFile
+from convert.finetune.pictures import Crop
+from convert.finetune.pictures import Reader as PictureReader
 from convert.finetune.state import Score, State
+from convert.pipeline.kept_graphs import KeptGraphs
+from convert.pipeline.tracing import GraphKey, graph_of
 from convert.pipeline.unfinished import BatchAnswers, Unfinished, state_of
 from export.package.verify import verify
 from export.publish.policy import PublishPolicy
@@ -41,10 +46,7 @@ NAMES = tuple(TESTING_HANDLES)[:2]
 FLIPS, EXCHANGES = 2000, 200
 
 TITLE = "Damage: flipped bits and exchanged files"
-REMARK = (
-    "Reports are bound by the provenance, so only once a model is packed; exports are not packed, and nothing binds "
-    "their reports.\nNot tried: `features.bin` of an unfinished fine-tuning, which has no checksum."
-)
+REMARK = ""
 
 Reader = Callable[[], tuple[str, ...]]
 """Reads files and returns what each who reads them says of damage; empty text where none is noticed."""
@@ -130,6 +132,40 @@ def refused(read: Callable[[], object]) -> tuple[str, ...]:
     return ("",)
 
 
+def features(folder: Path) -> tuple[Path, Reader]:
+    """Return the features that an unfinished run has computed, and who reads them."""
+    from PIL import Image
+
+    for number in range(6):
+        Image.new("RGB", (8, 8), (40 * number, 0, 0)).save(folder / f"{number}.png")
+    crops, file, batches = (
+        [Crop(path) for path in sorted(folder.glob("?.png"))],
+        FeatureFile(folder / "features.bin", 3),
+        [],
+    )
+
+    def extract(images):
+        batches.append(len(images))
+        return images.mean((1, 2))
+
+    def fill() -> tuple[str, ...]:
+        batches.clear()
+        with PictureReader(8) as reader:
+            file.fill(crops, extract, reader, 2, lambda *_: None)
+        return (f"{file.path.name}: {len(batches)} of 3 batches are computed" if batches else "",)
+
+    fill()
+    return file.path, fill
+
+
+def kept_graph(folder: Path) -> tuple[Path, Reader]:
+    """Return a graph that `convert` keeps, and who reads it."""
+    kept, key = KeptGraphs.of(folder / "cache"), GraphKey.of(TESTING_HANDLES[NAMES[0]], None)
+    graph_of(key, kept)
+    (file,) = kept.folder.glob("*.graph")
+    return file, lambda: ("" if kept.read(key) else f"{file.name} is not used",)
+
+
 def readers(folder: Path) -> list[tuple[str, str, Path, Reader]]:
     """Return kinds of files that are kept for a next run: where, who is asked, the file, the reader."""
     row = TESTING_HANDLES[NAMES[0]].checkpoint
@@ -154,6 +190,8 @@ def readers(folder: Path) -> list[tuple[str, str, Path, Reader]]:
     return [
         ("checkpoint in the cache", "`convert`", cached, lambda: refused(lambda: open_catalog(row, source))),
         ("state of fine-tuning", "`finetune`", state, lambda: refused(lambda: State.read(state))),
+        ("graph in the cache", "`convert`: traces again", *kept_graph(folder)),
+        ("features of a fine-tuning", "`finetune`: computes again", *features(folder)),
         ("interrupted `accuracy`", "`accuracy`: measures again", run.path, resume),
     ]
 
