@@ -24,25 +24,32 @@ LIBRARIES = (
 """What gsutil imports and what takes long, but nothing that reads gsutil's configuration while it is imported."""
 
 
-class Starter:
-    """Starts programs as `subprocess.Popen` does, in forks of one process."""
+class Prepared:
+    """Starts programs as `subprocess.Popen` does, in forks of the process that listens at an address."""
 
     PIPE, TimeoutExpired = subprocess.PIPE, subprocess.TimeoutExpired
 
-    def __init__(self, folder: Path) -> None:
-        self._address = os.fspath(folder / "prepared.socket")
-        command = [sys.executable, "-P", __file__, self._address]
-        self._server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self._server.stdout.readline()  # it listens
-
-    def stop(self) -> None:
-        self._server.communicate()
+    def __init__(self, address: str) -> None:
+        self.address = address
 
     def Popen(self, command, *, cwd, stdin, env, start_new_session, **texts):  # noqa: N802 (as in `subprocess`)
         """Start `python -P FILE ARGUMENT ...` in a session of its own."""
         assert command[:2] == [sys.executable, "-P"]
         assert start_new_session
-        return Forked(self._address, command, os.fspath(cwd), stdin, env)
+        return Forked(self.address, command, os.path.abspath(cwd), stdin, env)  # noqa: PTH100 - as `subprocess`
+
+
+class Starter(Prepared):
+    """The same, with that process."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(os.fspath(folder / "prepared.socket"))
+        command = [sys.executable, "-P", __file__, self.address]
+        self.server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.server.stdout.readline()  # it listens
+
+    def stop(self) -> None:
+        self.server.communicate()
 
 
 class Forked:

@@ -1,12 +1,21 @@
 """The program behind validation/WITHSTAND.md: what it counts, and that the page is in the form that it writes."""
 
+import os
 import random
 import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
+import pytest
 from publishable import write_model
 from withstand.__main__ import SECTIONS, TABLE
 from withstand.damage import both, flips
+from withstand.disk import spread
+from withstand.events import family, runs
 from withstand.rows import COLUMNS, Row, replace_section, text_of
+from withstand.trees import difference, half_written, left_over, tree_of
 
 from models.markdown import markdown_table
 
@@ -45,3 +54,73 @@ def test_a_trial_counts_what_is_said_and_puts_the_file_back(tmp_path):
     assert (row.tried, row.survived) == (7, 5)
     assert [one.endswith("nothing is said / nothing is said") for one in row.failures] == [True, True]
     assert paths.manifest.read_bytes() == before
+
+
+WRITING = """
+import os, sys
+from pathlib import Path
+from withstand.events import Fault, arm
+
+folder = Path(sys.argv[1], "trial")
+(folder / "cache").mkdir(parents=True)
+fault = eval(sys.argv[2])
+arm(folder, folder.with_name("events"), fault)
+(folder / "a.partial").write_text("whole")
+(folder / "a.partial").read_text()
+(folder / "a.partial").replace(folder / "a")
+Path(sys.argv[1], "elsewhere").write_text("")
+os.remove("a", dir_fd=os.open(folder, os.O_RDONLY))
+print("done")
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "events", "left"),
+    [
+        ("None", 0, 3, ["cache"]),
+        ("Fault(2)", -signal.SIGKILL, 2, ["a.partial", "cache"]),
+        ("Fault(3, signal=15)", -signal.SIGTERM, 3, ["a", "cache"]),
+        ("Fault(2, remove=folder / 'cache')", 0, 3, []),
+    ],
+)
+def test_a_fault_comes_just_before_its_event(fault, status, events, left, tmp_path):
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
+    command = [sys.executable, "-c", WRITING, str(tmp_path), fault]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    assert (tmp_path / "events").stat().st_size == events
+    assert sorted(path.name for path in (tmp_path / "trial").iterdir()) == left
+
+
+def test_events_are_spread_evenly_and_none_is_tried_twice():
+    assert spread(3, 9) == [2, 5, 8]
+    assert spread(20, 4) == [1, 2, 3, 4]
+
+
+def test_running_processes_are_found():
+    child = subprocess.Popen(["sleep", "60"])
+    assert child.pid in family(os.getpid())
+    assert runs(child.pid)
+    child.kill()
+    while runs(child.pid):
+        pass
+    child.wait()
+    assert child.pid not in family(os.getpid())
+
+
+def test_a_tree_after_a_fault_is_judged(tmp_path):
+    model = tmp_path / "build" / "m"
+    (model / "2").mkdir(parents=True)
+    for name in ("2/a", "2/b", "2.manifest.json"):
+        (model / name).write_text(name)
+    whole = tree_of(tmp_path)
+    assert half_written(tmp_path, whole, {}, whole) is left_over(whole) is difference(whole, whole) is None
+    (model / "2" / "b").unlink()
+    found = tree_of(tmp_path)
+    assert half_written(tmp_path, found, {}, whole) == "build/m/2/ is neither the old nor the new one"
+    assert difference(found, whole) == "build/m/2/b is missing"
+    (model / "2.manifest.json").write_text("other")
+    (model / ".2.partial-0123456789abcdef").mkdir()
+    found = tree_of(tmp_path)
+    assert "build/m/2.manifest.json is neither the old nor the new one" in half_written(tmp_path, found, {}, whole)
+    assert left_over(found) == "build/m/.2.partial-0123456789abcdef"
