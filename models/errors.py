@@ -8,7 +8,9 @@ reaches a terminal.
 
 import errno
 import os
+import re
 import tempfile
+from pathlib import Path
 
 MOST_SHOWN = 100
 """Most characters of a foreign name in a message."""
@@ -37,6 +39,7 @@ class DifferentError(MixerError):
 _ADVICE = {
     errno.ENOSPC: "free some space there",
     errno.EDQUOT: "free some space there",
+    errno.EFBIG: "raise the limit on the size of files (`ulimit -f`)",
     errno.EROFS: "give another place, which can be written",
     errno.EACCES: "check the permissions",
     errno.EPERM: "check the permissions",
@@ -49,16 +52,29 @@ def understood(error: BaseException) -> str | None:
     """Return an error in words, if it is one that the user can act on; None if it is a mistake in the program."""
     if isinstance(error, MixerError):
         return str(error)
-    full = os.strerror(errno.ENOSPC)
+    folder = tempfile.gettempdir()
+    if folder in str(error) and not Path(folder).is_dir():
+        return f"the temporary folder {folder} was deleted while the program ran: run the same command again."
     if isinstance(error, OSError) and error.errno in _ADVICE:
         where = "standard output, or a file," if error.filename is None else shown(error.filename, 300)
         advice = f"{where} cannot be read or written ({error.strerror}): {_ADVICE[error.errno]}"
-    elif full in str(error):  # as TensorFlow says it
-        advice = f"a file cannot be written ({full}): {_ADVICE[errno.ENOSPC]}"
+    elif (found := _as_tensorflow_says_it(str(error))) is not None:
+        advice = found
     else:
         return None
-    temporary = f"; temporary files are in {tempfile.gettempdir()} (TMPDIR)" if full in advice else ""
+    temporary = f"; temporary files are in {folder} (TMPDIR)" if os.strerror(errno.ENOSPC) in advice else ""
     return f"{advice}{temporary}."
+
+
+def _as_tensorflow_says_it(text: str) -> str | None:
+    """Return in words that a file cannot be written, if a text says so as TensorFlow does: `<path>; <reason>`."""
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        reason = os.strerror(number)
+        if reason in text:
+            path = re.search(rf"(/[^;]+); {re.escape(reason)}", text)
+            where = shown(path[1], 300) if path else "a file"
+            return f"{where} cannot be written ({reason}): {_ADVICE[number]}"
+    return None
 
 
 def reason_of(error: BaseException) -> str:

@@ -50,6 +50,14 @@ def test_a_message_that_nobody_would_read_is_cut():
             RuntimeError("x; No space left on device [Op:SaveV2]"),
             "a file cannot be written (No space left on device)",
         ),
+        (
+            RuntimeError("OUT_OF_RANGE: /my models/saved_model.pb.tmp1; File too large [Op:SaveV2]"),
+            "/my models/saved_model.pb.tmp1 cannot be written (File too large): raise the limit on the size of files",
+        ),
+        (
+            OSError(errno.EFBIG, "File too large", "model.npz"),
+            "model.npz cannot be read or written (File too large): raise the limit on the size of files",
+        ),
         (OSError(errno.ENOSPC, "No space left on device"), f"temporary files are in {tempfile.gettempdir()} (TMPDIR)."),
         (KeyError("x"), "unexpected KeyError: 'x'"),
         (FileNotFoundError(2, "No such file or directory", "x"), "unexpected FileNotFoundError"),
@@ -57,3 +65,14 @@ def test_a_message_that_nobody_would_read_is_cut():
 )
 def test_an_error_is_put_in_words(error, said):
     assert said in reason_of(error)
+
+
+def test_a_temporary_folder_that_was_deleted_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    said = f"the temporary folder {tmp_path / 'gone'} was deleted while the program ran: run the same command again."
+    for error in (
+        FileNotFoundError(2, "No such file or directory", str(tmp_path / "gone" / "x")),
+        RuntimeError(f"NOT_FOUND: {tmp_path}/gone/x; No such file or directory"),
+    ):
+        assert reason_of(error) == said
+    assert reason_of(FileNotFoundError(2, "No such file or directory", "elsewhere")).startswith("unexpected")

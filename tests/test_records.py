@@ -233,8 +233,9 @@ def test_failed_write_leaves_the_old_file_and_no_partial_one(tmp_path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(type(path), "replace", fill_up)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as error:
         write_atomically(path, b"new")
+    assert error.value.filename == str(path)  # a write names no file
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 

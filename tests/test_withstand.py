@@ -80,7 +80,7 @@ print("done")
         ("None", 0, 3, ["cache"]),
         ("Fault(2)", -signal.SIGKILL, 2, ["a.partial", "cache"]),
         ("Fault(3, signal=15)", -signal.SIGTERM, 3, ["a", "cache"]),
-        ("Fault(2, remove=folder / 'cache')", 0, 3, []),
+        ("Fault(2, remove=folder / 'cache')", 0, 4, []),  # the removal is counted too
     ],
 )
 def test_a_fault_comes_just_before_its_event(fault, status, events, left, tmp_path):

@@ -145,8 +145,8 @@ def _write(cards: Mapping[Path, tuple[str, _Check]]) -> tuple[Path, ...]:
             write_atomically(path, text.encode())
     except OSError as error:
         raise MixerError(
-            f"{error.filename or 'a card'} could not be written ({error.strerror or error}): make its folder "
-            "writable, or give another --out."
+            f"{error.filename or 'a card'} could not be written ({error.strerror or error}): free some space, make its "
+            "folder writable, or give another --out."
         ) from error
     return tuple(cards)
 

@@ -3,6 +3,7 @@
 import base64
 import errno
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ _HASHED_AT_ONCE = 1 << 22
 
 _NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK})
 """Errors of file systems without hard links (FAT, some network shares)."""
+
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @dataclass(frozen=True)
@@ -159,13 +162,24 @@ def written_whole(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
 @contextmanager
 def placed_whole(path: Path, *, replace: bool = True) -> Iterator[tuple[Path, BinaryIO]]:
     """Like `written_whole`, but also yield the temporary path, for code that needs the file by its path."""
-    with temporary_file(path) as (partial, file):
+    with temporary_file(path) as (partial, file), _naming(path):
         yield partial, file
         file.close()
         if replace:
             partial.replace(path)
         else:
             _put_new(partial, path)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Add the path of a file to the error of a full disk: that of a write names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in _NO_SPACE:
+            error.filename = os.fspath(path)
+        raise
 
 
 def _put_new(partial: Path, path: Path) -> None:

@@ -11,9 +11,9 @@ from withstand.trials import Ended
 Tree = Mapping[str, str]
 """Sha256 of each file by its path, and `folder` for a folder."""
 
-LOGS = re.compile(r"(^|/)tensorboard(/|$)|(^|/)index\.html$|^cache/|^tmp$|^build$")
+LOGS = re.compile(r"(^|/)tensorboard(/|$)|(^|/)index\.html$|^cache/|^(build|published|tmp)$")
 """Not compared: what is shown, and what is kept to be faster next time."""
-TEMPORARY = re.compile(r"^tmp/.|(^|/)\.[^/]*(\.partial-|\.lock$|\.writable-)|(^|/)\.partial/|_\.gstmp$")
+TEMPORARY = re.compile(r"^tmp/.|(^|/)\.([^/]*(\.partial-|\.lock$)|writable-)|(^|/)\.partial/|_\.gstmp$")
 UNFINISHED = re.compile(r"^build/finetune/[^/]+/(state\.npz|features\.bin|[^/]+\.npz)$|^cache/\.accuracy/")
 """What is kept of an unfinished run, from which the next goes on."""
 
