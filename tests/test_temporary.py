@@ -168,6 +168,27 @@ os._exit(0)
     assert (done.stdout, done.returncode) == ("['.made-']\n", 0), done.stderr
 
 
+def test_a_folder_that_a_thread_makes_again_while_the_process_ends_does_not_stay(tmp_path):
+    done = run(
+        """
+real = temporary._clear
+
+def clear(folder, rescue):
+    real(folder, rescue)
+    temporary._clear = real
+    (folder / "saved").mkdir(parents=True)  # as TensorFlow does in another thread
+
+temporary._clear = clear
+with temporary_folder(here, ".work-"):
+    send()
+    time.sleep(60)
+""",
+        tmp_path,
+    )
+    assert done.returncode == 143, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def open_descriptors():
     return len(list(Path("/dev/fd").iterdir()))
 

@@ -208,19 +208,21 @@ def remove_all() -> None:
     If a thread does not finish putting something in place, the folders that it may need stay for the next run.
     """
     none_moves = let_none_begin()
-    for path, rescue in list(_held.items()):
-        if not none_moves and (rescue is not _nothing or not path.is_dir()):
-            continue
-        if path.is_dir():
-            until = time.monotonic() + _PATIENCE
-            while _clear(path, rescue) and time.monotonic() < until:
-                time.sleep(0.01)  # a thread still writes there
-        else:
-            path.unlink(missing_ok=True)
+    held = [one for one in _held.items() if none_moves or (one[1] is _nothing and one[0].is_dir())]
+    until = time.monotonic() + _PATIENCE
+    while left := [(path, rescue) for path, rescue in held if os.path.lexists(path)]:
+        for path, rescue in left:
+            if path.is_dir():
+                _clear(path, rescue)
+            else:
+                path.unlink(missing_ok=True)
+        if time.monotonic() > until:
+            return
+        time.sleep(0.01)  # a thread may still write there, and TensorFlow makes a folder again that is gone
 
 
-def _clear(folder: Path, rescue: Rescue) -> bool:
-    """Remove a folder, its lock last, so that remains are still found; return whether anything remains."""
+def _clear(folder: Path, rescue: Rescue) -> None:
+    """Remove a folder, its lock last, so that remains are still found."""
     try:
         rescue(folder)
         for path in folder.iterdir():
@@ -228,12 +230,12 @@ def _clear(folder: Path, rescue: Rescue) -> bool:
                 shutil.rmtree(path, ignore_errors=True)
             elif path.name != _LOCK:
                 path.unlink(missing_ok=True)
-        if [path.name for path in folder.iterdir()] == [_LOCK]:
-            (folder / _LOCK).unlink()
-            folder.rmdir()
+        if any(path.name != _LOCK for path in folder.iterdir()):
+            return
+        (folder / _LOCK).unlink(missing_ok=True)
+        folder.rmdir()
     except OSError:
         pass
-    return folder.exists()
 
 
 def _named(parent: Path, prefix: str) -> Iterator[Path]:

@@ -6,12 +6,14 @@ the full disk, and what needs a mount is left out.
 
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from random import Random
 
-from withstand.commands import PLACES, Command, Inputs, all_commands
+from withstand.commands import CLASSIFIER, PLACES, Command, Inputs, all_commands
 from withstand.events import Fault
 from withstand.rows import Row
 from withstand.trees import difference, half_written, left_over, refused_in_words
@@ -23,6 +25,7 @@ FULL, WORKERS_FULL, LIMITS, GONE = 20, 10, 4, 6
 SIZE = "128m"
 LONG = "é" * 127
 """A name of 254 bytes, to which a digit is added."""
+FOLDERS = {"build": "output", "cache": "cache", "tmp": "temporary folder", "published": "destination"}
 NAMES = ("n" * 255, "n" * 248, "modèle")
 
 TITLE = "Disks: full, read-only, several, and names"
@@ -75,16 +78,14 @@ def wrong_words(ended: Ended) -> str | None:
     return None if re.search(_ADVICE, said) else f"it says not what to do: {said[-300:]}"
 
 
-def survived(trials: Trials, whole: Undisturbed, order: Order, ended: Ended, *, tidy: bool = True) -> str | None:
+def survived(trials: Trials, whole: Undisturbed, order: Order, ended: Ended) -> str | None:
     """Return what is wrong after a fault whose cause is gone, and after the same command again."""
     now = trials.tree(whole.command)
-    wrong = half_written(order.folder, now, whole.before, whole.after) or (tidy and left_over(now))
+    wrong = half_written(order.folder, now, whole.before, whole.after) or left_over(now)
     wrong = wrong or (difference(now, whole.after) if ended.status == 0 else wrong_words(ended))
     if wrong or ended.left:
         return wrong or f"still running: {ended.left}"
-    # One that succeeded has nothing to do, or refuses what exists, as it should.
-    more = whole.command.again
-    return completed(trials, whole, replace(order, words=(*order.words, *more), fault=None, largest=None))
+    return completed(trials, whole, replace(order, words=(*order.words, *whole.command.again)))
 
 
 def spread(count: int, events: int) -> list[int]:
@@ -112,18 +113,19 @@ def full_disk(trials: Trials, whole: Undisturbed, share: float) -> Row:
     return row
 
 
-def limited_files(trials: Trials, whole: Undisturbed, share: float, row: Row) -> None:
-    """Limit the size of files to less than the files that the command writes."""
-    trials.prepare(whole.command)
-    sizes = sorted({size for size in whole.sizes if size > 1 << 13})
+def limited_files(trials: Trials, whole: Undisturbed, share: float) -> Row:
+    """Limit the size of files to less than that of a file that the command writes."""
+    row = Row("limit on the size of files", whole.command.title, "RLIMIT_FSIZE, below a file that is written")
+    sizes = sorted({size for size in whole.sizes if size > 1 << 12})
     for chosen in spread(max(1, round(LIMITS * share)), len(sizes)):
         order, largest = trials.prepare(whole.command), sizes[chosen - 1] - 1
         ended = replace(order, largest=largest).run()
         wrong = survived(trials, whole, order, ended)
-        row.count(wrong and f"{whole.command.title}, {largest} bytes: {wrong}")
+        row.count(wrong and f"{largest} bytes: {wrong}")
+    return row
 
 
-def read_only(trials: Trials, whole: Undisturbed, place: str, row: Row) -> None:
+def read_only(trials: Trials, place: str, whole: Undisturbed, row: Row) -> None:
     """Let a command run while a folder cannot be written."""
     order, folder = trials.prepare(whole.command), trials.inputs.trial / place
     mount(folder, "remount", "ro", f"size={SIZE}")
@@ -159,8 +161,9 @@ def long_names(trials: Trials, whole: Undisturbed, row: Row) -> None:
     row.count((wrong or left_over(now)) and f"{whole.command.title}: {wrong or left_over(now)}")
 
 
-def names_of_models(trials: Trials, commands: list[Command], row: Row) -> None:
+def names_of_models(trials: Trials, commands: list[Command]) -> Row:
     """Give models names that are too long for files beside them, or not ASCII: refused in words, or made."""
+    row = Row("names of models of 248 and 255 bytes, or not ASCII", "commands with --name", "refused in words, or made")
     for command in commands:
         for name in NAMES if "--name" in command.words else ():
             order = trials.prepare(command)
@@ -169,6 +172,7 @@ def names_of_models(trials: Trials, commands: list[Command], row: Row) -> None:
             wrong = refused_in_words(ended) if ended.status else None
             wrong = wrong or left_over(trials.tree(command))
             row.count(wrong and f"{command.title} {name[:10]} ({len(name.encode())} bytes): {wrong}")
+    return row
 
 
 def gone(trials: Trials, whole: Undisturbed, share: float) -> Row:
@@ -183,25 +187,26 @@ def gone(trials: Trials, whole: Undisturbed, share: float) -> Row:
     return row
 
 
-def everywhere(fault: str, how: str) -> Row:
-    return Row(fault, "every command", how)
+def each(every: list[Undisturbed], share: float, fault: str, how: str, work: Callable[[Undisturbed, Row], None]) -> Row:
+    """Try a fault once on each command; of a share of the trials, on some that are drawn."""
+    count = len(every) if share == 1 else max(3, round(2 * share * len(every)))
+    row = Row(fault, "each command" if count == len(every) else "commands that were drawn", how)
+    for whole in Random(fault).sample(every, min(count, len(every))):  # noqa: S311
+        work(whole, row)
+    return row
 
 
 def on_mounts(trials: Trials, every: list[Undisturbed], share: float) -> Iterator[Row]:
     """Yield the rows of faults that need file systems of their own."""
-    trial = trials.inputs.trial
+    trial, places = trials.inputs.trial, (*PLACES, "published")
     with mounted(trial):
-        for whole in every:
-            yield full_disk(trials, whole, share)
-    places = (*PLACES, "published")
+        yield from (full_disk(trials, whole, share) for whole in every)
     with mounted(*(trial / place for place in places)):
-        yield (row := everywhere("several file systems", "tmpfs each: output, temporary folder, cache, destination"))
-        for whole in every:
-            several_disks(trials, whole, row)
+        how = "tmpfs each: output, temporary folder, cache, destination"
+        yield each(every, share, "several file systems", how, partial(several_disks, trials))
         for place in places:
-            yield (row := everywhere(f"read-only `{place}`", "tmpfs, mounted read-only"))
-            for whole in every:
-                read_only(trials, whole, place, row)
+            work = partial(read_only, trials, place)
+            yield each(every, share, f"read-only {FOLDERS[place]}", "tmpfs, mounted read-only", work)
 
 
 def measure(folder: Path, share: float) -> list[Row]:
@@ -213,12 +218,9 @@ def measure(folder: Path, share: float) -> list[Row]:
         if may_mount(inputs.trial):
             rows += on_mounts(trials, every, share)
         rows += [gone(trials, whole, share) for whole in every]
-        rows.append(everywhere("limit on the size of files", "RLIMIT_FSIZE below a file that is written"))
-        for whole in every:
-            limited_files(trials, whole, share, rows[-1])
-        rows.append(everywhere("folders with names of 255 bytes, not ASCII", "output, temporary folder, cache"))
-        for whole in every:
-            long_names(trials, whole, rows[-1])
-        rows.append(everywhere("models with names of 248 and 255 bytes, or not ASCII", "--name"))
-        names_of_models(trials, commands, rows[-1])
-    return rows
+        rows += [limited_files(trials, whole, share) for whole in every if whole.sizes]
+        how = "output, temporary folder, cache, destination"
+        rows.append(each(every, share, "names of 255 bytes, not ASCII", how, partial(long_names, trials)))
+        custom = Command("`convert-all --checkpoint`", ("convert-all", CLASSIFIER, *inputs.custom))
+        rows.append(names_of_models(trials, [*commands, custom]))
+    return [row for row in rows if row.tried]
