@@ -12,8 +12,7 @@ import pytest
 from publishable import write_model
 from withstand.__main__ import SECTIONS, TABLE
 from withstand.damage import both, flips
-from withstand.disk import spread
-from withstand.events import family, runs
+from withstand.events import family, runs, spread
 from withstand.rows import COLUMNS, Row, replace_section, text_of
 from withstand.trees import difference, half_written, left_over, tree_of
 

@@ -6,6 +6,7 @@ the full disk, and what needs a mount is left out.
 
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +15,7 @@ from pathlib import Path
 from random import Random
 
 from withstand.commands import CLASSIFIER, PLACES, Command, Inputs, all_commands
-from withstand.events import Fault
+from withstand.events import Fault, spread
 from withstand.rows import Row
 from withstand.trees import difference, half_written, left_over, refused_in_words
 from withstand.trials import Ended, Order
@@ -88,12 +89,6 @@ def survived(trials: Trials, whole: Undisturbed, order: Order, ended: Ended) -> 
     return completed(trials, whole, replace(order, words=(*order.words, *whole.command.again)))
 
 
-def spread(count: int, events: int) -> list[int]:
-    """Return the numbers of events, evenly over all."""
-    count = min(count, events)
-    return [1 + int((number + 0.5) * events / count) for number in range(count)]
-
-
 # --- faults ---
 
 
@@ -110,19 +105,18 @@ def full_disk(trials: Trials, whole: Undisturbed, share: float) -> Row:
         ballast.unlink(missing_ok=True)
         wrong = survived(trials, whole, order, ended)
         row.count(wrong and f"event {event}{' of a worker' if worker else ''}: {wrong}")
+    sys.stderr.write(f"{row}\n")
     return row
 
 
-def limited_files(trials: Trials, whole: Undisturbed, share: float) -> Row:
+def limited_files(trials: Trials, share: float, whole: Undisturbed, row: Row) -> None:
     """Limit the size of files to less than that of a file that the command writes."""
-    row = Row("limit on the size of files", whole.command.title, "RLIMIT_FSIZE, below a file that is written")
     sizes = sorted({size for size in whole.sizes if size > 1 << 12})
     for chosen in spread(max(1, round(LIMITS * share)), len(sizes)):
         order, largest = trials.prepare(whole.command), sizes[chosen - 1] - 1
         ended = replace(order, largest=largest).run()
         wrong = survived(trials, whole, order, ended)
-        row.count(wrong and f"{largest} bytes: {wrong}")
-    return row
+        row.count(wrong and f"{whole.command.title}, {largest} bytes: {wrong}")
 
 
 def read_only(trials: Trials, place: str, whole: Undisturbed, row: Row) -> None:
@@ -175,24 +169,23 @@ def names_of_models(trials: Trials, commands: list[Command]) -> Row:
     return row
 
 
-def gone(trials: Trials, whole: Undisturbed, share: float) -> Row:
-    row = Row("cache or temporary folder deleted", whole.command.title, "before file-system events")
-    for place in ("cache", "tmp"):
-        for event in spread(max(1, round(GONE * share)), whole.ended.events):
-            order = trials.prepare(whole.command)
-            ended = replace(order, fault=Fault(event, remove=order.folder / place)).run()
-            (order.folder / place).mkdir(exist_ok=True)
-            wrong = survived(trials, whole, order, ended)
-            row.count(wrong and f"{place}, event {event}: {wrong}")
-    return row
+def gone(trials: Trials, place: str, share: float, whole: Undisturbed, row: Row) -> None:
+    """Delete a folder while a command runs."""
+    for event in spread(max(1, round(GONE * share)), whole.ended.events):
+        order = trials.prepare(whole.command)
+        ended = replace(order, fault=Fault(event, remove=order.folder / place)).run()
+        (order.folder / place).mkdir(exist_ok=True)
+        wrong = survived(trials, whole, order, ended)
+        row.count(wrong and f"{whole.command.title}, event {event}: {wrong}")
 
 
 def each(every: list[Undisturbed], share: float, fault: str, how: str, work: Callable[[Undisturbed, Row], None]) -> Row:
-    """Try a fault once on each command; of a share of the trials, on some that are drawn."""
+    """Try a fault on each command; of a share of the trials, on some that are drawn."""
     count = len(every) if share == 1 else max(3, round(2 * share * len(every)))
     row = Row(fault, "each command" if count == len(every) else "commands that were drawn", how)
     for whole in Random(fault).sample(every, min(count, len(every))):  # noqa: S311
         work(whole, row)
+        sys.stderr.write(f"{row}\n")
     return row
 
 
@@ -217,8 +210,11 @@ def measure(folder: Path, share: float) -> list[Row]:
         every = [Undisturbed.of(command, trials) for command in commands]
         if may_mount(inputs.trial):
             rows += on_mounts(trials, every, share)
-        rows += [gone(trials, whole, share) for whole in every]
-        rows += [limited_files(trials, whole, share) for whole in every if whole.sizes]
+        for place in ("cache", "tmp"):
+            work = partial(gone, trials, place, share)
+            rows.append(each(every, share, f"{FOLDERS[place]} deleted", "before file-system events", work))
+        how = "RLIMIT_FSIZE, below a file that is written"
+        rows.append(each(every, share, "limit on the size of files", how, partial(limited_files, trials, share)))
         how = "output, temporary folder, cache, destination"
         rows.append(each(every, share, "names of 255 bytes, not ASCII", how, partial(long_names, trials)))
         custom = Command("`convert-all --checkpoint`", ("convert-all", CLASSIFIER, *inputs.custom))

@@ -76,6 +76,12 @@ def _is_first(claim: Path) -> bool:
     return True
 
 
+def spread(count: int, events: int) -> list[int]:
+    """Return the numbers of events, evenly over all."""
+    count = min(count, events)
+    return [1 + int((number + 0.5) * events / count) for number in range(count)]
+
+
 def fill(file: Path) -> None:
     """Write a file that leaves no space on its disk."""
     with file.open("wb") as ballast:

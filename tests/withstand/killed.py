@@ -18,7 +18,7 @@ from typing import Literal
 from convert.checkpoints.synthetic import write_seeded
 from models.catalog import HANDLES
 from withstand.commands import Command, Inputs, all_commands
-from withstand.events import Fault, send
+from withstand.events import Fault, send, spread
 from withstand.rows import Row
 from withstand.trees import difference, half_written, left_over, refused_in_words, tree_of
 from withstand.trials import Ended, Order
@@ -79,10 +79,9 @@ class Moment:
 def moments_of(kind: Kind, whole: Undisturbed, share: float, chance: random.Random) -> list[Moment]:
     """Return when to disturb a command that has this share of the trials of a kind."""
     events = whole.ended.worker_events if kind.victim == "worker" else whole.ended.events
-    chosen = min(events, max(1, round(kind.events * share)))
-    moments = [Moment(1 + int((number + 0.5) * events / chosen)) for number in range(chosen)]
-    seconds = (chance.uniform(0, 0.95) * whole.ended.seconds for _ in range(max(1, round(kind.moments * share))))
-    return [*moments, *(Moment(seconds=one) for one in seconds)]
+    moments = [Moment(event) for event in spread(max(1, round(kind.events * share)), events)]
+    count = max(0 if moments else 1, round(kind.moments * share))
+    return [*moments, *(Moment(seconds=chance.uniform(0, 0.95) * whole.ended.seconds) for _ in range(count))]
 
 
 def disturbed(trials: Trials, whole: Undisturbed, kind: Kind, moment: Moment) -> tuple[Order, Ended]:
