@@ -1,5 +1,6 @@
 """Fine-tuning: the same as JAX with Optax, the same after an interruption, and refusals of bad input."""
 
+import errno
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -242,6 +244,17 @@ def test_a_reader_keeps_the_order_and_names_what_it_cannot_read(pictures, tmp_pa
         np.testing.assert_array_equal(found, np.stack([crop.read(32) for crop in crops]))
         with pytest.raises(PictureError, match=r"absent\.png: cannot be read"):
             list(reader.batches([[Crop(tmp_path / "absent.png")]]))
+
+
+def test_a_full_disk_names_the_file_of_features(tmp_path):
+    def extract(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as a write does, which names no file
+
+    reader = SimpleNamespace(batches=lambda _: [np.zeros((1, 2, 2, 3), np.float32)])
+    file = FeatureFile(tmp_path / "features.bin", 4)
+    with pytest.raises(OSError, match="No space left") as error:
+        file.fill([Crop(tmp_path / "x.png")], extract, reader, 1, lambda *_: None)
+    assert error.value.filename == str(file.path)
 
 
 def test_recipes_follow_their_sources():

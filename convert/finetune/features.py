@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from convert.finetune.pictures import Crop, Reader, padded
 from models.progress import Progress
+from models.storage.files import naming
 
 _BYTES = 4  # of a float32
 _LINE = 65  # bytes of a sha256 in hexadecimal and its newline
@@ -53,7 +54,7 @@ class FeatureFile:
         whole = min(done, len(crops)) // batch_size
         done = whole * batch_size
         batches = [crops[start : start + batch_size] for start in range(done, len(crops), batch_size)]
-        with self.path.open("ab") as file, self._digests.open("ab") as digests:
+        with naming(self.path), self.path.open("ab") as file, self._digests.open("ab") as digests:
             file.truncate(done * self.dimension * _BYTES)
             digests.truncate(whole * _LINE)
             for images in reader.batches(batches):

@@ -76,7 +76,8 @@ class Bucket:
             folder = tempfile.TemporaryDirectory(prefix="gsutil-")
         except OSError as error:
             raise MixerError(
-                f"no temporary folder for gsutil can be made ({error.strerror}): is the disk full?"
+                f"no temporary folder for gsutil can be made in {tempfile.gettempdir()} ({error.strerror}): free some "
+                "space there, or set TMPDIR to another directory."
             ) from error
         with folder as state:
             yield cls(url, Path(state))

@@ -142,6 +142,17 @@ class Hashing:
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Add the path of a file to the error of a full disk: that of a write names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in _NO_SPACE:
+            error.filename = os.fspath(path)
+        raise
+
+
+@contextmanager
 def written_whole(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
     """Yield a temporary file that moves to `path` when the block succeeds, and is removed when it fails.
 
@@ -162,24 +173,13 @@ def written_whole(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
 @contextmanager
 def placed_whole(path: Path, *, replace: bool = True) -> Iterator[tuple[Path, BinaryIO]]:
     """Like `written_whole`, but also yield the temporary path, for code that needs the file by its path."""
-    with temporary_file(path) as (partial, file), _naming(path):
+    with temporary_file(path) as (partial, file), naming(path):
         yield partial, file
         file.close()
         if replace:
             partial.replace(path)
         else:
             _put_new(partial, path)
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Add the path of a file to the error of a full disk: that of a write names none."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None and error.errno in _NO_SPACE:
-            error.filename = os.fspath(path)
-        raise
 
 
 def _put_new(partial: Path, path: Path) -> None:

@@ -14,7 +14,7 @@ Tree = Mapping[str, str]
 LOGS = re.compile(r"(^|/)tensorboard(/|$)|(^|/)index\.html$|^cache/|^(build|published|tmp)$")
 """Not compared: what is shown, and what is kept to be faster next time."""
 TEMPORARY = re.compile(r"^tmp/.|(^|/)\.([^/]*(\.partial-|\.lock$)|writable-)|(^|/)\.partial/|_\.gstmp$")
-UNFINISHED = re.compile(r"^build/finetune/[^/]+/(state\.npz|features\.bin|[^/]+\.npz)$|^cache/\.accuracy/")
+UNFINISHED = re.compile(r"^build/finetune/[^/]+/(features\.(bin|sha256)|[^/]+\.npz)$|^cache/\.accuracy/")
 """What is kept of an unfinished run, from which the next goes on."""
 
 
