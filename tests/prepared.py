@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 LIBRARIES = (
@@ -57,7 +56,8 @@ class Forked:
 
     def __init__(self, address, command, cwd, stdin, env):
         self.args, self.returncode = command, None
-        self._streams = [tempfile.TemporaryFile(), tempfile.TemporaryFile()]  # noqa: SIM115 (closed by `__exit__`)
+        # In memory, so that a full disk is no matter; closed by `__exit__`.
+        self._streams = [os.fdopen(os.memfd_create(name), "w+b") for name in ("output", "errors")]
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.connect(address)
         given = json.dumps([command[2:], cwd, env]).encode()

@@ -33,7 +33,7 @@ from models.records.manifest import Manifest
 from models.records.published_index import Index
 from models.records.tolerances import TOLERANCES
 from models.storage import gsutil
-from models.storage.gsutil_errors import StoreUnreachableError
+from models.storage.gsutil_errors import GsutilResult, StoreUnreachableError
 
 ROOT = Path(gsutil.__file__).parents[2]
 NAMES = ("2.manifest.json", "2.md", "2.provenance.json", "2.report.json", "2.tar.gz")
@@ -830,8 +830,15 @@ def test_a_bucket_that_does_not_exist_is_told(destination, store):
 
 def test_a_mirror_that_cannot_be_written_is_told(destination, tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(MixerError, match=r"Not a directory\. Expected a directory that can be read"):
+    with pytest.raises(MixerError, match=r"Not a directory\. Expected a directory .*: free .*, or give another --to"):
         publish(destination, Mirror(tmp_path / "file"), RULES)
+
+
+def test_a_full_disk_for_gsutils_files_is_told(monkeypatch, tmp_path):
+    full = GsutilResult(1, "", "OSError: [Errno 28] No space left on device")
+    monkeypatch.setattr("models.storage.gsutil.run", lambda *_: full)
+    with pytest.raises(MixerError, match=r"gs://x/models/.* temporary files, .* that TMPDIR names\. Free some space"):
+        Bucket("gs://x/models", tmp_path).files(HANDLE)
 
 
 def test_secrets_are_neither_told_nor_stored(destination, store, gs, monkeypatch, tmp_path, capfd):

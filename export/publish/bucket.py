@@ -25,6 +25,11 @@ INDEX = ("-h", "Cache-Control:no-cache", "-h", "Content-Type:application/json")
 
 _WRITING = (
     KnownFailure(
+        "No space left on device|Disk quota exceeded|File too large",
+        "gsutil cannot write its temporary files, which are in the directory that TMPDIR names. Free some space there, "
+        "or set TMPDIR to another directory, and run the same command again; finished files are not sent again.",
+    ),
+    KnownFailure(
         "PreconditionException|412",
         "it exists already, or changed in the meantime, and nothing was overwritten: is somebody else publishing? Run "
         "the same command again; it compares first.",

@@ -173,5 +173,5 @@ def _translate_os_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         raise MixerError(
             f"{error.filename or path}: {error.strerror or error}. Expected a directory that can be read, written "
-            "and locked, with space for the models."
+            "and locked, with space for the models: free some space, check the permissions, or give another --to."
         ) from error
