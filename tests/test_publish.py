@@ -841,6 +841,15 @@ def test_a_full_disk_for_gsutils_files_is_told(monkeypatch, tmp_path):
         Bucket("gs://x/models", tmp_path).files(HANDLE)
 
 
+def test_a_bucket_is_empty_though_gsutil_warns_that_its_temporary_folder_has_a_long_name(monkeypatch, tmp_path):
+    warned = "Traceback (most recent call last):\n  File ...\nOSError: AF_UNIX path too long\n"
+    said = [f"{warned}CommandException: One or more URLs matched no objects.\n", warned]
+    monkeypatch.setattr("models.storage.gsutil.run", lambda *_: GsutilResult(1, "", said.pop(0)))
+    assert Bucket("gs://x/models", tmp_path).files(HANDLE) == {}
+    with pytest.raises(MixerError, match="gsutil failed with status 1"):
+        Bucket("gs://x/models", tmp_path).files(HANDLE)
+
+
 def test_secrets_are_neither_told_nor_stored(destination, store, gs, monkeypatch, tmp_path, capfd):
     boto = tmp_path / "secret.boto"
     boto.write_text(store.boto.read_text().replace("[Boto]", "gs_oauth2_refresh_token = very-secret\n[Boto]"))

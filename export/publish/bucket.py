@@ -148,7 +148,8 @@ class Bucket:
     ) -> GsutilResult:
         """Run gsutil; a failure whose messages all contain `fine` is accepted."""
         ran = gsutil.run(arguments, folder or self._state, self._state, watch)
-        said = [line for line in ran.errors.splitlines() if line.strip()]
+        # Its warnings are no failures: such as that of a long TMPDIR, in which it cannot make a socket.
+        said = re.findall(r"^\w+Exception: .*", ran.errors, flags=re.MULTILINE)
         if ran.status == 0 or (fine is not None and said and all(fine in line for line in said)):
             return ran
         raise ran.failure(url, known=_WRITING)
