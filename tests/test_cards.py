@@ -81,7 +81,8 @@ def test_a_refused_model_gets_no_card(tmp_path):
 def test_a_place_that_cannot_be_written_is_told(tmp_path):
     destination = write_model(tmp_path)
     (tmp_path / "cards").write_text("a file")
-    with pytest.raises(MixerError, match=r"could not be written \((Not a directory|File exists)\): make its folder"):
+    said = r"could not be written \((Not a directory|File exists)\): free some space, make its folder writable, or give"
+    with pytest.raises(MixerError, match=said):
         write_card(destination)
 
 
