@@ -17,6 +17,7 @@ from jax.experimental import jax2tf
 from writing import directory_of, write_saved_model
 
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
+from models.records.check import MadeOn
 from models.records.layout import ModelPaths
 from models.records.report import Report
 from models.records.tolerances import TOLERANCES
@@ -470,8 +471,8 @@ def test_a_comparison_has_the_power_of_the_outputs_and_is_judged_without_too(pow
     expected = Expected(inputs.names, np.zeros((count, 3), np.float32), {}, classes=True, scale=scale)
     model = ModelPaths.of(tmp_path, "model", DEFAULT_VERSION)
     model.directory.mkdir(parents=True)
-    (model.directory / "saved_model.pb").touch()
-    found = {check.on: check for check in check_consumer(model, inputs, expected)}
+    made_on = MadeOn(handle="model", saved_model_sha256="0" * 64)
+    found = {check.on: check for check in check_consumer(model, inputs, expected, made_on)}
     assert {name: check.power for name, check in found.items()} == {
         "hub.load": power,
         "a layer": power,

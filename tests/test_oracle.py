@@ -58,7 +58,7 @@ def test_it_shares_no_code_with_the_project():
         node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module
     }
     imported |= {alias.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
-    assert imported == {"collections", "concurrent", "dataclasses", "numpy", "os", "pathlib"}
+    assert imported == {"collections", "concurrent", "dataclasses", "numpy", "os", "pathlib", "threadpoolctl"}
 
 
 def test_it_never_loads_a_pickle(tmp_path):

@@ -7,22 +7,23 @@ import shutil
 import numpy as np
 import pytest
 from command import status_of
+from publishable import fields_of
 from writing import directory_of
 
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
 from models.labels import LABELS_1K
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
-from models.records.report import Report
+from models.records.report import GRADIENTS, Report
 from models.storage.files import sha256_of
 from validation.compatibility import run_consumer as consumption
+from validation.compatibility.run_consumer import OF_THE_GRAPH
 from validation.compatibility.same_graph import find_checks
 from validation.consumer import CHECKS, OWN
 from validation.views.handle import _check
 
 CLASSIFIER, _ = TESTING_HANDLES
 HANDLE = TESTING_HANDLES[CLASSIFIER]
-OF_THE_GRAPH = [name for name in CHECKS if name not in OWN]
 OTHER = "0" * 64
 
 
@@ -44,7 +45,8 @@ def graph(out):
 
 def test_the_checks_of_a_graph_are_found_by_its_digest(out, graph):
     found = find_checks(out, graph, OF_THE_GRAPH)
-    assert [check.on for check in found] == OF_THE_GRAPH
+    assert [check.on for check in found if check.name == "consumer"] == list(OF_THE_GRAPH)
+    assert {check.name for check in found} == {"consumer", *GRADIENTS}
     assert {(check.made_on.handle, check.made_on.saved_model_sha256) for check in found} == {(CLASSIFIER, graph)}
     assert find_checks(out, OTHER, OF_THE_GRAPH) == ()
     assert find_checks(out / "nowhere", graph, OF_THE_GRAPH) == ()
@@ -65,7 +67,7 @@ def test_the_page_says_on_which_graph_a_check_was_made(out, graph):
 
 def edit_report(change):
     def edit(out):
-        report = json.loads(paths(out).report.read_bytes())
+        report = fields_of(paths(out).report.read_bytes())
         change(report)
         paths(out).report.write_text(json.dumps(report))
 
@@ -154,7 +156,9 @@ def test_a_report_is_not_taken_for_one_on_the_graph_that_it_claims(out, graph):
 def test_a_check_made_on_another_graph_contradicts_the_report(out, graph):
     edit_report(make_one_on_another_graph)(out)
     (said,) = Report.read(paths(out).report).contradictions()
-    assert said == f"consumer, __call__: made on a saved_model.pb of sha256 {OTHER}, but the model's is {graph}"
+    where, what = said.split(": ", 1)
+    assert where.startswith("gradients_missing, ")
+    assert what == f"made on a saved_model.pb of sha256 {OTHER}, but the model's is {graph}"
 
 
 # --- two models with one graph, through the command line ---
@@ -200,6 +204,9 @@ def test_a_model_with_a_graph_that_is_proven_is_itself_loaded_and_run(both, trai
     assert runs == [("mine", True)]
     first, second = (Report.read(paths(both, name).report) for name in (CLASSIFIER, "mine"))
     checks = [list(report.find("consumer")) for report in (first, second)]
+    gradients = [[check for check in report.checks if check.name in GRADIENTS] for report in (first, second)]
+    assert gradients[0] == gradients[1] and len(gradients[0]) == 4
+    assert second.fine_tunable
     assert [[check.on for check in one] for one in checks] == [list(CHECKS)] * 2
     for before, after in zip(*checks, strict=True):
         assert after.made_on == before.made_on
@@ -228,4 +235,5 @@ def test_another_graph_is_consumed_itself(both, trained, monkeypatch):
     pb.write_bytes(pb.read_bytes() + b"\x1a\x00")  # one more field of the same message: it still loads
     assert mine("validate", both, trained, "--set", "full") == 1
     assert asked == [False]
-    assert not any(check.made_on for check in Report.read(paths(both, "mine").report).checks)
+    checks = Report.read(paths(both, "mine").report).checks
+    assert {check.made_on.handle for check in checks if check.made_on} == {"mine"}

@@ -3,7 +3,8 @@
 import hashlib
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, Protocol
@@ -14,14 +15,15 @@ import tensorflow as tf
 
 from models.catalog import Checkpoint, Handle, Head
 from models.params import Params
-from models.records.check import GRAPH, Check
+from models.records.check import GRAPH, Check, MadeOn
 from models.records.contents import compare_files, digest_files
 from models.records.layout import ModelPaths
 from models.records.manifest import CheckpointRecord, Manifest
 from models.records.provenance import PIPELINE_SOURCES, library_versions, sources_sha256
 from models.records.report import DepthStep, PublishedComparison, Report
 from models.storage.files import sha256_of, write_atomically
-from validation.compatibility.run_consumer import check_consumer
+from validation.compatibility.run_consumer import OF_THE_GRAPH, check_consumer
+from validation.compatibility.same_graph import find_checks
 from validation.memory import keep_large_blocks_apart, release, trim
 from validation.parity.check import GATE_ORACLE, GATE_PLAN, check_parity, full_plan, one_line
 from validation.parity.depth import apply_steps, compare_depth
@@ -39,6 +41,10 @@ InputsSet = Literal["gate", "full"]
 
 SOME_INPUTS = ("noise", "chelsea.png")
 """Inputs of the gradient check and of the comparison along the depth."""
+
+
+BESIDE = 400_000_000
+"""Bytes of params up to which the consumer runs beside the other checks: of larger models, both would need 10 GB."""
 
 
 class _Original(Protocol):
@@ -71,6 +77,21 @@ class _Original(Protocol):
         """Free the memory of the params; they are read again when next asked for."""
 
 
+@dataclass(frozen=True)
+class _Rest:
+    """What the full set checks after the outputs.
+
+    Attributes:
+        made_on: the model and its graph.
+        gradients: their checks, if they are known from another model with the same graph.
+        consume: returns the consumer's checks, which it may be making already.
+    """
+
+    made_on: MadeOn
+    gradients: tuple[Check, ...]
+    consume: Callable[[], tuple[Check, ...]]
+
+
 class Gate:
     """The checks on the handles of one checkpoint: JAX and the oracle run once, when first needed."""
 
@@ -90,6 +111,7 @@ class Gate:
         self._set = inputs_set
         self._explains = explain
         self._published = published
+        self._beside = ThreadPoolExecutor(1)
         if inputs_set == "full":
             keep_large_blocks_apart()
 
@@ -103,6 +125,8 @@ class Gate:
         manifest_bytes = destination.manifest.read_bytes()
         manifest = Manifest.read(destination.manifest)
         reference = self._reference
+        graph = destination.directory / "saved_model.pb"
+        rest = self._begin_rest(handle, destination, graph) if self._set == "full" and graph.is_file() else None
         plan = GATE_PLAN if self._set == "gate" else full_plan(reference.inputs.names)
         findings = check_parity(destination.directory, handle, self._params(handle), reference, plan)
         problems = [
@@ -117,7 +141,7 @@ class Gate:
         else:
             destination.outputs.unlink(missing_ok=True)  # of an earlier report
         if findings.comparisons and (self._set == "full" or self._explains):
-            extras, more = self._check_extras(handle, destination, extras)
+            extras, more = self._check_extras(handle, destination, extras, rest)
             problems += more
         report = make_report(
             manifest_bytes,
@@ -173,38 +197,53 @@ class Gate:
         said = f"saved_model.pb has sha256 {manifest.saved_model_sha256}, but a fresh trace gives {expected}"
         return (Check(name=GRAPH, on="a fresh trace", problems=() if same else (said,)),)
 
-    def _check_extras(self, handle: Handle, destination: ModelPaths, extras: Extras) -> tuple[Extras, list[str]]:
+    def _check_extras(
+        self, handle: Handle, destination: ModelPaths, extras: Extras, rest: _Rest | None
+    ) -> tuple[Extras, list[str]]:
         problems = []
         try:
             extras = replace(extras, depth=self._explain(handle, destination))
         except Exception as error:  # TensorFlow raises several types
             problems.append(f"depth: {one_line(error, destination.directory)}")
-        if self._set == "full":
-            checks = self._check_gradients(handle, destination)
+        if rest is not None:
+            checks = rest.gradients or self._check_gradients(handle, destination, rest.made_on)
             fine_tunable = not any(check.problems for check in checks)
-            checks = (*extras.checks, *checks, *self._consume(handle, destination))
+            self._make_room()
+            checks = (*extras.checks, *checks, *rest.consume())
             extras = replace(extras, checks=checks, fine_tunable=fine_tunable)
         return extras, problems
 
-    def _check_gradients(self, handle: Handle, destination: ModelPaths) -> tuple[Check, ...]:
+    def _begin_rest(self, handle: Handle, destination: ModelPaths, graph: Path) -> _Rest:
+        """Find what is known of the graph, and start the consumer of a model that leaves memory for it."""
+        made_on = MadeOn(handle=handle.name, saved_model_sha256=sha256_of(graph))
+        known = find_checks(destination.out, made_on.saved_model_sha256, OF_THE_GRAPH)
+        gradients = tuple(check for check in known if check.name != "consumer")
+        consumed = tuple(check for check in known if check.name == "consumer")
+        expected = self._reference.for_head(handle.head)
+        consume = partial(check_consumer, destination, self._reference.inputs, expected, made_on, consumed)
+        beside = self._beside.submit(consume) if 4 * handle.parameters <= BESIDE else None
+        return _Rest(made_on, gradients, consume if beside is None else beside.result)
+
+    def _make_room(self) -> None:
+        """Release what JAX holds: TensorFlow and the consumer need the memory."""
+        self._original.release()
+        jax.clear_caches()  # type: ignore[no-untyped-call]
+        trim()
+
+    def _check_gradients(self, handle: Handle, destination: ModelPaths, made_on: MadeOn) -> tuple[Check, ...]:
         inputs = self._some_inputs()
         features = self._reference.features[[self._reference.inputs.names.index(name) for name in inputs.names]]
         expected = JaxGradients.compute(handle, self._params(handle), inputs, features)
-        self._original.release()  # TensorFlow and the consumer need the memory
-        jax.clear_caches()  # type: ignore[no-untyped-call]
-        trim()
+        self._make_room()
         model = tf.saved_model.load(str(destination.directory))
         try:
-            return check_gradients(model, handle, expected).checks
+            found = check_gradients(model, handle, expected).checks
+            return tuple(check.model_copy(update={"made_on": made_on}) for check in found)
         except Exception as error:  # TensorFlow raises several types
             said = f"gradients: {one_line(error, destination.directory)}"
             return (Check(name="gradient_relative", on=", ".join(inputs.names), power=0, problems=(said,)),)
         finally:
             release(model)
-
-    def _consume(self, handle: Handle, destination: ModelPaths) -> tuple[Check, ...]:
-        expected = self._reference.for_head(handle.head)
-        return check_consumer(destination, self._reference.inputs, expected)
 
     def _explain(self, handle: Handle, destination: ModelPaths) -> tuple[DepthStep, ...]:
         """Compare the activations step by step, with the apply function converted again to return all of them.

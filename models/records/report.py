@@ -13,7 +13,8 @@ from models.records.manifest import Record, SealedRecord
 ZERO_HEAD = "head/kernel is all zeros: every image has the same outputs, those of head/bias"
 
 _FIGURES = ("max_ulp", "oracle_excess_ulp", "jax_oracle_relative")
-_GRADIENTS = ("gradients_missing", "gradient_relative", "step_relative")
+GRADIENTS = ("gradients_missing", "gradient_relative", "step_relative")
+"""Checks of gradients, and of a training step with them."""
 
 _WITHOUT_LIMIT = frozenset({"files", "interface", "consumer"})
 """Checks that measure nothing, or only sometimes."""
@@ -205,13 +206,13 @@ class Report(Verdict):
         """The checks without which nothing is proven."""
         found = [Need(name) for name in ("files", "interface", "variables", "max_relative", *_FIGURES)]
         found += [Need("max_relative", "head")] if self.head == "classification" else []
-        full = [Need("max_relative", "stem"), *(Need(name) for name in (*_GRADIENTS, "consumer"))]
+        full = [Need("max_relative", "stem"), *(Need(name) for name in (*GRADIENTS, "consumer"))]
         return (*found, *full) if self.inputs_set == "full" else tuple(found)
 
     def contradictions(self, today: Mapping[str, Tolerance] | None = None) -> Iterator[str]:
         """Yield contradictions of the verdict, or of `fine_tunable`, with the figures and limits."""
         yield from super().contradictions(today)
-        tried = [check for name in _GRADIENTS for check in self.find(name)]
+        tried = [check for name in GRADIENTS for check in self.find(name)]
         works = bool(tried) and all(check.has_power and not check.problems for check in tried)
         if self.fine_tunable and not works:
             yield "it says that the model can be fine-tuned, but no gradients prove it"

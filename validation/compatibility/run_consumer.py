@@ -14,8 +14,6 @@ import numpy as np
 from models.records.check import Check, MadeOn
 from models.records.layout import ModelPaths
 from models.records.tolerances import TOLERANCES
-from models.storage.files import sha256_of
-from validation.compatibility.same_graph import find_checks
 from validation.consumer import CHECKS, LIMIT, OWN, Outcome
 from validation.memory import LARGE
 from validation.parity.images import Inputs
@@ -52,15 +50,22 @@ def run_consumer(
         return dict(json.loads(Path(folder, "result").read_text()))
 
 
-def check_consumer(model: ModelPaths, inputs: Inputs, expected: Expected) -> tuple[Check, ...]:
+OF_THE_GRAPH = tuple(name for name in CHECKS if name not in OWN)
+"""The checks that depend on a model's `saved_model.pb` alone."""
+
+
+def check_consumer(
+    model: ModelPaths, inputs: Inputs, expected: Expected, made_on: MadeOn, known: tuple[Check, ...] = ()
+) -> tuple[Check, ...]:
     """Run the consumer on some of these images, and return its results as checks.
 
-    Those that depend on the graph alone are taken from the report of another model with the same graph, if there is
-    one; the consumer then makes the others.
+    Args:
+        model: the model.
+        inputs: the images.
+        expected: their outputs.
+        made_on: the model and its graph, for those checks that depend on the graph alone.
+        known: these checks, if they were made on another model with the same graph; the consumer then makes the others.
     """
-    made_on = MadeOn(handle=model.handle, saved_model_sha256=sha256_of(model.directory / "saved_model.pb"))
-    of_the_graph = [name for name in CHECKS if name not in OWN]
-    known = find_checks(model.out, made_on.saved_model_sha256, of_the_graph)
     chosen = np.array([inputs.names.index(name) for name in IMAGES])
     with tempfile.TemporaryDirectory() as folder:
         images, outputs, scale = (Path(folder, f"{name}.npy") for name in ("inputs", "expected", "scale"))
@@ -71,7 +76,7 @@ def check_consumer(model: ModelPaths, inputs: Inputs, expected: Expected) -> tup
     power = float(expected.scale.power[chosen].min())
     outcomes = {one["name"]: Outcome(one["detail"], one["worst"], one["status"]) for one in result["checks"]}
     found = (_check(outcome, name, power) for name, outcome in outcomes.items())
-    marked = (check.model_copy(update={"made_on": made_on}) if check.on in of_the_graph else check for check in found)
+    marked = (check.model_copy(update={"made_on": made_on}) if check.on in OF_THE_GRAPH else check for check in found)
     order = {name: index for index, name in enumerate(CHECKS)}
     return tuple(sorted((*marked, *known), key=lambda check: order.get(check.on, -1)))
 

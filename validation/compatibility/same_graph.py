@@ -7,7 +7,7 @@ from models.errors import MixerError
 from models.records.check import Check
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
-from models.records.report import Report
+from models.records.report import GRADIENTS, Report
 from models.records.tolerances import TOLERANCES
 from models.storage.files import sha256_of
 from validation.parity.report import is_current
@@ -15,8 +15,8 @@ from validation.parity.report import is_current
 _SUFFIX = ".report.json"
 
 
-def find_checks(out: Path, saved_model_sha256: str, names: Iterable[str]) -> tuple[Check, ...]:
-    """Return the consumer's checks of these names on a graph, from one report below `out`; empty if none will do.
+def find_checks(out: Path, saved_model_sha256: str, ways: Iterable[str]) -> tuple[Check, ...]:
+    """Return the checks of a graph, gradients and the consumer's, from one report below `out`; empty if none will do.
 
     A report will do if it passed without contradictions, was made by the present checks and library versions, is about
     the manifest beside it, and that manifest and the model on disk have this `saved_model.pb`. Each of the checks must
@@ -25,12 +25,13 @@ def find_checks(out: Path, saved_model_sha256: str, names: Iterable[str]) -> tup
     Args:
         out: the directory of all models.
         saved_model_sha256: digest of the graph.
-        names: what the checks were made on (`Check.on`).
+        ways: what the consumer's checks must have been made on (`Check.on`), and no others.
     """
-    wanted = set(names)
+    wanted = {*GRADIENTS, *ways}
     for report in _reports(out, saved_model_sha256):
-        found = tuple(check for check in report.find("consumer") if check.on in wanted)
-        if {check.on for check in found} == wanted and all(check.made_on and check.has_power for check in found):
+        found = tuple(check for check in report.checks if check.made_on)
+        said = {check.on if check.name == "consumer" else check.name for check in found}
+        if said == wanted and all(check.has_power for check in found):
             return found
     return ()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 Values = NDArray[np.float64]
 
@@ -56,6 +57,7 @@ def trace_oracle(
     name, to use instead of the checkpoint's, whose names begin with `prefix`.
     """
     others = replaced or {}
+    blas = ThreadpoolController()
     with np.load(checkpoint, allow_pickle=False) as arrays, ThreadPoolExecutor(os.cpu_count()) as pool:
         named = {name.removeprefix(prefix): name for name in arrays.files if name.startswith(prefix)}
 
@@ -67,7 +69,8 @@ def trace_oracle(
             }
 
         def each(step: Callable[[Values, Mapping[str, Values]], Values], values: Values, part: str) -> Values:
-            return np.stack(list(pool.map(step, values, [group(part)] * len(values))))
+            with blas.limit(limits=1, user_api="blas"):  # the pool has a thread for each core
+                return np.stack(list(pool.map(step, values, [group(part)] * len(values))))
 
         tokens = each(_embed_patches, images.astype(np.float64), "stem")
         yield "stem", tokens
