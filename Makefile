@@ -12,6 +12,7 @@ PYTEST ?=
 JOBS ?= auto
 VENV ?= .venv
 WITHSTAND ?=
+BENCH ?=
 
 TAG := $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])')
 LOCK := .ci/locks/$(TAG).txt
@@ -79,8 +80,8 @@ ray: $(READY)  ## tests on a Ray cluster whose workers and nodes are killed
 matrix: $(READY)  ## run models in each TensorFlow release; writes OUT/matrix.json
 	$(RUN) convert matrix --out "$(OUT)"
 
-bench: $(READY)  ## measure conversion, inference and start-up; writes OUT/bench (default HANDLES: see bench --help)
-	$(RUN) convert bench --out "$(OUT)/bench" $(HANDLES)
+bench: $(READY)  ## measure conversion, inference and start-up; writes OUT/bench (BENCH=--quick: a few ratios)
+	$(RUN) convert bench --out "$(OUT)/bench" $(BENCH) $(HANDLES)
 
 withstand: $(READY)  ## inject faults and count what is survived; writes validation/WITHSTAND.md (WITHSTAND=--full: all)
 	$(VENV)/bin/python tests/withstand/__main__.py $(WITHSTAND)

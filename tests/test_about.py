@@ -5,7 +5,7 @@ import json
 
 import pytest
 from command import run, status_of
-from publishable import WHERE, tree, write_model
+from publishable import WHERE, change, tree, write_model
 
 from export.cards.write import write_model_cards
 from export.package.verify import verify
@@ -71,6 +71,15 @@ def test_what_is_no_file_of_toml_is_refused(content, said, tmp_path):
         (tmp_path / "about.toml").write_bytes(content)
     with pytest.raises(UsageError, match=said):
         parse_about(tmp_path / "about.toml")
+
+
+def test_an_earlier_record_is_refused_with_what_to_do(tmp_path):
+    model = write_model(tmp_path, handle="digits", checkpoint={"origin": "own"})
+    model.about.write_bytes(record_of(model, ABOUT).to_bytes())
+    change(model.about, schema_version=1)
+    said = r"it has schema 1\. Say it again with `mixer-jax2tf convert-all` and --about\."
+    with pytest.raises(MixerError, match=said):
+        write_model_cards(model, WHERE)
 
 
 def test_the_cards_say_what_the_owner_says(tmp_path):

@@ -15,7 +15,7 @@ from models.selection import select_handles
 
 if TYPE_CHECKING:
     from convert.pipeline.benchmark import Part
-    from validation.benchmark.records import Benchmark
+    from validation.benchmark.records import Benchmark, QuickBenchmark
     from validation.benchmark.tables import Tables
 
 
@@ -83,6 +83,13 @@ def bench(
         bool,
         typer.Option("--markdown", help="Measure nothing; print the records in DIR as Markdown, as in its page."),
     ] = False,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="Measure a few ratios of a B/32 in five minutes; exit status 1 if one grew.",
+        ),
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Measure conversion, inference and start-up, and compare with the notebook way, JAX and other engines."""
@@ -96,10 +103,13 @@ def bench(
         sys.stdout.write("".join(f"{line}\n" for line in lines))
         return
     cores = len(os.sched_getaffinity(0))
+    if quick and (handles or part or side):
+        raise UsageError("--quick has its own handles, parts and sides: leave out HANDLE, --part and --side.")
+    names = run.QUICK_HANDLES if quick else handles
     work = run.Bench(
-        parts,
-        tuple(select_handles(handles)) if handles else (),
-        tuple(side or ()),
+        ("conversion",) if quick else parts,
+        tuple(select_handles(names)) if names else (),
+        run.QUICK_SIDES if quick else tuple(side or ()),
         repeats,
         _numbers(batches),
         threads or cores,
@@ -116,7 +126,25 @@ def bench(
         work = work.narrowed()
     watch = console.progress_bar()
     run.check_bench(work, watch)
+    if quick:
+        _print_quick(*run.run_quick(work, watch), json=json)
+        return
     _print(work.parts, run.run_bench(work, watch), json=json)
+
+
+def _print_quick(found: "QuickBenchmark", grown: "Sequence[str]", *, json: bool) -> None:
+    """Print the ratios of a quick run.
+
+    Raises:
+        MixerError: some have grown.
+    """
+    if json:
+        console.print_json({**found.model_dump(mode="json"), "grown": grown})
+    else:
+        rows = [(name, f"{value:.2f}") for name, value in found.ratios.items()]
+        console.print_table(f"Ratios of {', '.join(found.handles)}", ("ratio", "#found"), rows)
+    if grown:
+        raise MixerError(f"slower than before, or not measured: {'; '.join(grown)}.")
 
 
 def _print(parts: "Sequence[Part]", done: "Sequence[Benchmark]", *, json: bool) -> None:

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from convert.checkpoints.synthetic import write_seeded
 from convert.pipeline.progress import Event, Steps, Watch, steps
 from models.catalog import DEFAULT_VERSION, HANDLES, Handle
-from models.errors import UsageError
+from models.errors import MixerError, UsageError
 from models.storage.files import require_room
 from models.storage.temporary import temporary_folder
 from validation.benchmark import conversion, preparation
-from validation.benchmark.conversion import Folders, Scale, Scenario
+from validation.benchmark.conversion import COPYING, Folders, Scale, Scenario
 from validation.benchmark.engines import ENGINES, Engine
 from validation.benchmark.inference import Contender, measure_model
 from validation.benchmark.records import (
@@ -21,11 +21,13 @@ from validation.benchmark.records import (
     ConversionBenchmark,
     EngineSpeed,
     InferenceBenchmark,
+    QuickBenchmark,
     StartBenchmark,
     circumstances,
 )
 from validation.benchmark.startup import measure_starts
 from validation.benchmark.synthetic_models import rows
+from validation.benchmark.targets import quick_ratios, regressions
 
 Part = Literal["conversion", "inference", "start"]
 PARTS: dict[Part, type[Benchmark]] = {
@@ -34,6 +36,10 @@ PARTS: dict[Part, type[Benchmark]] = {
     "start": StartBenchmark,
 }
 FLAVOURS = ("native", "graph")
+QUICK = Path(conversion.__file__).with_name("quick.json")
+"""The ratios of a quick run that later ones are compared with."""
+QUICK_HANDLES = ("mixer_b32_sam_classification",)
+QUICK_SIDES = ("floor", "convert", "convert-kept", "convert-all", "parity")
 SPARE = 1 << 28
 """Allowance in bytes for graphs, class lists and the file system's overhead."""
 
@@ -132,7 +138,7 @@ def _disk_need(bench: Bench) -> int:
         need += sum(4 * row.parameters for row in {handle.checkpoint for handle in handles.values()})
     if "conversion" in bench.parts:
         models = sum(4 * handle.parameters for handle in bench.handles_of("conversion"))
-        need += models * (2 if bench.wants("floor") or bench.wants("cp") else 1)  # those to copy, and those of one side
+        need += models * (2 if any(map(bench.wants, COPYING)) else 1)  # those to copy, and those of one side
         many = sum(4 * row.parameters for row in rows(bench.scale.architecture, 0, bench.scale.count))
         # The checkpoints, and both heads of each, twice: to copy, and of one side.
         need += 5 * many if bench.wants("many") or bench.wants("many-cp") else 0
@@ -158,6 +164,23 @@ def run_bench(bench: Bench, watch: Watch | None = None) -> list[Benchmark]:
             on.note(f"written: {path}")
             done.append(found)
     return done
+
+
+def run_quick(bench: Bench, watch: Watch | None = None) -> tuple[QuickBenchmark, list[str]]:
+    """Measure the ratios of a few handles in minutes; return them, and which of them have grown.
+
+    They are compared with those in the repository, `QUICK`; the record is written into the output directory.
+
+    Raises:
+        MixerError: a side failed.
+    """
+    found = cast(ConversionBenchmark, run_bench(bench, watch)[0])
+    if failed := [f"{side.name} failed: {side.failure}" for side in found.sides if side.failure]:
+        raise MixerError("\n".join(failed))
+    same = {name: getattr(found, name) for name in ("date", "machine", "libraries", "repeats", "handles")}
+    quick = QuickBenchmark(**same, ratios=quick_ratios(found))
+    quick.write(bench.out / QUICK.name)
+    return quick, regressions(quick.ratios, QuickBenchmark.read(QUICK).ratios)
 
 
 def _count(bench: Bench) -> int:

@@ -23,6 +23,8 @@ from validation.benchmark.stopwatch import CommandError, Run, time_commands
 Command = tuple[str, ...]
 PYTHON = (sys.executable, "-m")
 VERSION = str(DEFAULT_VERSION)
+COPYING = frozenset({"floor", "cp", "convert-kept", "parity"})
+"""Sides for which the handles are converted beforehand: their models are copied, or their graphs are kept."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,11 @@ def _catalog_ways(handles: Sequence[Handle], place: Folders) -> list[Scenario]:
     notebook = tuple(
         (*PYTHON, "validation.benchmark.notebook", name, str(files[name]), str(out / name)) for name in names
     )
+    copies = ("cp", "-r", *map(str, models), str(out))
     options = (*names, "--source", str(place.source), "--out", str(out), "--version", VERSION)
+    without_tracing = (*PYTHON, "convert", "convert", *options)
+    convert = (*without_tracing, "--no-graph-cache")
+    parity = (*PYTHON, "convert", "validate", "--set", "full", *options)
     rows = [
         Scenario("notebook", "the notebook way, one process per handle", notebook, reads, out),
         Scenario("imports", "only importing what `convert` imports", ((*PYTHON, "convert.pipeline.benchmark_floor"),)),
@@ -106,14 +112,9 @@ def _catalog_ways(handles: Sequence[Handle], place: Folders) -> list[Scenario]:
             tuple(models),
             out,
         ),
-        Scenario("convert", "`convert`", ((*PYTHON, "convert", "convert", *options),), reads, out, names),
-        Scenario(
-            "convert-jobs",
-            "`convert --jobs 2`",
-            ((*PYTHON, "convert", "convert", *options, "--jobs", "2"),),
-            reads,
-            out,
-        ),
+        Scenario("convert", "`convert`", (convert,), reads, out, names),
+        Scenario("convert-jobs", "`convert --jobs 2`", ((*convert, "--jobs", "2"),), reads, out),
+        Scenario("convert-kept", "`convert` with kept graphs", (without_tracing,), reads, out),
         Scenario(
             "convert-all",
             "`convert-all`, checks included",
@@ -121,6 +122,7 @@ def _catalog_ways(handles: Sequence[Handle], place: Folders) -> list[Scenario]:
             reads,
             out,
         ),
+        Scenario("parity", "`validate --set full`, and copying what it checks", (copies, parity), reads, out),
     ]
     copied = tuple(place.kept / name for name in further_handles(handles))
     command = ("cp", "-r", *map(str, copied), str(out))

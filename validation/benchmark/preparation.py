@@ -6,7 +6,7 @@ from pathlib import Path
 from models.catalog import Flavour, Handle
 from models.formats import FORMATS, FormatName
 from models.records.provenance import ROOT
-from validation.benchmark.conversion import PYTHON, VERSION, Command, Folders, Scale, Scenario, scale_command
+from validation.benchmark.conversion import COPYING, PYTHON, VERSION, Command, Folders, Scale, Scenario, scale_command
 from validation.benchmark.records import Tell
 from validation.benchmark.stopwatch import CommandError, time_commands
 
@@ -26,7 +26,7 @@ def prepare(commands: Sequence[Command], *, started: Tell, finished: Tell) -> No
 def for_conversion(handles: Sequence[Handle], place: Folders, scale: Scale, rows: Sequence[Scenario]) -> list[Command]:
     """Return the commands that make the input files of these sides."""
     chosen = {row.name for row in rows}
-    commands = list(_convert(handles, place, "native")) if {"floor", "cp"} & chosen else []
+    commands = list(_convert(handles, place, "native")) if COPYING & chosen else []
     deep = scale.deep
     for name, what in (
         ("blocks", (deep, str(scale.blocks), "1")),

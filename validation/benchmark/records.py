@@ -99,6 +99,13 @@ class ConversionBenchmark(Benchmark):
         return [side for side in self.sides if side.name == name]
 
 
+class QuickBenchmark(Benchmark):
+    """Ratios of a short run, to be compared with those of an earlier one."""
+
+    handles: tuple[str, ...]
+    ratios: dict[str, float]
+
+
 class EngineSpeed(Record):
     """The times of one engine running a model."""
 

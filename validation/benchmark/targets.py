@@ -1,9 +1,10 @@
 """The targets of the benchmark, mostly ratios of sides that were measured in one run."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from models.catalog import HANDLES
 from validation.benchmark.records import (
     Benchmark,
     ConversionBenchmark,
@@ -12,6 +13,12 @@ from validation.benchmark.records import (
     median,
     ratio,
 )
+
+REGRESSION = 0.2
+"""How much a ratio of a quick run may grow."""
+
+QUICK_RATIOS = (("convert", "floor"), ("convert-kept", "floor"), ("convert-all", "convert"), ("parity", "convert"))
+"""Pairs of sides whose times a quick run compares."""
 
 CHECKPOINT_IN_MEMORY = 1.3
 """Memory that `convert` may use beyond that of importing, as a multiple of the largest checkpoint."""
@@ -41,7 +48,8 @@ def findings(found: Benchmark) -> list[Finding]:
 
 
 def _about_conversion(found: ConversionBenchmark) -> list[Finding]:
-    return [Finding(what.format(found=found), figure(found), limit) for what, limit, figure in _CONVERSION]
+    ratios = [Finding(what.format(found=found), figure(found), limit) for what, limit, figure in _CONVERSION]
+    return [*ratios, *_parity(found)]
 
 
 def _about_inference(found: InferenceBenchmark) -> list[Finding]:
@@ -89,6 +97,34 @@ def _memory(found: ConversionBenchmark) -> float | None:
     return ratio(_peak(found, "convert"), imports and imports + CHECKPOINT_IN_MEMORY * found.largest)
 
 
+def _parity(found: ConversionBenchmark) -> list[Finding]:
+    """Return the figures of the full set, which has limits for all twelve handles together alone."""
+    if len(found.handles) < len(HANDLES):
+        return []
+    peak = _peak(found, "parity")
+    return [
+        Finding("the full set on all twelve, minutes", _minutes(found.wall("parity")), 15.0),
+        Finding("its peak memory, GiB", None if peak is None else peak / 2**30, 7.0),
+    ]
+
+
+def _minutes(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds / 60
+
+
+def quick_ratios(found: ConversionBenchmark) -> dict[str, float]:
+    """Return the ratios of a quick run that were measured."""
+    ratios = {f"{above} over {below}": _walls(above, below)(found) for above, below in QUICK_RATIOS}
+    return {name: round(value, 2) for name, value in ratios.items() if value is not None}
+
+
+def regressions(now: Mapping[str, float], before: Mapping[str, float]) -> list[str]:
+    """Return the ratios that grew by more than `REGRESSION`, or are missing, in words."""
+    found = [f"{name} is missing, {old:.2f} before" for name, old in before.items() if name not in now]
+    grown = {name: (old, now[name]) for name, old in before.items() if now.get(name, 0) > (1 + REGRESSION) * old}
+    return found + [f"{name} grew from {old:.2f} to {new:.2f}" for name, (old, new) in grown.items()]
+
+
 def _depth(found: ConversionBenchmark) -> float | None:
     imports = found.wall("imports")
     deep, shallow = (found.wall(name) for name in ("blocks-twice", "blocks"))
@@ -106,6 +142,8 @@ def _each(found: ConversionBenchmark) -> float | None:
 _CONVERSION: tuple[tuple[str, float, Callable[[ConversionBenchmark], float | None]], ...] = (
     ("`convert` over the notebook way", 1 / 5, _walls("convert", "notebook")),
     ("`convert` over the floor", 2.5, _walls("convert", "floor")),
+    ("`convert` with kept graphs over the floor", 1.6, _walls("convert-kept", "floor")),
+    ("`convert-all` over `convert`", 2.5, _walls("convert-all", "convert")),
     (
         "further checkpoints of a known architecture, over `cp` of their models",
         2.0,
