@@ -20,7 +20,7 @@ READY := $(VENV)/.ready-$(TAG)
 RUN := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo digits convert-all parity republish test lint types whole browser ray matrix bench withstand audit lock clean
+.PHONY: help setup demo digits convert-all parity republish test lint types whole browser ray matrix bench withstand fuzz audit lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -85,6 +85,9 @@ bench: $(READY)  ## measure conversion, inference and start-up; writes OUT/bench
 
 withstand: $(READY)  ## inject faults and count what is survived; writes validation/WITHSTAND.md (WITHSTAND=--full: all)
 	$(VENV)/bin/python tests/withstand/__main__.py $(WITHSTAND)
+
+fuzz: $(READY)  ## read 20,000 mutated inputs: the section of `make withstand` about them, in full
+	$(VENV)/bin/python tests/withstand/__main__.py --only hostile --full
 
 # Needs the network. Each accepted vulnerability is a line of the list: its identifier, `#`, and the reason.
 audit: $(READY)  ## ask PyPI for known vulnerabilities of the locked packages, except those that .ci/accepted.txt lists

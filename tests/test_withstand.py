@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from dataclasses import replace
 
 import pytest
 from publishable import write_model
+from withstand import hostile
 from withstand.__main__ import SECTIONS, TABLE
 from withstand.damage import both, flips
 from withstand.events import family, runs, spread
+from withstand.hostile import FOUND, attempt, case, name_of, targets
 from withstand.rows import COLUMNS, Row, replace_section, text_of
 from withstand.trees import difference, half_written, left_over, tree_of
 
@@ -42,6 +45,30 @@ def test_a_section_is_replaced_and_the_others_are_kept():
     assert "a share of 0.5 of the trials: 1 of 1 survived" in page
     again = replace_section(page, "one", text_of("one", "First", [Row("fault", "here", "by hand", 4, 4)], 1.0))
     assert "all trials: 4 of 4 survived" in again and "it broke" not in again and again.count("Second") == 1
+
+
+def test_what_was_read_wrong_once_is_read_right(tmp_path):
+    """`tests/hostile` has no files where no mutation has failed."""
+    every = {name_of(target): target for target in targets(tmp_path)}
+    assert len(every) == 9
+    for file in sorted(FOUND.glob("*")):
+        target = every[file.name.rpartition(".")[0]]
+        number = int(file.name.rpartition(".")[2])
+        assert attempt(target, file.read_bytes(), case(target, number)[1]) is None
+
+
+def test_a_case_can_be_made_again_and_counts_what_went_wrong(tmp_path, monkeypatch):
+    (target,) = (one for one in targets(tmp_path) if one.name == "`--about`")
+    cases = [case(target, number) for number in range(20)]
+    assert cases == [case(target, number) for number in range(20)]
+    assert len({content for content, _ in cases}) > 15
+    assert attempt(target, *cases[0]) is None
+    broken = replace(target, read=lambda *_: 1 // 0)
+    assert attempt(broken, *cases[0]) == "ZeroDivisionError: integer division or modulo by zero"
+    monkeypatch.setattr(hostile, "MOST_BYTES", -1)
+    assert attempt(target, *cases[0]).endswith(" MB")
+    monkeypatch.setattr(hostile, "MOST_SECONDS", -1.0)
+    assert attempt(target, *cases[0]).endswith(" s")
 
 
 def test_a_trial_counts_what_is_said_and_puts_the_file_back(tmp_path):
