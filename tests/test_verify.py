@@ -285,6 +285,8 @@ PROVENANCE = {
     "a file twice": (("subject", 3), {"name": "2.tar.gz", "digest": {"sha256": "0" * 64}}),
     "another file": (("subject", 3), {"name": "3.tar.gz", "digest": {"sha256": "0" * 64}}),
     "no archive": (("subject", 0), None),
+    "no type": (("_type",), None),
+    "no type of its predicate": (("predicateType",), None),
 }
 
 

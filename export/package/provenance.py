@@ -74,11 +74,9 @@ class _Predicate(_Part):
 class Statement(_Part):
     """An in-toto statement about files."""
 
-    type: Literal["https://in-toto.io/Statement/v1"] = Field(
-        default="https://in-toto.io/Statement/v1", validation_alias="_type", serialization_alias="_type"
-    )
+    type: Literal["https://in-toto.io/Statement/v1"] = Field(validation_alias="_type", serialization_alias="_type")
     subject: tuple[_Resource, ...]
-    predicate_type: Literal["https://slsa.dev/provenance/v1"] = "https://slsa.dev/provenance/v1"
+    predicate_type: Literal["https://slsa.dev/provenance/v1"]
     predicate: _Predicate
 
     @classmethod
@@ -104,6 +102,8 @@ class Statement(_Part):
         )
         made_by = _Builder(id=builder, version={"mixer-jax2tf": manifest.pipeline})
         return cls(
+            type="https://in-toto.io/Statement/v1",
+            predicate_type="https://slsa.dev/provenance/v1",
             subject=tuple(_Resource(name=name, digest={"sha256": sha256}) for name, sha256 in bound.items()),
             predicate=_Predicate(build_definition=definition, run_details=_RunDetails(builder=made_by)),
         )
