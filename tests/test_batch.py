@@ -12,7 +12,7 @@ from convert.pipeline import batch, convert_handle
 from convert.pipeline.job import Batch
 from models.catalog import SQUARE_HANDLES, TESTING_HANDLES
 from models.digests import DigestTable
-from models.errors import MixerError
+from models.errors import MixerError, UsageError
 from models.params import flatten
 
 HANDLES = (*TESTING_HANDLES.values(), *SQUARE_HANDLES.values())
@@ -87,3 +87,9 @@ def test_what_was_read_into_the_same_memory_has_its_own_values(source, tmp_path)
         expected = np.load(source / handle.checkpoint.object)
         for variable in model.variables:
             np.testing.assert_array_equal(variable.numpy(), expected[variable.name.removesuffix(":0")], strict=True)
+
+
+def test_an_output_that_tensorflow_cannot_read_is_refused(source, tmp_path):
+    with pytest.raises(UsageError, match="path with brackets, which TensorFlow reads as a pattern"):
+        converted(source, tmp_path / "a [b]")
+    assert [*tmp_path.iterdir()] == []

@@ -60,6 +60,12 @@ def test_a_message_that_nobody_would_read_is_cut():
         ),
         (OSError(errno.ENOSPC, "No space left on device"), f"temporary files are in {tempfile.gettempdir()} (TMPDIR)."),
         (KeyError("x"), "unexpected KeyError: 'x'"),
+        (
+            ModuleNotFoundError("No module named 'no_such.part'", name="no_such.part"),
+            "the library `no_such` cannot be imported (No module named 'no_such.part'): it is not installed",
+        ),
+        (ModuleNotFoundError("No module named 'pytest.x'", name="pytest.x"), f"Python finds it in {pytest.__file__}"),
+        (ModuleNotFoundError("No module named 'models.x'", name="models.x"), "unexpected ModuleNotFoundError"),
         (FileNotFoundError(2, "No such file or directory", "x"), "unexpected FileNotFoundError"),
     ],
 )

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -231,7 +232,7 @@ def test_object_without_md5_is_checked_by_its_crc32c(store, tmp_path):
     store.faults.no_md5 = True
     transferred = [fetch(CHECKPOINT, cache=tmp_path, digests=NOTHING).transferred for _ in range(2)]
     assert transferred == [len(content), 0]
-    store.faults.corrupt = True
+    store.faults.flip = 0
     with pytest.raises(MixerError, match="does not match the store's hash"):
         fetch(CHECKPOINT, cache=tmp_path / "other", digests=NOTHING)
 
@@ -354,7 +355,7 @@ def test_portal_that_answers_with_a_web_page_is_noticed(before, store, tmp_path,
 
 def test_bytes_that_differ_from_their_hash_are_refused(store, tmp_path):
     put(store)
-    store.faults.corrupt = True
+    store.faults.flip = 0
     with pytest.raises(MixerError, match="does not match the store's hash, so it was deleted"):
         fetch(CHECKPOINT, cache=tmp_path, digests=NOTHING)
     assert leftovers(tmp_path) == []
@@ -365,7 +366,8 @@ def test_bytes_that_differ_from_their_hash_are_refused(store, tmp_path):
     [
         (401, MixerError, r"access was denied .*BOTO_CONFIG.*\n  gsutil: ServiceException: 401"),
         (403, MixerError, "access was denied"),
-        (503, StoreUnreachableError, "the store cannot be reached.*--source a directory"),
+        (453, MixerError, "the store refuses. It answered with status 453"),
+        (503, StoreUnreachableError, "the store cannot be reached.*--source a directory.* It answered with status 503"),
     ],
 )
 def test_store_that_refuses(store, tmp_path, status, kind, words):
@@ -374,6 +376,40 @@ def test_store_that_refuses(store, tmp_path, status, kind, words):
         fetch(CHECKPOINT, cache=tmp_path, digests=NOTHING)
     assert type(caught.value) is kind
     assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(404, "was replaced or deleted"), (403, "access was denied"), (502, "It answered with status 502")],
+)
+def test_store_that_refuses_an_object_that_it_described(store, tmp_path, status, words):
+    put(store)
+    store.faults.media_status = status
+    with pytest.raises(MixerError, match=words):
+        fetch(CHECKPOINT, cache=tmp_path, digests=NOTHING)
+
+
+def test_portal_that_answers_everything_is_noticed(store, tmp_path):
+    put(store)
+    store.faults.page, store.faults.page_for = b"<!DOCTYPE html>\n<html>Sign in</html>\n", ("description",)
+    with pytest.raises(StoreUnreachableError, match="a web page arrived instead of the store's answer"):
+        fetch(CHECKPOINT, cache=tmp_path, digests=NOTHING)
+
+
+def test_expired_certificate_is_named(store, tmp_path):
+    store.certify(datetime(2021, 1, 1, tzinfo=UTC))
+    try:
+        with pytest.raises(StoreUnreachableError, match="its certificate has expired, or the clock"):
+            fetch(CHECKPOINT, cache=tmp_path, digests=NOTHING)
+    finally:
+        store.certify()
+
+
+def test_object_of_another_size_than_described_is_refused(store, tmp_path):
+    put(store, BIG)
+    store.faults.described_longer = 1000
+    with pytest.raises(StoreUnreachableError, match="it sends fewer bytes than it describes"):
+        fetch(CHECKPOINT, cache=tmp_path, digests=NOTHING)
 
 
 @pytest.mark.parametrize("bucket", ["mixer_models", "nobody-has-this"])
@@ -412,7 +448,7 @@ def test_own_configuration_is_anonymous_and_tells_no_secret(store, tmp_path, mon
     (tmp_path / "home/.boto").write_text(store.boto.read_text())
     monkeypatch.delenv("BOTO_CONFIG")
     monkeypatch.setenv("https_proxy", "http://someone:secret@127.0.0.1:1")
-    monkeypatch.setattr(gsutil, "_ANONYMOUS", ("Boto:num_retries=0",))
+    monkeypatch.setattr(gsutil, "_RETRIES", ("Boto:num_retries=0",))
     with pytest.raises(StoreUnreachableError, match="cannot be reached") as caught:
         fetch(CHECKPOINT, cache=tmp_path / "cache", digests=NOTHING)
     assert "secret" not in str(caught.value)
@@ -420,9 +456,21 @@ def test_own_configuration_is_anonymous_and_tells_no_secret(store, tmp_path, mon
     assert files(tmp_path / "home") == [".boto"]
 
 
+def test_a_proxy_of_the_configuration_is_named(store, tmp_path, monkeypatch):
+    boto = tmp_path / "boto"
+    boto.write_text(
+        store.boto.read_text().replace("num_retries = 1", "num_retries = 0\nproxy = 127.0.0.1\nproxy_port = 1")
+    )
+    monkeypatch.setenv("BOTO_CONFIG", str(boto))
+    with pytest.raises(StoreUnreachableError, match=r"The proxy is 127\.0\.0\.1:1 \(BOTO_CONFIG\)\."):
+        fetch(CHECKPOINT, cache=tmp_path / "cache", digests=NOTHING)
+
+
 def test_secrets_are_taken_out_of_what_gsutil_said():
     said = _last_lines("Copying x\nerror at http://someone:secret@proxy:80/\nAuthorization: secret\n")
     assert said == "error at http://***@proxy:80/"
+    said = _last_lines("INFO 1 retry_util.py] Retrying request, attempt #4...\n|\nat https://x/o?key=secret: <p>no</p>")
+    assert said == "at https://x/o no "
 
 
 def test_no_gsutil(tmp_path, monkeypatch):

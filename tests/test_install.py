@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from export import install as module
-from export.install import install, prepare_out, refuse_to_replace, staged, tidy
+from export.install import install, kept, prepare_out, refuse_to_replace, staged, tidy
 from models.errors import MixerError, UsageError
 from models.records.layout import ModelPaths
 from models.records.manifest import CheckpointRecord, FileDigest, Manifest
@@ -150,7 +150,7 @@ def test_handle_directory_that_cannot_be_made_is_said_in_words(destination):
 KILLED = """
 import os, shutil, signal, sys
 from pathlib import Path
-from export.install import install, prepare_out, staged, tidy
+from export.install import install, kept, prepare_out, staged, tidy
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 
@@ -563,3 +563,12 @@ def test_output_without_permission_is_refused(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(UsageError, match=r"cannot write to the output directory .*Permission denied"):
         prepare_out(tmp_path / "build")
+
+
+def test_what_is_only_read_is_locked_where_that_can_be_done(destination, monkeypatch):
+    put(destination, "ours")
+    with kept(destination):
+        assert names(destination) == [".2.lock", "2", "2.manifest.json"]
+    monkeypatch.setattr(os, "access", lambda *_: False)  # a read-only disk; permissions do not bind this user
+    with kept(destination):
+        assert names(destination) == ["2", "2.manifest.json"]

@@ -119,3 +119,28 @@ def test_a_full_standard_output_is_told(words):
 )
 def test_an_interrupted_command_says_what_is_kept(command, said):
     assert _interrupted(["--debug", command, "x"]) == f"mixer-jax2tf: {said}\n"
+
+
+@pytest.mark.parametrize("name", ["models", "export", "validation"])
+def test_a_strangers_package_of_the_same_name_is_told(name, tmp_path):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("")
+    program = "import sys; sys.path.append(sys.argv.pop(1)); from convert.cli import main; main()"
+    command = [sys.executable, "-c", program, str(ROOT), "list"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"mixer-jax2tf: Python finds the package `{name}` in {tmp_path / name}, expected")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_temporary_folder_with_brackets_is_passed_over(tmp_path):
+    place = tmp_path / "a [b]"
+    place.mkdir()
+    program = (
+        "import os; from convert.cli import main, program; program.run = lambda _: print(os.environ['TMPDIR']); main()"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"TMPDIR": str(place)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "[" not in done.stdout and "mixer-jax2tf-" in done.stdout

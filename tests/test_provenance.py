@@ -224,7 +224,13 @@ def test_checkout_without_a_commit_has_no_state(root):
     assert git_state() == (None, None)
 
 
-def test_without_git_there_is_no_state(root, monkeypatch, tmp_path):
+def test_without_git_there_is_no_state_which_is_told_in_a_checkout(root, monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_state() == (None, None)
+    assert caplog.text == ""
+    monkeypatch.undo()
+    monkeypatch.setattr(provenance, "ROOT", root)
     git(root, "init", "--quiet")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_state() == (None, None)
+    assert "git cannot be started (No such file or directory), so records name no git commit" in caplog.text

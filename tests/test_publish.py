@@ -10,14 +10,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
-from command import run
+from command import run, status_of
 from publishable import CHECKPOINT, HANDLE, WEIGHTS, change, tree, write_card, write_model, write_report
 from reporting import checks, forged
 
+from export.install import held
 from export.package.archive import package_model
 from export.package.verify import verify
 from export.publish.bucket import Bucket
@@ -797,6 +799,19 @@ def test_an_upload_that_does_not_move_is_ended(_big, store, gs, monkeypatch):
     assert 0 < seen[-1][0] <= seen[-1][1] == archive.stat().st_size
 
 
+def test_an_index_that_does_not_move_is_ended(destination, store, gs, monkeypatch):
+    store.faults.hold_upload_after = 1
+    monkeypatch.setattr(gsutil, "PATIENCE", 2)
+    with Bucket.opened(gs) as there, pytest.raises(StoreUnreachableError, match="no data was transferred for 2"):
+        there.replace(destination.manifest, HANDLE, None)
+
+
+def test_a_portal_where_files_are_sent_is_named(destination, store, gs):
+    store.faults.page, store.faults.page_for = b"<html>Sign in</html>", ("sent",)
+    with Bucket.opened(gs) as there, pytest.raises(StoreUnreachableError, match="a web page arrived instead of the"):
+        there.put([destination.manifest], HANDLE)
+
+
 @pytest.mark.parametrize(
     ("status", "text"),
     [
@@ -921,6 +936,21 @@ def test_the_command_publishes_what_it_can_and_tells_the_rest(destination, tmp_p
     assert code == 1
     assert f"1 of 2 handles failed.\n{HANDLE}-graph: " in err
     assert "MB were sent." in err
+    assert without_index(tree(mirror)) == expected(destination)
+
+
+@pytest.mark.usefixtures("allowed")
+def test_the_command_waits_for_a_process_that_is_writing_the_model(destination, tmp_path, caplog):
+    command, mirror, ended = ("publish", HANDLE, "--out", destination.out, "--to"), tmp_path / "mirror", []
+    thread = threading.Thread(target=lambda: ended.append(status_of(*command, mirror)))
+    with held(destination):
+        destination.report.rename(tmp_path / "aside")  # as while another version is put in its place
+        thread.start()
+        while thread.is_alive() and "another process is using" not in caplog.text:
+            time.sleep(0.01)
+        (tmp_path / "aside").rename(destination.report)
+    thread.join()
+    assert ended == [0]
     assert without_index(tree(mirror)) == expected(destination)
 
 

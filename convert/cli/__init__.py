@@ -1,9 +1,11 @@
 """The command line `mixer-jax2tf`; packages are imported only when needed."""
 
+import importlib.util
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -16,6 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments is None:
         _open_closed_streams()
         _end_at_once_on_signals()  # the imports below take a while
+        _refuse_strangers()
         from convert.pipeline.process import run_and_leave
 
         run_and_leave(lambda: _run(sys.argv[1:]), interrupted=_interrupted(sys.argv[1:]))
@@ -49,6 +52,22 @@ def _end_at_once_on_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # ignored by a shell's background commands
             signal.signal(number, lambda number, _: os._exit(128 + number))
+
+
+def _refuse_strangers() -> None:
+    """End the process if Python would import another project's package in the place of one of this program's."""
+    here = Path(__file__).resolve().parents[2]
+    for name in ("export", "models", "validation"):
+        found = importlib.util.find_spec(name)
+        places = [] if found is None else [*(found.submodule_search_locations or [found.origin or "nowhere"])]
+        place = "".join(places[:1]) or "no folder"
+        if here / name not in [Path(one).resolve() for one in places]:
+            said = (
+                f"mixer-jax2tf: Python finds the package `{name}` in {place}, expected the program's own in "
+                f"{here}: take the other's folder out of PYTHONPATH, or leave the folder that has it.\n"
+            )
+            os.write(2, said.encode(errors="backslashreplace"))
+            os._exit(2)
 
 
 def _open_closed_streams() -> None:

@@ -99,6 +99,7 @@ def publish(
     """Publish packed models; published versions are never overwritten."""
     from convert.pipeline.for_each import for_each, raise_problems
     from convert.pipeline.selection import chosen_names
+    from export.install import kept
     from export.publish.destinations import opened_place
     from export.publish.policy import PublishPolicy
     from models.digests import DigestTable
@@ -108,8 +109,9 @@ def publish(
     with opened_place(to, out) as send:
 
         def work(name: str, on: "Steps") -> "Publication":
-            progress = on.start(f"publishing {name}")
-            return send(ModelPaths.of(out, name, version), rules=rules, dry_run=dry_run, progress=progress)
+            progress, destination = on.start(f"publishing {name}"), ModelPaths.of(out, name, version)
+            with kept(destination):
+                return send(destination, rules=rules, dry_run=dry_run, progress=progress)
 
         done, problems = for_each(names, work, console.progress_bar())
     if json:

@@ -26,8 +26,13 @@ def check_batch(batch: Batch, watch: Watch | None = None) -> None:
     """Refuse, before any work, what cannot succeed.
 
     Raises:
-        UsageError: the output cannot be written, exists already, or would not fit on the disk.
+        UsageError: the output cannot be written or read by TensorFlow, exists already, or would not fit on the disk.
     """
+    if "[" in str(batch.out.absolute()):
+        raise UsageError(
+            f"--out {batch.out} is in a path with brackets, which TensorFlow reads as a pattern, so that it loads no "
+            "model from there: give another --out."
+        )
     if batch.task != "validate":
         prepare_out(batch.out)
     elif batch.out.exists() and not batch.out.is_dir():

@@ -15,7 +15,7 @@ from convert.pipeline.for_each import Failure, attempt
 from convert.pipeline.frameworks import import_frameworks, quiet_stderr
 from convert.pipeline.progress import Steps, Watch, steps
 from export.formats.manifest import describe_export
-from export.install import install, refuse_to_replace, staged, tidy
+from export.install import held, install, refuse_to_replace, staged, tidy
 from models.catalog import Checkpoint, Handle
 from models.errors import MixerError
 from models.formats import Format
@@ -130,8 +130,9 @@ def _run(
     _read_source(work, handle)  # before anything is fetched for it
     truth, sha256, classes = expected()
     on.start(f"writing and checking {name}")
-    with quiet_stderr():
-        return _export(work, handle, truth, sha256, classes)
+    source = _read_source(work, handle, sha256)
+    with held(work.destination(handle), to_make=True), quiet_stderr():
+        return _export(work, handle, source, truth, classes)
 
 
 def _find_truth(work: Exports, handle: Handle, on: Steps) -> tuple["Truth", str, int]:
@@ -150,12 +151,11 @@ def _find_truth(work: Exports, handle: Handle, on: Steps) -> tuple["Truth", str,
     return truth, opened.record.sha256, opened.loaded.num_classes
 
 
-def _export(work: Exports, handle: Handle, truth: "Truth", sha256: str, classes: int) -> ExportReport:
+def _export(work: Exports, handle: Handle, source: bytes, truth: "Truth", classes: int) -> ExportReport:
     from export.formats.writer import write_format
     from validation.formats.check import check_export, make_export_report
 
     saved_model, destination = work.saved_model(handle), work.destination(handle)
-    source = _read_source(work, handle, sha256)
     with staged(destination) as stage:
         write_format(work.format.name, saved_model.directory, stage)
         manifest = describe_export(work.format.name, destination.handle, source, stage)

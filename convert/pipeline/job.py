@@ -148,8 +148,9 @@ def _convert_all(batch: Batch, items: list[Item], checkpoint: OpenCheckpoint, st
 def _convert(batch: Batch, item: Item, checkpoint: OpenCheckpoint, steps: Steps) -> Manifest:
     steps.start(f"converting {item.handle.name}")
     overwrite = batch.overwrite or (batch.task == "convert-all" and _is_earlier(batch, item.paths, checkpoint))
-    manifest = convert_handle.write(item, checkpoint, overwrite=overwrite, kept=batch.kept)
-    _write_about(batch, item)
+    with held(item.paths, to_make=batch.custom is not None):  # with what is said about it
+        manifest = convert_handle.write(item, checkpoint, overwrite=overwrite, kept=batch.kept)
+        _write_about(batch, item)
     return manifest
 
 

@@ -135,6 +135,9 @@ def _own_temporary_folder() -> Iterator[None]:
     failures = []
     with ExitStack() as stack:
         for place in dict.fromkeys(filter(None, (*places, "/tmp", "/var/tmp"))):  # noqa: S108 - as `tempfile` looks
+            if "[" in place:
+                failures.append(f"{place} (TensorFlow reads brackets in a path as a pattern)")
+                continue
             try:
                 folder = temporary.temporary_folder(Path(place).absolute(), TEMPORARY, mode=0o700)
                 os.environ["TMPDIR"] = tempfile.tempdir = str(stack.enter_context(folder))

@@ -18,7 +18,7 @@ from convert.pipeline.outdated import compare_all_with_published
 from convert.pipeline.progress import Event, Steps, Watch
 from export.cards.publisher import Publisher
 from export.cards.write import write_collection_cards, write_model_cards
-from export.install import tidy
+from export.install import held, tidy
 from export.package.archive import package_model
 from export.package.signing import Signer
 from export.publish.outdated import PublishedState
@@ -220,10 +220,11 @@ def _failures(outcomes: Iterable[Outcome]) -> dict[str, str]:
 
 def _publish(work: Work, store: Store, name: str, number: int, on: Steps) -> Publication:
     destination = ModelPaths.of(work.out, name, number)
-    if work.where is not None:
-        write_model_cards(destination, work.where)
-    package_model(destination, overwrite=True, sign=work.sign, progress=on.start(f"packing {name}"))
-    return publish(destination, store, work.rules, progress=on.start(f"publishing {name}"))
+    with held(destination):
+        if work.where is not None:
+            write_model_cards(destination, work.where)
+        package_model(destination, overwrite=True, sign=work.sign, progress=on.start(f"packing {name}"))
+        return publish(destination, store, work.rules, progress=on.start(f"publishing {name}"))
 
 
 def _describe_collection(work: Work, published: Sequence[Publication], watch: Watch) -> None:

@@ -17,7 +17,7 @@ from models.errors import MixerError
 from models.progress import Progress
 from models.records.manifest import MOST_BYTES
 from models.storage import gsutil
-from models.storage.gsutil_errors import GsutilResult, KnownFailure, StoreUnreachableError
+from models.storage.gsutil_errors import GsutilResult, KnownFailure, unreachable
 
 ARCHIVE = ("-h", "Content-Type:application/gzip")  # else the store may decompress it for readers
 INDEX = ("-h", "Cache-Control:no-cache", "-h", "Content-Type:application/json")
@@ -48,14 +48,7 @@ _WRITING = (
         "the data that arrived differs from the data sent, and was deleted. Run the same command again; if this "
         "repeats, something between here and the store (a proxy?) changes the data.",
     ),
-    KnownFailure(
-        "Connection (refused|reset|aborted)|Unable to find the server|[Uu]nreachable|timed out|gaierror|SSL"
-        "|EOF occurred|RemoteDisconnected|Broken pipe|Resumable|IncompleteRead|[Pp]roxy|OSError: None"
-        "|(Exception: |'status': ')(429|50\\d)",
-        "the store cannot be reached. Check the network (behind a proxy, set https_proxy) and run the same command "
-        "again; finished files are not sent again.",
-        StoreUnreachableError,
-    ),
+    *unreachable("run the same command again; finished files are not sent again."),
 )
 
 
@@ -121,7 +114,7 @@ class Bucket:
 
     def replace(self, file: Path, folder: str, seen: str | None) -> None:
         """Send a file instead of the object whose generation is `seen`."""
-        self._send([file], folder, seen or "0", INDEX, lambda _: time.monotonic_ns())
+        self._send([file], folder, seen or "0", INDEX, lambda _: 0)
 
     def _send(
         self,

@@ -1,6 +1,7 @@
 """The sources and libraries that a model or a report was made with."""
 
 import hashlib
+import logging
 import platform
 import subprocess
 from functools import cache
@@ -8,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+
+_LOG = logging.getLogger(__name__)
 
 _MODEL = (
     "models/catalog.py",
@@ -118,6 +121,10 @@ def git_state() -> tuple[str | None, bool | None]:
 def _git(*arguments: str) -> str | None:
     try:
         result = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)  # noqa: S607
-    except (OSError, subprocess.CalledProcessError):
+    except subprocess.CalledProcessError:
+        return None
+    except OSError as error:
+        if (ROOT / ".git").exists():
+            _LOG.warning("git cannot be started (%s), so records name no git commit: is it on PATH?", error.strerror)
         return None
     return result.stdout.strip()

@@ -2,11 +2,12 @@
 
 `export.publish.bucket` uploads.
 
-If neither BOTO_CONFIG nor BOTO_PATH is set, gsutil runs without any configuration: it reads anonymously, takes no
-credentials from the home directory, and gives up on a dead network after five retries (half a minute if connections
-are refused). A configuration that the user sets is used, with its proxies, credentials and retries. In both cases
-hashes are always checked, the files for resuming a download are in the cache, update checks and usage reports are off,
-and a transfer without progress for PATIENCE seconds is ended.
+If neither BOTO_CONFIG nor BOTO_PATH is set, gsutil runs without any configuration: it reads anonymously and takes no
+credentials from the home directory. A configuration that the user sets is used, with its proxies and credentials. In
+both cases hashes are always checked, the files for resuming a download are in the cache, update checks and usage
+reports are off, a transfer without progress for PATIENCE seconds is ended, and a request that fails is repeated five
+times, which takes half a minute, unless the configuration has its own `num_retries`: gsutil's default, 23 times and ten
+minutes, would exceed PATIENCE, so that nobody would learn why it failed.
 """
 
 import os
@@ -15,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,8 @@ from typing import Self
 from models.errors import MixerError
 from models.progress import Progress
 from models.storage import lifeline as lifeline_program
-from models.storage.gsutil_errors import GsutilResult, StoreUnreachableError
+from models.storage.gsutil_errors import DOWNLOADING, READING, SIGN_IN, GsutilResult, StoreUnreachableError, used
+from models.storage.gsutil_settings import GsutilSettings
 from models.storage.lifeline import lifeline
 
 BUCKET_URL = re.compile(r"gs://[a-z0-9][a-z0-9._-]+(/[\w=+-][\w.=+-]*)*", flags=re.ASCII)
@@ -43,7 +45,7 @@ _ALWAYS = (
     "GSUtil:software_update_check_period=0",
     "GSUtil:use_gcloud_storage=False",
 )
-_ANONYMOUS = ("Boto:num_retries=5", "Boto:max_retry_delay=8")
+_RETRIES = ("Boto:num_retries=5", "Boto:max_retry_delay=8")
 _FOREIGN = ("CLOUDSDK_", "AWS_", "DEVSHELL_")  # variables through which gsutil finds credentials
 
 
@@ -123,8 +125,7 @@ def download(stored: StoredObject, destination: Path, state: Path, progress: Pro
         size = max(_size(partial), _size(destination))
         if size > stored.size or _ends_as_page(partial):  # gsutil would accept a page as a part, and request the next
             raise StoreUnreachableError(
-                f"{stored.url}: a web page arrived instead of the object. Does this network ask you to sign in? Do so "
-                "in a browser, then run the same command again."
+                f"{stored.url}: a web page arrived instead of the object. {SIGN_IN} run the same command again."
             )
         if progress is not None:
             progress(min(size, stored.size), stored.size)
@@ -138,7 +139,7 @@ def download(stored: StoredObject, destination: Path, state: Path, progress: Pro
         if _ends_as_page(partial):
             partial.unlink()
     if ran.status != 0:
-        raise ran.failure(stored.url, kept=_size(partial))
+        raise ran.failure(stored.url, _size(partial), (*DOWNLOADING, *READING))
     watch(0)
     return stored.size - (before if re.search("Resuming download|Download already complete", ran.errors) else 0)
 
@@ -179,12 +180,14 @@ def run(arguments: list[str], folder: Path, state: Path, watch: Callable[[int], 
         MixerError: gsutil is not installed.
     """
     address = next(word for word in arguments if word.startswith("gs://"))
+    environment = _environment()
+    proxy = GsutilSettings.read(environment).proxy
     seen, since = -1, time.monotonic()
-    with _started(arguments, folder, state) as process:
+    with _started(arguments, folder, state, environment) as process:
         while True:
             try:
                 output, errors = process.communicate(timeout=_POLL)
-                return GsutilResult(process.returncode, output, errors)
+                return GsutilResult(process.returncode, output, errors, proxy)
             except subprocess.TimeoutExpired:
                 size = watch(process.pid)
             if size != seen:
@@ -192,15 +195,17 @@ def run(arguments: list[str], folder: Path, state: Path, watch: Callable[[int], 
             elif time.monotonic() - since > PATIENCE:
                 raise StoreUnreachableError(
                     f"{address}: no data was transferred for {PATIENCE:.0f} seconds, so gsutil was stopped. Check the "
-                    "network and run the same command again; it continues with what was finished."
+                    "network and run the same command again; it continues with what was finished." + used(proxy)
                 )
 
 
 @contextmanager
-def _started(arguments: list[str], folder: Path, state: Path) -> Iterator[subprocess.Popen[str]]:
-    configured = "BOTO_CONFIG" in os.environ or "BOTO_PATH" in os.environ
+def _started(
+    arguments: list[str], folder: Path, state: Path, environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-P", str(Path(lifeline_program.__file__)), str(_program())]
-    for option in (f"GSUtil:state_dir={state}", *_ALWAYS, *(() if configured else _ANONYMOUS)):
+    retries = () if GsutilSettings.read(environment).has_retries else _RETRIES
+    for option in (f"GSUtil:state_dir={state}", *_ALWAYS, *retries):
         command += ["-o", option]
     with (
         lifeline() as line,
@@ -212,7 +217,7 @@ def _started(arguments: list[str], folder: Path, state: Path) -> Iterator[subpro
             stderr=subprocess.PIPE,
             encoding="utf-8",
             errors="replace",
-            env=_environment(configured),
+            env=environment,
             start_new_session=True,  # its own process group, so that its helpers can be ended with it
         ) as process,
     ):
@@ -233,7 +238,8 @@ def _program() -> Path:
     return program
 
 
-def _environment(configured: bool) -> dict[str, str]:
+def _environment() -> dict[str, str]:
+    configured = "BOTO_CONFIG" in os.environ or "BOTO_PATH" in os.environ
     kept = {name: value for name, value in os.environ.items() if name not in {"PYTHONWARNINGS", "PYTHONPATH"}}
     if not configured:
         kept = {name: value for name, value in kept.items() if not name.startswith(_FOREIGN)}
