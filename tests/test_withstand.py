@@ -6,8 +6,8 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from publishable import write_model
@@ -16,8 +16,12 @@ from withstand.__main__ import SECTIONS, TABLE
 from withstand.damage import both, flips
 from withstand.events import family, runs, spread
 from withstand.hostile import FOUND, attempt, case, name_of, targets
+from withstand.network import LISTING, Case, cases, misjudged
 from withstand.rows import COLUMNS, Row, replace_section, text_of
+from withstand.surroundings import Surrounding, judge
+from withstand.together import badly_ended
 from withstand.trees import difference, half_written, left_over, tree_of
+from withstand.trials import Ended
 
 from models.markdown import markdown_table
 
@@ -150,3 +154,38 @@ def test_a_tree_after_a_fault_is_judged(tmp_path):
     found = tree_of(tmp_path)
     assert "build/m/2.manifest.json is neither the old nor the new one" in half_written(tmp_path, found, {}, whole)
     assert left_over(found) == "build/m/.2.partial-0123456789abcdef"
+
+
+def test_a_fault_of_the_network_is_survived_if_it_is_named_in_time():
+    case = Case("dead proxy", LISTING, "nobody listens", said="proxy is")
+    assert [*misjudged(case, "The proxy is x:1.", 1.0)] == []
+    assert [*misjudged(case, None, 1.0)] == ["not refused"]
+    assert [*misjudged(case, "gsutil failed", 1.0)] == ["refused with: gsutil failed"]
+    assert [*misjudged(case, "UNEXPECTED KeyError: 'proxy is'", case.limit + 1)] == [
+        "refused with: UNEXPECTED KeyError: 'proxy is'",
+        "took 121 s",
+    ]
+
+
+def test_each_place_of_the_network_gets_each_status():
+    found = [case for case in cases(1.0, random.Random(0)) if case.fault == "status 400 to 504"]  # noqa: S311
+    assert len(found) == 4 * 105 == len({(case.where, *case.faults.values()) for case in found})
+
+
+def test_an_environment_is_survived_if_the_bytes_are_the_same_or_it_is_told():
+    plain, other = {"m/2.manifest.json": "a" * 64}, {"m/2.manifest.json": "b" * 64}
+    surrounding = Surrounding("Python", {"PATH": "/nonexistent"})
+    assert judge(surrounding, Ended(0, 0.0, "", 0, 0), plain, plain) is None
+    assert "m/2.manifest.json differs" in judge(surrounding, Ended(0, 0.0, "", 0, 0), other, plain)
+    assert judge(surrounding, Ended(0, 0.0, "records name no git commit", 0, 0), other, plain) is None
+    assert judge(surrounding, Ended(2, 0.0, "mixer-jax2tf: no such thing", 0, 0), {}, plain) is None
+    assert "it says" in judge(surrounding, Ended(1, 0.0, "Traceback (most recent call last)", 0, 0), {}, plain)
+
+
+def test_of_two_commands_both_end_well_or_in_words():
+    well, refused, broken = (
+        Ended(status, 0.0, said, 0, 0) for status, said in ((0, ""), (1, "taken"), (1, "Traceback"))
+    )
+    assert badly_ended([well, refused]) is None
+    assert badly_ended([well, broken]) == "it says: Traceback"
+    assert badly_ended([Ended(0, 0.0, "", 0, 0, ("gsutil",))]) == "processes are left: ('gsutil',)"

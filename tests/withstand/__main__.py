@@ -21,7 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from withstand.rows import replace_section, text_of  # noqa: E402 - the path comes first
 
 TABLE = ROOT / "validation" / "WITHSTAND.md"
-SECTIONS = ("damage", "killed", "hostile", "disk")
+SECTIONS = ("damage", "killed", "hostile", "disk", "together", "network", "surroundings")
 SHARE = 0.2
 
 
