@@ -66,6 +66,13 @@ Blocks = Annotated[
     int, typer.Option(metavar="N", min=1, help="Blocks of a small model, which is also converted with twice as many.")
 ]
 
+Markdown = Annotated[
+    bool, typer.Option("--markdown", help="Measure nothing; print the records in DIR as Markdown, as in its page.")
+]
+Quick = Annotated[
+    bool, typer.Option("--quick", help="Measure a few ratios of a B/32 in five minutes; exit status 1 if one grew.")
+]
+
 
 def bench(
     handles: Handles = None,
@@ -79,17 +86,8 @@ def bench(
     out: Out = Path("build/bench"),
     count: Count = 100,
     blocks: Blocks = 24,
-    markdown: Annotated[
-        bool,
-        typer.Option("--markdown", help="Measure nothing; print the records in DIR as Markdown, as in its page."),
-    ] = False,
-    quick: Annotated[
-        bool,
-        typer.Option(
-            "--quick",
-            help="Measure a few ratios of a B/32 in five minutes; exit status 1 if one grew.",
-        ),
-    ] = False,
+    markdown: Markdown = False,
+    quick: Quick = False,
     json: options.Json = False,
 ) -> None:
     """Measure conversion, inference and start-up, and compare with the notebook way, JAX and other engines."""
