@@ -97,8 +97,7 @@ def bench(
 
     parts: tuple[Part, ...] = tuple(one.value for one in part or _PartChoice)
     if markdown:
-        lines = tables.markdown_lines(run.read_parts(out, parts))
-        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        sys.stdout.writelines(f"{line}\n" for line in tables.markdown_lines(run.read_parts(out, parts)))
         return
     cores = len(os.sched_getaffinity(0))
     if quick and (handles or part or side):
@@ -116,18 +115,22 @@ def bench(
         out,
         Scale(count=count, blocks=blocks),
     )
-    if work.threads > cores:
-        raise UsageError(
-            f"--threads {threads} is more than the {cores} cores that this process may use: give at most {cores}."
-        )
+    _refuse_threads(work.threads, cores)
     if not part:
         work = work.narrowed()
     watch = console.progress_bar()
     run.check_bench(work, watch)
     if quick:
         _print_quick(*run.run_quick(work, watch), json=json)
-        return
-    _print(work.parts, run.run_bench(work, watch), json=json)
+    else:
+        _print(work.parts, run.run_bench(work, watch), json=json)
+
+
+def _refuse_threads(threads: int, cores: int) -> None:
+    if threads > cores:
+        raise UsageError(
+            f"--threads {threads} is more than the {cores} cores that this process may use: give at most {cores}."
+        )
 
 
 def _print_quick(found: "QuickBenchmark", grown: "Sequence[str]", *, json: bool) -> None:
