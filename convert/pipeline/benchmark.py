@@ -38,7 +38,7 @@ PARTS: dict[Part, type[Benchmark]] = {
 FLAVOURS = ("native", "graph")
 QUICK = Path(conversion.__file__).with_name("quick.json")
 """The ratios of a quick run that later ones are compared with."""
-QUICK_HANDLES = ("mixer_b32_sam_classification",)
+QUICK_HANDLES = tuple(name for name, one in HANDLES.items() if one.checkpoint.name == "b32_sam")[:1]
 QUICK_SIDES = ("floor", "convert", "convert-kept", "convert-all", "parity")
 SPARE = 1 << 28
 """Allowance in bytes for graphs, class lists and the file system's overhead."""
