@@ -2,11 +2,11 @@
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from models.errors import MixerError, UsageError, shown
+from models.errors import UsageError, shown
 from models.records.manifest import MOST_BYTES, Count, Record, SealedRecord
 from models.storage.files import read_small
 
@@ -43,23 +43,13 @@ class About(Record):
 class AboutRecord(SealedRecord):
     """What its owner says of one make of a custom model, bound to its manifest: `<version>.about.json`."""
 
+    ADVICE = "Say it again with `mixer-jax2tf convert-all` and --about."
+
     schema_version: Literal[2] = 2
     handle: str
     version: Count
     manifest_sha256: str
     about: About
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read the record from its file.
-
-        Raises:
-            MixerError: the file is not such a record, or has an earlier schema.
-        """
-        try:
-            return super().read(path)
-        except MixerError as error:
-            raise MixerError(f"{error} Say it again with `mixer-jax2tf convert-all` and --about.") from error
 
 
 def parse_about(path: Path) -> About:

@@ -7,7 +7,7 @@ bound to that manifest by its sha256. Neither contains a time: the same inputs g
 import hashlib
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -28,6 +28,9 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
+    ADVICE: ClassVar[str] = ""
+    """What to do where one cannot be read, a sentence."""
+
     def to_bytes(self) -> bytes:
         """Return the record as stored: indented JSON, UTF-8."""
         return self.model_dump_json(indent=1).encode() + b"\n"
@@ -44,12 +47,13 @@ class Record(BaseModel):
         Raises:
             MixerError: the file is not such a record.
         """
-        kind = cls.noun()
         try:
-            content = read_small(path, MOST_BYTES)
+            return cls.parse(read_small(path, MOST_BYTES), path)
         except OSError as error:
-            raise MixerError(f"{path} is not a readable {kind}: {error.strerror or error}.") from error
-        return cls.parse(content, path)
+            said = f"{path} is not a readable {cls.noun()}: {error.strerror or error}."
+            raise MixerError(f"{said} {cls.ADVICE}".strip()) from error
+        except MixerError as error:
+            raise MixerError(f"{error} {cls.ADVICE}".strip()) from error
 
     @classmethod
     def parse(cls, content: bytes, where: object) -> Self:

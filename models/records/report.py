@@ -1,12 +1,10 @@
 """Reports: the checks of one model, each with its figure, its limit and its power, and the verdict."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Literal, Self
 
 from models.catalog import Flavour, Head
 from models.digests import Origin
-from models.errors import MixerError
 from models.records.check import OF_OUTPUTS, Check, Need, Tolerance
 from models.records.manifest import Record, SealedRecord
 
@@ -22,6 +20,8 @@ _WITHOUT_LIMIT = frozenset({"files", "interface", "consumer"})
 
 class Verdict(SealedRecord):
     """The verdict on a model and the checks behind it: the fields that reports on all formats share."""
+
+    ADVICE = "`mixer-jax2tf validate` (for an export, `export`) writes a new one."
 
     schema_version: Literal[2] = 2
     handle: str
@@ -39,18 +39,6 @@ class Verdict(SealedRecord):
     libraries: dict[str, str]
     validator_sha256: str
     """Digest of the sources that decide the verdict (`models.records.provenance`)."""
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read a report from its file.
-
-        Raises:
-            MixerError: the file is not such a report, or has an earlier schema.
-        """
-        try:
-            return super().read(path)
-        except MixerError as error:
-            raise MixerError(f"{error} `mixer-jax2tf validate` (for an export, `export`) writes a new one.") from error
 
     @property
     def needs(self) -> tuple[Need, ...]:
