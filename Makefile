@@ -49,7 +49,7 @@ convert-all: $(READY)  ## fetch, convert and check the handles from SOURCE into 
 	$(RUN) convert convert-all --source "$(SOURCE)" --out "$(OUT)" --version $(VERSION) --flavour $(FLAVOUR) $(HANDLES)
 
 parity: $(READY)  ## check the converted models with the full set; writes OUT/parity.xml
-	$(RUN) convert validate --set full --source "$(SOURCE)" --out "$(OUT)" --version $(VERSION) --flavour $(FLAVOUR) $(HANDLES)
+	$(RUN) convert validate --set full --jobs 2 --memory 7 --source "$(SOURCE)" --out "$(OUT)" --version $(VERSION) --flavour $(FLAVOUR) $(HANDLES)
 
 republish: $(READY)  ## convert and publish new versions of outdated models: TO=DEST PUBLISHER=name ASSETS=URL
 	$(RUN) convert republish --to "$(TO)" --publisher "$(PUBLISHER)" --assets "$(ASSETS)" --source "$(SOURCE)" \

@@ -186,7 +186,6 @@ def test_the_parameters_are_not_held_while_the_consumer_runs_and_are_read_again(
 
     monkeypatch.setattr(open_module, "load_checkpoint", load)
     monkeypatch.setattr(gate, "check_consumer", consume)
-    monkeypatch.setattr(gate, "BESIDE", 0)
     assert validate(tiny_source, build, *TESTING_HANDLES, "--set", "full") == 0
     assert held == [0, 0]
     assert [len(some) for some in arrays] == [len(CHECKPOINT.arrays)] * 2

@@ -1,5 +1,6 @@
 """Several processes: the same bytes, the same outcomes, and an end in good order."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ from convert.pipeline import processes
 from convert.pipeline.job import Batch
 from models.catalog import HANDLES, SQUARE_HANDLES, TESTING_HANDLES
 from models.digests import DigestTable
+from models.records.report import Report
 
 ROOT = Path(__file__).parent.parent
 NAMES = (*TESTING_HANDLES, *SQUARE_HANDLES)
@@ -74,6 +76,17 @@ def test_two_processes_write_what_one_writes_and_tell_it_in_the_same_order(sourc
     ]
     assert told[0] == told[1]
     assert [outcome["handle"] for outcome in told[1]] == list(NAMES)
+
+
+@pytest.mark.whole
+def test_two_processes_check_with_the_full_set(source, tmp_path):
+    assert run("convert", source, tmp_path).returncode == 0
+    done = run("validate", source, tmp_path, "--set", "full", "--jobs", "2", "--memory", "8")
+    assert done.returncode == 0, done.stderr
+    assert [outcome["verdict"] for outcome in json.loads(done.stdout)] == ["passed"] * len(NAMES)
+    for name in NAMES:
+        report = Report.read(tmp_path / name / "2.report.json")
+        assert {check.made_on.handle for check in report.checks if check.made_on} == {name}
 
 
 @pytest.mark.whole
@@ -167,33 +180,60 @@ def test_a_process_that_is_killed_fails_its_handles_and_says_so_and_another_does
     assert b"try again with a lower --jobs" in err
 
 
-def test_there_are_no_more_processes_than_checkpoints(monkeypatch):
+def begun_together(work, groups, monkeypatch):
+    """Return how many processes work at most, and the order in which checkpoints are begun, if each takes as long."""
+    working, most, order = [], [0], []
+
+    def answer(connections):
+        most[0] = max(most[0], len(connections))
+        return [connections[0]]
+
+    class Worker:
+        def send(self, call):
+            order.append(call.args[1])
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(processes, "_worker", lambda: contextlib.nullcontext(Worker()))
+    monkeypatch.setattr(processes, "wait", answer)
+    monkeypatch.setattr(processes, "_next_message", lambda connection: processes._Answer(None))
+    noted = []
+    found = processes.run_in_processes(work, groups, working.append, noted.append)
+    assert found == {group[0].handle.checkpoint.name: [] for group in groups}
+    return most[0], [groups.index(group) for group in order], noted
+
+
+def test_there_are_no_more_processes_than_checkpoints_or_jobs_mocked(monkeypatch):
     monkeypatch.setattr(processes.os, "sysconf", lambda _: 1 << 30)
     work = batch(99, HANDLES.values())
     groups = groups_of(work)
-    assert processes._count(work, groups, print) == len(groups) == 6
-    assert processes._count(replace(work, jobs=2), groups, print) == 2
+    assert begun_together(work, groups, monkeypatch) == (6, [0, 1, 2, 3, 4, 5], [])
+    assert begun_together(replace(work, jobs=2), groups, monkeypatch) == (2, [0, 1, 2, 3, 4, 5], [])
 
 
-def test_there_are_no_more_processes_than_memory_allows(monkeypatch):
+def test_what_does_not_fit_into_memory_waits_and_others_go_first_mocked(monkeypatch):
     sizes = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": (12 << 30) // 4096}
     monkeypatch.setattr(processes.os, "sysconf", sizes.__getitem__)
-    checking, noted = batch(6, HANDLES.values(), "convert-all"), []
+    checking = replace(batch(6, HANDLES.values(), "validate"), inputs_set="full")
     groups = groups_of(checking)
-    assert processes._count(checking, groups, noted.append) == 2
-    assert "2 are used" in noted[0]
-    assert processes._count(replace(checking, task="convert"), groups, noted.append) == 5
+    assert [group[0].handle.checkpoint.architecture.num_blocks for group in groups] == [12, 12, 12, 24, 12, 24]
+    most, order, noted = begun_together(checking, groups, monkeypatch)
+    assert (most, order) == (4, [0, 1, 2, 4, 3, 5])
+    assert "6 processes may need" in noted[0]
+    assert begun_together(replace(checking, memory=7 << 30), groups, monkeypatch)[:2] == (2, [0, 1, 2, 4, 3, 5])
+    assert begun_together(replace(checking, task="convert"), groups, monkeypatch)[0] == 6
     sizes["SC_PHYS_PAGES"] = 1
-    assert processes._count(checking, groups, noted.append) == 1
+    assert begun_together(checking, groups, monkeypatch)[:2] == (1, [0, 1, 2, 3, 4, 5])
 
 
 def test_a_process_reads_its_checkpoints_into_the_same_memory_where_nothing_is_checked(monkeypatch):
     rooms = []
-    monkeypatch.setattr(processes, "import_frameworks", lambda: None)
+    monkeypatch.setattr(processes, "import_frameworks", lambda any_platform: None)
     monkeypatch.setattr(processes, "run_checkpoint", lambda work, items, steps, room: rooms.append(room) or [])
     for task in ("convert", "convert", "convert-all"):
         work = batch(2, TESTING_HANDLES.values(), task)
-        assert processes._run_group(work, list(work.items), print) == []
+        processes._run_group(work, list(work.items), print)
     first, second, checked = rooms
     assert isinstance(first, ReusableBuffer)
     assert second is first

@@ -3,8 +3,7 @@
 import hashlib
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, Protocol
@@ -43,10 +42,6 @@ SOME_INPUTS = ("noise", "chelsea.png")
 """Inputs of the gradient check and of the comparison along the depth."""
 
 
-BESIDE = 400_000_000
-"""Bytes of params up to which the consumer runs beside the other checks: of larger models, both would need 10 GB."""
-
-
 class _Original(Protocol):
     """The checkpoint that models are compared with."""
 
@@ -77,21 +72,6 @@ class _Original(Protocol):
         """Free the memory of the params; they are read again when next asked for."""
 
 
-@dataclass(frozen=True)
-class _Rest:
-    """What the full set checks after the outputs.
-
-    Attributes:
-        made_on: the model and its graph.
-        gradients: their checks, if they are known from another model with the same graph.
-        consume: returns the consumer's checks, which it may be making already.
-    """
-
-    made_on: MadeOn
-    gradients: tuple[Check, ...]
-    consume: Callable[[], tuple[Check, ...]]
-
-
 class Gate:
     """The checks on the handles of one checkpoint: JAX and the oracle run once, when first needed."""
 
@@ -111,7 +91,6 @@ class Gate:
         self._set = inputs_set
         self._explains = explain
         self._published = published
-        self._beside = ThreadPoolExecutor(1)
         if inputs_set == "full":
             keep_large_blocks_apart()
 
@@ -125,8 +104,6 @@ class Gate:
         manifest_bytes = destination.manifest.read_bytes()
         manifest = Manifest.read(destination.manifest)
         reference = self._reference
-        graph = destination.directory / "saved_model.pb"
-        rest = self._begin_rest(handle, destination, graph) if self._set == "full" and graph.is_file() else None
         plan = GATE_PLAN if self._set == "gate" else full_plan(reference.inputs.names)
         findings = check_parity(destination.directory, handle, self._params(handle), reference, plan)
         problems = [
@@ -141,7 +118,7 @@ class Gate:
         else:
             destination.outputs.unlink(missing_ok=True)  # of an earlier report
         if findings.comparisons and (self._set == "full" or self._explains):
-            extras, more = self._check_extras(handle, destination, extras, rest)
+            extras, more = self._check_extras(handle, destination, extras)
             problems += more
         report = make_report(
             manifest_bytes,
@@ -197,32 +174,29 @@ class Gate:
         said = f"saved_model.pb has sha256 {manifest.saved_model_sha256}, but a fresh trace gives {expected}"
         return (Check(name=GRAPH, on="a fresh trace", problems=() if same else (said,)),)
 
-    def _check_extras(
-        self, handle: Handle, destination: ModelPaths, extras: Extras, rest: _Rest | None
-    ) -> tuple[Extras, list[str]]:
+    def _check_extras(self, handle: Handle, destination: ModelPaths, extras: Extras) -> tuple[Extras, list[str]]:
         problems = []
         try:
             extras = replace(extras, depth=self._explain(handle, destination))
         except Exception as error:  # TensorFlow raises several types
             problems.append(f"depth: {one_line(error, destination.directory)}")
-        if rest is not None:
-            checks = rest.gradients or self._check_gradients(handle, destination, rest.made_on)
-            fine_tunable = not any(check.problems for check in checks)
-            self._make_room()
-            checks = (*extras.checks, *checks, *rest.consume())
-            extras = replace(extras, checks=checks, fine_tunable=fine_tunable)
+        if self._set == "full":
+            gradients, consumed = self._check_use(handle, destination)
+            fine_tunable = not any(check.problems for check in gradients)
+            extras = replace(extras, checks=(*extras.checks, *gradients, *consumed), fine_tunable=fine_tunable)
         return extras, problems
 
-    def _begin_rest(self, handle: Handle, destination: ModelPaths, graph: Path) -> _Rest:
-        """Find what is known of the graph, and start the consumer of a model that leaves memory for it."""
-        made_on = MadeOn(handle=handle.name, saved_model_sha256=sha256_of(graph))
-        known = find_checks(destination.out, made_on.saved_model_sha256, OF_THE_GRAPH)
+    def _check_use(self, handle: Handle, destination: ModelPaths) -> tuple[tuple[Check, ...], tuple[Check, ...]]:
+        """Return the checks of gradients, and the consumer's: from the report of a model with the same graph, or made."""
+        digest = sha256_of(destination.directory / "saved_model.pb")
+        made_on = MadeOn(handle=handle.name, saved_model_sha256=digest)
+        known = find_checks(destination.out, digest, OF_THE_GRAPH)
         gradients = tuple(check for check in known if check.name != "consumer")
         consumed = tuple(check for check in known if check.name == "consumer")
+        gradients = gradients or self._check_gradients(handle, destination, made_on)
+        self._make_room()
         expected = self._reference.for_head(handle.head)
-        consume = partial(check_consumer, destination, self._reference.inputs, expected, made_on, consumed)
-        beside = self._beside.submit(consume) if 4 * handle.parameters <= BESIDE else None
-        return _Rest(made_on, gradients, consume if beside is None else beside.result)
+        return gradients, check_consumer(destination, self._reference.inputs, expected, made_on, consumed)
 
     def _make_room(self) -> None:
         """Release what JAX holds: TensorFlow and the consumer need the memory."""

@@ -58,6 +58,8 @@ def validate(
     name: options.CustomName = None,
     labels: options.Labels = None,
     strip_prefix: options.StripPrefix = None,
+    jobs: options.Jobs = 1,
+    memory: options.Memory = None,
     json: options.Json = False,
 ) -> None:
     """Compare SavedModels with JAX and their checkpoints, and write their reports."""
@@ -65,7 +67,8 @@ def validate(
     batch = _batch("validate", select_named(handles, collection), custom, source, cache, out, version, flavour)
     if reference is not None and (not handles or len(batch.handles) != 1):
         raise UsageError("--reference takes one HANDLE in one flavour: the model that it is an earlier version of.")
-    _run(replace(batch, inputs_set=inputs_set.value, explain=explain), reference=reference, json=json)
+    batch = replace(batch, inputs_set=inputs_set.value, explain=explain, jobs=jobs, memory=_bytes_of(memory))
+    _run(batch, reference=reference, json=json)
 
 
 def convert_all(
@@ -83,12 +86,17 @@ def convert_all(
     strip_prefix: options.StripPrefix = None,
     about: options.About = None,
     jobs: options.Jobs = 1,
+    memory: options.Memory = None,
     json: options.Json = False,
 ) -> None:
     """Fetch, convert and validate; skips models that are up to date and passed."""
     custom = (checkpoint, name, labels, strip_prefix, about)
     batch = _batch("convert-all", select_named(handles, collection), custom, source, cache, out, version, flavour)
-    _run(replace(batch, overwrite=overwrite, jobs=jobs), json=json)
+    _run(replace(batch, overwrite=overwrite, jobs=jobs, memory=_bytes_of(memory)), json=json)
+
+
+def _bytes_of(gibibytes: float | None) -> int | None:
+    return None if gibibytes is None else round(gibibytes * 2**30)
 
 
 def _batch(

@@ -72,6 +72,12 @@ Jobs = Annotated[
     int,
     typer.Option(metavar="J", min=1, help="Parallel processes, one checkpoint each; fewer if memory is short."),
 ]
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        metavar="GIB", min=1, help="Memory that the processes of --jobs may need together; default: the machine's."
+    ),
+]
 Ray = Annotated[
     str | None,
     typer.Option(

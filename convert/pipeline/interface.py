@@ -108,6 +108,7 @@ def validate(
     inputs_set: Literal["gate", "full"] = "gate",
     reference: AnyPath | None = None,
     custom: CustomCheckpoint | None = None,
+    jobs: int = 1,
     progress: Watch | None = None,
 ) -> list[Outcome]:
     """Compare SavedModels with JAX and a float64 oracle, and write their reports.
@@ -115,6 +116,7 @@ def validate(
     - `inputs_set`: "gate": outputs and variables; "full": more inputs, gradients, consumers.
     - `reference`: an earlier version of the only handle, to compare with: a SavedModel's directory or its `.tar.gz`.
       Differences from it are in the outcome's report (`report.reference`) and fail nothing.
+    - `jobs`: processes at a time, each on a checkpoint.
     """
     batch = replace(
         select_batch(
@@ -128,6 +130,7 @@ def validate(
             custom=custom,
         ),
         inputs_set=inputs_set,
+        jobs=jobs,
     )
     if reference is not None and len(batch.handles) != 1:
         raise UsageError("reference takes one handle in one flavour: the model that it is an earlier version of.")

@@ -49,6 +49,8 @@ class Batch:
     explain: bool = False
     jobs: int = 1
     """How many processes may work at a time, each on a checkpoint."""
+    memory: int | None = None
+    """Bytes of memory that they may need together; None for the machine's."""
     published: "Published | None" = None
     """An earlier version of the only handle, to compare with."""
     kept: KeptGraphs | None = None

@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from multiprocessing.connection import Connection, wait
 from typing import IO, TypeVar, cast
@@ -18,7 +18,7 @@ from typing import IO, TypeVar, cast
 from convert.checkpoints.buffer import ReusableBuffer
 from convert.pipeline import process
 from convert.pipeline.convert_handle import Item
-from convert.pipeline.frameworks import import_frameworks
+from convert.pipeline.frameworks import import_frameworks, imports_passed_over
 from convert.pipeline.job import Batch, run_checkpoint
 from convert.pipeline.outcome import Outcome
 from convert.pipeline.progress import Event, Steps, Watch
@@ -32,8 +32,9 @@ Group = list[Item]
 IMPORTS = 1 << 30
 """Bytes that a process takes for its libraries."""
 
-PER_BYTE = {"convert": 1.3, "convert-all": 4.5}
-"""Bytes of memory that a process takes for each byte of its checkpoint; measured on whole-size checkpoints."""
+PER_BYTE = {"convert": 1.3, "gate": 4.5, "full": 6.6}
+"""Bytes of memory that a process takes for each byte of its checkpoint, to convert it or to check it with a set of
+inputs (with the consumer of the full set); measured on whole-size checkpoints."""
 
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from convert.pipeline.processes import work; work({descriptor})"
 _MOST_LAST_WORDS = 2000  # bytes of the output of a process that ended early
@@ -48,56 +49,85 @@ class _Answer:
     value: object
 
 
+@dataclass
+class _Busy:
+    """What a process works on, and the outcomes that it has sent."""
+
+    group: Group
+    outcomes: list[Outcome] = field(default_factory=list)
+
+
 def run_in_processes(
     batch: Batch, groups: Sequence[Group], finish: Callable[[Outcome], None], note: Callable[[str], None]
 ) -> dict[str, list[Outcome]]:
     """Do the batch's task for each group, several at a time, and return the outcomes, keyed by the checkpoint's name.
 
-    The files are byte for byte those that one process writes. If a process is killed, its current group fails.
+    The files are byte for byte those that one process writes. If a process is killed, the rest of its current group
+    fails. A group that does not fit into memory beside the others waits, and later ones that do are begun before it.
 
     Args:
-        batch: the work; its `jobs` is the most processes to use.
+        batch: the work; its `jobs` is the most processes to use, and its `memory` the most that they may need.
         groups: the items.
         finish: called with each outcome as it comes.
         note: called with messages for the user.
     """
     left, found = list(groups), dict[str, list[Outcome]]()
-    busy = dict[Connection, Group]()
+    busy, idle = dict[Connection, _Busy](), list[Connection]()
+    memory = _memory(batch)
+    _say_if_short(batch, groups, memory, note)
     with ExitStack() as workers:
-
-        def begin(connection: Connection) -> None:
-            busy[connection] = left.pop(0)
-            with suppress(OSError):  # it has ended, which is noticed when its answer is awaited
-                connection.send(partial(_run_group, replace(batch, jobs=1), busy[connection]))
-
-        for _ in range(_count(batch, groups, note)):
-            begin(workers.enter_context(_worker()))
-        while busy:
+        while left or busy:
+            room = memory - sum(_need(batch, work.group) for work in busy.values())
+            while len(busy) < batch.jobs and (group := _first_fitting(batch, left, room if busy else None)):
+                left.remove(group)
+                room -= _need(batch, group)
+                connection = idle.pop() if idle else workers.enter_context(_worker())
+                busy[connection] = _Busy(group)
+                with suppress(OSError):  # it has ended, which is noticed when its answer is awaited
+                    connection.send(partial(_run_group, replace(batch, jobs=1), group))
             connection = cast(Connection, wait(list(busy))[0])
-            group = busy.pop(connection)
-            outcomes = _receive(connection)
-            name = group[0].handle.checkpoint.name
-            found[name] = cast(list[Outcome], outcomes.value) if outcomes else _ended_early(group)
-            for outcome in found[name]:
-                finish(outcome)
-            if left:
-                begin(connection if outcomes else workers.enter_context(_worker()))
+            message = _next_message(connection)
+            if isinstance(message, Outcome):
+                busy[connection].outcomes.append(message)
+                finish(message)
+                continue
+            work = busy.pop(connection)
+            if message is None:
+                work.outcomes += (rest := _ended_early(work.group[len(work.outcomes) :]))
+                for outcome in rest:
+                    finish(outcome)
+            elif batch.task == "convert":
+                idle.append(connection)
+            else:
+                connection.close()  # which ends the process: TensorFlow and JAX keep memory of each checkpoint checked
+            found[work.group[0].handle.checkpoint.name] = work.outcomes
     return found
 
 
-def _count(batch: Batch, groups: Sequence[Group], note: Callable[[str], None]) -> int:
-    """Return how many processes to use: no more than `jobs`, the number of groups, and what memory allows."""
-    wanted = min(batch.jobs, len(groups))
-    largest = max(4 * group[0].handle.checkpoint.parameters for group in groups)
-    need = IMPORTS + round(PER_BYTE[batch.task] * largest)
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    fitting = max(1, memory // need)
-    if fitting < wanted:
+def _first_fitting(batch: Batch, left: Sequence[Group], room: int | None) -> Group | None:
+    """Return the first group that fits into that many bytes; any if None."""
+    return next((group for group in left if room is None or _need(batch, group) <= room), None)
+
+
+def _need(batch: Batch, group: Group) -> int:
+    """Return the bytes of memory that a process may need for a group."""
+    per_byte = PER_BYTE["convert" if batch.task == "convert" else batch.inputs_set]
+    return IMPORTS + round(per_byte * 4 * group[0].handle.checkpoint.parameters)
+
+
+def _memory(batch: Batch) -> int:
+    """Return the bytes that all processes may need: no more than the machine has."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return machine if batch.memory is None else min(machine, batch.memory)
+
+
+def _say_if_short(batch: Batch, groups: Sequence[Group], memory: int, note: Callable[[str], None]) -> None:
+    largest = sorted(_need(batch, group) for group in groups)[-batch.jobs :]
+    if sum(largest) > memory:
         note(
-            f"{wanted} processes may need {megabytes(need)} each, but this machine has {megabytes(memory)} of memory: "
-            f"{fitting} are used."
+            f"{len(largest)} processes may need {megabytes(sum(largest))} together, more than {megabytes(memory)}: "
+            "at times fewer will work."
         )
-    return min(wanted, fitting)
 
 
 def run_apart(call: Callable[[Watch], Result], watch: Watch | None) -> Result:
@@ -153,17 +183,21 @@ def _worker(errors: IO[bytes] | None = None) -> Iterator[Connection]:
 
 def _receive(connection: Connection, watch: Watch | None = None) -> _Answer | None:
     """Return the answer of a process, after passing on its events; None if it has ended."""
-    while True:
-        try:
-            message: _Answer | Event | Exception = connection.recv()
-        except (EOFError, OSError):
-            return None
-        if isinstance(message, Exception):
-            raise message
-        if isinstance(message, _Answer):
-            return message
+    while isinstance(message := _next_message(connection), Event):
         if watch is not None:
             watch(message)
+    return cast("_Answer | None", message)
+
+
+def _next_message(connection: Connection) -> _Answer | Event | Outcome | None:
+    """Return the next message of a process; None if it has ended. An exception in the process is raised here."""
+    try:
+        message: _Answer | Event | Outcome | Exception = connection.recv()
+    except (EOFError, OSError):
+        return None
+    if isinstance(message, Exception):
+        raise message
+    return message
 
 
 class _Notes(logging.Handler):
@@ -202,7 +236,7 @@ def _answer_calls(descriptor: int) -> None:
                 connection.send(message)
 
         while True:
-            call: Callable[[Watch], object] = connection.recv()
+            call: Callable[[Callable[[object], None]], object] = connection.recv()
             try:
                 answer: object = _Answer(call(send))
             except Exception as error:  # for the caller
@@ -217,10 +251,13 @@ def _can_be_sent(error: Exception) -> bool:
         return False
 
 
-def _run_group(batch: Batch, group: Group, _: Watch) -> list[Outcome]:
-    """Do the batch's task for a group; its steps are not reported, as several processes work at once."""
-    import_frameworks()
-    return list(run_checkpoint(batch, group, Steps(None, len(group)), _room() if batch.task == "convert" else None))
+def _run_group(batch: Batch, group: Group, send: Callable[[Outcome], None]) -> None:
+    """Do the batch's task for a group, and send each outcome; its steps are not reported: several processes work."""
+    import_frameworks(any_platform=batch.task == "validate")
+    room = _room() if batch.task == "convert" else None
+    with imports_passed_over():
+        for outcome in run_checkpoint(batch, group, Steps(None, len(group)), room):
+            send(outcome)
 
 
 @cache

@@ -19,7 +19,7 @@ from validation.memory import LARGE
 from validation.parity.images import Inputs
 from validation.parity.outputs import Expected
 
-IMAGES = ("noise", "blank", "chelsea.png")
+IMAGES = ("noise", "chelsea.png")
 """Inputs that the consumer is run on; `check_parity` compares the outputs of all."""
 
 FILE = Path(__file__).parent.with_name("consumer.py").resolve()

@@ -7,11 +7,14 @@ from numpy.typing import NDArray
 
 from validation.parity.images import Images, Inputs
 
-POINTS = 8
+POINTS = 4
 """Images tried at once."""
 
-ROUNDS = 4
+ROUNDS = 5
 """Searches along one line, each finer than the one before."""
+
+_AROUND = np.array([-0.1, -0.002, 0.002, 0.1])
+"""Where the next images are, from the expected place, as shares of the interval: `POINTS` of them."""
 
 Logits = NDArray[np.float32]
 Shares = NDArray[np.float64]
@@ -33,6 +36,7 @@ def find_near_tie(logits_of: Callable[[Images], Logits], inputs: Inputs) -> Inpu
     start, best, smallest = inputs.images[0], inputs.images[0], np.inf
     for end in inputs.images[:0:-1]:
         shares: Shares | None = np.linspace(0, 1, POINTS)
+        tried, found = np.empty(0), list[Logits]()
         for _ in range(ROUNDS):
             if shares is None:
                 break
@@ -41,7 +45,9 @@ def find_near_tie(logits_of: Callable[[Images], Logits], inputs: Inputs) -> Inpu
             gaps = _gaps(logits)
             if gaps.min() < smallest:
                 best, smallest = images[gaps.argmin()], float(gaps.min())
-            shares = _closer(shares, logits)
+            tried, found = np.concatenate([tried, shares]), [*found, *logits]
+            order = tried.argsort(kind="stable")
+            shares = _closer(tried[order], np.stack(found)[order])
         if shares is not None:
             break
     return Inputs(("near tie",), np.clip(best, -1, 1)[np.newaxis])
@@ -55,8 +61,7 @@ def _gaps(logits: Logits) -> Logits:
 def _closer(shares: Shares, logits: Logits) -> Shares | None:
     """Return points around the place where the top class changes; None if it does not change.
 
-    Some divide the interval between two points evenly; the others are close to where the two largest logits would be
-    equal if they were linear.
+    They are close to where the two largest logits would be equal if they were linear between two neighbours.
     """
     first = logits.argmax(axis=1)
     changes = np.flatnonzero(first[1:] != first[:-1])
@@ -68,5 +73,4 @@ def _closer(shares: Shares, logits: Logits) -> Shares | None:
     before, after = (float(logits[index, pair[0]]) - float(logits[index, pair[1]]) for index in (left, left + 1))
     width = high - low
     middle = low + width * before / max(before - after, np.finfo(np.float64).tiny)
-    crowd = np.clip(middle + width * np.array([-0.03, -0.001, 0.001, 0.03]), low, high)
-    return np.sort(np.concatenate([np.linspace(low, high, POINTS - len(crowd)), crowd]))
+    return np.sort(np.clip(middle + width * _AROUND, low, high))
