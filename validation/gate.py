@@ -187,7 +187,7 @@ class Gate:
         return extras, problems
 
     def _check_use(self, handle: Handle, destination: ModelPaths) -> tuple[tuple[Check, ...], tuple[Check, ...]]:
-        """Return the checks of gradients, and the consumer's: from the report of a model with the same graph, or made."""
+        """Return the checks of gradients and of the consumer; a report on a model with the same graph may have them."""
         digest = sha256_of(destination.directory / "saved_model.pb")
         made_on = MadeOn(handle=handle.name, saved_model_sha256=digest)
         known = find_checks(destination.out, digest, OF_THE_GRAPH)

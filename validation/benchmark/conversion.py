@@ -101,7 +101,7 @@ def _catalog_ways(handles: Sequence[Handle], place: Folders) -> list[Scenario]:
     options = (*names, "--source", str(place.source), "--out", str(out), "--version", VERSION)
     without_tracing = (*PYTHON, "convert", "convert", *options)
     convert = (*without_tracing, "--no-graph-cache")
-    parity = (*PYTHON, "convert", "validate", "--set", "full", *options)
+    parity = (*PYTHON, "convert", "validate", "--set", "full", "--jobs", "2", "--memory", "7", *options)
     rows = [
         Scenario("notebook", "the notebook way, one process per handle", notebook, reads, out),
         Scenario("imports", "only importing what `convert` imports", ((*PYTHON, "convert.pipeline.benchmark_floor"),)),
@@ -122,7 +122,7 @@ def _catalog_ways(handles: Sequence[Handle], place: Folders) -> list[Scenario]:
             reads,
             out,
         ),
-        Scenario("parity", "`validate --set full`, and copying what it checks", (copies, parity), reads, out),
+        Scenario("parity", "`validate --set full --jobs 2`, and copying what it checks", (copies, parity), reads, out),
     ]
     copied = tuple(place.kept / name for name in further_handles(handles))
     command = ("cp", "-r", *map(str, copied), str(out))
