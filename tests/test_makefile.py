@@ -126,7 +126,7 @@ def test_test_fails_where_types_or_tests_do_and_ends_with_the_tests(types, tests
 
 def test_parity_checks_with_the_full_set(make):
     result = make("-n", "parity", SOURCE="s", OUT="o", VERSION="3", HANDLES="a")
-    expected = "validate --set full --source s --out o --version 3 --flavour native a"
+    expected = "validate --set full --jobs 2 --memory 7 --source s --out o --version 3 --flavour native a"
     assert commands(result) == [expected.split()]
 
 

@@ -254,10 +254,7 @@ class _Subject(argparse.Namespace):
         numbers = given.astype(np.float32)
         broken = np.isnan(numbers).any(axis=(1, 2, 3))
         status = "accepted" if np.isnan(outputs[broken]).all() else "failed"
-        if np.array_equal(numbers[~broken], self.images[~broken]):
-            expected = self.sides[0][~broken]
-        else:
-            expected = self.serve(self.tf.constant(numbers[~broken]))
+        expected = self.sides[0][~broken] if broken.any() else self.serve(self.tf.constant(numbers))
         detail = f"outputs {outputs.shape}; NaN for the {broken.sum()} images with NaN, the others as from float32"
         return Outcome(detail, distance(outputs[~broken], expected, self.scale[: len(broken)][~broken]), status)
 

@@ -118,25 +118,21 @@ def validate(
       Differences from it are in the outcome's report (`report.reference`) and fail nothing.
     - `jobs`: processes at a time, each on a checkpoint.
     """
-    batch = replace(
-        select_batch(
-            "validate",
-            handles,
-            source=source,
-            cache=_path(cache),
-            out=Path(out),
-            version=version,
-            flavours=flavours,
-            custom=custom,
-        ),
-        inputs_set=inputs_set,
-        jobs=jobs,
+    batch = select_batch(
+        "validate",
+        handles,
+        source=source,
+        cache=_path(cache),
+        out=Path(out),
+        version=version,
+        flavours=flavours,
+        custom=custom,
     )
     if reference is not None and len(batch.handles) != 1:
         raise UsageError("reference takes one handle in one flavour: the model that it is an earlier version of.")
     with ExitStack() as stack:
         published = None if reference is None else stack.enter_context(Published.opened(Path(reference)))
-        return _run(replace(batch, published=published), progress)
+        return _run(replace(batch, inputs_set=inputs_set, published=published, jobs=jobs), progress)
 
 
 def export_to(
