@@ -181,8 +181,9 @@ def test_a_process_that_is_killed_fails_its_handles_and_says_so_and_another_does
 
 
 def begun_together(work, groups, monkeypatch):
-    """Return how many processes work at most, and the order in which checkpoints are begun, if each takes as long."""
-    working, most, order = [], [0], []
+    """Return how many processes work at most, the order in which checkpoints are begun, what is noted, and how many
+    processes are started in all, if each checkpoint takes as long."""
+    most, order, started = [0], [], []
 
     def answer(connections):
         most[0] = max(most[0], len(connections))
@@ -195,21 +196,25 @@ def begun_together(work, groups, monkeypatch):
         def close(self):
             pass
 
-    monkeypatch.setattr(processes, "_worker", lambda: contextlib.nullcontext(Worker()))
+    def start():
+        started.append(Worker())
+        return contextlib.nullcontext(started[-1])
+
+    monkeypatch.setattr(processes, "_worker", start)
     monkeypatch.setattr(processes, "wait", answer)
     monkeypatch.setattr(processes, "_next_message", lambda connection: processes._Answer(None))
     noted = []
-    found = processes.run_in_processes(work, groups, working.append, noted.append)
+    found = processes.run_in_processes(work, groups, print, noted.append)
     assert found == {group[0].handle.checkpoint.name: [] for group in groups}
-    return most[0], [groups.index(group) for group in order], noted
+    return most[0], [groups.index(group) for group in order], noted, len(started)
 
 
 def test_there_are_no_more_processes_than_checkpoints_or_jobs_mocked(monkeypatch):
     monkeypatch.setattr(processes.os, "sysconf", lambda _: 1 << 30)
     work = batch(99, HANDLES.values())
     groups = groups_of(work)
-    assert begun_together(work, groups, monkeypatch) == (6, [0, 1, 2, 3, 4, 5], [])
-    assert begun_together(replace(work, jobs=2), groups, monkeypatch) == (2, [0, 1, 2, 3, 4, 5], [])
+    assert begun_together(work, groups, monkeypatch) == (6, [0, 1, 2, 3, 4, 5], [], 6)
+    assert begun_together(replace(work, jobs=2), groups, monkeypatch) == (2, [0, 1, 2, 3, 4, 5], [], 2)
 
 
 def test_what_does_not_fit_into_memory_waits_and_others_go_first_mocked(monkeypatch):
@@ -218,13 +223,20 @@ def test_what_does_not_fit_into_memory_waits_and_others_go_first_mocked(monkeypa
     checking = replace(batch(6, HANDLES.values(), "validate"), inputs_set="full")
     groups = groups_of(checking)
     assert [group[0].handle.checkpoint.architecture.num_blocks for group in groups] == [12, 12, 12, 24, 12, 24]
-    most, order, noted = begun_together(checking, groups, monkeypatch)
+    most, order, noted, _ = begun_together(checking, groups, monkeypatch)
     assert (most, order) == (4, [0, 1, 2, 4, 3, 5])
     assert "6 processes may need" in noted[0]
     assert begun_together(replace(checking, memory=7 << 30), groups, monkeypatch)[:2] == (2, [0, 1, 2, 4, 3, 5])
     assert begun_together(replace(checking, task="convert"), groups, monkeypatch)[0] == 6
     sizes["SC_PHYS_PAGES"] = 1
     assert begun_together(checking, groups, monkeypatch)[:2] == (1, [0, 1, 2, 3, 4, 5])
+
+
+def test_a_process_checks_one_checkpoint_with_the_full_set_and_no_more_mocked(monkeypatch):
+    work = batch(2, HANDLES.values(), "validate")
+    groups = groups_of(work)
+    assert begun_together(work, groups, monkeypatch)[-1] == 2
+    assert begun_together(replace(work, inputs_set="full"), groups, monkeypatch)[-1] == 6
 
 
 def test_a_process_reads_its_checkpoints_into_the_same_memory_where_nothing_is_checked(monkeypatch):

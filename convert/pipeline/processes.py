@@ -96,10 +96,10 @@ def run_in_processes(
                 work.outcomes += (rest := _ended_early(work.group[len(work.outcomes) :]))
                 for outcome in rest:
                     finish(outcome)
-            elif batch.task == "convert":
+            elif batch.inputs_set == "gate":
                 idle.append(connection)
             else:
-                connection.close()  # which ends the process: TensorFlow and JAX keep memory of each checkpoint checked
+                connection.close()  # ends the process: JAX and TensorFlow keep memory of each checkpoint they checked
             found[work.group[0].handle.checkpoint.name] = work.outcomes
     return found
 
