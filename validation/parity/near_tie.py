@@ -73,4 +73,5 @@ def _closer(shares: Shares, logits: Logits) -> Shares | None:
     before, after = (float(logits[index, pair[0]]) - float(logits[index, pair[1]]) for index in (left, left + 1))
     width = high - low
     middle = low + width * before / max(before - after, np.finfo(np.float64).tiny)
-    return np.sort(np.clip(middle + width * _AROUND, low, high))
+    closer: Shares = np.clip(middle + width * _AROUND, low, high)
+    return np.sort(closer)
