@@ -141,6 +141,18 @@ def test_a_converter_may_refuse_the_native_flavour_alone(graph, tmp_path, subjec
     assert (found["status"], found["detail"][: len(expected[1])]) == expected
 
 
+@pytest.mark.parametrize(("graph", "status"), [(b"... XlaCallModule ...", "refused"), (b"plain", "failed")])
+def test_a_converter_that_ends_its_process_ends_no_other(graph, status, tmp_path, subject, monkeypatch):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho dying >&2\nkill -ABRT $$\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    (tmp_path / "saved_model.pb").write_bytes(graph)
+    found = uses.consumer._attempt("LiteRT", subject, uses.USES)
+    assert found["status"] == status
+    assert "exit status -6: dying" in found["detail"]
+
+
 def test_the_file_keeps_to_python_3_8():
     tree = ast.parse(FILE.read_text(encoding="utf-8"), feature_version=(3, 8))
     assert {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} & NEWER_THAN_3_8 == set()

@@ -156,7 +156,7 @@ def _mirrored(on: Any) -> Any:  # noqa: ANN401
 
 def _mixed_precision(on: Any, *, policy: str) -> Any:  # noqa: ANN401
     """Train under a policy of mixed precision; the SavedModel's own outputs must stay in full precision."""
-    mixed_precision = importlib.import_module("keras").mixed_precision
+    mixed_precision = on.tf.keras.mixed_precision  # the package keras has none of its own before 2.10
 
     def train(**options: Any) -> tuple[_Model, str]:  # noqa: ANN401
         model = _build(on, **options)
@@ -182,12 +182,30 @@ def _needs_plain_operations(on: Any, error: Exception) -> Any:  # noqa: ANN401
     raise error
 
 
+def _run_alone(program: str, *arguments: str) -> None:
+    """Run a program in a process without JAX: a converter may end its process (LiteRT's of TensorFlow 2.16 does).
+
+    Raises:
+        AssertionError: it failed.
+    """
+    start = f"import sys; sys.modules.update(dict.fromkeys({consumer.BLOCKED})); {program}"
+    command = [sys.executable, *["-I"] * sys.flags.isolated, "-c", start, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        said = " ".join(done.stderr.strip().splitlines()[-1:])
+        raise AssertionError(f"exit status {done.returncode}: {said[:200]}")
+
+
 def _litert(on: Any) -> Any:  # noqa: ANN401
     """Convert with TensorFlow's own converter, and run the result."""
     lite = on.tf.lite
 
     def convert(**options: Any) -> bytes:  # noqa: ANN401
-        return bytes(lite.TFLiteConverter.from_saved_model(on.directory, **options).convert())
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "model.tflite")
+            converter = f"tf.lite.TFLiteConverter.from_saved_model({on.directory!r}, **{options!r})"
+            _run_alone(f"import tensorflow as tf; open({str(file)!r}, 'wb').write({converter}.convert())")
+            return file.read_bytes()
 
     try:
         content, remedy = _remedied(convert, partial(convert, signature_keys=[on.entry]), REMEDIES["LiteRT"])
@@ -211,16 +229,12 @@ def _onnx(on: Any) -> Any:  # noqa: ANN401
     for package in ("tf2onnx", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
             raise ModuleNotFoundError(f"No module named {package!r}")
-    start = (
-        f"import sys; sys.modules.update(dict.fromkeys({consumer.BLOCKED})); from tf2onnx.convert import main; main()"
-    )
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder, "model.onnx"))
-        command = [sys.executable, *["-I"] * sys.flags.isolated, "-c", start, "--saved-model", on.directory]
-        done = subprocess.run([*command, "--output", file], capture_output=True, text=True, check=False)
-        if done.returncode or not Path(file).exists():
-            said = " ".join(done.stderr.strip().splitlines()[-1:])
-            return _needs_plain_operations(on, AssertionError(f"exit status {done.returncode}: {said[:200]}"))
+        try:
+            _run_alone("from tf2onnx.convert import main; main()", "--saved-model", on.directory, "--output", file)
+        except AssertionError as error:
+            return _needs_plain_operations(on, error)
         session = importlib.import_module("onnxruntime").InferenceSession(file, providers=["CPUExecutionProvider"])
     (given,) = session.get_inputs()
     worst = on.worst(lambda images: session.run(None, {given.name: images.numpy()})[0])
