@@ -181,8 +181,11 @@ def test_a_process_that_is_killed_fails_its_handles_and_says_so_and_another_does
 
 
 def begun_together(work, groups, monkeypatch):
-    """Return how many processes work at most, the order in which checkpoints are begun, what is noted, and how many
-    processes are started in all, if each checkpoint takes as long."""
+    """Return what comes of checkpoints that take equally long.
+
+    How many processes work at most, the order in which checkpoints are begun, what is noted, and how many processes are
+    started in all.
+    """
     most, order, started = [0], [], []
 
     def answer(connections):
@@ -237,6 +240,13 @@ def test_a_process_checks_one_checkpoint_with_the_full_set_and_no_more_mocked(mo
     groups = groups_of(work)
     assert begun_together(work, groups, monkeypatch)[-1] == 2
     assert begun_together(replace(work, inputs_set="full"), groups, monkeypatch)[-1] == 6
+
+
+def test_a_process_keeps_no_memory_of_another_checkpoint_where_that_is_short_mocked(monkeypatch):
+    work = batch(2, HANDLES.values())
+    groups = groups_of(work)
+    assert begun_together(work, groups, monkeypatch)[-1] == 2
+    assert begun_together(replace(work, memory=3 << 30), groups, monkeypatch)[-1] == 6
 
 
 def test_a_process_reads_its_checkpoints_into_the_same_memory_where_nothing_is_checked(monkeypatch):

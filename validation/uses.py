@@ -156,7 +156,7 @@ def _mirrored(on: Any) -> Any:  # noqa: ANN401
 
 def _mixed_precision(on: Any, *, policy: str) -> Any:  # noqa: ANN401
     """Train under a policy of mixed precision; the SavedModel's own outputs must stay in full precision."""
-    mixed_precision = on.tf.keras.mixed_precision  # the package keras has none of its own before 2.10
+    mixed_precision = on.tf.keras.mixed_precision  # that of the package keras lacks policies in 2.8
 
     def train(**options: Any) -> tuple[_Model, str]:  # noqa: ANN401
         model = _build(on, **options)

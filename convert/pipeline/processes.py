@@ -74,7 +74,7 @@ def run_in_processes(
     left, found = list(groups), dict[str, list[Outcome]]()
     busy, idle = dict[Connection, _Busy](), list[Connection]()
     memory = _memory(batch)
-    _say_if_short(batch, groups, memory, note)
+    short = _is_short(batch, groups, memory, note)
     with ExitStack() as workers:
         while left or busy:
             room = memory - sum(_need(batch, work.group) for work in busy.values())
@@ -96,10 +96,10 @@ def run_in_processes(
                 work.outcomes += (rest := _ended_early(work.group[len(work.outcomes) :]))
                 for outcome in rest:
                     finish(outcome)
-            elif batch.inputs_set == "gate":
+            elif batch.inputs_set == "gate" and not short:
                 idle.append(connection)
             else:
-                connection.close()  # ends the process: JAX and TensorFlow keep memory of each checkpoint they checked
+                connection.close()  # ends the process, which keeps memory of each checkpoint that it worked on
             found[work.group[0].handle.checkpoint.name] = work.outcomes
     return found
 
@@ -121,13 +121,16 @@ def _memory(batch: Batch) -> int:
     return machine if batch.memory is None else min(machine, batch.memory)
 
 
-def _say_if_short(batch: Batch, groups: Sequence[Group], memory: int, note: Callable[[str], None]) -> None:
+def _is_short(batch: Batch, groups: Sequence[Group], memory: int, note: Callable[[str], None]) -> bool:
+    """Return whether the largest groups may not fit into memory together, and tell the user if so."""
     largest = sorted(_need(batch, group) for group in groups)[-batch.jobs :]
-    if sum(largest) > memory:
-        note(
-            f"{len(largest)} processes may need {megabytes(sum(largest))} together, more than {megabytes(memory)}: "
-            "at times fewer will work."
-        )
+    if sum(largest) <= memory:
+        return False
+    note(
+        f"{len(largest)} processes may need {megabytes(sum(largest))} together, more than {megabytes(memory)}: "
+        "at times fewer will work."
+    )
+    return True
 
 
 def run_apart(call: Callable[[Watch], Result], watch: Watch | None) -> Result:

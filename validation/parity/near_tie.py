@@ -7,14 +7,14 @@ from numpy.typing import NDArray
 
 from validation.parity.images import Images, Inputs
 
-POINTS = 4
+_AROUND = np.array([-0.1, -0.002, 0.002, 0.1])
+"""Where the next images are, from the expected place, as shares of the interval."""
+
+POINTS = len(_AROUND)
 """Images tried at once."""
 
 ROUNDS = 5
 """Searches along one line, each finer than the one before."""
-
-_AROUND = np.array([-0.1, -0.002, 0.002, 0.1])
-"""Where the next images are, from the expected place, as shares of the interval: `POINTS` of them."""
 
 Logits = NDArray[np.float32]
 Shares = NDArray[np.float64]
