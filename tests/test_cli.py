@@ -245,6 +245,7 @@ def test_the_shell_completes_commands_and_handles(run, monkeypatch):
         (("list", "--jsn"), "No such option: --jsn"),
         (("classify",), "Missing argument 'MODEL'."),
         (("validate", "--set", "half"), "Invalid value for '--set': "),
+        *((("validate", "--memory", size), "Invalid value for '--memory': ") for size in ("0", "nan", "inf", "1e300")),
         (("convert", "--version", "0"), "Invalid value for '--version': "),
         (("nonsense",), "No such command 'nonsense'."),
     ],

@@ -75,7 +75,10 @@ Jobs = Annotated[
 Memory = Annotated[
     float | None,
     typer.Option(
-        metavar="GIB", min=1, help="Memory that the processes of --jobs may need together; default: the machine's."
+        metavar="GIB",
+        min=1,
+        max=1 << 20,
+        help="Memory that the processes of --jobs may need together; default: the machine's.",
     ),
 ]
 Ray = Annotated[
