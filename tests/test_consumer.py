@@ -252,6 +252,26 @@ def test_careless_graph_fails_on_bad_inputs(tmp_path, monkeypatch):
     assert consumer._attempt("NaN, __call__", on)["status"] == "accepted"
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda outputs: outputs + 0 * tf.reduce_sum(outputs, axis=0, keepdims=True),
+        lambda outputs: tf.where(tf.math.is_nan(outputs), tf.zeros_like(outputs), outputs),
+    ],
+    ids=["spread to the other images", "hidden"],
+)
+@pytest.mark.parametrize("way", consumer.BAD_WAYS)
+def test_nan_that_is_spread_or_hidden_fails(wrong, way, tmp_path):
+    def model(params, images):
+        return wrong(tf.reduce_mean(images, (1, 2)) @ params["kernel"])
+
+    write_saved_model(model, {"kernel": np.eye(3, 4, dtype=np.float32)}, tmp_path, image_size=8)
+    on = consumer._Subject(directory=str(tmp_path), inputs=None, expected=None, limit=LIMIT, tf=tf)
+    on.open()
+    assert consumer._attempt("__call__", on)["status"] == "passed"
+    assert consumer._attempt(f"NaN, {way}", on)["status"] == "failed"
+
+
 # --- signatures ---
 
 
