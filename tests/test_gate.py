@@ -100,10 +100,14 @@ def test_every_image_is_compared_with_all_three(handle, tiny_full):
 
 @each_handle
 def test_heads_and_stems_are_probed(handle, tiny_full):
-    checks = [check for check in report_of(tiny_full, handle).find("max_relative") if check.on.startswith("probing")]
+    report = report_of(tiny_full, handle)
+    checks = [check for check in report.find("max_relative") if check.on.startswith("probing")]
     hows = {check.on.partition(",")[0] for check in checks}
     assert hows == ({"probing head", "probing stem"} if handle == CLASSIFIER else {"probing stem"})
-    assert all(check.power > 0.99 and 0 < check.measured < check.limit / 3 for check in checks)
+    assert all(check.power > 0.99 and check.measured < check.limit / 3 for check in checks)  # 0 on some processors
+    oracles = [check for check in report.find("jax_oracle_relative") if check.on.startswith("probing")]
+    assert [check.on for check in oracles] == [check.on for check in checks]
+    assert all(0 < check.measured < check.limit / 3 for check in oracles)
 
 
 @each_handle

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("models", "convert", "export", "validation")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 MOST_LINES_OF_A_MODULE = 300
-LONGER = {"validation/consumer.py": 378, "validation/doctor.py": 383, "validation/verify.py": 751}
+LONGER = {"validation/consumer.py": 379, "validation/doctor.py": 383, "validation/verify.py": 751}
 """Copied by themselves to where a model is to run, so they cannot be divided; each shows foreign names by itself."""
 MOST_LINES_OF_A_FUNCTION = 50
 

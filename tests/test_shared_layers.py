@@ -44,7 +44,7 @@ class Network(nn.Module):
 def network(depth, *, once=True, widths=(16,)):
     """An apply function, whose layers JAX traces once or one by one, and its parameters."""
     model = Network(depth, nn.jit(Layer) if once else Layer, widths)
-    made = Network(depth, widths=widths).init(jax.random.key(0), IMAGES)["params"]
+    made = jax.jit(Network(depth, widths=widths).init)(jax.random.key(0), IMAGES)["params"]
     params = nest({name: RNG.normal(size=value.shape).astype(np.float32) for name, value in flatten(made).items()})
     return (lambda params, images: model.apply({"params": params}, images)), params
 

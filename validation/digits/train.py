@@ -39,7 +39,7 @@ def train(architecture: Architecture, digits: Digits, *, progress: Progress | No
     model = MlpMixer(architecture, len(NAMES))
     size = architecture.image_size
     key = jax.random.key(_SEED)
-    params: Params = model.init(key, jnp.zeros((1, size, size, 3)))["params"]
+    params: Params = jax.jit(model.init)(key, jnp.zeros((1, size, size, 3)))["params"]
     rate = optax.warmup_cosine_decay_schedule(0.0, _LEARNING_RATE, STEPS // 10, STEPS)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=_WEIGHT_DECAY))
     varied = digits.varied(_COPIES)
