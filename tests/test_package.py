@@ -21,7 +21,7 @@ from publishable import CHECKPOINT, HANDLE, WEIGHTS, tree, write_model, write_re
 from reporting import forged
 
 from export.package import signing as signature_module
-from export.package.archive import BLOCK, _Gzip, _Hashing, package_model
+from export.package.archive import BLOCK, _Gzip, package_model
 from export.package.provenance import BUILD_PAGE, LOCAL_BUILDER, Statement
 from export.package.signing import signer
 from models.errors import MixerError, UsageError
@@ -108,7 +108,7 @@ def test_how_bytes_come_in_does_not_decide_what_comes_out(piece):
     content, packed = random.Random(1).randbytes(2 * BLOCK) + bytes(2 * BLOCK + 5), []  # noqa: S311
     for size in (piece, len(content)):
         file = io.BytesIO()
-        with _Gzip(_Hashing(file)) as packer:
+        with _Gzip(file) as packer:
             for start in range(0, len(content), size):
                 packer.write(content[start : start + size])
         packed.append(file.getvalue())

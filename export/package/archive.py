@@ -8,7 +8,9 @@ inside stay the same.)
 import hashlib
 import os
 import tarfile
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -39,6 +41,9 @@ COMPRESSION = 1
 
 BLOCK = 1 << 18
 """Bytes that are read and compressed at once; another number would give a different archive."""
+
+_HASHED_LATER = 16
+"""Chunks of a file that may wait for the thread that hashes them."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +94,7 @@ def package_model(
         refuse_packaged(destination)
     manifest, bound = _proven(destination)
     with _translate_os_errors(destination.archive), written_whole(destination.archive) as file:
-        packed = _Hashing(file)
-        found = _write_archive(destination.directory, manifest, packed, progress)
+        packed, found = _write_archive(destination.directory, manifest, file, progress)
         differences = compare_files(manifest.files, found)
         if differences:
             said = "".join(f"\n  {difference}" for difference in differences)
@@ -193,7 +197,7 @@ def _translate_os_errors(path: Path) -> Iterator[None]:
 class _Gzip:
     """Compresses what is written to it in blocks of one size, so that the sizes of writes do not affect the result."""
 
-    def __init__(self, file: "_Hashing") -> None:
+    def __init__(self, file: "_Hashing | BinaryIO") -> None:
         # 15 is deflate's window; adding 16 selects gzip, with no name or time in the header.
         self._file, self._packer = file, isal_zlib.compressobj(COMPRESSION, wbits=15 + 16)
         self._waiting, self._position = bytearray(), 0
@@ -209,7 +213,8 @@ class _Gzip:
         self._waiting += chunk
         self._position += len(chunk)
         while len(self._waiting) >= BLOCK:
-            self._file.write(self._packer.compress(bytes(self._waiting[:BLOCK])))
+            with memoryview(self._waiting) as waiting:
+                self._file.write(self._packer.compress(waiting[:BLOCK]))
             del self._waiting[:BLOCK]
         return len(chunk)
 
@@ -218,14 +223,18 @@ class _Gzip:
 
 
 class _Hashing:
-    """A file that is written or read sequentially, and hashed meanwhile."""
+    """A file that is written or read sequentially, and hashed meanwhile, by a thread that several of them share."""
 
-    def __init__(self, file: BinaryIO, advance: Callable[[int], None] | None = None) -> None:
-        self._file, self._advance, self._hash, self.size = file, advance, hashlib.sha256(), 0
+    def __init__(
+        self, file: BinaryIO, hasher: ThreadPoolExecutor, advance: Callable[[int], None] | None = None
+    ) -> None:
+        self._file, self._hasher, self._advance, self._size = file, hasher, advance, 0
+        self._hash, self._waiting = hashlib.sha256(), deque[Future[None]]()
 
     @property
-    def sha256(self) -> str:
-        return self._hash.hexdigest()
+    def digest(self) -> FileDigest:
+        self._wait_for_all_but(0)
+        return FileDigest(sha256=self._hash.hexdigest(), size=self._size)
 
     def write(self, chunk: bytes) -> int:
         self._count(chunk)
@@ -237,16 +246,21 @@ class _Hashing:
         return chunk
 
     def _count(self, chunk: bytes) -> None:
-        self._hash.update(chunk)
-        self.size += len(chunk)
+        self._waiting.append(self._hasher.submit(self._hash.update, chunk))
+        self._wait_for_all_but(_HASHED_LATER)
+        self._size += len(chunk)
         if self._advance is not None:
             self._advance(len(chunk))
 
+    def _wait_for_all_but(self, count: int) -> None:
+        while len(self._waiting) > count:
+            self._waiting.popleft().result()
+
 
 def _write_archive(
-    directory: Path, manifest: Manifest, file: "_Hashing", progress: Progress | None
-) -> dict[str, FileDigest]:
-    """Pack all files below a directory, and return the digests of the packed files."""
+    directory: Path, manifest: Manifest, file: BinaryIO, progress: Progress | None
+) -> tuple[FileDigest, dict[str, FileDigest]]:
+    """Pack all files below a directory, and return the digests of the archive and of the packed files."""
     done, found = 0, {}
 
     def advance(count: int) -> None:
@@ -258,7 +272,8 @@ def _write_archive(
     names = [PurePosixPath(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()]
     folders = {parent for name in names for parent in name.parents} - {PurePosixPath(".")}
     with (
-        _Gzip(file) as packed,
+        ThreadPoolExecutor(1) as hasher,
+        _Gzip(whole := _Hashing(file, hasher)) as packed,
         tarfile.TarFile(
             fileobj=packed,  # type: ignore[arg-type] # it has the methods for writing
             mode="w",
@@ -271,11 +286,11 @@ def _write_archive(
                 archive.addfile(_member(name, tarfile.DIRTYPE, 0o755))
                 continue
             with (directory / name).open("rb") as source:
-                content, member = _Hashing(source, advance), _member(name, tarfile.REGTYPE, 0o644)
+                content, member = _Hashing(source, hasher, advance), _member(name, tarfile.REGTYPE, 0o644)
                 member.size = os.fstat(source.fileno()).st_size
                 archive.addfile(member, content)
-            found[name] = FileDigest(sha256=content.sha256, size=content.size)
-    return found
+            found[name] = content.digest
+    return whole.digest, found
 
 
 def _member(name: str, kind: bytes, mode: int) -> tarfile.TarInfo:
