@@ -10,13 +10,14 @@ import json
 import re
 import threading
 import urllib.parse
+from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 JSON = "application/json"
 
 
-class StandIn:
+class StandIn(ABC):
     """A server; `calls` tells what was asked of it, `received` how many bytes of files it was sent."""
 
     def __init__(self):
@@ -26,8 +27,9 @@ class StandIn:
         """Status to answer with, by a part of the path."""
         self.url = ""
 
+    @abstractmethod
     def answer(self, method, path, body, headers):
-        raise NotImplementedError
+        """Return status, body and headers of the answer to a request."""
 
     @contextmanager
     def running(self):

@@ -2,13 +2,14 @@
 
     python tests/publishing.py BUILD [--version N] [--bucket]
 
-The models are the proven ones in BUILD. Writes new archives there, and everything else into a temporary folder beside
-it; the bucket is that of a real object store on this machine. Nothing is asked of where the checkpoints come from.
+The models are the proven ones in BUILD. All is written into a temporary folder beside it; the bucket is that of a real
+object store on this machine. Nothing is asked of where the checkpoints come from.
 """
 
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -51,7 +52,7 @@ def measure(what, work):
 
 def pack(models):
     for one in models:
-        package_model(one, overwrite=True)
+        package_model(one)
     return 0
 
 
@@ -76,9 +77,7 @@ def main():
     parser.add_argument("--version", type=int, default=DEFAULT_VERSION)
     parser.add_argument("--bucket", action="store_true")
     given = parser.parse_args()
-    models = [ModelPaths.of(given.build, name, given.version) for name in HANDLES]
-    models = [one for one in models if one.report.is_file()]
-    archives = [one.archive for one in models]
+    proven = [name for name in HANDLES if ModelPaths.of(given.build, name, given.version).report.is_file()]
 
     def send(place):
         return sum(publish(one, place, RULES).sent for one in models)
@@ -86,8 +85,11 @@ def main():
     with tempfile.TemporaryDirectory(dir=given.build.parent) as folder:
         mirror, copies = Mirror(Path(folder, "mirror")), Path(folder, "copies")
         copies.mkdir()
-        for archive in archives:
-            archive.unlink(missing_ok=True)  # replacing one waits for the disk
+        build, old = Path(folder, "build"), shutil.ignore_patterns("*.tar.gz", "*.provenance.json*", "*.cdx.json")
+        for name in proven:
+            shutil.copytree(given.build / name, build / name, copy_function=os.link, ignore=old)
+        models = [ModelPaths.of(build, name, given.version) for name in proven]
+        archives = [one.archive for one in models]
         compress(models, copies)  # reads the files once, so that neither side waits for the disk
         rows = [measure("`gzip -1` of the files", lambda: compress(models, copies))]
         rows.append(measure("package", lambda: pack(models)))
@@ -105,7 +107,7 @@ def main():
                     rows.append(measure("once more", lambda: send(there)))
             finally:
                 store.stop()
-    size = sum(path.stat().st_size for path in archives)
+        size = sum(path.stat().st_size for path in archives)
     table = markdown_table(("what", "#s", "#GB read", "#bytes sent"), rows)
     sys.stdout.write(f"{len(models)} models, packed to {size:,} bytes\n\n{table}\n")
 

@@ -82,7 +82,7 @@ def test_two_processes_write_what_one_writes_and_tell_it_in_the_same_order(sourc
 
 @pytest.mark.whole
 def test_two_processes_check_with_the_full_set(source, tmp_path):
-    names = (next(iter(TESTING_HANDLES)), next(iter(SQUARE_HANDLES)))
+    names = NAMES[:3]  # two of one checkpoint, one of the other
     assert run("convert", source, tmp_path, names=names).returncode == 0
     done = run("validate", source, tmp_path, "--set", "full", "--jobs", "2", "--memory", "8", names=names)
     assert done.returncode == 0, done.stderr

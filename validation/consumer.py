@@ -69,7 +69,7 @@ def digests(layer: Any) -> list[bytes]:  # noqa: ANN401
     return [hashlib.sha256(np.asarray(weight).tobytes()).digest() for weight in layer.weights]
 
 
-_SHAPE = r"(batch|None|\?|-1), ?SIZE, ?SIZE, ?3"
+_SHAPE = r"(batch|None|\?|-1), ?SIZE, ?SIZE, ?3\b"
 BAD_INPUTS: dict[str, tuple[Callable[[Any], Any], str, bool]] = {
     # How to make it from good images; a pattern that a readable error contains; whether correct outputs pass too.
     "batch 0": (lambda x: x[:0], "at least one", False),

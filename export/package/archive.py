@@ -5,12 +5,9 @@ The archive is deterministic: sorted names, `saved_model.pb` at its root, and no
 inside stay the same.)
 """
 
-import hashlib
 import os
 import tarfile
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -34,16 +31,13 @@ from models.records.report import Report
 from models.records.tolerances import TOLERANCES, export_tolerances
 from models.selection import command_for
 from models.storage.archives import MOST_OF_HEADERS, most_unpacked
-from models.storage.files import hash_file, write_atomically, written_whole
+from models.storage.files import Hashing, hash_file, write_atomically, written_whole
 
 COMPRESSION = 1
 """ISA-L's level: as fast as hashing, and no worse than zlib's level 1; trained weights hardly shrink at any level."""
 
 BLOCK = 1 << 18
 """Bytes that are read and compressed at once; another number would give a different archive."""
-
-_HASHED_LATER = 16
-"""Chunks of a file that may wait for the thread that hashes them."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +191,7 @@ def _translate_os_errors(path: Path) -> Iterator[None]:
 class _Gzip:
     """Compresses what is written to it in blocks of one size, so that the sizes of writes do not affect the result."""
 
-    def __init__(self, file: "_Hashing | BinaryIO") -> None:
+    def __init__(self, file: "_Hashed | BinaryIO") -> None:
         # 15 is deflate's window; adding 16 selects gzip, with no name or time in the header.
         self._file, self._packer = file, isal_zlib.compressobj(COMPRESSION, wbits=15 + 16)
         self._waiting, self._position = bytearray(), 0
@@ -222,19 +216,11 @@ class _Gzip:
         return self._position
 
 
-class _Hashing:
-    """A file that is written or read sequentially, and hashed meanwhile, by a thread that several of them share."""
+class _Hashed:
+    """A file that is written or read sequentially, and hashed meanwhile."""
 
-    def __init__(
-        self, file: BinaryIO, hasher: ThreadPoolExecutor, advance: Callable[[int], None] | None = None
-    ) -> None:
-        self._file, self._hasher, self._advance, self._size = file, hasher, advance, 0
-        self._hash, self._waiting = hashlib.sha256(), deque[Future[None]]()
-
-    @property
-    def digest(self) -> FileDigest:
-        self._wait_for_all_but(0)
-        return FileDigest(sha256=self._hash.hexdigest(), size=self._size)
+    def __init__(self, file: BinaryIO, hashing: Hashing, advance: Callable[[int], None] | None = None) -> None:
+        self._file, self._hashing, self._advance = file, hashing, advance
 
     def write(self, chunk: bytes) -> int:
         self._count(chunk)
@@ -246,15 +232,9 @@ class _Hashing:
         return chunk
 
     def _count(self, chunk: bytes) -> None:
-        self._waiting.append(self._hasher.submit(self._hash.update, chunk))
-        self._wait_for_all_but(_HASHED_LATER)
-        self._size += len(chunk)
+        self._hashing.update(chunk)
         if self._advance is not None:
             self._advance(len(chunk))
-
-    def _wait_for_all_but(self, count: int) -> None:
-        while len(self._waiting) > count:
-            self._waiting.popleft().result()
 
 
 def _write_archive(
@@ -272,8 +252,8 @@ def _write_archive(
     names = [PurePosixPath(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()]
     folders = {parent for name in names for parent in name.parents} - {PurePosixPath(".")}
     with (
-        ThreadPoolExecutor(1) as hasher,
-        _Gzip(whole := _Hashing(file, hasher)) as packed,
+        Hashing(md5=False) as whole,
+        _Gzip(_Hashed(file, whole)) as packed,
         tarfile.TarFile(
             fileobj=packed,  # type: ignore[arg-type] # it has the methods for writing
             mode="w",
@@ -285,12 +265,12 @@ def _write_archive(
             if PurePosixPath(name) in folders:  # TensorFlow Hub makes only the folders that it lists
                 archive.addfile(_member(name, tarfile.DIRTYPE, 0o755))
                 continue
-            with (directory / name).open("rb") as source:
-                content, member = _Hashing(source, hasher, advance), _member(name, tarfile.REGTYPE, 0o644)
+            with (directory / name).open("rb") as source, Hashing(md5=False) as content:
+                member = _member(name, tarfile.REGTYPE, 0o644)
                 member.size = os.fstat(source.fileno()).st_size
-                archive.addfile(member, content)
-            found[name] = content.digest
-    return whole.digest, found
+                archive.addfile(member, _Hashed(source, content, advance))
+            found[name] = FileDigest(sha256=content.sha256(), size=content.size)
+    return FileDigest(sha256=whole.sha256(), size=whole.size), found
 
 
 def _member(name: str, kind: bytes, mode: int) -> tarfile.TarInfo:

@@ -110,13 +110,19 @@ class Hashing:
     """Compute size and hashes of bytes while they are used, so that they need not be read again.
 
     Each hash has its own thread, in parallel with other use of the bytes: hashing releases the interpreter lock.
+
+    Args:
+        md5: whether it is computed too; without it, there is no `result`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, md5: bool = True) -> None:
         # Stores offer MD5, which detects damage but not tampering; hence sha256 too.
-        self._sha256, self._md5, self._size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
-        self._works = [(one.update, ThreadPoolExecutor(1)) for one in (self._sha256, self._md5)]
+        self._hashes = {"sha256": hashlib.sha256()}
+        if md5:
+            self._hashes["md5"] = hashlib.md5(usedforsecurity=False)
+        self._works = [(one.update, ThreadPoolExecutor(1)) for one in self._hashes.values()]
         self._waiting: list[Future[None]] = []
+        self.size = 0
 
     def __enter__(self) -> Self:
         return self
@@ -130,15 +136,19 @@ class Hashing:
     def update(self, chunk: bytes) -> None:
         """Start hashing the next bytes, and wait for the previous ones, so that few are held in memory."""
         before, self._waiting = self._waiting, [thread.submit(update, chunk) for update, thread in self._works]
-        self._size += len(chunk)
+        self.size += len(chunk)
         for one in before:
             one.result()
 
-    def result(self) -> Hashes:
-        """Return the hashes of all bytes so far."""
+    def sha256(self) -> str:
+        """Return the sha256 of all bytes so far, in hexadecimal."""
         for one in self._waiting:
             one.result()
-        return Hashes(self._size, self._sha256.hexdigest(), base64.b64encode(self._md5.digest()).decode())
+        return self._hashes["sha256"].hexdigest()
+
+    def result(self) -> Hashes:
+        """Return size and hashes of all bytes so far."""
+        return Hashes(self.size, self.sha256(), base64.b64encode(self._hashes["md5"].digest()).decode())
 
 
 @contextmanager
