@@ -112,6 +112,7 @@ def _cluster(address: str) -> Iterator[Any]:
             folder = stack.enter_context(temporary_folder(Path("/tmp"), TEMPORARY, mode=0o700))  # noqa: S108
             options |= {"_temp_dir": str(folder), "_node_ip_address": "127.0.0.1", "object_store_memory": _STORE}
             options |= {"include_dashboard": False}
+        stack.enter_context(redirect_stdout(_Said()))  # until Ray has shut down: it prints then what it held back
         with quiet_stderr():
             import ray
             import ray.data
@@ -124,7 +125,6 @@ def _cluster(address: str) -> Iterator[Any]:
             finally:  # Ray replaces them
                 for number, handler in handlers.items():
                     signal.signal(number, handler)
-        stack.enter_context(redirect_stdout(_Said()))
         yield ray
 
 
