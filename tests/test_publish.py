@@ -236,7 +236,10 @@ def test_what_an_unfinished_publication_left_is_kept_if_equal_and_else_in_the_wa
     for one in (mirror, place):
         with pytest.raises(MixerError, match="an unfinished publication of version 2 left other files") as error:
             publish(other, one, RULES)
-        assert str(error.value).count("bytes of md5") == 2 * 2
+        assert re.findall(r"\n  (\S+) has .*, but the model here lists", str(error.value)) == [
+            "2.manifest.json",
+            "2.tar.gz",
+        ]
         assert "--version 3, or remove them there" in str(error.value)
         actions = {item.address.rpartition("/")[2]: item.action for item in publish(destination, one, RULES).items}
         assert actions == {
@@ -375,18 +378,16 @@ def test_what_arrived_otherwise_is_not_listed(destination, mirror, monkeypatch):
         (self.root / folder / "2.report.json").unlink()
 
     monkeypatch.setattr(Mirror, "put", spoil)
-    with pytest.raises(
-        MixerError, match=r"the published files differ from those sent, so index\.json was not written"
-    ) as error:
+    with pytest.raises(MixerError, match=r"differ from those sent, so index\.json was not written") as error:
         publish(destination, mirror, RULES)
-    assert "2.tar.gz has 6 bytes of md5 " in str(error.value)
+    assert "2.tar.gz has 6 bytes, but the model here lists " in str(error.value)
     assert "2.report.json is missing" in str(error.value)
     assert not (mirror.root / HANDLE / "index.json").exists()
 
 
 def test_an_object_without_md5_is_not_listed(destination, store, gs):
     store.faults.no_md5 = True
-    with pytest.raises(MixerError, match="of md5 None, but"):
+    with pytest.raises(MixerError, match="cannot be compared: no kind of digest is both"):
         publish(destination, Bucket(gs, destination.out), RULES)
     assert f"{HANDLE}/index.json" not in objects(store, gs)
 

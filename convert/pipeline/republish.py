@@ -27,6 +27,7 @@ from export.publish.publish import Publication, publish
 from export.publish.store import Store, StoredFile
 from models.catalog import Checkpoint, Handle
 from models.errors import MixerError, UsageError
+from models.records.contents import compare_files
 from models.records.layout import ModelPaths
 from models.records.provenance import git_state
 from models.storage.files import hash_file
@@ -173,10 +174,8 @@ def _free_number(standing: PublishedState, store: Store, out: Path) -> int:
 
 
 def _same(stored: Mapping[str, StoredFile], folder: Path) -> bool:
-    def same(path: Path, there: StoredFile) -> bool:
-        return path.is_file() and path.stat().st_size == there.size and hash_file(path).md5 == there.md5
-
-    return all(same(folder / name, one) for name, one in stored.items())
+    here = {name: hash_file(folder / name) for name in stored if (folder / name).is_file()}
+    return not compare_files(here, stored)
 
 
 def _batches(work: Work, numbers: dict[str, int], watch: Watch) -> Iterator[Batch]:

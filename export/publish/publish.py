@@ -24,6 +24,8 @@ from models.records.manifest import Manifest
 from models.records.published_index import INDEX, Index, ListedFile
 from models.storage.files import Hashes, hash_file
 
+_LOCAL = "the model here"
+
 
 @dataclass(frozen=True)
 class Item:
@@ -151,8 +153,8 @@ def _complete(
 def _compare_with_published(place: PublishedModel, version: int, admitted: Publishable) -> Publication:
     """Return that there is nothing to do, if the published version is complete and its model has the same files.
 
-    The store's size and MD5 of each file are compared with the index; if the index has no MD5, that of the same file
-    here, by its sha256, is used.
+    What the store knows of each file (size and MD5, or sha256) is compared with the index; if the index has no MD5,
+    that of the same file here, by its sha256, is used.
     """
     local = {path.name: hashes for path, hashes in admitted.files.items()}
     listed = {name: _with_md5(one, local.get(name)) for name, one in place.index.versions[str(version)].items()}
@@ -205,16 +207,12 @@ def _refuse_others(place: PublishedModel, version: int, local: Mapping[str, Hash
         MixerError: a file is there with other contents.
     """
     there = {name: place.files[name] for name in local.keys() & place.files.keys()}
-    others = [
-        f"{place.address(name)}: {found.size:,} bytes of md5 {found.md5}, here {local[name].size:,} bytes of md5 "
-        f"{local[name].md5}"
-        for name, found in sorted(there.items())
-        if (found.size, found.md5) != (local[name].size, local[name].md5)
-    ]
+    others = compare_files({name: local[name] for name in there}, there, _LOCAL)
     if others:
         said = "".join(f"\n  {other}" for other in others)
         raise MixerError(
-            f"an unfinished publication of version {version} left other files, which are never overwritten:{said}\n"
+            f"an unfinished publication of version {version} left other files in {place.address('')}, which are never "
+            f"overwritten:{said}\n"
             f"Convert with --version {place.next_free}, or remove them there, if nobody uses them."
         )
     return there.keys()
@@ -240,20 +238,11 @@ def _items(
 def _read_back(place: PublishedModel, local: Mapping[str, Hashes]) -> None:
     """Check that the store contains what was sent, before it is listed in the index."""
     found = place.store.files(place.handle)
-    wrong = []
-    for name, hashes in local.items():
-        stored = found.get(name)
-        if stored is None:
-            wrong.append(f"{place.address(name)} is missing")
-        elif (stored.size, stored.md5) != (hashes.size, hashes.md5):
-            wrong.append(
-                f"{place.address(name)} has {stored.size:,} bytes of md5 {stored.md5}, but {hashes.size:,} of "
-                f"{hashes.md5} were sent"
-            )
+    wrong = compare_files(local, {name: found[name] for name in local.keys() & found.keys()}, _LOCAL)
     if wrong:
         said = "".join(f"\n  {one}" for one in wrong)
         raise MixerError(
-            f"the published files differ from those sent, so {INDEX} was not written:{said}\n"
+            f"the files in {place.address('')} differ from those sent, so {INDEX} was not written:{said}\n"
             "Remove them there, and run the same command again."
         )
 
@@ -263,9 +252,11 @@ def _write_index(place: PublishedModel, index: Index) -> None:
         file = Path(folder, INDEX)
         file.write_bytes(index.to_bytes())
         place.store.replace(file, place.handle, place.index_seen)
-        stored, hashes = place.store.files(place.handle).get(INDEX), hash_file(file)
-    if stored is None or (stored.size, stored.md5) != (hashes.size, hashes.md5):
+        written = {INDEX: hash_file(file)}
+    stored = {name: one for name, one in place.store.files(place.handle).items() if name == INDEX}
+    differences = compare_files(written, stored, _LOCAL)
+    if differences:
         raise MixerError(
-            f"{place.address(INDEX)} differs from what was written (md5 {stored.md5 if stored else 'unknown'}, "
-            f"expected {hashes.md5}): is somebody else publishing? Run the same command again."
+            f"{place.address(INDEX)} differs from what was written ({'; '.join(differences)}): is somebody else "
+            "publishing? Run the same command again."
         )

@@ -14,8 +14,9 @@ from typing import BinaryIO, Protocol
 
 from models.errors import MixerError
 from models.progress import Progress
+from models.records.contents import Described
 from models.records.manifest import MOST_BYTES
-from models.storage.files import CHUNK, Hashes, hash_file, read_small, written_whole
+from models.storage.files import CHUNK, read_small, sha256_of, written_whole
 from models.storage.temporary import locked
 
 _LOG = logging.getLogger(__name__)
@@ -23,16 +24,8 @@ _LOG = logging.getLogger(__name__)
 _LOCK = ".publishing.lock"
 
 
-class StoredFile(Protocol):
-    """What a store reports about one of its files."""
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-
-    @property
-    def md5(self) -> str | None:
-        """In base64; None if the store has none."""
+class StoredFile(Described, Protocol):
+    """What a store reports about one of its files: its size, and its `md5` (in base64) or `sha256`."""
 
     @property
     def generation(self) -> str:
@@ -63,30 +56,21 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class _MirroredFile:
-    """A file in a mirror; its hashes are read from it when they are first needed."""
+    """A file in a mirror; of its digests, only the sha256 is computed."""
 
     path: Path
     size: int
 
-    @property
-    def md5(self) -> str:
-        """In base64."""
-        return self._hashes.md5
-
-    @property
+    @cached_property
     def sha256(self) -> str:
-        """In hexadecimal."""
-        return self._hashes.sha256
+        """In hexadecimal; read from the file when it is first needed."""
+        with _translate_os_errors(self.path):
+            return sha256_of(self.path)
 
     @property
     def generation(self) -> str:
         """The sha256: files with equal contents need not be told apart."""
-        return self._hashes.sha256
-
-    @cached_property
-    def _hashes(self) -> Hashes:
-        with _translate_os_errors(self.path):
-            return hash_file(self.path)
+        return self.sha256
 
 
 @dataclass(frozen=True)
