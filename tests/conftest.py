@@ -49,6 +49,21 @@ def _cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFac
     monkeypatch.setenv("MIXER_JAX2TF_CACHE", str(tmp_path_factory.getbasetemp() / "caches" / str(next(_caches))))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _compilations(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep what JAX compiles for the other tests of this run: each command compiles the same functions again."""
+    if "jax" in sys.modules:
+        import jax
+
+        settings = {
+            "jax_compilation_cache_dir": str(_shared(tmp_path_factory) / "compilations"),
+            "jax_compilation_cache_max_size": 1 << 28,  # with a limit, JAX locks the folder
+            "jax_persistent_cache_min_compile_time_secs": 0.0,
+        }
+        for name, value in settings.items():
+            jax.config.update(name, value)  # type: ignore[no-untyped-call]
+
+
 @pytest.fixture(scope="session")
 def _store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     store = Store(tmp_path_factory.mktemp("store"))
@@ -225,10 +240,15 @@ def _command(*arguments: str) -> None:
     assert exit_.value.code == 0
 
 
+def _shared(factory: pytest.TempPathFactory) -> Path:
+    """Return a directory that workers of one run share."""
+    base = factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 def _made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
     """Return a directory that workers of one run share: the first that needs it makes it, others wait for it."""
-    base = factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    shared = _shared(factory)
     out, made = shared / name, shared / f"{name}.made"
     with (shared / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
