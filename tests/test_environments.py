@@ -111,6 +111,13 @@ def test_nothing_of_it_stays_however_it_ends(asked, error):
     assert installed[-1] == "tensorflow-cpu==2.14.*"
 
 
+def test_converters_come_beside_the_release_which_stays_as_it_is(asked, tmp_path):
+    RELEASES["2.8"].add_converters(tmp_path / "python")
+    ((_, words),) = asked
+    assert words[:2] == ("pip", "install")
+    assert words[-5:] == ("tensorflow-cpu==2.8.*", "numpy<2", "protobuf<3.20", "tf2onnx", "onnxruntime")
+
+
 def test_nothing_stays_when_installing_is_interrupted(asked, monkeypatch):
     def interrupt(folder, *arguments):
         asked.append((Path(folder), arguments))

@@ -102,7 +102,7 @@ def test_a_release_that_is_not_here_fails_nothing_but_one_that_broke_does():
 @pytest.fixture
 def surroundings(monkeypatch, tmp_path):
     """Let the consumer and the doctor say this, in an environment that nothing was installed in."""
-    state = {"checks": [], "can_run": True, "open": 0, "made": 0, "error": None}
+    state = {"checks": [], "can_run": True, "open": 0, "made": 0, "error": None, "converters": 0}
 
     @contextmanager
     def environment(release, python):
@@ -118,7 +118,11 @@ def surroundings(monkeypatch, tmp_path):
         assert state["open"] == 1
         return {"tensorflow": "2.14.1", "python": "3.11.7", "numpy": "1.26.4", "keras": None, "checks": state["checks"]}
 
+    def add_converters(release, python):
+        state["converters"] += 1
+
     monkeypatch.setattr(Release, "installed", environment)
+    monkeypatch.setattr(Release, "add_converters", add_converters)
     monkeypatch.setattr(matrix, "run_consumer", run_consumer)
     monkeypatch.setattr(matrix, "_ask_doctor", lambda directory, python: {"can_run": state["can_run"]})
     monkeypatch.setattr(Release, "find_python", lambda _: Path(sys.executable))
@@ -180,19 +184,41 @@ def test_one_environment_a_release_serves_all_models(surroundings):
     ]
 
 
-@pytest.mark.parametrize(("used", "runs"), [(True, True), (True, False), (False, True)])
-def test_uses_are_tried_on_the_models_that_are_chosen_and_run(surroundings, monkeypatch, used, runs):
-    surroundings.update(checks=[check(name, "passed" if runs else "failed") for name in NEEDED], can_run=runs)
-    plain = matrix.run_consumer
+@pytest.fixture
+def trials(surroundings, monkeypatch):
+    """Let the uses say this too; whether converters were installed by then is kept."""
+    plain, installed = matrix.run_consumer, []
 
     def run_consumer(directory, *, uses=False, **options):
-        tried = [check("load"), check("LiteRT", "remedied"), check("no JAX, no Flax")]
-        return {"checks": tried} if uses else plain(directory, **options)
+        if not uses:
+            assert not surroundings["converters"]  # the consumer runs where the release is alone
+            return plain(directory, **options)
+        installed.append(surroundings["converters"])
+        return {"checks": [check("load"), check("LiteRT", "remedied"), check("no JAX, no Flax")]}
 
     monkeypatch.setattr(matrix, "run_consumer", run_consumer)
-    found, _ = run(replace(model(), used=used))
+    return installed
+
+
+@pytest.mark.parametrize(("used", "runs"), [(True, True), (True, False), (False, True)])
+def test_uses_are_tried_on_the_models_that_are_chosen_and_run(surroundings, trials, used, runs):
+    surroundings.update(checks=[check(name, "passed" if runs else "failed") for name in NEEDED], can_run=runs)
+    found, _ = run(replace(model(), used=used), replace(model("native"), used=used))
     expected = (use("LiteRT", "remedied"),) if used and runs else ()
-    assert found.rows[0].cells[0].uses == expected
+    assert [cell.uses for cell in found.rows[0].cells] == [expected, expected]
+    assert trials == ([1, 1] if used and runs else [])
+
+
+def test_uses_are_tried_even_where_converters_cannot_be_installed(surroundings, trials, monkeypatch):
+    surroundings["checks"] = [*map(check, NEEDED)]
+
+    def refuse(release, python):
+        raise EnvironmentMissingError("no index")
+
+    monkeypatch.setattr(Release, "add_converters", refuse)
+    found, lines = run(replace(model(), used=True))
+    assert found.rows[0].cells[0].uses == (use("LiteRT", "remedied"),)
+    assert "TensorFlow 2.14: no index" in lines
 
 
 def test_without_its_python_a_release_is_not_run(surroundings, monkeypatch):

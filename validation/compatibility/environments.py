@@ -53,10 +53,19 @@ class Release:
         with tempfile.TemporaryDirectory(prefix="matrix-") as folder:
             made = Path(folder, "environment", "bin", "python")
             _uv(folder, "venv", "--no-python-downloads", "--python", str(python), "environment")
-            _uv(folder, "pip", "install", "--no-cache", "--python", str(made), *self.requirements)
+            _install(folder, made, *self.requirements)
             yield made
 
+    def add_converters(self, python: Path) -> None:
+        """Install tf2onnx and ONNX Runtime in the environment of a Python that `installed` yields.
 
+        Raises:
+            EnvironmentMissingError: uv cannot install them beside this release.
+        """
+        _install(str(python.parent), python, *self.requirements, *_CONVERTERS)
+
+
+_CONVERTERS = ("tf2onnx", "onnxruntime")
 _OLD = ("3.9", "3.8", "3.10")
 _NEW = ("3.11", "3.12")
 _ROWS = (
@@ -102,6 +111,10 @@ def _version_of(python: Path) -> str | None:
     except OSError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _install(folder: str, python: Path, *requirements: str) -> None:
+    _uv(folder, "pip", "install", "--no-cache", "--python", str(python), *requirements)
 
 
 def _uv(folder: str, *arguments: str) -> None:

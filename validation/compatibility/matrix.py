@@ -10,7 +10,6 @@ import platform
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -213,26 +212,19 @@ def _run_models(release: Release, models: Sequence[Model], python: Path, started
         versions |= {name: told[name] for name in ("tensorflow", "python", "numpy", "keras") if told.get(name)}
         finished(f"TensorFlow {versions.get('tensorflow', release.name)}: {model.handle}: {_describe(cell)}")
         cells.append(cell)
+    used = [model for model, cell in zip(models, cells, strict=True) if model.used and cell.failure is None]
+    uses = _try_uses(release, used, python, started, finished)
+    cells = [cell.model_copy(update={"uses": uses.get(cell.handle, ())}) for cell in cells]
     return _Row(release=release.name, cells=tuple(cells), **versions)
 
 
 def _run_cell(release: Release, model: Model, python: Path) -> tuple[Cell, dict[str, Any]]:
     """Run one model in one environment, and return its cell and what the consumer wrote."""
-    run = partial(
-        run_consumer,
-        model.directory,
-        inputs=model.inputs,
-        expected=model.expected,
-        scale=model.scale,
-        python=str(python),
-        timeout=TIMEOUT,
-    )
-    told = run()
+    told = _consume(model, python)
     checks = told["checks"]
     passed = [check["name"] for check in checks if check["status"] in ("passed", "refused", "accepted")]
     failures = [f"{check['name']}: {check['detail']}" for check in checks if check["status"] == "failed"]
     failures += [f"{name}: not checked" for name in NEEDED if name not in passed]
-    used = run(uses=True)["checks"] if model.used and not failures else []
     cell = Cell(
         handle=model.handle,
         architecture=model.architecture,
@@ -243,9 +235,38 @@ def _run_cell(release: Release, model: Model, python: Path) -> tuple[Cell, dict[
         worst=max((check["worst"] for check in checks if check["worst"] is not None), default=None),
         failure=failures[0] if failures else None,
         doctor=_ask_doctor(model.directory, python)["can_run"],
-        uses=tuple(Use(**{name: use[name] for name in Use.model_fields}) for use in used if use["name"] in REMEDIES),
     )
     return cell, told
+
+
+def _try_uses(
+    release: Release, models: Sequence[Model], python: Path, started: Tell, finished: Tell
+) -> dict[str, tuple[Use, ...]]:
+    """Return what came of the uses of each model, by handle; converters are installed for them first."""
+    if models:
+        started(f"TensorFlow {release.name}: installing converters")
+        try:
+            release.add_converters(python)
+        except EnvironmentMissingError as error:  # the uses that need them are `absent`
+            finished(f"TensorFlow {release.name}: {error}")
+    tried = {}
+    for model in models:
+        started(f"TensorFlow {release.name}: {model.handle}: uses")
+        checks = [check for check in _consume(model, python, uses=True)["checks"] if check["name"] in REMEDIES]
+        tried[model.handle] = tuple(Use(**{name: check[name] for name in Use.model_fields}) for check in checks)
+    return tried
+
+
+def _consume(model: Model, python: Path, *, uses: bool = False) -> dict[str, Any]:
+    return run_consumer(
+        model.directory,
+        inputs=model.inputs,
+        expected=model.expected,
+        scale=model.scale,
+        uses=uses,
+        python=str(python),
+        timeout=TIMEOUT,
+    )
 
 
 def _ask_doctor(directory: Path, python: Path) -> dict[str, Any]:
