@@ -54,7 +54,7 @@ def test_the_files_are_those_that_the_data_set_was_made_from(pictures, tmp_path)
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        ("tfds:nothing", "is not known to tensorflow-datasets"),
+        ("tfds:nothing", "tensorflow-datasets cannot open tfds:nothing: "),
         ("tfds:colours:tset", "no split 'tset'"),
         ("tfds:colours:unlabelled", r"has pictures without a label \(-1\)"),
         ("tfds:tf_flowers", "is not prepared in .*: run `tfds build tf_flowers` first"),
@@ -64,6 +64,48 @@ def test_what_cannot_be_used_is_refused(tmp_path, data, expected):
     with pytest.raises(UsageError, match=expected):
         unpack_data(Path(data), tmp_path)
     assert not list(tmp_path.rglob("*.png"))
+
+
+def _cut_after(records):
+    """Return a mutation that leaves the first records of a TFRecord file, whole."""
+
+    def cut(content):
+        end = 0
+        for _ in range(records):
+            end += 16 + int.from_bytes(content[end : end + 8], "little")  # length, its checksum, data, its checksum
+        return content[:end]
+
+    return cut
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "expected"),
+    [
+        (
+            "colours-train.*",
+            lambda it: it[:50_000] + b"x" + it[50_001:],
+            "split train: corrupted record at .*damaged",
+        ),
+        (
+            "colours-train.*",
+            _cut_after(9),
+            "contain 24 elements but contained only 9 ",
+        ),
+        ("label.labels.txt", lambda _: b"", r"label\.labels\.txt does not list the classes of tfds:colours"),
+        ("label.labels.txt", lambda _: b"red\ngreen\n", "has a picture of class 2, but names 2 classes"),
+        ("label.labels.txt", lambda _: b"red\nred\nblue\n", "does not list the classes of tfds:colours .*, each once"),
+        ("label.labels.txt", lambda _: b"red\ngreen\n" + b"x" * 256, "has class names that cannot name folders: xxx"),
+        ("features.json", lambda it: it[:-9], "tensorflow-datasets cannot open tfds:colours: "),
+    ],
+)
+def test_damage_is_told(prepared, tmp_path, monkeypatch, name, damage, expected):
+    shutil.copytree(prepared, tmp_path / "damaged")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "damaged"))
+    (file,) = (tmp_path / "damaged").rglob(name)
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(UsageError, match=expected):
+        unpack_data(Path("tfds:colours:train"), tmp_path / "cache")
+    assert not list(tmp_path.glob("cache/**/*.png"))
 
 
 def test_a_model_is_fine_tuned_and_measured_on_it_with_the_classes_in_its_order(tiny_build, tmp_path, capfd):

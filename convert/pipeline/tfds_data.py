@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,11 +19,15 @@ from models.storage.files import write_atomically
 from models.storage.temporary import temporary_folder
 
 if TYPE_CHECKING:
+    import tensorflow as tf
     from tensorflow_datasets.core import DatasetBuilder
 
 PREFIX = "tfds:"
 _SPLITS = {"train": ("train",), "evaluate": ("validation", "test", "train")}
 _CLASSES = "classes.txt"
+_LONGEST = 255
+"""Bytes of a name that file systems take."""
+_AGAIN = "its files are damaged. Remove them, and prepare the data set again"
 
 
 def unpack_data(
@@ -76,7 +81,7 @@ def _prepared(name: str) -> "DatasetBuilder":
         builder = tfds.builder(name)
     except Exception as error:  # of several types, also for a malformed name
         reason = shown(str(error).strip().split("\n")[0], 200)
-        raise UsageError(f"tfds:{name} is not known to tensorflow-datasets: {reason}") from error
+        raise UsageError(f"tensorflow-datasets cannot open tfds:{name}: {reason}") from error
     if not builder.is_prepared():
         raise UsageError(
             f"tfds:{name} is not prepared in {builder.data_path}: run `tfds build {name}` first, or set TFDS_DATA_DIR "
@@ -95,13 +100,26 @@ def _class_names(builder: "DatasetBuilder", name: str) -> tuple[str, ...]:
             f"tfds:{name} has the features {', '.join(features) or 'none'}: expected `image` and `label`, a picture "
             "and the index of its class."
         )
-    names = tuple(label.names)
-    unusable = [
-        one for one in names if "/" in one or not one.isprintable() or one.startswith(".") or one != one.strip()
-    ]
+    names, listed = tuple(label.names), Path(builder.data_path, "label.labels.txt")
+    unusable = [one for one in names if not _can_name_a_folder(one)]
     if unusable:
         raise UsageError(f"tfds:{name} has class names that cannot name folders: {shown(', '.join(unusable))}.")
+    if len({*names}) < len(names) or (listed.is_file() and _lines(listed) != names):
+        raise UsageError(
+            f"{listed} does not list the classes of tfds:{name} ({shown(', '.join(names))}), each once: {_AGAIN}."
+        )
     return names
+
+
+def _can_name_a_folder(name: str) -> bool:
+    short = len(name.encode(errors="replace")) <= _LONGEST
+    return short and "/" not in name and name.isprintable() and not name.startswith(".") and name == name.strip()
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    """Return the lines of a file as tensorflow-datasets reads them."""
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    return tuple(line.strip() for line in lines if line.strip())
 
 
 def _unpack(builder: "DatasetBuilder", split: str, names: tuple[str, ...], folder: Path, watch: Watch | None) -> None:
@@ -120,15 +138,17 @@ def _unpack(builder: "DatasetBuilder", split: str, names: tuple[str, ...], folde
     folder.parent.mkdir(parents=True, exist_ok=True)
     with temporary_folder(folder.parent, f".{folder.name}.") as partial, steps(watch, 1) as on:
         progress = on.start(f"unpacking {builder.info.full_name}, {split}", "pictures")
-        for number, example in enumerate(read.as_numpy_iterator()):
-            label = int(example["label"])
-            if not 0 <= label < len(names):
+        for number, (label, content) in enumerate(_examples(builder, split, read)):
+            if label < 0:
                 raise UsageError(
                     f"tfds:{builder.info.name}, {split}, has pictures without a label ({label}): give another split."
                 )
+            if label >= len(names):
+                raise UsageError(
+                    f"{builder.data_path} has a picture of class {label}, but names {len(names)} classes: {_AGAIN}."
+                )
             place = partial / "all" / "pictures" / names[label]
             place.mkdir(parents=True, exist_ok=True)
-            content = example["image"]
             suffix = ".png" if content.startswith(b"\x89PNG") else ".jpg"
             (place / f"{number:08}{suffix}").write_bytes(content)
             progress(number + 1, count)
@@ -137,3 +157,19 @@ def _unpack(builder: "DatasetBuilder", split: str, names: tuple[str, ...], folde
             shutil.rmtree(folder, ignore_errors=True)
             (partial / "all").replace(folder)
         on.finish(f"unpacked {count:,} pictures into {folder}")
+
+
+def _examples(builder: "DatasetBuilder", split: str, read: "tf.data.Dataset") -> Iterator[tuple[int, bytes]]:
+    """Yield the label and the file of each picture.
+
+    Raises:
+        UsageError: its files are damaged, or have another number of pictures than they say.
+    """
+    import tensorflow as tf
+
+    try:
+        for example in read.as_numpy_iterator():
+            yield int(example["label"]), bytes(example["image"])
+    except tf.errors.OpError as error:
+        reason = shown(error.message.split("}} ")[-1].partition(" [Op:")[0], 200)
+        raise UsageError(f"{builder.data_path}, split {split}: {reason}: {_AGAIN}.") from error

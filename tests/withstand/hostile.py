@@ -1,4 +1,4 @@
-"""Input that is made to break its reader: checkpoints, archives, records, class lists, pictures, folders of pictures.
+"""Input that is made to break its reader: checkpoints, archives, records, class lists, pictures, data sets.
 
 Good input is mutated: its bytes, or its structure (members and headers of archives, values of JSON, names of a folder).
 Whoever reads it must refuse it with an error of this project, or read from it what was good in it. Failed: any other
@@ -16,6 +16,8 @@ import re
 import resource
 import shutil
 import struct
+import subprocess
+import sys
 import tarfile
 import time
 import zipfile
@@ -26,12 +28,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from colours import write_colours
 from PIL import Image
 from publishable import write_card, write_model
 
 from convert.checkpoints.open import CustomCheckpoint, open_custom
 from convert.checkpoints.reader import load_checkpoint
 from convert.checkpoints.synthetic import write_seeded
+from convert.pipeline.tfds_data import _find
 from export.package.archive import package_model
 from export.package.verify import verify
 from models.catalog import TESTING_HANDLES
@@ -292,6 +296,44 @@ def _place(folder: Path, name: bytes, kind: bytes) -> None:
         return
 
 
+def reads_data_set(file: Path, cache: Path, content: bytes, good: bytes) -> str | None:
+    """Unpack a data set of tensorflow-datasets one of whose files was replaced; each class must keep its pictures."""
+    known = _classes_of(cache)
+    file.write_bytes(content)
+    try:
+        found = _classes_of(cache)
+    finally:
+        file.write_bytes(good)
+    return None if found == known else "accepted with other pictures"
+
+
+def _classes_of(cache: Path) -> list[list[bytes]]:
+    """Return the pictures of each class that has some."""
+    shutil.rmtree(cache, ignore_errors=True)
+    place, names = _find("colours", ("train",), cache, None)
+    return [sorted(path.read_bytes() for path in (place / name).iterdir()) for name in names if (place / name).exists()]
+
+
+def data_set_targets(folder: Path) -> Iterator[Target]:
+    """Prepare a data set, and yield a target for each of its files; only once in a process, which keeps its place."""
+    import tensorflow_datasets as tfds
+
+    (folder / "pictures").mkdir()
+    program = Path(__file__).parent.parent / "prepare_colours.py"
+    words = [sys.executable, program, write_colours(folder / "pictures"), folder / "tfds"]
+    subprocess.run(words, check=True, capture_output=True)
+    tfds.core.add_data_dir(folder / "tfds")
+    (place,) = folder.glob("tfds/colours/*")
+    for name, ways in (
+        ("colours-train.tfrecord-00000-of-00001", (of_bytes,)),
+        ("dataset_info.json", (of_bytes, of_json, of_json)),
+        ("features.json", (of_bytes, of_json, of_json)),
+        ("label.labels.txt", (of_bytes, of_lines)),
+    ):
+        read = partial(reads_data_set, place / name, folder / "cache")
+        yield Target(f"tfds: `{name.partition('-')[2] or name}`", ((place / name).read_bytes(),), ways, read)
+
+
 # --- trials ---
 
 
@@ -364,7 +406,7 @@ def name_of(target: Target) -> str:
 
 def measure(folder: Path, share: float) -> list[Row]:
     """Return the rows of the table; inputs that failed are written to `tests/hostile`."""
-    rows, every = [], targets(folder)
+    rows, every = [], [*targets(folder), *data_set_targets(folder)]
     for target in every:
         for good in target.good:
             attempt(target, good, good)  # what is imported and compiled once is not counted
