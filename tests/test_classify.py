@@ -154,6 +154,10 @@ def test_an_export_is_named_by_the_class_list_beside_it(build, tmp_path, capfd):
     status, _, err = run(capfd, "classify", name, ROCKET, "--out", out)
     assert status == 1
     assert "labels.txt is not the class list in" in err
+    labels.unlink()
+    status, _, err = run(capfd, "classify", name, ROCKET, "--out", out)
+    assert status == 2
+    assert "labels.txt is not a readable class list: No such file or directory; expected one line per class." in err
 
 
 def test_more_pictures_than_a_batch_holds(build, tmp_path, capfd):

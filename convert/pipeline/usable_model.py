@@ -162,11 +162,10 @@ def _exported(path: Path, classes: tuple[str, ...] | None) -> UsableModel:
         raise _extractor(manifest.handle)
     listed = manifest.files.get(LABELS)
     if classes is None and listed is not None:
-        if sha256_of(path.with_name(LABELS)) != listed.sha256:
-            raise MixerError(
-                f"{path.with_name(LABELS)} is not the class list in {paths.manifest}: export the model again."
-            )
-        classes = read_classes(path.with_name(LABELS))
+        beside = path.with_name(LABELS)
+        classes = read_classes(beside)
+        if sha256_of(beside) != listed.sha256:
+            raise MixerError(f"{beside} is not the class list in {paths.manifest}: export the model again.")
     checkpoint, name = manifest.checkpoint, manifest.handle.removesuffix(f"-{manifest.format}")
     many = _has_many_labels(name)
     return UsableModel(manifest.handle, path, kind, checkpoint.origin, checkpoint.sha256, classes, many_labels=many)
