@@ -88,7 +88,7 @@ def test_every_image_is_compared_with_all_three(handle, tiny_full):
     report = report_of(tiny_full, handle)
     names = (*Inputs.full(SIZE).names, "near tie")
     compared = [check.on for check in report.find("max_relative")]
-    assert {on[on.index("(") :] for on in compared} == {f"(batch {size})" for size in (1, 2, 7, 32)}
+    assert {on[on.index("(") :] for on in compared} == {f"(batch {size})" for size in (1, 2, 7, 16)}
     assert {entry for on in compared for entry in ("__call__", "serving_default") if on.startswith(entry)} == {
         "__call__",
         "serving_default",

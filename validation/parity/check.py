@@ -39,8 +39,8 @@ GATE_PLAN = (
 
 
 def full_plan(names: Sequence[str]) -> tuple[_InputBatch, ...]:
-    """Return the batches of the full set: 1, 2, 7 and 32 images (with repeats), some through each entry point."""
-    around = tuple(names) * (32 // len(names) + 1)
+    """Return the batches of the full set: 1, 2, 7 and 16 images (with repeats), some through each entry point."""
+    around = tuple(names) * (16 // len(names) + 1)
     singles = tuple(
         _InputBatch("serving_default", (name,)) for name in ("blank", "near tie", "coffee.png") if name in names
     )
@@ -49,7 +49,7 @@ def full_plan(names: Sequence[str]) -> tuple[_InputBatch, ...]:
         _InputBatch("__call__", ("blank",)),
         _InputBatch("serving_default", around[:2]),
         _InputBatch("__call__", around[1:8]),
-        _InputBatch("__call__", around[:32]),
+        _InputBatch("__call__", around[:16]),
     )
 
 
