@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -170,6 +171,18 @@ def test_openvino_stores_float32(written):
     text = (written["openvino"] / "model.xml").read_text()
     assert 'element_type="f32"' in text
     assert "f16" not in text
+
+
+@each_format
+def test_what_keeps_a_file_from_being_written_is_said(name, tiny_build, tmp_path):
+    """OpenVINO's own error is `basic_ios::clear: iostream error`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_format(name, tiny_build / f"{CLASSIFIER}-graph" / "2", tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])

@@ -4,13 +4,16 @@ The SavedModel checks the shape of its input with an `Assert`, which every conve
 sizes themselves.
 """
 
+import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from export.formats.metadata import describe_model
 from models.errors import MixerError
 from models.formats import FORMATS, LABELS, FormatName, import_openvino
+from models.storage.files import naming
 
 
 def write_format(name: FormatName, saved_model: Path, directory: Path) -> None:
@@ -62,7 +65,21 @@ def _write_openvino(saved_model: Path, directory: Path) -> None:
             operation.set_friendly_name(f"{operation.get_type_name()}_{index}")
     for key, value in describe_model("openvino", saved_model).items():
         model.set_rt_info(value, ["model_info", key])
-    openvino.save_model(model, directory / file, compress_to_fp16=False)
+    try:
+        openvino.save_model(model, directory / file, compress_to_fp16=False)
+    except RuntimeError:
+        _require_room(directory / file, sum(one.stat().st_size for one in saved_model.rglob("*") if one.is_file()))
+        raise
+
+
+def _require_room(path: Path, size: int) -> None:
+    """Check that as many bytes can be written beside a file: OpenVINO does not say why they could not.
+
+    Raises:
+        OSError: they cannot.
+    """
+    with naming(path), tempfile.TemporaryFile(dir=path.parent) as file:
+        os.posix_fallocate(file.fileno(), 0, size)
 
 
 WRITERS: dict[FormatName, Callable[[Path, Path], None]] = {
