@@ -11,7 +11,17 @@ import pytest
 
 from convert.checkpoints.open import CustomCheckpoint
 from convert.pipeline import interface
-from convert.pipeline.interface import HandlesFailedError, convert_all, export_to, package, validate
+from convert.pipeline.fine_tuning import FineTuning
+from convert.pipeline.interface import (
+    HandlesFailedError,
+    accuracy,
+    classify,
+    convert_all,
+    export_to,
+    finetune,
+    package,
+    validate,
+)
 from convert.pipeline.progress import Event
 from models.catalog import TESTING_HANDLES
 from models.errors import MixerError, UsageError
@@ -90,7 +100,7 @@ def test_handles_that_fail_are_raised_with_what_became_of_all(tiny_source, tmp_p
         (lambda out: convert_all(source="s3://bucket", out=out), "s3"),
         (lambda out: convert_all(out=Path(__file__)), "cannot write to the output directory"),
         (lambda out: validate(out=out, reference="x"), "reference takes one handle"),
-        (lambda out: export_to("coreml", out=out), "no format 'coreml': expected one of litert, onnx, openvino"),
+        (lambda out: export_to("coreml", out=out), "format_name='coreml': should be 'litert', 'onnx' or 'openvino'"),
         (lambda out: package([EXTRACTOR], out=out, sign_key="no.pem"), "no.pem"),
         (
             lambda out: convert_all(
@@ -105,6 +115,62 @@ def test_what_cannot_end_well_is_refused_before_any_work(call, said, tmp_path, m
     with pytest.raises(UsageError, match=said):
         call(tmp_path)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            lambda out: convert_all(CLASSIFIER, out=out),
+            f"handles='{CLASSIFIER}': should be a list, such as ['{CLASSIFIER}']",
+        ),
+        (lambda out: convert_all(out=out, flavours="graph"), "flavours='graph': should be a list, such as ['graph']"),
+        (lambda out: convert_all(out=out, flavours=["grap"]), "flavours=['grap']: should be 'native' or 'graph'"),
+        (lambda out: convert_all(out=None), "out=None: should be a valid string or should be an instance of PathLike"),
+        (lambda out: convert_all(out=out, jobs=0), "jobs=0: should be greater than or equal to 1"),
+        (lambda out: convert_all(out=out, progress="yes"), "progress='yes': should be callable"),
+        (
+            lambda out: convert_all(out=out, custom="my.npz"),
+            "custom='my.npz': should be an instance of CustomCheckpoint",
+        ),
+        (
+            lambda out: convert_all(out=out, custom=CustomCheckpoint("my.npz", 3)),
+            "custom.path='my.npz': should be an instance of Path\n  custom.name=3: should be a valid string",
+        ),
+        (lambda out: validate(out=out, inputs_set="ful"), "inputs_set='ful': should be 'gate' or 'full'"),
+        (lambda out: export_to([CLASSIFIER], "onnx", out=out), "handles='onnx': should be a list, such as ['onnx']"),
+        (lambda out: package(out=out, version="2"), "version='2': should be a valid integer"),
+        (lambda out: package(out=out, version=1_000_000), "version=1000000: should be less than or equal to 999999"),
+        (
+            lambda out: classify(CLASSIFIER, "/a.jpg", out=out),
+            "pictures='/a.jpg': should be a list, such as ['/a.jpg']",
+        ),
+        (lambda out: classify(CLASSIFIER, ["a.jpg"], out=out, top=0), "top=0: should be greater than or equal to 1"),
+        (
+            lambda out: accuracy(CLASSIFIER, "data", out=out, protocol="bit"),
+            "protocol='bit': should be 'paper' or 'hub'",
+        ),
+        (
+            lambda out: finetune(FineTuning(base=EXTRACTOR, name="own", data="pictures", out=out)),
+            "tuning.data='pictures': should be an instance of Path",
+        ),
+    ],
+)
+def test_arguments_of_another_type_are_refused_in_words(call, said, tmp_path):
+    with pytest.raises(UsageError, match=r"^arguments of \w+ that cannot be used:\n  ") as refused:
+        call(tmp_path)
+    assert said in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_paths_may_be_strings_or_paths(tiny_source, tmp_path, monkeypatch):
+    batches = []
+    monkeypatch.setattr(interface, "_run", lambda batch, _: batches.append(batch))
+    for source, out in ((tiny_source, str(tmp_path)), (str(tiny_source), tmp_path)):
+        convert_all([CLASSIFIER], source=source, out=out)
+    assert batches[0] == batches[1]
+    with pytest.raises(TypeError, match="missing a required argument: 'out'"):
+        convert_all([CLASSIFIER])
 
 
 def test_an_exception_of_the_callback_ends_the_work_and_its_process(tiny_source, tmp_path):

@@ -92,6 +92,7 @@ DECIDES_NOTHING = (
     "convert/pipeline/accuracy.py",
     "convert/pipeline/accuracy_files.py",
     "convert/pipeline/accuracy_record.py",
+    "convert/pipeline/arguments.py",
     "convert/pipeline/batch.py",
     "convert/pipeline/benchmark.py",
     "convert/pipeline/benchmark_floor.py",

@@ -9,7 +9,7 @@
 Results are returned, problems are raised, and nothing is printed. Work that needs JAX and TensorFlow runs in a separate
 process, so that the caller's imports, environment, streams and signal handlers are unchanged.
 
-Every function takes handles of the catalog (none means all twelve) and, by name:
+Every function takes a list of handles of the catalog (none means all twelve) and, by name:
 
 - `source`: `gs://bucket` or a directory of the bucket's layout, to read checkpoints from; `cache`: where downloads are
   kept, by default the user's cache directory.
@@ -17,21 +17,24 @@ Every function takes handles of the catalog (none means all twelve) and, by name
 - `custom`: a custom checkpoint, with the architecture and head of the one handle that is given with it.
 - `progress`: called with an `Event` (`convert.pipeline.progress`) for each step; if it raises, the work ends.
 
-Each raises `UsageError` before any work for what cannot succeed, and `HandlesFailedError` at the end if handles
-failed; both are `MixerError`.
+Each raises `UsageError` before any work for what cannot succeed, arguments of another type included, and
+`HandlesFailedError` at the end if handles failed; both are `MixerError`.
 """
 
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from convert.checkpoints.open import CustomCheckpoint, Source
 from convert.pipeline.accuracy import AccuracyResult, find_pictures_of, measure_accuracy
 from convert.pipeline.accuracy_record import check_recordable, record_accuracy
+from convert.pipeline.arguments import checked
 from convert.pipeline.batch import check_batch, run_batch
 from convert.pipeline.classify import Classified, classify_pictures, find_pictures
 from convert.pipeline.contenders import find_contenders
@@ -55,6 +58,8 @@ from models.formats import FORMATS, Backend, FormatName
 from validation.previous.open import Published
 
 AnyPath = str | PathLike[str]
+_Count = Annotated[int, Field(ge=1)]
+_Version = Annotated[int, Field(ge=1, le=999_999)]
 
 
 class HandlesFailedError(MixerError):
@@ -66,16 +71,17 @@ class HandlesFailedError(MixerError):
         """The results for all handles; for `package`, only those that were packed."""
 
 
+@checked
 def convert_all(
     handles: Sequence[str] = (),
     *,
-    source: str = BUCKET,
+    source: AnyPath = BUCKET,
     cache: AnyPath | None = None,
     out: AnyPath,
-    version: int = DEFAULT_VERSION,
+    version: _Version = DEFAULT_VERSION,
     flavours: Sequence[Flavour] = ("native",),
     overwrite: bool = False,
-    jobs: int = 1,
+    jobs: _Count = 1,
     custom: CustomCheckpoint | None = None,
     progress: Watch | None = None,
 ) -> list[Outcome]:
@@ -85,30 +91,25 @@ def convert_all(
     - `jobs`: processes at a time, each on a checkpoint.
     """
     batch = select_batch(
-        "convert-all",
-        handles,
-        source=source,
-        cache=_path(cache),
-        out=Path(out),
-        version=version,
-        flavours=flavours,
-        custom=custom,
-    )
+        "convert-all", handles, source=fspath(source), cache=_path(cache), out=Path(out), version=version,
+        flavours=flavours, custom=custom,
+    )  # fmt: skip
     return _run(replace(batch, overwrite=overwrite, jobs=jobs), progress)
 
 
+@checked
 def validate(
     handles: Sequence[str] = (),
     *,
-    source: str = BUCKET,
+    source: AnyPath = BUCKET,
     cache: AnyPath | None = None,
     out: AnyPath,
-    version: int = DEFAULT_VERSION,
+    version: _Version = DEFAULT_VERSION,
     flavours: Sequence[Flavour] = ("native",),
     inputs_set: Literal["gate", "full"] = "gate",
     reference: AnyPath | None = None,
     custom: CustomCheckpoint | None = None,
-    jobs: int = 1,
+    jobs: _Count = 1,
     progress: Watch | None = None,
 ) -> list[Outcome]:
     """Compare SavedModels with JAX and a float64 oracle, and write their reports.
@@ -119,15 +120,9 @@ def validate(
     - `jobs`: processes at a time, each on a checkpoint.
     """
     batch = select_batch(
-        "validate",
-        handles,
-        source=source,
-        cache=_path(cache),
-        out=Path(out),
-        version=version,
-        flavours=flavours,
-        custom=custom,
-    )
+        "validate", handles, source=fspath(source), cache=_path(cache), out=Path(out), version=version,
+        flavours=flavours, custom=custom,
+    )  # fmt: skip
     if reference is not None and len(batch.handles) != 1:
         raise UsageError("reference takes one handle in one flavour: the model that it is an earlier version of.")
     with ExitStack() as stack:
@@ -135,14 +130,15 @@ def validate(
         return _run(replace(batch, inputs_set=inputs_set, published=published, jobs=jobs), progress)
 
 
+@checked
 def export_to(
     format_name: FormatName,
     handles: Sequence[str] = (),
     *,
-    source: str = BUCKET,
+    source: AnyPath = BUCKET,
     cache: AnyPath | None = None,
     out: AnyPath,
-    version: int = DEFAULT_VERSION,
+    version: _Version = DEFAULT_VERSION,
     overwrite: bool = False,
     custom: CustomCheckpoint | None = None,
     progress: Watch | None = None,
@@ -152,13 +148,11 @@ def export_to(
     - `format_name`: "litert", "onnx" or "openvino".
     - `overwrite`: replace exports that exist.
     """
-    if format_name not in FORMATS:
-        raise UsageError(f"no format {format_name!r}: expected one of {', '.join(FORMATS)}.")
-    chosen, custom = choose(handles, source, custom, Path(out), version)
+    chosen, custom = choose(handles, fspath(source), custom, Path(out), version)
     work = Exports(
         FORMATS[format_name],
         chosen,
-        Source(source, _path(cache), DigestTable.read()),
+        Source(fspath(source), _path(cache), DigestTable.read()),
         Path(out),
         version,
         custom=custom,
@@ -170,11 +164,12 @@ def export_to(
     return outcomes
 
 
+@checked
 def package(
     handles: Sequence[str] = (),
     *,
     out: AnyPath,
-    version: int = DEFAULT_VERSION,
+    version: _Version = DEFAULT_VERSION,
     flavours: Sequence[Flavour] = ("native",),
     overwrite: bool = False,
     sign_key: AnyPath | None = None,
@@ -195,13 +190,14 @@ def package(
     return packed
 
 
+@checked
 def classify(
     model: AnyPath,
     pictures: Sequence[AnyPath],
     *,
     out: AnyPath = "build",
-    version: int = DEFAULT_VERSION,
-    top: int = 5,
+    version: _Version = DEFAULT_VERSION,
+    top: _Count = 5,
     labels: AnyPath | None = None,
     protocol: Literal["paper", "hub"] = "paper",
     exif: bool = True,
@@ -224,18 +220,19 @@ def classify(
     return run_apart(call, progress)
 
 
+@checked
 def accuracy(
     model: AnyPath,
     data: AnyPath,
     *,
     backends: Sequence[Backend] = (),
     out: AnyPath = "build",
-    version: int = DEFAULT_VERSION,
+    version: _Version = DEFAULT_VERSION,
     labels: AnyPath | None = None,
     real: AnyPath | None = None,
     devkit: AnyPath | None = None,
     protocol: Literal["paper", "hub"] = "paper",
-    source: str = BUCKET,
+    source: AnyPath = BUCKET,
     cache: AnyPath | None = None,
     checkpoint: AnyPath | None = None,
     record: bool = False,
@@ -259,7 +256,7 @@ def accuracy(
         Path(out),
         version,
         labels=_path(labels),
-        source=Source(source, _path(cache), DigestTable.read()),
+        source=Source(fspath(source), _path(cache), DigestTable.read()),
         checkpoint=_path(checkpoint),
     )
     dataset = find_pictures_of(
@@ -273,6 +270,7 @@ def accuracy(
     return result
 
 
+@checked
 def finetune(tuning: FineTuning, *, progress: Watch | None = None) -> FineTuningResult:
     """Fine-tune a feature extractor on labelled pictures; convert and check the result.
 
