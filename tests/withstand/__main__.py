@@ -22,7 +22,7 @@ from withstand.rows import replace_section, text_of  # noqa: E402 - the path com
 
 TABLE = ROOT / "validation" / "WITHSTAND.md"
 SECTIONS = ("damage", "killed", "hostile", "disk", "together", "network", "surroundings")
-SHARE = 0.2
+SHARE = 0.1
 
 
 def main() -> int:
