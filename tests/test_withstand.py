@@ -43,7 +43,7 @@ def test_the_page_is_of_the_program_and_adds_up():
 
 
 def test_a_section_is_replaced_and_the_others_are_kept():
-    rows = [Row("fault", "here", "by hand", 3, 2, ["it broke"])]
+    rows = [Row("fault", "here", "by hand", 3, 2, ["it\nbroke\n"])]
     page = replace_section("# Page\n", "one", text_of("one", "First", rows, 1.0, "A remark."))
     page = replace_section(page, "two", text_of("two", "Second", [Row("fault", "there", "by hand", 1, 1)], 0.5))
     assert "all trials: 2 of 3 survived" in page and "- fault, here: 1, such as it broke" in page

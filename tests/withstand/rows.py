@@ -35,7 +35,7 @@ def text_of(name: str, title: str, rows: list[Row], share: float, remark: str = 
     tried, survived = sum(row.tried for row in rows), sum(row.survived for row in rows)
     cells = [(row.fault, row.where, row.how, str(row.tried), str(row.survived)) for row in rows]
     failed = "".join(
-        f"- {row.fault}, {row.where}: {len(row.failures)}, such as {'; '.join(row.failures[:2])}\n"
+        f"- {row.fault}, {row.where}: {len(row.failures)}, such as {' '.join('; '.join(row.failures[:2]).split())}\n"
         for row in rows
         if row.failures
     )
