@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,20 @@ def test_arguments_of_another_type_are_refused_in_words(call, said, tmp_path):
         call(tmp_path)
     assert said in str(refused.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_callback_may_be_any_object_that_can_be_called(tmp_path, monkeypatch):
+    @dataclass
+    class Kept:
+        events: int = 0
+
+        def __call__(self, event):
+            self.events += 1
+
+    kept = Kept()
+    kept.more = "than its fields"
+    monkeypatch.setattr(interface, "_run", lambda batch, progress: progress)
+    assert convert_all([CLASSIFIER], out=tmp_path, progress=kept) is kept
 
 
 def test_paths_may_be_strings_or_paths(tiny_source, tmp_path, monkeypatch):

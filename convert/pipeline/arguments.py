@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any, ParamSpec, TypeVar, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -37,13 +37,15 @@ def _problems(prefix: str, values: dict[str, Any], annotated: Callable[..., Any]
     """Yield what is wrong with the arguments of a function, or the fields of a dataclass."""
     types = _types_of(annotated)
     for name, value in values.items():
-        if is_dataclass(type(value)) and not prefix:
-            yield from _problems(f"{name}.", vars(value), type(value))
-            continue
         try:
             types[name].validate_python(value, strict=True)
         except ValidationError as error:
             yield f"{prefix}{name}={shown(repr(value))}: {_reason(value, error)}"
+            continue
+        if is_dataclass(type(value)) and not callable(value):
+            yield from _problems(
+                f"{prefix}{name}.", {one.name: getattr(value, one.name) for one in fields(value)}, type(value)
+            )
 
 
 def _reason(value: object, error: ValidationError) -> str:
