@@ -65,7 +65,9 @@ class Release:
         _install(str(python.parent), python, *self.requirements, *_CONVERTERS)
 
 
-_CONVERTERS = ("tf2onnx", "onnxruntime")
+_CONVERTERS = ("tf2onnx", "onnx!=1.19.0", "onnxruntime")
+"""onnx 1.19.0 needs a later ml_dtypes than it says, and than TensorFlow 2.14 and 2.15 take."""
+
 _OLD = ("3.9", "3.8", "3.10")
 _NEW = ("3.11", "3.12")
 _ROWS = (
