@@ -174,8 +174,11 @@ def _free_number(standing: PublishedState, store: Store, out: Path) -> int:
 
 
 def _same(stored: Mapping[str, StoredFile], folder: Path) -> bool:
-    here = {name: hash_file(folder / name) for name in stored if (folder / name).is_file()}
-    return not compare_files(here, stored)
+    def same(path: Path, there: StoredFile) -> bool:
+        of_that_size = path.is_file() and path.stat().st_size == there.size  # else it need not be read
+        return of_that_size and not compare_files({path.name: hash_file(path)}, {path.name: there})
+
+    return all(same(folder / name, one) for name, one in stored.items())
 
 
 def _batches(work: Work, numbers: dict[str, int], watch: Watch) -> Iterator[Batch]:

@@ -68,15 +68,15 @@ def _write_openvino(saved_model: Path, directory: Path) -> None:
     try:
         openvino.save_model(model, directory / file, compress_to_fp16=False)
     except RuntimeError:
-        _require_room(directory / file, sum(one.stat().st_size for one in saved_model.rglob("*") if one.is_file()))
+        _raise_if_full(directory / file, sum(one.stat().st_size for one in saved_model.rglob("*") if one.is_file()))
         raise
 
 
-def _require_room(path: Path, size: int) -> None:
-    """Check that as many bytes can be written beside a file: OpenVINO does not say why they could not.
+def _raise_if_full(path: Path, size: int) -> None:
+    """Raise what keeps that many bytes from being written beside a file, if anything: OpenVINO does not say it.
 
     Raises:
-        OSError: they cannot.
+        OSError: the disk is full, or files of that size are not allowed.
     """
     with naming(path), tempfile.TemporaryFile(dir=path.parent) as file:
         os.posix_fallocate(file.fileno(), 0, size)

@@ -22,7 +22,7 @@ import tarfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -232,13 +232,19 @@ def reads_class_list(folder: Path, checkpoint: Path, content: bytes, _: bytes) -
 def reads_published(paths: ModelPaths, file: Path, content: bytes, good: bytes) -> str | None:
     """Verify a package one of whose files was replaced, which both verifiers must notice."""
     known = _said_of(paths)
-    file.write_bytes(content)
-    try:
+    with _replaced(file, content, good):
         found = _said_of(paths)
-    finally:
-        file.write_bytes(good)
     silent = [who for who in found if found[who] == known[who]]
     return None if not silent or _is_same(content, good) else f"not noticed by {', '.join(silent)}"
+
+
+@contextmanager
+def _replaced(file: Path, content: bytes, good: bytes) -> Iterator[None]:
+    file.write_bytes(content)
+    try:
+        yield
+    finally:
+        file.write_bytes(good)
 
 
 def _said_of(paths: ModelPaths) -> dict[str, tuple[list[str], list[str]]]:
@@ -296,14 +302,10 @@ def _place(folder: Path, name: bytes, kind: bytes) -> None:
         return
 
 
-def reads_data_set(file: Path, cache: Path, content: bytes, good: bytes) -> str | None:
+def reads_data_set(file: Path, cache: Path, known: list[list[bytes]], content: bytes, good: bytes) -> str | None:
     """Unpack a data set of tensorflow-datasets one of whose files was replaced; each class must keep its pictures."""
-    known = _classes_of(cache)
-    file.write_bytes(content)
-    try:
+    with _replaced(file, content, good):
         found = _classes_of(cache)
-    finally:
-        file.write_bytes(good)
     return None if found == known else "accepted with other pictures"
 
 
@@ -324,13 +326,14 @@ def data_set_targets(folder: Path) -> Iterator[Target]:
     subprocess.run(words, check=True, capture_output=True)
     tfds.core.add_data_dir(folder / "tfds")
     (place,) = folder.glob("tfds/colours/*")
+    known = _classes_of(folder / "cache")
     for name, ways in (
         ("colours-train.tfrecord-00000-of-00001", (of_bytes,)),
         ("dataset_info.json", (of_bytes, of_json, of_json)),
         ("features.json", (of_bytes, of_json, of_json)),
         ("label.labels.txt", (of_bytes, of_lines)),
     ):
-        read = partial(reads_data_set, place / name, folder / "cache")
+        read = partial(reads_data_set, place / name, folder / "cache", known)
         yield Target(f"tfds: `{name.partition('-')[2] or name}`", ((place / name).read_bytes(),), ways, read)
 
 
