@@ -98,6 +98,11 @@ def reason_of(error: BaseException) -> str:
     return understood(error) or f"unexpected {type(error).__name__}: {error}"
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """Return a number with what is counted, such as "1 class" and "1,000 classes"; `many` is for other plurals."""
+    return f"{number:,} {one if number == 1 else many or one + ('es' if one.endswith('s') else 's')}"
+
+
 def shown(text: object, most: int = MOST_SHOWN) -> str:
     """Return foreign text on one line: non-printable characters are escaped as in a Python literal, long text is cut.
 

@@ -122,7 +122,7 @@ def test_real_gives_several_labels_and_leaves_out_those_without(flat, tmp_path):
     labels = [() if number in left_out else one for number, one in enumerate(labels)]
     dataset = find(flat, real=real_json(tmp_path / "real.json", labels))
     assert len(dataset.pictures) == imagenet.REAL_LABELLED
-    assert dataset.remarks == ("3,163 pictures without a label in ReaL are left out",)
+    assert dataset.remarks == ("without a label in ReaL: 3,163 pictures, left out",)
     expected = {f"ILSVRC2012_val_{number + 1:08}.JPEG": one for number, one in enumerate(labels) if one}
     assert {picture.path.name: picture.labels for picture in dataset.pictures} == expected
 
@@ -214,7 +214,7 @@ def test_the_flat_folder_needs_the_class_list_of_imagenet(tmp_path):
 def test_pictures_of_a_flat_folder_without_known_labels_are_refused(tmp_path):
     (tmp_path / "ILSVRC2012_val_00000001.JPEG").touch()
     (tmp_path / "cat.jpg").touch()
-    refused(tmp_path, "1 pictures whose label is not known: cat.jpg")
+    refused(tmp_path, "1 picture whose label is not known: cat.jpg")
 
 
 def test_class_folders_without_pictures_are_refused(tmp_path):
@@ -227,7 +227,7 @@ def test_class_folders_without_pictures_are_refused(tmp_path):
 def test_missing_pictures_are_named(flat, tmp_path):
     directory = lay_down(tmp_path / "folders", imagenet.wordnet_ids(), 2)
     (directory / "n01440764" / "0.JPEG").unlink()
-    assert find(directory).remarks == ("1 classes have fewer than 2 pictures: 1 may be missing",)
+    assert find(directory).remarks == ("1 class has fewer than 2 pictures: 1 may be missing",)
     (tmp_path / "flat").mkdir()
     (remark,) = find(lay_flat(tmp_path / "flat", 48_238)).remarks
     assert "48,238 of 50,000 pictures: as many as without the devkit's blacklist" in remark
@@ -260,7 +260,7 @@ def test_directories_without_labels_are_refused(tmp_path):
     refused(tmp_path, "contains no pictures")
     lay_down(tmp_path, ["goldfish"])
     (tmp_path / "beside.png").touch()
-    refused(tmp_path, "1 pictures beside them, which have no label")
+    refused(tmp_path, "beside them 1 picture without a label")
     (tmp_path / "beside.png").unlink()
     lay_down(tmp_path / "goldfish", ["deeper"])
     refused(tmp_path, "contains folders")
@@ -514,7 +514,7 @@ def test_pictures_that_occur_with_different_labels_are_named(tiny_build, picture
     status, found, _ = measure(capfd, CLASSIFIER, "--data", data, "--out", tiny_build)
     assert status == 0
     assert "a picture occurs with different labels: 0/00.png, 1/again.png" in found["remarks"]
-    assert "1 files that are not named as pictures are left out, the first notes.txt" in found["remarks"]
+    assert "not named as pictures: 1 file, left out, the first notes.txt" in found["remarks"]
 
 
 def test_backends_of_different_checkpoints_are_not_compared(tiny_build, tiny_source, pictures, tmp_path, capfd):

@@ -130,7 +130,7 @@ def test_pages_of_another_publisher_are_left_out_and_told(tmp_path):
     (ModelPaths.of(tmp_path, "mixer_b16_sam_fe", 2).directory.parent).mkdir()
     (tmp_path / "mixer_b16_sam_fe" / "2.md").write_text("notes")
     done = write_collection_cards(tmp_path, WHERE)
-    assert done.name == "the collection, 1 models"
+    assert done.name == "the collection, 1 model"
     assert len(done.notes) == 2
     assert all("is not by somebody: left out of the collection" in note for note in done.notes)
 

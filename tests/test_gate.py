@@ -249,7 +249,7 @@ def test_corrupted_variables_show_at_the_block_they_belong_to(build, tiny_source
     assert validate(tiny_source, build, CLASSIFIER, "--set", "full") == 1
     report = report_of(build, CLASSIFIER)
     assert report.verdict == "failed"
-    assert "1 variables differ: MixerBlock_1/token_mixing/Dense_1/kernel" in report.problems
+    assert "1 variable differs: MixerBlock_1/token_mixing/Dense_1/kernel" in report.problems
     assert all(step.jax < 1e-5 for step in report.depth)
     assert [step.name for step in report.depth if step.saved_model > 1e-4] == [
         "MixerBlock_1",

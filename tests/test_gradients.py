@@ -153,7 +153,7 @@ def test_a_variable_without_a_gradient_is_named(bench, check):
 
     result = check(function)
     assert result.found.missing == ("head/bias",)
-    assert result.problems == ["no gradient for 1 variables: head/bias", "29 gradients compared, expected 30"]
+    assert result.problems == ["no gradient for 1 variable: head/bias", "29 gradients compared, expected 30"]
 
 
 def test_a_variable_that_nothing_depends_on_is_named(bench, tiny_build):
@@ -162,7 +162,7 @@ def test_a_variable_that_nothing_depends_on_is_named(bench, tiny_build):
 
     result = examine(tiny_build / HANDLE.name / "2", bench, add_a_variable)
     assert result.found.missing == ("idle",)
-    assert result.problems == ["no gradient for 1 variables: idle"]
+    assert result.problems == ["no gradient for 1 variable: idle"]
 
 
 def test_many_variables_without_a_gradient_are_counted(bench, tiny_build):

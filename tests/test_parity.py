@@ -408,12 +408,12 @@ def test_rounded_weights_are_named_and_seen(found):
 def test_one_weight_slightly_off_is_named(found):
     findings = found("one weight off by 1e-3 of its spread")
     assert findings.variables.different == ("MixerBlock_0/channel_mixing/Dense_0/kernel",)
-    assert findings.problems[0] == "1 variables differ: MixerBlock_0/channel_mixing/Dense_0/kernel"
+    assert findings.problems[0] == "1 variable differs: MixerBlock_0/channel_mixing/Dense_0/kernel"
 
 
 def test_the_last_bit_of_one_weight_shows_in_the_variables_alone(found):
     findings = found("one weight off by its last bit")
-    assert findings.problems == ("1 variables differ: stem/kernel",)
+    assert findings.problems == ("1 variable differs: stem/kernel",)
 
 
 def test_a_zero_of_the_other_sign_is_another_bit(bench, tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -131,6 +132,20 @@ def test_a_strangers_package_of_the_same_name_is_told(name, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith(f"mixer-jax2tf: Python finds the package `{name}` in {tmp_path / name}, expected")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["convert/__init__.py", "convert.py"])
+def test_the_command_tells_a_strangers_package_convert(name, tmp_path):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("raise RuntimeError")
+    (tmp_path / "bin").mkdir()
+    command = [sys.executable, shutil.copy(ROOT / "convert" / "cli" / "mixer-jax2tf", tmp_path / "bin"), "list"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    place = (tmp_path / name).parent
+    assert done.stderr.startswith(f"mixer-jax2tf: Python finds the package `convert` in {place}, which is another")
     assert "Traceback" not in done.stderr
 
 

@@ -13,7 +13,7 @@ from convert.checkpoints.fetch import Outage, fetch, file_url
 from convert.checkpoints.reader import LoadedCheckpoint, load_checkpoint
 from models.catalog import Checkpoint, Handle, Head
 from models.digests import DigestTable
-from models.errors import MixerError
+from models.errors import MixerError, counted
 from models.params import Params
 from models.progress import Progress
 from models.records.about import About
@@ -189,4 +189,6 @@ def _check_class_list(labels: Path, classes: int, checkpoint: Path) -> None:
         raise MixerError(f"{labels} is not UTF-8 text ({error.reason}): expected one line per class.") from error
     lines = content.removesuffix(b"\n").count(b"\n") + 1 if content else 0
     if lines != classes:
-        raise MixerError(f"{labels} has {lines} lines, expected one for each of the {classes} classes of {checkpoint}.")
+        raise MixerError(
+            f"{labels} has {counted(lines, 'line')}, expected one for each of the {classes} classes of {checkpoint}."
+        )

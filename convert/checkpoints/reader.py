@@ -21,7 +21,7 @@ from convert.checkpoints.buffer import ALIGNMENT, ReusableBuffer
 from convert.checkpoints.forms import Header, find_form
 from convert.checkpoints.npz import CHUNK, UNREADABLE, CheckpointError, Reader, StoredMember, opened, read_contents
 from models.catalog import CHECKPOINTS, Architecture, Head, Shape
-from models.errors import MOST_SHOWN, MixerError, shown
+from models.errors import MOST_SHOWN, MixerError, counted, shown
 from models.params import Params, nest
 from models.progress import Progress
 
@@ -295,4 +295,4 @@ def _most(architecture: Architecture, num_classes: int | None) -> int:
 
 
 def _named(architecture: Architecture, num_classes: int | None) -> str:
-    return architecture.name if num_classes is None else f"{architecture.name} with {num_classes} classes"
+    return architecture.name if num_classes is None else f"{architecture.name} with {counted(num_classes, 'class')}"

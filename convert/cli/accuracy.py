@@ -9,7 +9,7 @@ import typer
 
 from convert.cli import classify, console, options
 from models.catalog import BUCKET, DEFAULT_VERSION
-from models.errors import MixerError, UsageError
+from models.errors import MixerError, UsageError, counted
 from models.formats import BACKENDS
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def accuracy(
     dataset = find_pictures_of(contenders, data, watch, cache=cache, real=real, devkit=devkit)
     _check_writable(csv_file, confusion, tensorboard)
     recordable = check_recordable(contenders, labels=labels) if record else {}
-    console.tell(f"{data}: {dataset.layout}; {len(dataset.pictures):,} pictures.")
+    console.tell(f"{data}: {dataset.layout}; {counted(len(dataset.pictures), 'picture')}.")
     result = measure_accuracy(contenders, dataset, watch, protocol=protocol, cache=cache, run=way)
     _write(result, csv_file, confusion, tensorboard)
     _print(result, protocol, json=json)
@@ -185,9 +185,9 @@ def _notes(result: "AccuracyResult") -> Iterator[str]:
     for comparison in _comparisons(result):
         first, second, other = comparison["first"], comparison["second"], comparison["other_first_class"]
         yield (
-            f"{first} and {second} differ in the first class of {len(other):,} pictures; only {first} is right on "
-            f"{comparison['only_first_right']:,}, only {second} on {comparison['only_second_right']:,} (McNemar's "
-            f"test: p = {comparison['p']:.2g})."
+            f"{first} and {second} differ in the first class of {counted(len(other), 'picture')}; only {first} is "
+            f"right on {comparison['only_first_right']:,}, only {second} on {comparison['only_second_right']:,} "
+            f"(McNemar's test: p = {comparison['p']:.2g})."
         )
         for picture in other[:_MOST_SHOWN]:
             yield f"  {picture}"

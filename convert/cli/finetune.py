@@ -8,7 +8,7 @@ import typer
 
 from convert.cli import console, options
 from models.catalog import DEFAULT_VERSION
-from models.errors import MixerError, UsageError
+from models.errors import MixerError, UsageError, counted
 
 if TYPE_CHECKING:
     from convert.pipeline.fine_tuning import FineTuning
@@ -165,8 +165,9 @@ def _print(result: "FineTuningResult", out: Path) -> None:
         )
         for score in shown
     ]
-    title = f"{len(result.classes)} classes, {result.trained_on:,} pictures, recipe {result.recipe.name}"
-    console.print_table(title, ("#step", "#loss", "#held-out loss", "#right", "#accuracy"), rows)
+    data = f"{counted(len(result.classes), 'class')}, {counted(result.trained_on, 'picture')}"
+    columns = ("#step", "#loss", "#held-out loss", "#right", "#accuracy")
+    console.print_table(f"{data}, recipe {result.recipe.name}", columns, rows)
     console.tell(f"the checkpoint: {result.checkpoint}")
     for one in result.outcomes:
         console.tell(f"{out / one.handle}: {one.verdict}")

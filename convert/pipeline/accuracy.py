@@ -15,7 +15,7 @@ from convert.pipeline.progress import Steps, Watch, steps
 from convert.pipeline.tfds_data import unpack_data
 from convert.pipeline.unfinished import BatchAnswers, Unfinished, state_of
 from convert.pipeline.usable_model import UsableModel, read_classes
-from models.errors import MixerError
+from models.errors import MixerError, counted
 from models.labels import LABELS_1K
 from models.picture_files import read_picture
 from models.preprocessing import Protocol
@@ -153,7 +153,7 @@ def measure_accuracy(
         batches = [dataset.pictures[start : start + BATCH] for start in range(0, len(dataset.pictures), BATCH)]
         found = resumed.read(batches)
         if found:
-            on.note(f"resuming after {sum(map(len, batches[: len(found)])):,} pictures of an interrupted run")
+            on.note(f"resuming after {counted(sum(map(len, batches[: len(found)])), 'picture')} of an interrupted run")
         left = batches[len(found) :]
         if left:
             work = _Measuring(tuple(contenders), dataset.subset, protocol)
@@ -164,7 +164,7 @@ def measure_accuracy(
                 found.append(answers)
                 resumed.add(state, answers)
                 advance(len(found) * BATCH, len(dataset.pictures))
-        on.finish(f"classified {len(dataset.pictures):,} pictures")
+        on.finish(f"classified {counted(len(dataset.pictures), 'picture')}")
     resumed.remove()
     return _collect(contenders, dataset, found)
 

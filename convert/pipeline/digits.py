@@ -15,7 +15,7 @@ from convert.pipeline.progress import Watch, steps
 from convert.pipeline.selection import select_batch
 from convert.pipeline.usable_model import find_model
 from models.catalog import BUCKET, DEFAULT_VERSION, GRAPH_SUFFIX, TESTING_HANDLES, Handle
-from models.errors import MixerError, UsageError
+from models.errors import MixerError, UsageError, counted
 from models.formats import FORMATS, Format
 from models.params import save_params
 from models.storage.files import write_atomically
@@ -103,10 +103,11 @@ def run_digits(out: Path, watch: Watch | None = None, *, overwrite: bool = False
     architecture = handle.checkpoint.architecture
     trained, held = load_digits(architecture.image_size)
     begin = time.perf_counter()
+    trained_on = counted(len(trained.labels), "picture")
     with steps(watch, 1) as on:
-        params = train(architecture, trained, progress=on.start(f"training on {len(trained.labels)} pictures", "steps"))
+        params = train(architecture, trained, progress=on.start(f"training on {trained_on}", "steps"))
         seconds = time.perf_counter() - begin
-        on.finish(f"trained on {len(trained.labels)} pictures in {seconds:.0f} s")
+        on.finish(f"trained on {trained_on} in {seconds:.0f} s")
     save_params(params, custom.path)
     write_atomically(out / "labels.txt", "".join(f"{name}\n" for name in NAMES).encode())
     pictures = held.save(out / "pictures")

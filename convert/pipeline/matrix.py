@@ -15,6 +15,7 @@ from convert.pipeline.frameworks import import_frameworks
 from convert.pipeline.progress import Watch, steps
 from models.catalog import DEFAULT_VERSION, Flavour, Handle
 from models.digests import DigestTable
+from models.errors import counted
 from models.records.layout import ModelPaths
 from validation.compatibility.environments import select_releases
 from validation.compatibility.matrix import Matrix, Model, run_matrix
@@ -48,7 +49,7 @@ def make_and_run(
         TemporaryDirectory(prefix="matrix-") as folder,
         steps(watch, len(rows) * len(chosen) * len(flavours)) as on,
     ):
-        on.start(f"making {len(chosen) * len(flavours)} models")
+        on.start(f"making {counted(len(chosen) * len(flavours), 'model')}")
         models = list(_make(chosen, flavours, Path(folder), place, cache))
         return run_matrix(rows, models, started=on.start, finished=on.finish, keep=keep)
 

@@ -13,7 +13,7 @@ from convert.checkpoints.cache import Slot
 from convert.pipeline.frameworks import import_frameworks
 from convert.pipeline.processes import run_apart
 from convert.pipeline.progress import Watch, steps
-from models.errors import UsageError, shown
+from models.errors import UsageError, counted, shown
 from models.records.provenance import sources_sha256
 from models.storage.files import write_atomically
 from models.storage.temporary import temporary_folder
@@ -145,7 +145,8 @@ def _unpack(builder: "DatasetBuilder", split: str, names: tuple[str, ...], folde
                 )
             if label >= len(names):
                 raise UsageError(
-                    f"{builder.data_path} has a picture of class {label}, but names {len(names)} classes: {_AGAIN}."
+                    f"{builder.data_path} has a picture of class {label}, but names "
+                    f"{counted(len(names), 'class')}: {_AGAIN}."
                 )
             place = partial / "all" / "pictures" / names[label]
             place.mkdir(parents=True, exist_ok=True)
@@ -156,7 +157,7 @@ def _unpack(builder: "DatasetBuilder", split: str, names: tuple[str, ...], folde
         if not (folder / _CLASSES).is_file():  # unless another process was quicker
             shutil.rmtree(folder, ignore_errors=True)
             (partial / "all").replace(folder)
-        on.finish(f"unpacked {count:,} pictures into {folder}")
+        on.finish(f"unpacked {counted(count, 'picture')} into {folder}")
 
 
 def _examples(builder: "DatasetBuilder", split: str, read: "tf.data.Dataset") -> Iterator[tuple[int, bytes]]:

@@ -11,6 +11,7 @@ from convert.finetune.state import State
 from convert.pipeline.frameworks import import_frameworks
 from convert.pipeline.progress import Steps, Watch, steps
 from models.catalog import Architecture
+from models.errors import counted
 from models.params import save_params
 
 if TYPE_CHECKING:
@@ -94,9 +95,9 @@ def train(training: Training, watch: Watch) -> State:
         if not loop.state.exists():
             every = [*training.trained.paths, *training.held_out.paths]
             reader.check(every, on.start("checking the pictures", "pictures"))
-        on.finish(f"{len(training.trained):,} pictures to train on, {len(training.held_out):,} held out")
+        on.finish(f"{counted(len(training.trained), 'picture')} to train on, {len(training.held_out):,} held out")
         state = (_train_whole if training.whole else _train_head)(training, model, loop, reader, on)
-        on.finish(f"{state.step:,} steps done")
+        on.finish(f"{counted(state.step, 'step')} done")
     return state
 
 

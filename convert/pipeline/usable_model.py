@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from models.catalog import ALL_HANDLES, GRAPH_SUFFIX
-from models.errors import MixerError, UsageError, shown
+from models.errors import MixerError, UsageError, counted, shown
 from models.formats import FORMATS, LABELS, FormatName
 from models.records.formats import ExportManifest
 from models.records.layout import ARCHIVE_SUFFIX, ModelPaths
@@ -78,8 +78,8 @@ class UsableModel:
             raise MixerError(f"{self.path} gives {gives[1]} {gives[2]}: expected logits (None, classes).")
         if self.classes is not None and gives[2][1] not in (None, len(self.classes)):
             raise UsageError(
-                f"the class list has {len(self.classes):,} lines, and {self.path} has {gives[2][1]:,} classes: "
-                "give the list that it was trained with (--labels)."
+                f"the class list has {counted(len(self.classes), 'line')}, and {self.path} has "
+                f"{counted(gives[2][1], 'class')}: give the list that it was trained with (--labels)."
             )
         return model
 
@@ -233,7 +233,8 @@ def _open_saved_model(path: Path) -> "RunnableModel":
     serve = model.signatures[SERVING_DEFAULT]
     takes, gives = serve.structured_input_signature[1], serve.structured_outputs
     if len(takes) != 1 or len(gives) != 1:
-        raise MixerError(f"{path} takes {len(takes)} inputs and gives {len(gives)} outputs: expected one of each.")
+        found = f"{counted(len(takes), 'input')} and gives {counted(len(gives), 'output')}"
+        raise MixerError(f"{path} takes {found}: expected one of each.")
 
     (entry,), (exit_,) = takes, gives
 

@@ -15,7 +15,7 @@ from export.cards.facts import CardFacts, read_card_facts
 from export.cards.publisher import Publisher
 from export.cards.tfhub_rules import problems_of
 from models.catalog import HANDLES, SQUARE_HANDLES, TESTING_HANDLES
-from models.errors import MixerError
+from models.errors import MixerError, counted
 from models.flavours import FLAVOURS
 from models.records.layout import ModelPaths
 from models.storage.files import write_atomically
@@ -113,7 +113,7 @@ def write_collection_cards(out: Path, where: Publisher) -> Written | None:
         files.kaggle_model: (kaggle.render_model(where, members), kaggle.model_problems),
         files.hugging_face: (hugging_face.render_collection(members), hugging_face.problems_of),
     }
-    return Written(f"the collection, {len(members)} models", _write(cards), tuple(notes))
+    return Written(f"the collection, {counted(len(members), 'model')}", _write(cards), tuple(notes))
 
 
 def _members(out: Path, where: Publisher) -> tuple[list[CardFacts], list[str]]:

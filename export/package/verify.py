@@ -14,7 +14,7 @@ from export.install import refuse_aside
 from export.package.consistency import Records
 from export.package.facts import MODEL_JSON, ModelFacts
 from export.package.provenance import Statement
-from models.errors import MixerError, UsageError, printable, shown
+from models.errors import MixerError, UsageError, counted, printable, shown
 from models.records.about import AboutRecord
 from models.records.accuracy import AccuracyRecord
 from models.records.contents import Described, compare_files, digest_files
@@ -169,7 +169,7 @@ def _check_contents(path: Path, siblings: ModelPaths, manifest: Manifest | None,
     if manifest is None:
         return False
     differences = compare_files(manifest.files, found)
-    what = f"{len(manifest.files)} files, {manifest.size:,} bytes, as listed in {siblings.manifest.name}"
+    what = f"{counted(len(manifest.files), 'file')}, {manifest.size:,} bytes, as listed in {siblings.manifest.name}"
     findings.add(what, differences)
     return not differences
 
@@ -182,7 +182,7 @@ def _judge(records: Records, findings: _Findings) -> None:
     if records.about is not None:
         findings.add(f"{paths.about.name} is of this manifest", differences["about"])
     if records.accuracy is not None:
-        what = ", ".join(f"{one.pictures:,} pictures" for one in records.accuracy.measurements)
+        what = ", ".join(f"{counted(one.pictures, 'picture')}" for one in records.accuracy.measurements)
         findings.add(f"{paths.accuracy.name} is of this manifest: measured on {what}", differences["accuracy"])
     if records.facts is not None:
         findings.add(f"{MODEL_JSON} agrees with {paths.manifest.name}", differences["facts"])

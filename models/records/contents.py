@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from models.errors import MixerError, shown
+from models.errors import MixerError, counted, shown
 from models.records.manifest import FileDigest
 from models.storage.files import MOST_FILES, sha256_of
 
@@ -38,7 +38,7 @@ def digest_files(directory: Path, most: int | None = None) -> dict[str, FileDige
     files = {path: path.stat().st_size for path in sorted(directory.rglob("*")) if path.is_file()}
     size = sum(files.values())
     if most is not None and (size > most or len(files) > MOST_FILES):
-        raise MixerError(f"{directory} has {len(files):,} files, {size:,} bytes: more than its manifest lists")
+        raise MixerError(f"{directory} has {counted(len(files), 'file')}, {size:,} bytes: more than its manifest lists")
     return {
         path.relative_to(directory).as_posix(): FileDigest(sha256=sha256_of(path), size=length)
         for path, length in files.items()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.errors import UsageError, shown
+from models.errors import UsageError, counted, shown
 from models.picture_files import SUFFIXES, Listing
 from validation.accuracy import imagenet
 
@@ -74,8 +74,8 @@ def find_dataset(
     listing = Listing.of(directory)
     if listing.folders and listing.pictures:
         raise UsageError(
-            f"{directory} contains folders and {len(listing.pictures):,} pictures beside them, which have no label: "
-            "expected either one folder per class, or the flat folder of ImageNet's validation pictures."
+            f"{directory} contains folders, and beside them {counted(len(listing.pictures), 'picture')} without a "
+            "label: expected either one folder per class, or the flat folder of ImageNet's validation pictures."
         )
     if listing.pictures:
         found = _flat(directory, listing.pictures, is_imagenet=is_imagenet, real=real, devkit=devkit)
@@ -103,8 +103,9 @@ def find_classes(directory: Path, order: Sequence[str] | None = None) -> tuple[t
     listing = Listing.of(directory)
     if listing.pictures or len(listing.folders) < 2:
         raise UsageError(
-            f"{directory} contains {len(listing.pictures):,} pictures and {len(listing.folders)} folders: expected one "
-            "folder per class, at least two, and no pictures beside them."
+            f"{directory} contains {counted(len(listing.pictures), 'picture')} and "
+            f"{counted(len(listing.folders), 'folder')}: expected one folder per class, at least two, and no pictures "
+            "beside them."
         )
     names = [folder.name for folder in listing.folders]
     unusable = [name for name in names if not name.isprintable() or name != name.strip()]
@@ -181,7 +182,7 @@ def _by_number(numbers: dict[str, int], count: int) -> dict[str, int]:
             f"Expected class indices from 0 to {count - 1}; if class 0 has no pictures, name the folders by class name."
         )
     elif beyond == [count]:
-        reason = f"{len(found)} classes from {found[0]} to {count}: with a background class, which the model lacks."
+        reason = f"classes from {found[0]} to {count}: with a background class, which the model lacks."
     elif beyond:
         reason = f"the model has classes 0 to {count - 1}, found {_some(map(str, beyond))}."
     else:
@@ -225,7 +226,7 @@ def _in_folders(
     part = len(occurring) < count
     remarks = [f"{len(occurring):,} of the model's {count:,} classes occur"] if part else []
     if others:
-        remarks.append(f"{len(others):,} files that are not named as pictures are left out, the first {others[0].name}")
+        remarks.append(f"not named as pictures: {counted(len(others), 'file')}, left out, the first {others[0].name}")
     if count == imagenet.CLASSES and not part:
         remarks += _uneven(pictures)
     return Dataset(directory, layout, tuple(pictures), occurring if part else None, remarks=tuple(remarks))
@@ -240,7 +241,8 @@ def _uneven(pictures: Sequence[Picture]) -> Iterator[str]:
     fewer = [index for index, count in counts.items() if count < most]
     if fewer:
         missing = sum(most - counts[index] for index in fewer)
-        yield f"{len(fewer):,} classes have fewer than {most:,} pictures: {missing:,} may be missing"
+        have = counted(len(fewer), "class has", "classes have")
+        yield f"{have} fewer than {counted(most, 'picture')}: {missing:,} may be missing"
 
 
 def _flat(
@@ -250,8 +252,8 @@ def _flat(
     others = [file.name for file, number in numbers.items() if number is None or not 1 <= number <= imagenet.PICTURES]
     if others:
         raise UsageError(
-            f"{directory} is a flat folder with {len(others):,} pictures whose label is not known: {_some(others)}. "
-            "Expected one folder per class, or ILSVRC2012_val_00000001.JPEG and so on."
+            f"{directory} is a flat folder with {counted(len(others), 'picture')} whose label is not known: "
+            f"{_some(others)}. Expected one folder per class, or ILSVRC2012_val_00000001.JPEG and so on."
         )
     if not is_imagenet:
         raise UsageError(
@@ -273,7 +275,7 @@ def _flat(
     if len(files) != imagenet.PICTURES:
         remarks.append(f"{len(files):,} of {imagenet.PICTURES:,} pictures: {_why_fewer(len(files))}")
     if len(labelled) < len(pictures):
-        remarks.append(f"{len(pictures) - len(labelled):,} pictures without a label in ReaL are left out")
+        remarks.append(f"without a label in ReaL: {counted(len(pictures) - len(labelled), 'picture')}, left out")
     return Dataset(directory, layout, labelled, real=real is not None, remarks=tuple(remarks))
 
 

@@ -13,7 +13,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from models.errors import MixerError, UsageError
+from models.errors import MixerError, UsageError, counted
 
 CLASSES, PICTURES = 1000, 50_000
 BLACKLISTED = 1762
@@ -108,8 +108,8 @@ def read_devkit(directory: Path) -> tuple[int, ...]:
         ) from error
     if len(ids) != CLASSES or len(truth) != PICTURES or not {*truth} <= ids.keys():
         raise UsageError(
-            f"{directory} has {len(ids):,} classes and {len(truth):,} labels: expected {CLASSES:,} and {PICTURES:,}, "
-            "each label the ILSVRC id of a class."
+            f"{directory} has {counted(len(ids), 'class')} and {counted(len(truth), 'label')}: expected {CLASSES:,} "
+            f"and {PICTURES:,}, each label the ILSVRC id of a class."
         )
     index_of = {wordnet_id: index for index, wordnet_id in enumerate(sorted(ids.values()))}
     return tuple(index_of[ids[label]] for label in truth)
@@ -144,5 +144,5 @@ def _read(name: str, count: int, sha256: str) -> list[str]:
         )
     lines = content.decode().split()
     if len(lines) != count:
-        raise MixerError(f"{path} has {len(lines):,} lines, expected {count:,}.")
+        raise MixerError(f"{path} has {counted(len(lines), 'line')}, expected {count:,}.")
     return lines

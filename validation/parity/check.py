@@ -10,6 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from models.catalog import Handle
+from models.errors import counted
 from models.params import flatten
 from models.records.check import Check, Probe
 from models.records.tolerances import TOLERANCES
@@ -68,8 +69,10 @@ class _VariablesCheck:
     @property
     def problems(self) -> tuple[str, ...]:
         """What is wrong, in words."""
-        count = len(self.different)
-        return (f"{count} variables differ: {', '.join(self.different[:5])}",) if count else ()
+        if not self.different:
+            return ()
+        said = counted(len(self.different), "variable differs", "variables differ")
+        return (f"{said}: {', '.join(self.different[:5])}",)
 
 
 @dataclass(frozen=True)

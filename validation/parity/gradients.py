@@ -12,6 +12,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from models.catalog import Handle
+from models.errors import counted
 from models.mixer import MlpMixer
 from models.records.check import Check, Probe
 from models.records.tolerances import TOLERANCES
@@ -81,14 +82,14 @@ class _GradientCheck:
             )
             for on, what, found in (
                 (
-                    f"{self.worst_variable}, the worst of {self.compared} variables",
+                    f"{self.worst_variable}, the worst of {counted(self.compared, 'variable')}",
                     self.worst_variable,
                     self.worst_relative,
                 ),
                 (f"the images {images}", "the images", self.input_relative),
             )
         )
-        missing = (f"no gradient for {count} variables: {', '.join(self.missing[:5])}",) * bool(count)
+        missing = (f"no gradient for {counted(count, 'variable')}: {', '.join(self.missing[:5])}",) * bool(count)
         if self.compared != self.expected:
             missing += (f"{self.compared} gradients compared, expected {self.expected}",)
         moved = self.step_change > step

@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 from models.catalog import GRAPH_SUFFIX, HANDLES, Handle
-from models.errors import printable
+from models.errors import counted, printable
 from models.records.report import ZERO_HEAD, Report
 from models.selection import is_catalogued
 from models.storage.files import write_atomically
@@ -114,7 +114,7 @@ def _environment() -> jinja2.Environment:
         finalize=_shown,
     )
     environment.globals.update(
-        badge=badge, meanings=ORIGINS, zero_head=ZERO_HEAD, counted=_counted, files=_files, folded=_folded
+        badge=badge, meanings=ORIGINS, zero_head=ZERO_HEAD, counted=counted, files=_files, folded=_folded
     )
     return environment
 
@@ -122,11 +122,6 @@ def _environment() -> jinja2.Environment:
 def _shown(value: Any) -> Any:  # noqa: ANN401 (whatever a template holds)
     """Return foreign text with what is not printable escaped; markup and numbers as they are."""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _counted(handles: int | Sequence[Any]) -> str:
-    count = handles if isinstance(handles, int) else len(handles)
-    return f"{count} handle{'s' * (count != 1)}"
 
 
 def _files(records: ModelRecords) -> list[tuple[str, str]]:
