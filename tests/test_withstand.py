@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from publishable import write_model
 from withstand import hostile
-from withstand.__main__ import SECTIONS, TABLE
+from withstand.__main__ import ROOT, SECTIONS, TABLE
 from withstand.damage import both, flips
 from withstand.events import family, runs, spread
+from withstand.guided import failing_inputs
 from withstand.hostile import FOUND, attempt, case, data_set_targets, name_of, targets
 from withstand.network import LISTING, Case, cases, misjudged
 from withstand.rows import COLUMNS, Row, replace_section, text_of
@@ -39,6 +40,21 @@ def test_the_page_is_of_the_program_and_adds_up():
         failed = {f"{row[0]}, {row[1]}": int(row[3]) - int(row[4]) for row in rows if row[3] != row[4]}
         listed = re.findall(r"^- (.*): (\d+), such as ", text, flags=re.M)
         assert {where: int(count) for where, count in listed} == failed
+
+
+@pytest.mark.whole
+def test_mutations_are_guided_in_a_process_of_their_own(tmp_path):
+    tried, failing = failing_inputs("`--about`", 200, tmp_path / "good")
+    assert tried == 200 and not list(failing)
+    program = (
+        f"import pathlib, sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
+        "from withstand import guided, hostile\n"
+        "hostile.MOST_SECONDS = -1.0  # whatever is read takes longer\n"
+        "guided.main('`--about`', '20', pathlib.Path(sys.argv[1]))"
+    )
+    (tmp_path / "slow").mkdir()
+    subprocess.run([sys.executable, "-c", program, tmp_path / "slow"], check=True, capture_output=True)
+    assert len(list((tmp_path / "slow" / "failed").iterdir())) > 5
 
 
 def test_a_section_is_replaced_and_the_others_are_kept():

@@ -8,6 +8,7 @@ finds. Inputs that once failed are in `tests/hostile`, which `tests/test_withsta
 
 import copy
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -47,6 +48,7 @@ from models.records.about import parse_about
 from models.records.layout import ModelPaths
 from validation import verify as alone
 from validation.accuracy.dataset import find_classes, find_dataset
+from withstand.guided import failing_inputs
 from withstand.rows import Row
 
 CASES = 20_000
@@ -55,8 +57,9 @@ FOUND = Path(__file__).parent.parent / "hostile"
 
 TITLE = "Hostile input"
 REMARK = (
-    "Mutations are drawn from a seed that is the case's number, so each can be made again. Time is the processor's. "
-    "They are drawn blindly: atheris, which is guided by coverage, was not used."
+    "Mutations are drawn from a seed that is the case's number, so each can be made again. Those that coverage guides "
+    "are drawn by atheris and in the same ways, from what reached new code of the project, zipfile or tarfile; what "
+    "failed is read again without instruments, and judged. Time is the processor's."
 )
 
 Mutate = Callable[[bytes, random.Random], bytes]
@@ -410,15 +413,31 @@ def name_of(target: Target) -> str:
 def measure(folder: Path, share: float) -> list[Row]:
     """Return the rows of the table; inputs that failed are written to `tests/hostile`."""
     rows, every = [], [*targets(folder), *data_set_targets(folder)]
+    cases = round(CASES * share / len(every))
     for target in every:
         for good in target.good:
             attempt(target, good, good)  # what is imported and compiled once is not counted
         rows.append(Row("mutated input", target.name, "bytes and structure; its reader was asked"))
-        for number in range(round(CASES * share / len(every))):
+        for number in range(cases):
             content, good = case(target, number)
-            failure = attempt(target, content, good)
-            rows[-1].count(failure and f"case {number}: {failure}")
-            if failure:
-                FOUND.mkdir(exist_ok=True)
-                (FOUND / f"{name_of(target)}.{number}").write_bytes(content)
+            _judge(rows[-1], target, str(number), content, good)
+    for number, target in enumerate(every):
+        began = time.monotonic()
+        tried, failing = failing_inputs(target.name, cases, folder / f"guided {number}")
+        rows.append(
+            Row("mutated input, guided by coverage", target.name, "by atheris; its reader was asked", tried, tried)
+        )
+        for content in failing:
+            rows[-1].tried, rows[-1].survived = rows[-1].tried - 1, rows[-1].survived - 1
+            _judge(rows[-1], target, hashlib.sha256(content).hexdigest()[:8], content, target.good[0])
+        sys.stderr.write(f"{target.name}: {tried:,} guided by coverage in {time.monotonic() - began:.0f} s\n")
     return rows
+
+
+def _judge(row: Row, target: Target, name: str, content: bytes, good: bytes) -> None:
+    """Count a case, and keep its input if it failed."""
+    failure = attempt(target, content, good)
+    row.count(failure and f"case {name}: {failure}")
+    if failure:
+        FOUND.mkdir(exist_ok=True)
+        (FOUND / f"{name_of(target)}.{name}").write_bytes(content)
