@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -854,6 +855,14 @@ def test_a_full_disk_for_gsutils_files_is_told(monkeypatch, tmp_path):
     full = GsutilResult(1, "", "OSError: [Errno 28] No space left on device")
     monkeypatch.setattr("models.storage.gsutil.run", lambda *_: full)
     with pytest.raises(MixerError, match=r"gs://x/models/.* temporary files, .* that TMPDIR names\. Free some space"):
+        Bucket("gs://x/models", tmp_path).files(HANDLE)
+
+
+def test_a_temporary_folder_that_is_deleted_under_gsutil_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    result = GsutilResult(1, "", f"FileNotFoundError: [Errno 2] No such file or directory: '{tmp_path}/gone/gsutil-x'")
+    monkeypatch.setattr("models.storage.gsutil.run", lambda *_: result)
+    with pytest.raises(MixerError, match=r"gs://x/models/.*the temporary folder .*gone was deleted .*: run the same"):
         Bucket("gs://x/models", tmp_path).files(HANDLE)
 
 

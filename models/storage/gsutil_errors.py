@@ -4,7 +4,7 @@ import re
 import signal
 from dataclasses import dataclass
 
-from models.errors import MixerError
+from models.errors import MixerError, without_temporary_folder
 
 
 class StoreUnreachableError(MixerError):
@@ -121,6 +121,8 @@ class GsutilResult:
                 f"{url}: gsutil was killed ({signal.Signals(-self.status).name}).{rest} Run the same command "
                 f"again: it continues where this one stopped.{quoted}"
             )
+        if gone := without_temporary_folder(self.errors):
+            return MixerError(f"{url}: {gone}{quoted}")
         for one in known:
             if re.search(one.pattern, said):
                 through = used(self.proxy) if one.kind is StoreUnreachableError else ""
