@@ -95,6 +95,8 @@ def _cut_after(records):
         ("label.labels.txt", lambda _: b"red\ngreen\n", "has a picture of class 2, but names 2 classes"),
         ("label.labels.txt", lambda _: b"red\nred\nblue\n", "does not list the classes of tfds:colours .*, each once"),
         ("label.labels.txt", lambda _: b"red\ngreen\n" + b"x" * 256, "has class names that cannot name folders: xxx"),
+        ("dataset_info.json", lambda it: it.replace(b'"colours"', b'"../../x"'), "its files are damaged"),
+        ("dataset_info.json", lambda it: it.replace(b"colours", b"x" * 300), "its files are damaged"),
         ("features.json", lambda it: it[:-9], "tensorflow-datasets cannot open tfds:colours: "),
     ],
 )

@@ -5,7 +5,7 @@
 <cache>/.partial/<bucket>/<object>... an unfinished download, kept for the next run; a lock: one process fetches it
 <cache>/.partial/.gsutil              gsutil's own state, from which it resumes
 <cache>/.accuracy/<run>.jsonl         what an interrupted measurement of accuracy found
-<cache>/.tfds/<data set>/             the pictures of a data set of tensorflow-datasets, one folder per class
+<cache>/.tfds/<digest>/               the pictures of a data set of tensorflow-datasets, one folder per class
 <cache>/.graphs/<key>.graph           a traced graph, without weights, for the next `convert`
 """
 

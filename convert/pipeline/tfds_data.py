@@ -68,7 +68,7 @@ def _find(name: str, splits: tuple[str, ...], cache: Path | None, watch: Watch) 
     prepared = [(one.name, one.stat()) for one in sorted(Path(builder.data_path).iterdir())]
     files = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in prepared]
     key = hashlib.sha256(repr((str(builder.data_path), files, split, sources_sha256(__file__))).encode()).hexdigest()
-    folder = Slot.of(f".tfds/{builder.info.name}-{key[:16]}", cache).file
+    folder = Slot.of(f".tfds/{key[:16]}", cache).file  # no name that a damaged file gives
     if not (folder / _CLASSES).is_file():
         _unpack(builder, split, names, folder, watch)
     return folder / "pictures", names
