@@ -153,11 +153,24 @@ def test_an_export_is_named_by_the_class_list_beside_it(build, tmp_path, capfd):
     labels.write_text("\n".join(reversed(labels.read_text().splitlines())) + "\n")
     status, _, err = run(capfd, "classify", name, ROCKET, "--out", out)
     assert status == 1
-    assert "labels.txt is not the class list in" in err
+    assert "onnx/2 is not as" in err and "labels.txt has sha256" in err
     labels.unlink()
     status, _, err = run(capfd, "classify", name, ROCKET, "--out", out)
-    assert status == 2
-    assert "labels.txt is not a readable class list: No such file or directory; expected one line per class." in err
+    assert status == 1
+    assert "labels.txt is missing, but 2.manifest.json lists it\nExport the model again." in err
+    shutil.copyfile(build / name / "2" / "labels.txt", tmp_path / "mine.txt")
+    assert as_json(capfd, name, ROCKET, "--out", out, "--labels", tmp_path / "mine.txt")["pictures"] == expected
+
+
+def test_an_export_with_other_weights_than_its_manifest_lists_is_refused(build, tmp_path, capfd):
+    out, name = shutil.copytree(build, tmp_path / "build"), f"{CLASSIFIER}-onnx"
+    file = out / name / "2" / "model.onnx"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    status, _, err = run(capfd, "classify", name, ROCKET, "--out", out)
+    assert status == 1
+    assert "model.onnx has sha256" in err and "Export the model again." in err
 
 
 def test_more_pictures_than_a_batch_holds(build, tmp_path, capfd):

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from models.catalog import ALL_HANDLES, GRAPH_SUFFIX
 from models.errors import MixerError, UsageError, counted, shown
 from models.formats import FORMATS, LABELS, FormatName
+from models.records.contents import compare_files, digest_files
 from models.records.formats import ExportManifest
 from models.records.layout import ARCHIVE_SUFFIX, ModelPaths
 from models.selection import command_for, is_catalogued
 from models.signatures import SERVING_DEFAULT
-from models.storage.files import read_small, sha256_of
+from models.storage.files import read_small
 
 if TYPE_CHECKING:
     import numpy as np
@@ -160,12 +161,13 @@ def _exported(path: Path, classes: tuple[str, ...] | None) -> UsableModel:
     manifest = ExportManifest.read(paths.manifest)
     if manifest.head == "fe":
         raise _extractor(manifest.handle)
-    listed = manifest.files.get(LABELS)
-    if classes is None and listed is not None:
-        beside = path.with_name(LABELS)
-        classes = read_classes(beside)
-        if sha256_of(beside) != listed.sha256:
-            raise MixerError(f"{beside} is not the class list in {paths.manifest}: export the model again.")
+    needed = {name: one for name, one in manifest.files.items() if classes is None or name != LABELS}
+    found = {name: one for name, one in digest_files(path.parent).items() if name in needed}
+    if differences := compare_files(needed, found, paths.manifest.name):
+        said = "".join(f"\n  {one}" for one in differences)
+        raise MixerError(f"{path.parent} is not as {paths.manifest} records it:{said}\nExport the model again.")
+    if classes is None and LABELS in needed:
+        classes = read_classes(path.with_name(LABELS))
     checkpoint, name = manifest.checkpoint, manifest.handle.removesuffix(f"-{manifest.format}")
     many = _has_many_labels(name)
     return UsableModel(manifest.handle, path, kind, checkpoint.origin, checkpoint.sha256, classes, many_labels=many)
