@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
+from models.errors import shown
 from models.markdown import markdown_table
 
 COLUMNS = ("fault", "where", "how it was injected, who was asked", "#tried", "#survived")
@@ -20,6 +21,11 @@ class Row:
     failures: list[str] = field(default_factory=list)
     """What was not survived, one a trial."""
 
+    @property
+    def examples(self) -> str:
+        """Return what was wrong in two of the trials, on one line."""
+        return shown(" ".join("; ".join(self.failures[:2]).split()), 500)
+
     def count(self, failure: str | None) -> None:
         """Count a trial; `failure` says what was wrong afterwards."""
         self.tried += 1
@@ -35,9 +41,7 @@ def text_of(name: str, title: str, rows: list[Row], share: float, remark: str = 
     tried, survived = sum(row.tried for row in rows), sum(row.survived for row in rows)
     cells = [(row.fault, row.where, row.how, str(row.tried), str(row.survived)) for row in rows]
     failed = "".join(
-        f"- {row.fault}, {row.where}: {len(row.failures)}, such as {' '.join('; '.join(row.failures[:2]).split())}\n"
-        for row in rows
-        if row.failures
+        f"- {row.fault}, {row.where}: {len(row.failures)}, such as {row.examples}\n" for row in rows if row.failures
     )
     return (
         f"<!-- {name} -->\n## {title}\n\n{said}: {survived:,} of {tried:,} survived.\n\n"
