@@ -175,7 +175,7 @@ def test_pictures_that_cannot_be_used_are_refused(out, pictures, tmp_path, capfd
 
     refused("contains 0 pictures and 0 folders")
     (data / "one").mkdir()
-    refused("0 pictures and 1 folders")
+    refused("0 pictures and 1 folder")
     (data / "two").mkdir()
     refused("remove empty class folders")
     for name in ("one", "two"):

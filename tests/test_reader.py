@@ -152,7 +152,7 @@ def headers_only(path, shapes):
 def test_l16_in_place_of_b16_is_recognised_and_counted(path):
     headers_only(path, L16.arrays(21843))
     text = refused(
-        path, "This looks like L/16 with 21843 classes; the handle expects B/16 with 1000 classes", 1000, B16
+        path, "This looks like L/16 with 21,843 classes; the handle expects B/16 with 1,000 classes", 1000, B16
     )
     assert "unexpected (144):" in text
     assert "and 136 more" in text
@@ -163,7 +163,7 @@ def test_l16_in_place_of_b16_is_recognised_and_counted(path):
 
 def test_21843_classes_in_place_of_1000_are_recognised(path):
     np.savez(path, **arrays(SMALL, 21843))
-    text = refused(path, "looks like small with 21843 classes; the handle expects small with 1000 classes", 1000)
+    text = refused(path, "looks like small with 21,843 classes; the handle expects small with 1,000 classes", 1000)
     assert "head/bias: found (21843,), expected (1000,)" in text
     assert "head/kernel: found (8, 21843), expected (8, 1000)" in text
     assert "misshapen (2)" in text
