@@ -91,7 +91,7 @@ bench: $(READY)  ## measure conversion, inference and start-up; writes OUT/bench
 withstand: $(READY)  ## inject faults and count what is survived; writes validation/WITHSTAND.md (WITHSTAND=--full: all)
 	$(VENV)/bin/python tests/withstand/__main__.py $(WITHSTAND)
 
-fuzz: $(READY)  ## read 20,000 mutated inputs: the section of `make withstand` about them, in full
+fuzz: $(READY)  ## read 20,000 mutated inputs, and as many that coverage guides: a section of `make withstand`, in full
 	$(VENV)/bin/python tests/withstand/__main__.py --only hostile --full
 
 # Needs the network. Each accepted vulnerability is a line of the list: its identifier, `#`, and the reason.

@@ -55,8 +55,9 @@ def understood(error: BaseException) -> str | None:
     """Return an error in words, if it is one that the user can act on; None if it is a mistake in the program."""
     if isinstance(error, MixerError):
         return str(error)
-    if (gone := without_temporary_folder(str(error))) is not None:
-        return gone
+    folder = tempfile.gettempdir()
+    if folder in str(error) and not Path(folder).is_dir():
+        return f"the temporary folder {folder} was deleted while the program ran: run the same command again."
     if isinstance(error, ImportError) and (name := (error.name or "").partition(".")[0]) not in {"", *_OURS}:
         return _not_imported(name, error)
     if isinstance(error, OSError) and error.errno in _ADVICE:
@@ -66,18 +67,8 @@ def understood(error: BaseException) -> str | None:
         advice = found
     else:
         return None
-    temporary = (
-        f"; temporary files are in {tempfile.gettempdir()} (TMPDIR)" if os.strerror(errno.ENOSPC) in advice else ""
-    )
+    temporary = f"; temporary files are in {folder} (TMPDIR)" if os.strerror(errno.ENOSPC) in advice else ""
     return f"{advice}{temporary}."
-
-
-def without_temporary_folder(said: str) -> str | None:
-    """Return in words that the temporary folder was deleted, if an error names it and it is not there."""
-    folder = tempfile.gettempdir()
-    if folder not in said or Path(folder).is_dir():
-        return None
-    return f"the temporary folder {folder} was deleted while the program ran: run the same command again."
 
 
 def _as_tensorflow_says_it(text: str) -> str | None:

@@ -157,7 +157,7 @@ def test_an_export_is_named_by_the_class_list_beside_it(build, tmp_path, capfd):
     labels.unlink()
     status, _, err = run(capfd, "classify", name, ROCKET, "--out", out)
     assert status == 1
-    assert "labels.txt is missing, but 2.manifest.json lists it\nExport the model again." in err
+    assert "labels.txt is missing, but 2.manifest.json lists it\nExport the model again (--overwrite)." in err
     shutil.copyfile(build / name / "2" / "labels.txt", tmp_path / "mine.txt")
     assert as_json(capfd, name, ROCKET, "--out", out, "--labels", tmp_path / "mine.txt")["pictures"] == expected
 
@@ -170,7 +170,7 @@ def test_an_export_with_other_weights_than_its_manifest_lists_is_refused(build, 
     file.write_bytes(content)
     status, _, err = run(capfd, "classify", name, ROCKET, "--out", out)
     assert status == 1
-    assert "model.onnx has sha256" in err and "Export the model again." in err
+    assert "model.onnx has sha256" in err and "Export the model again (--overwrite)." in err
 
 
 def test_more_pictures_than_a_batch_holds(build, tmp_path, capfd):

@@ -165,7 +165,9 @@ def _exported(path: Path, classes: tuple[str, ...] | None) -> UsableModel:
     found = {name: one for name, one in digest_files(path.parent).items() if name in needed}
     if differences := compare_files(needed, found, paths.manifest.name):
         said = "".join(f"\n  {one}" for one in differences)
-        raise MixerError(f"{path.parent} is not as {paths.manifest} records it:{said}\nExport the model again.")
+        raise MixerError(
+            f"{path.parent} is not as {paths.manifest} records it:{said}\nExport the model again (--overwrite)."
+        )
     if classes is None and LABELS in needed:
         classes = read_classes(path.with_name(LABELS))
     checkpoint, name = manifest.checkpoint, manifest.handle.removesuffix(f"-{manifest.format}")

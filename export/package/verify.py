@@ -182,7 +182,7 @@ def _judge(records: Records, findings: _Findings) -> None:
     if records.about is not None:
         findings.add(f"{paths.about.name} is of this manifest", differences["about"])
     if records.accuracy is not None:
-        what = ", ".join(f"{counted(one.pictures, 'picture')}" for one in records.accuracy.measurements)
+        what = ", ".join(counted(one.pictures, "picture") for one in records.accuracy.measurements)
         findings.add(f"{paths.accuracy.name} is of this manifest: measured on {what}", differences["accuracy"])
     if records.facts is not None:
         findings.add(f"{MODEL_JSON} agrees with {paths.manifest.name}", differences["facts"])

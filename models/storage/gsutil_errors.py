@@ -4,7 +4,7 @@ import re
 import signal
 from dataclasses import dataclass
 
-from models.errors import MixerError, without_temporary_folder
+from models.errors import MixerError, understood
 
 
 class StoreUnreachableError(MixerError):
@@ -121,13 +121,12 @@ class GsutilResult:
                 f"{url}: gsutil was killed ({signal.Signals(-self.status).name}).{rest} Run the same command "
                 f"again: it continues where this one stopped.{quoted}"
             )
-        if gone := without_temporary_folder(self.errors):
-            return MixerError(f"{url}: {gone}{quoted}")
         for one in known:
             if re.search(one.pattern, said):
                 through = used(self.proxy) if one.kind is StoreUnreachableError else ""
                 return one.kind(f"{url}: {one.words}{answered}{through}{rest}{quoted}")
-        failed = "the store refuses." if status else f"gsutil failed with status {self.status}, expected 0."
+        failed = "the store refuses." if status else understood(OSError(self.errors))
+        failed = failed or f"gsutil failed with status {self.status}, expected 0."
         return MixerError(f"{url}: {failed}{answered}{rest}{quoted}")
 
 

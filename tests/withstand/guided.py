@@ -11,7 +11,6 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +18,7 @@ _PATIENCE = 1800.0
 """Seconds for one target."""
 
 
-def failing_inputs(name: str, runs: int, folder: Path) -> tuple[int, Iterator[bytes]]:
+def failing_inputs(name: str, runs: int, folder: Path) -> tuple[int, list[bytes]]:
     """Run one target in a process of its own; return how many inputs were read, and those that failed."""
     folder.mkdir()
     command = [sys.executable, __file__, name, str(runs), folder]
@@ -27,7 +26,7 @@ def failing_inputs(name: str, runs: int, folder: Path) -> tuple[int, Iterator[by
     found = re.findall(r"^Done (\d+) runs in", done.stderr, flags=re.M)
     if done.returncode or len(found) != 1:
         raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
-    return int(found[0]), (path.read_bytes() for path in sorted((folder / "failed").iterdir()))
+    return int(found[0]), [path.read_bytes() for path in sorted((folder / "failed").iterdir())]
 
 
 def main(name: str, runs: str, folder: Path) -> None:
