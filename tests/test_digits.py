@@ -99,6 +99,8 @@ def test_every_model_of_a_trained_mixer_finds_what_jax_finds(tmp_path, capfd):
     for name in exact:
         assert models[name]["total"] == HELD_OUT
         assert [one for one in models[name]["disagreements"] if not one["near_tie"]] == [], name
+    assert models["JAX, fine-tuned"]["right"] >= 950
+    assert [one for one in models["digits_tuned"]["disagreements"] if not one["near_tie"]] == []
     for name in ("digits-litert/model_float16.tflite", "digits-litert/model_int8.tflite"):
         assert len(models[name]["disagreements"]) <= 10
     with Image.open(found["drawing"]) as drawing:
@@ -108,4 +110,5 @@ def test_every_model_of_a_trained_mixer_finds_what_jax_finds(tmp_path, capfd):
     assert report.figure("int8 max_relative") < 0.05
     assert worst_error_on_held_out_pictures(tmp_path, "model_int8.tflite") < 0.05
     reports = sorted(path.parent.name for path in Path(tmp_path / "models").glob("*/2.report.json"))
-    assert reports == ["digits", "digits-graph", "digits-litert", "digits-onnx", "digits-openvino"]
+    exported = ["digits-litert", "digits-onnx", "digits-openvino"]
+    assert reports == ["digits", "digits-graph", *exported, "digits_fe", "digits_tuned"]

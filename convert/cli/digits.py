@@ -17,7 +17,7 @@ def digits(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Train a small Mixer on real digits, convert, check and export it, and classify pictures with each model."""
+    """Train a small Mixer on real digits; convert, check, export and fine-tune it; classify with each model."""
     from convert.pipeline.digits import run_digits
 
     result = run_digits(out, console.progress_bar(), overwrite=overwrite)

@@ -1,7 +1,10 @@
-"""Train a small Mixer on real pictures and take it the whole way: converted, checked, exported, and classifying."""
+"""Train a small Mixer on real pictures and take it the whole way: converted, checked, exported, and classifying.
+
+Its feature extractor is then fine-tuned, and what comes out is compared with JAX too.
+"""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,14 +13,17 @@ from convert.checkpoints.open import CustomCheckpoint
 from convert.pipeline.batch import check_batch, run_batch
 from convert.pipeline.classify import classify_pictures, softmax
 from convert.pipeline.export_formats import Exports, check_exports, run_exports
+from convert.pipeline.fine_tuning import FineTuning
+from convert.pipeline.finetune import run_finetune
 from convert.pipeline.frameworks import import_frameworks
+from convert.pipeline.job import Batch
 from convert.pipeline.progress import Watch, steps
 from convert.pipeline.selection import select_batch
 from convert.pipeline.usable_model import find_model
-from models.catalog import BUCKET, DEFAULT_VERSION, GRAPH_SUFFIX, TESTING_HANDLES, Handle
+from models.catalog import BUCKET, DEFAULT_VERSION, GRAPH_SUFFIX, TESTING_HANDLES, Architecture, Flavour, Handle
 from models.errors import MixerError, UsageError, counted
 from models.formats import FORMATS, Format
-from models.params import save_params
+from models.params import Params, save_params
 from models.storage.files import write_atomically
 
 if TYPE_CHECKING:
@@ -29,13 +35,19 @@ if TYPE_CHECKING:
 NAME = "digits"
 """Name of the model."""
 
+EXTRACTOR = "digits_fe"
+"""Name of its feature extractor."""
+
+FINE_TUNED = "digits_tuned"
+"""Name of the model that fine-tuning gives: the same features, a head trained anew."""
+
 NEAR_TIE = 1e-3
 """Two logits that are closer than this, in units of the standard deviation of a picture's logits, are a near tie."""
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A picture of which a model finds another class than JAX does."""
+    """A picture of which a model finds another class than JAX does with the same params."""
 
     picture: str
     label: int
@@ -72,16 +84,16 @@ class DigitsResult:
     seconds: float
     """Seconds that training took."""
     accuracies: tuple[Accuracy, ...]
-    """Of JAX, then of each model."""
+    """Of JAX and of each model; then of JAX with the fine-tuned params, and of their model."""
     left_out: tuple[str, ...]
     """Formats whose libraries are not installed."""
 
 
 def run_digits(out: Path, watch: Watch | None = None, *, overwrite: bool = False) -> DigitsResult:
-    """Train a Mixer on digits, convert, check and export it, and classify the held-out pictures with each model.
+    """Train a Mixer on digits, convert, check, export and fine-tune it, and classify held-out pictures with each model.
 
     Args:
-        out: where everything is written: `digits.npz`, `labels.txt`, `pictures/`, `models/`, `digits.png`.
+        out: where everything is written: `digits.npz`, `labels.txt`, `pictures/`, `training/`, `models/`, `digits.png`.
         watch: called with the progress.
         overwrite: replace what an earlier run wrote.
 
@@ -92,28 +104,27 @@ def run_digits(out: Path, watch: Watch | None = None, *, overwrite: bool = False
     from validation.digits.pictures import NAMES, load_digits, require_digits
 
     require_digits()
-    handle = next(one for one in TESTING_HANDLES.values() if one.head == "classification")
+    handles = {one.head: one for one in TESTING_HANDLES.values()}
     custom = CustomCheckpoint(out / f"{NAME}.npz", NAME, out / "labels.txt")
     if custom.path.exists() and not overwrite:
         raise UsageError(f"{custom.path} exists already: give another --out, or --overwrite to replace it.")
     import_frameworks()
     from validation.digits.plot import draw_predictions
-    from validation.digits.train import predict, train
+    from validation.digits.train import predict
 
-    architecture = handle.checkpoint.architecture
+    architecture = handles["classification"].checkpoint.architecture
     trained, held = load_digits(architecture.image_size)
-    begin = time.perf_counter()
-    trained_on = counted(len(trained.labels), "picture")
-    with steps(watch, 1) as on:
-        params = train(architecture, trained, progress=on.start(f"training on {trained_on}", "steps"))
-        seconds = time.perf_counter() - begin
-        on.finish(f"trained on {trained_on} in {seconds:.0f} s")
-    save_params(params, custom.path)
+    params, seconds = _train(architecture, trained, custom.path, watch)
     write_atomically(out / "labels.txt", "".join(f"{name}\n" for name in NAMES).encode())
-    pictures = held.save(out / "pictures")
-    left_out = _convert(handle, custom, out / "models", overwrite=overwrite, watch=watch)
+    held_out = _HeldOut(tuple(map(str, held.save(out / "pictures"))), out / "models")
+    trained.save(out / "training")
+    left_out = _convert(handles["classification"], custom, out / "models", overwrite=overwrite, watch=watch)
+    tuned, classes = _fine_tune(handles["fe"], custom.path, out, overwrite=overwrite, watch=watch)
     logits = predict(architecture, params, held.pictures)
-    found = list(_classify(out / "models", pictures, held, logits, left_out, watch))
+    found = list(held_out.classify("JAX", logits, NAMES, _models(out / "models", left_out), watch))
+    found += held_out.classify(
+        "JAX, fine-tuned", predict(architecture, tuned, held.pictures), classes, (FINE_TUNED,), watch
+    )
     best = logits.argmax(-1)
     probabilities = softmax(logits)[range(len(best)), best]
     draw_predictions(held, best.tolist(), probabilities.tolist(), out / "digits.png")
@@ -122,23 +133,26 @@ def run_digits(out: Path, watch: Watch | None = None, *, overwrite: bool = False
     )
 
 
+def _train(architecture: Architecture, digits: "Digits", path: Path, watch: Watch | None) -> tuple[Params, float]:
+    """Train on the digits and save the params; return them, and the seconds that training took."""
+    from validation.digits.train import train
+
+    begin = time.perf_counter()
+    trained_on = counted(len(digits.labels), "picture")
+    with steps(watch, 1) as on:
+        params = train(architecture, digits, progress=on.start(f"training on {trained_on}", "steps"))
+        seconds = time.perf_counter() - begin
+        on.finish(f"trained on {trained_on} in {seconds:.0f} s")
+    save_params(params, path)
+    return params, seconds
+
+
 def _convert(
     handle: Handle, custom: CustomCheckpoint, out: Path, *, overwrite: bool, watch: Watch | None
 ) -> list[Format]:
     """Convert, check and export the model; return the formats whose libraries are missing."""
-    batch = select_batch(
-        "convert-all",
-        [handle.name],
-        source=BUCKET,
-        cache=None,
-        out=out,
-        version=DEFAULT_VERSION,
-        flavours=("native", "graph"),
-        custom=custom,
-    )
-    check_batch(batch, watch)
-    outcomes = run_batch(batch, watch)
-    problems = [f"{one.handle}: {'; '.join(one.problems)}" for one in outcomes if one.problems]
+    batch = _batch(handle, custom, out, ("native", "graph"))
+    problems = _run(batch, watch)
     left_out = []
     for kind in FORMATS.values():
         try:
@@ -154,37 +168,92 @@ def _convert(
     return left_out
 
 
-def _classify(
-    out: Path,
-    pictures: Sequence[Path],
-    held: "Digits",
-    logits: "NDArray[np.float32]",
-    left_out: Sequence[Format],
-    watch: Watch | None,
-) -> Iterator[Accuracy]:
-    """Classify the held-out pictures with JAX's logits, and with each model as a user of `classify` would."""
-    import numpy as np
+def _batch(handle: Handle, custom: CustomCheckpoint, out: Path, flavours: tuple[Flavour, ...]) -> Batch:
+    return select_batch(
+        "convert-all",
+        [handle.name],
+        source=BUCKET,
+        cache=None,
+        out=out,
+        version=DEFAULT_VERSION,
+        flavours=flavours,
+        custom=custom,
+    )
 
-    names = [str(picture) for picture in pictures]
-    ordered = np.sort(logits.astype(np.float64), axis=-1)
-    gaps = (ordered[:, -1] - ordered[:, -2]) / ordered.std(axis=-1)
-    best = logits.argmax(-1)
-    yield Accuracy("JAX", int((best == held.labels).sum()), len(best))
-    exported = [
-        str(out / kind.named(NAME) / str(DEFAULT_VERSION) / file)
-        for kind in FORMATS.values()
-        if kind not in left_out
-        for file in kind.models
-    ]
-    for given in (NAME, NAME + GRAPH_SUFFIX, *exported):
-        results = classify_pictures(find_model(given, out, DEFAULT_VERSION), names, watch, top=1)
-        problems = [f"{one.picture}: {one.problem}" for one in results if one.problem]
-        if problems:
-            raise MixerError("\n".join(problems))
-        found = np.array([one.scores[0].index for one in results])
-        disagreements = tuple(
-            Disagreement(names[index], int(held.labels[index]), int(best[index]), int(found[index]), float(gaps[index]))
-            for index in np.flatnonzero(found != best)
-        )
-        model = given if given in (NAME, NAME + GRAPH_SUFFIX) else f"{Path(given).parts[-3]}/{Path(given).name}"
-        yield Accuracy(model, int((found == held.labels).sum()), len(found), disagreements)
+
+def _run(batch: Batch, watch: Watch | None) -> list[str]:
+    """Convert and check; return the problems."""
+    check_batch(batch, watch)
+    return [f"{one.handle}: {'; '.join(one.problems)}" for one in run_batch(batch, watch) if one.problems]
+
+
+def _fine_tune(
+    handle: Handle, checkpoint: Path, out: Path, *, overwrite: bool, watch: Watch | None
+) -> tuple[Params, tuple[str, ...]]:
+    """Convert the feature extractor and fine-tune it on the same pictures; return the new params and their classes."""
+    from convert.checkpoints.reader import load_checkpoint
+
+    models = out / "models"
+    problems = _run(_batch(handle, CustomCheckpoint(checkpoint, EXTRACTOR), models, ("native",)), watch)
+    if problems:
+        raise MixerError("\n".join(problems))
+    tuning = FineTuning(
+        base=EXTRACTOR, name=FINE_TUNED, data=out / "training", out=models, recipe="bit", overwrite=overwrite
+    )
+    result = run_finetune(tuning, watch)
+    problems = [f"{one.handle}: {'; '.join(one.problems)}" for one in result.outcomes if one.problems]
+    if problems:
+        raise MixerError("\n".join(problems))
+    architecture = handle.checkpoint.architecture
+    loaded = load_checkpoint(result.checkpoint, architecture, num_classes=None)
+    return loaded.for_head("classification"), result.classes
+
+
+def _models(out: Path, left_out: Sequence[Format]) -> Iterator[str]:
+    """Yield each model of the trained Mixer, as `classify` takes it."""
+    yield from (NAME, NAME + GRAPH_SUFFIX)
+    for kind in FORMATS.values():
+        if kind not in left_out:
+            yield from (str(out / kind.named(NAME) / str(DEFAULT_VERSION) / file) for file in kind.models)
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    """The files of the held-out pictures, each in a folder of its class, and the folder of the models."""
+
+    files: tuple[str, ...]
+    out: Path
+
+    def classify(
+        self,
+        title: str,
+        logits: "NDArray[np.float32]",
+        classes: Sequence[str],
+        models: Iterable[str],
+        watch: Watch | None,
+    ) -> Iterator[Accuracy]:
+        """Yield the accuracy of JAX, from its logits of these classes, and of each model, as `classify` finds it."""
+        import numpy as np
+
+        from validation.digits.pictures import NAMES
+
+        digit = np.array([NAMES.index(name) for name in classes])
+        labels = np.array([NAMES.index(Path(file).parent.name) for file in self.files])
+        best = digit[logits.argmax(-1)]
+        ordered = np.sort(logits.astype(np.float64), axis=-1)
+        gaps = (ordered[:, -1] - ordered[:, -2]) / ordered.std(axis=-1)
+        yield Accuracy(title, int((best == labels).sum()), len(best))
+        for given in models:
+            results = classify_pictures(find_model(given, self.out, DEFAULT_VERSION), self.files, watch, top=1)
+            problems = [f"{one.picture}: {one.problem}" for one in results if one.problem]
+            if problems:
+                raise MixerError("\n".join(problems))
+            found = digit[[one.scores[0].index for one in results]]
+            disagreements = tuple(
+                Disagreement(
+                    self.files[index], int(labels[index]), int(best[index]), int(found[index]), float(gaps[index])
+                )
+                for index in np.flatnonzero(found != best)
+            )
+            model = f"{Path(given).parts[-3]}/{Path(given).name}" if "/" in given else given
+            yield Accuracy(model, int((found == labels).sum()), len(found), disagreements)
