@@ -14,7 +14,7 @@ from models.records.check import Tolerance
 from models.records.formats import ExportReport
 from models.records.manifest import CheckpointRecord, FileDigest, Manifest, SealedRecord
 from models.records.report import DepthStep, PublishedComparison, PublishedVariables, Report
-from models.storage.files import write_atomically
+from models.storage.files import read_small, write_atomically
 
 MANIFEST = Manifest(
     handle="mixer_x",
@@ -238,6 +238,13 @@ def test_failed_write_leaves_the_old_file_and_no_partial_one(tmp_path, monkeypat
     assert error.value.filename == str(path)  # a write names no file
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_may_be_as_large_as_allowed_and_no_larger(tmp_path):
+    (tmp_path / "text").write_bytes(b"four")
+    assert read_small(tmp_path / "text", 4) == b"four"
+    with pytest.raises(MixerError, match=r"more than 3 bytes"):
+        read_small(tmp_path / "text", 3)
 
 
 HOSTILE = "\x1b]0;title\x07\x1b[31mred\u202eevil\r\n\x9b2J"

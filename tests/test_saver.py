@@ -103,12 +103,14 @@ def test_a_saver_that_mixes_variables_up_is_noticed(tiny_build, tmp_path):
     assert np.abs(served_by_version_1(broken, images) - expected).max() > 0.1 * expected.std()
 
 
+def nodes_of(meta_graph):
+    library = meta_graph.graph_def.library.function
+    return [*meta_graph.graph_def.node, *(node for one in library for node in one.node_def)]
+
+
 def foreign_attributes(meta_graph):
     """What nodes hold that their operations do not define: TensorFlow 1's loaders may refuse it."""
-    nodes = [
-        *meta_graph.graph_def.node,
-        *(node for one in meta_graph.graph_def.library.function for node in one.node_def),
-    ]
+    nodes = nodes_of(meta_graph)
     functions = {one.signature.name for one in meta_graph.graph_def.library.function}
     known = {
         node.op: {one.name for one in op_def_registry.get(node.op).attr} for node in nodes if node.op not in functions
@@ -128,6 +130,25 @@ def test_no_node_holds_what_its_operation_does_not_know(tiny_build, name):
     (saved,) = [node for node in meta_graph.graph_def.node if node.name == "saver_save"]
     assert saved.attr["value"].WhichOneof("value") is None  # shown to fail: asking for an attribute makes it
     assert foreign_attributes(meta_graph) == [("saver_save", "value")]
+
+
+def attributes_of_default_value(meta_graph):
+    return [
+        (node.name, one.name)
+        for node in nodes_of(meta_graph)
+        if (operation := op_def_registry.get(node.op))
+        for one in operation.attr
+        if one.HasField("default_value") and one.name in node.attr and node.attr[one.name] == one.default_value
+    ]
+
+
+@each_model
+def test_no_node_holds_a_default_which_a_tensorflow_older_than_it_would_refuse(tiny_build, name):
+    meta_graph = saved_in(directory_of(tiny_build, name))
+    assert attributes_of_default_value(meta_graph) == []
+    (node,) = [one for one in meta_graph.graph_def.node if one.name == "saver_restore/assign"]
+    node.attr["validate_shape"].b = False  # shown to fail
+    assert attributes_of_default_value(meta_graph) == [("saver_restore/assign", "validate_shape")]
 
 
 def test_one_saver_is_enough(tiny_build, tmp_path):
