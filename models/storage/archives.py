@@ -171,9 +171,6 @@ class _Watched(io.RawIOBase):
     def __init__(self, file: BinaryIO, watch: Callable[[bytes], None] | None) -> None:
         self._file, self._watch = file, watch
 
-    def readable(self) -> bool:
-        return True
-
     def seekable(self) -> bool:
         return True  # for seeking forwards in the unpacked stream; this file never goes back
 
