@@ -47,7 +47,7 @@ demo: $(READY)  ## write six synthetic checkpoints, convert and check all twelve
 	@echo "The commands of the README find these models after:"
 	@echo "  export MIXER_JAX2TF_SOURCE=build/demo/checkpoints MIXER_JAX2TF_OUT=build/demo/models"
 
-digits: $(READY)  ## train a small Mixer on real digits, take it the whole way, draw OUT/digits/digits.png
+digits: $(READY)  ## train a small Mixer on real digits, convert and fine-tune it, draw OUT/digits/digits.png
 	$(RUN) convert digits --out "$(OUT)/digits" --overwrite
 
 convert-all: $(READY)  ## fetch, convert and check the handles from SOURCE into OUT

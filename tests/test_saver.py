@@ -133,6 +133,7 @@ def test_no_node_holds_what_its_operation_does_not_know(tiny_build, name):
 
 
 def attributes_of_default_value(meta_graph):
+    """What nodes need not hold: a TensorFlow that is older than an attribute would refuse it."""
     return [
         (node.name, one.name)
         for node in nodes_of(meta_graph)
@@ -143,7 +144,7 @@ def attributes_of_default_value(meta_graph):
 
 
 @each_model
-def test_no_node_holds_a_default_which_a_tensorflow_older_than_it_would_refuse(tiny_build, name):
+def test_no_node_stores_a_default_value(tiny_build, name):
     meta_graph = saved_in(directory_of(tiny_build, name))
     assert attributes_of_default_value(meta_graph) == []
     (node,) = [one for one in meta_graph.graph_def.node if one.name == "saver_restore/assign"]

@@ -1,4 +1,4 @@
-"""The command digits: a small Mixer trained on real pictures, the whole way."""
+"""The command digits: a small Mixer trained on real pictures, converted, exported, fine-tuned and compared with JAX."""
 
 from dataclasses import asdict
 from pathlib import Path

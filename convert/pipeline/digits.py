@@ -1,7 +1,4 @@
-"""Train a small Mixer on real pictures and take it the whole way: converted, checked, exported, and classifying.
-
-Its feature extractor is then fine-tuned, and what comes out is compared with JAX too.
-"""
+"""Train a small Mixer on real pictures, convert, check, export and fine-tune it, and compare each model with JAX."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,11 +32,11 @@ if TYPE_CHECKING:
 NAME = "digits"
 """Name of the model."""
 
-EXTRACTOR = "digits_fe"
+_EXTRACTOR = "digits_fe"
 """Name of its feature extractor."""
 
-FINE_TUNED = "digits_tuned"
-"""Name of the model that fine-tuning gives: the same features, a head trained anew."""
+_FINE_TUNED = "digits_tuned"
+"""Name of the fine-tuned model: the same features, another head."""
 
 NEAR_TIE = 1e-3
 """Two logits that are closer than this, in units of the standard deviation of a picture's logits, are a near tie."""
@@ -75,7 +72,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class DigitsResult:
-    """The result of the whole way."""
+    """Files and figures of a run."""
 
     checkpoint: Path
     pictures: Path
@@ -123,7 +120,7 @@ def run_digits(out: Path, watch: Watch | None = None, *, overwrite: bool = False
     logits = predict(architecture, params, held.pictures)
     found = list(held_out.classify("JAX", logits, NAMES, _models(out / "models", left_out), watch))
     found += held_out.classify(
-        "JAX, fine-tuned", predict(architecture, tuned, held.pictures), classes, (FINE_TUNED,), watch
+        "JAX, fine-tuned", predict(architecture, tuned, held.pictures), classes, (_FINE_TUNED,), watch
     )
     best = logits.argmax(-1)
     probabilities = softmax(logits)[range(len(best)), best]
@@ -151,8 +148,8 @@ def _convert(
     handle: Handle, custom: CustomCheckpoint, out: Path, *, overwrite: bool, watch: Watch | None
 ) -> list[Format]:
     """Convert, check and export the model; return the formats whose libraries are missing."""
-    batch = _batch(handle, custom, out, ("native", "graph"))
-    problems = _run(batch, watch)
+    batch = _batch(handle, custom, out, ("native", "graph"), watch)
+    found = [(one.handle, one.problems) for one in run_batch(batch, watch)]
     left_out = []
     for kind in FORMATS.values():
         try:
@@ -162,14 +159,15 @@ def _convert(
             continue
         work = Exports(kind, (handle,), batch.source, out, DEFAULT_VERSION, custom=custom, overwrite=overwrite)
         check_exports(work)
-        problems += [f"{one.name}: {'; '.join(one.problems)}" for one in run_exports(work, watch) if one.problems]
-    if problems:
-        raise MixerError("\n".join(problems))
+        found += [(one.name, one.problems) for one in run_exports(work, watch)]
+    _raise_problems(found)
     return left_out
 
 
-def _batch(handle: Handle, custom: CustomCheckpoint, out: Path, flavours: tuple[Flavour, ...]) -> Batch:
-    return select_batch(
+def _batch(
+    handle: Handle, custom: CustomCheckpoint, out: Path, flavours: tuple[Flavour, ...], watch: Watch | None
+) -> Batch:
+    batch = select_batch(
         "convert-all",
         [handle.name],
         source=BUCKET,
@@ -179,12 +177,15 @@ def _batch(handle: Handle, custom: CustomCheckpoint, out: Path, flavours: tuple[
         flavours=flavours,
         custom=custom,
     )
-
-
-def _run(batch: Batch, watch: Watch | None) -> list[str]:
-    """Convert and check; return the problems."""
     check_batch(batch, watch)
-    return [f"{one.handle}: {'; '.join(one.problems)}" for one in run_batch(batch, watch) if one.problems]
+    return batch
+
+
+def _raise_problems(found: Iterable[tuple[str, Sequence[str]]]) -> None:
+    """Raise if anything has problems, given by name or path."""
+    problems = [f"{name}: {'; '.join(said)}" for name, said in found if said]
+    if problems:
+        raise MixerError("\n".join(problems))
 
 
 def _fine_tune(
@@ -194,16 +195,13 @@ def _fine_tune(
     from convert.checkpoints.reader import load_checkpoint
 
     models = out / "models"
-    problems = _run(_batch(handle, CustomCheckpoint(checkpoint, EXTRACTOR), models, ("native",)), watch)
-    if problems:
-        raise MixerError("\n".join(problems))
+    batch = _batch(handle, CustomCheckpoint(checkpoint, _EXTRACTOR), models, ("native",), watch)
+    _raise_problems((one.handle, one.problems) for one in run_batch(batch, watch))
     tuning = FineTuning(
-        base=EXTRACTOR, name=FINE_TUNED, data=out / "training", out=models, recipe="bit", overwrite=overwrite
+        base=_EXTRACTOR, name=_FINE_TUNED, data=out / "training", out=models, recipe="bit", overwrite=overwrite
     )
     result = run_finetune(tuning, watch)
-    problems = [f"{one.handle}: {'; '.join(one.problems)}" for one in result.outcomes if one.problems]
-    if problems:
-        raise MixerError("\n".join(problems))
+    _raise_problems((one.handle, one.problems) for one in result.outcomes)
     architecture = handle.checkpoint.architecture
     loaded = load_checkpoint(result.checkpoint, architecture, num_classes=None)
     return loaded.for_head("classification"), result.classes
@@ -245,9 +243,7 @@ class _HeldOut:
         yield Accuracy(title, int((best == labels).sum()), len(best))
         for given in models:
             results = classify_pictures(find_model(given, self.out, DEFAULT_VERSION), self.files, watch, top=1)
-            problems = [f"{one.picture}: {one.problem}" for one in results if one.problem]
-            if problems:
-                raise MixerError("\n".join(problems))
+            _raise_problems((one.picture, (one.problem,)) for one in results if one.problem)
             found = digit[[one.scores[0].index for one in results]]
             disagreements = tuple(
                 Disagreement(
