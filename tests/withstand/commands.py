@@ -17,6 +17,8 @@ OWN, TUNED = "my_mixer", "colours"
 BUILD = ("--out", "build")
 PLACES = ("build", "cache", "tmp")
 """Folders of a trial: of the models, the cache, and temporary files."""
+_SET_UP = 1800.0
+"""Seconds that a command may take where nothing is tried, beside other work."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Inputs:
         """Return a tree in which commands have been run."""
         self.fresh(begin)
         for words in commands:
-            ended = Order(tuple(map(str, words)), self.trial, self.notes, workers).run()
+            ended = Order(tuple(map(str, words)), self.trial, self.notes, workers).run(patience=_SET_UP)
             if ended.status:
                 raise RuntimeError(f"{words}: {ended.status}, {ended.said}")
         return Path(shutil.copytree(self.trial, self.folder / "trees" / name, symlinks=True))

@@ -89,12 +89,12 @@ class Order:
         process.start()
         return process
 
-    def run(self, disturb: Callable[[int], None] | None = None) -> Ended:
-        """Run it to its end; `disturb` is called with its process id once it has begun."""
+    def run(self, disturb: Callable[[int], None] | None = None, patience: float = PATIENCE) -> Ended:
+        """Run it to its end, or for `patience` seconds; `disturb` is called with its process id once it has begun."""
         process, began = self.start(), time.monotonic()
         if disturb is not None:
             disturb(process.pid)
-        process.join(PATIENCE)
+        process.join(patience)
         seconds = time.monotonic() - began
         if process.exitcode is None:
             for pid in (*family(process.pid), process.pid):
