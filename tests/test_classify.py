@@ -162,15 +162,28 @@ def test_an_export_is_named_by_the_class_list_beside_it(build, tmp_path, capfd):
     assert as_json(capfd, name, ROCKET, "--out", out, "--labels", tmp_path / "mine.txt")["pictures"] == expected
 
 
-def test_an_export_with_other_weights_than_its_manifest_lists_is_refused(build, tmp_path, capfd):
-    out, name = shutil.copytree(build, tmp_path / "build"), f"{CLASSIFIER}-onnx"
-    file = out / name / "2" / "model.onnx"
+@pytest.mark.parametrize(
+    ("name", "weights", "again"),
+    [
+        (f"{CLASSIFIER}-onnx", "model.onnx", "Export the model again (--overwrite)."),
+        (CLASSIFIER, "variables/variables.data-00000-of-00001", "Convert the model again (--overwrite)."),
+    ],
+)
+def test_a_model_with_other_weights_than_its_manifest_lists_is_refused(build, tmp_path, capfd, name, weights, again):
+    out = shutil.copytree(build, tmp_path / "build")
+    file = out / name / "2" / weights
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     status, _, err = run(capfd, "classify", name, ROCKET, "--out", out)
     assert status == 1
-    assert "model.onnx has sha256" in err and "Export the model again (--overwrite)." in err
+    assert f"2.manifest.json records it:\n  {weights} has sha256" in err and again in err
+
+
+def test_a_file_that_the_manifest_does_not_list_is_no_reason_to_refuse(build, tmp_path, capfd):
+    out = shutil.copytree(build, tmp_path / "build")
+    (out / CLASSIFIER / "2" / "notes.txt").write_text("mine")
+    assert as_json(capfd, CLASSIFIER, ROCKET, "--out", out)["pictures"]
 
 
 def test_more_pictures_than_a_batch_holds(build, tmp_path, capfd):

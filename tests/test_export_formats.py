@@ -192,7 +192,7 @@ def test_a_changed_saved_model_is_refused(export, build):
     path.write_bytes(path.read_bytes() + b"\n")
     status, _, err = export(EXTRACTOR, "--to", "onnx")
     assert status == 1
-    assert "differs from its manifest (saved_model.pb has " in err
+    assert "2.manifest.json records it:\n  saved_model.pb has " in err
     assert not (build / f"{EXTRACTOR}-onnx" / "2").exists()
 
 

@@ -151,6 +151,17 @@ def test_options_that_cannot_be_used_are_refused(out, pictures, capfd, words, ex
     assert not (out / "finetune").exists()
 
 
+def test_an_extractor_that_is_not_that_of_its_manifest_is_refused(out, pictures, capfd):
+    variables = out / EXTRACTOR / "2" / "variables" / "variables.data-00000-of-00001"
+    content = bytearray(variables.read_bytes())
+    content[len(content) // 2] ^= 1
+    variables.write_bytes(content)
+    status, _, err = run(capfd, *command(out, pictures))
+    assert (status, "variables.data-00000-of-00001 has sha256" in err) == (1, True), err
+    assert "Convert the model again (--overwrite)." in err
+    assert not (out / "finetune").exists()
+
+
 def test_names_that_cannot_be_used_are_refused(out, pictures, capfd):
     for name, expected in (("Colours", "cannot name a model"), (CLASSIFIER, "is a name of the catalog")):
         status, _, err = run(capfd, *command(out, pictures, name=name))

@@ -20,7 +20,7 @@ from models.catalog import Checkpoint, Handle
 from models.errors import MixerError
 from models.formats import Format
 from models.records.check import Check
-from models.records.contents import compare_files, digest_files
+from models.records.contents import compare_files, digest_files, refuse_changed
 from models.records.formats import ExportManifest, ExportReport
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
@@ -210,10 +210,6 @@ def _read_source(work: Exports, handle: Handle, sha256: str | None = None) -> by
             f"has {sha256}: give the --{'checkpoint' if work.custom else 'source'} that it was converted from, or "
             f"convert it again (`{convert}`)."
         )
-    differences = compare_files(manifest.files, digest_files(saved_model.directory))
-    if differences:
-        raise MixerError(
-            f"{saved_model.directory} differs from its manifest ({'; '.join(differences)}): convert it again "
-            f"(`{convert} --overwrite`)."
-        )
+    again = f"Convert it again (`{convert} --overwrite`)."
+    refuse_changed(saved_model.directory, manifest.files, saved_model.manifest, again)
     return saved_model.manifest.read_bytes()

@@ -23,6 +23,7 @@ from export.install import prepare_out
 from models.catalog import ALL_HANDLES, BUCKET, GRAPH_SUFFIX, Handle
 from models.errors import MixerError, UsageError
 from models.records.about import parse_about
+from models.records.contents import refuse_changed
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.selection import custom_handle, is_catalogued, template_of
@@ -153,6 +154,7 @@ def _find_base(tuning: FineTuning) -> tuple[ModelPaths, Manifest, Handle]:
             f"{tuning.base} is a classifier, and fine-tuning starts from a feature extractor: convert its checkpoint "
             "with the handle of one."
         )
+    refuse_changed(paths.directory, manifest.files, paths.manifest, "Convert the model again (--overwrite).")
     return paths, manifest, template_of(manifest.architecture, "classification")
 
 

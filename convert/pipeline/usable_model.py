@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from models.catalog import ALL_HANDLES, GRAPH_SUFFIX
 from models.errors import MixerError, UsageError, counted, shown
 from models.formats import FORMATS, LABELS, FormatName
-from models.records.contents import compare_files, digest_files
+from models.records.contents import refuse_changed
 from models.records.formats import ExportManifest
 from models.records.layout import ARCHIVE_SUFFIX, ModelPaths
+from models.records.manifest import Manifest
 from models.selection import command_for, is_catalogued
 from models.signatures import SERVING_DEFAULT
 from models.storage.files import read_small
@@ -144,6 +145,10 @@ def _saved_model(path: Path, classes: tuple[str, ...] | None) -> UsableModel:
     name = str(facts.get("handle", path.name))
     if "features" in str(_below(facts, "output", "meaning") or ""):
         raise _extractor(name)
+    paths = ModelPaths.around(path)
+    if paths.manifest.is_file():  # else it was copied elsewhere, or not made here
+        again = "Convert the model again (--overwrite)."
+        refuse_changed(path, Manifest.read(paths.manifest).files, paths.manifest, again)
     listed = _below(facts, "output", "classes")
     if classes is None and isinstance(listed, str):
         classes = read_classes(path / listed)
@@ -162,12 +167,7 @@ def _exported(path: Path, classes: tuple[str, ...] | None) -> UsableModel:
     if manifest.head == "fe":
         raise _extractor(manifest.handle)
     needed = {name: one for name, one in manifest.files.items() if classes is None or name != LABELS}
-    found = {name: one for name, one in digest_files(path.parent).items() if name in needed}
-    if differences := compare_files(needed, found, paths.manifest.name):
-        said = "".join(f"\n  {one}" for one in differences)
-        raise MixerError(
-            f"{path.parent} is not as {paths.manifest} records it:{said}\nExport the model again (--overwrite)."
-        )
+    refuse_changed(path.parent, needed, paths.manifest, "Export the model again (--overwrite).")
     if classes is None and LABELS in needed:
         classes = read_classes(path.with_name(LABELS))
     checkpoint, name = manifest.checkpoint, manifest.handle.removesuffix(f"-{manifest.format}")
