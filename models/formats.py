@@ -3,6 +3,7 @@
 import importlib
 import sys
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import metadata
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
@@ -111,3 +112,14 @@ def import_openvino() -> Any:  # noqa: ANN401 (a module)
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: cannot be imported
     return importlib.import_module("openvino")
+
+
+@cache
+def openvino_core() -> Any:  # noqa: ANN401 (of OpenVINO)
+    """Return OpenVINO's `Core`: always the same one, which lives as long as the process.
+
+    Each has the CPU plugin set a stack for signal handlers, and set the previous one again when it ends. If that was
+    another's, which ended before, there is no such memory any more, and the next signal that Python handles is a
+    segmentation fault (2026.4).
+    """
+    return import_openvino().Core()

@@ -125,7 +125,7 @@ def test_onnx_and_openvino_say_what_they_are(written, tiny_source):
     assert found["license"] == "Apache-2.0"
     assert found["checkpoint_sha256"] == hashlib.sha256((tiny_source / CHECKPOINT.object).read_bytes()).hexdigest()
     assert json.loads(found["labels"]) == labels
-    read = formats.import_openvino().Core().read_model(written["openvino"] / "model.xml")
+    read = formats.openvino_core().read_model(written["openvino"] / "model.xml")
     settings = {"runtime_settings": '{"INFERENCE_PRECISION_HINT": "f32"}'}
     assert {key: read.get_rt_info(["model_info", key]).astype(str) for key in found | settings} == found | settings
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from export.formats.metadata import describe_model
 from models.errors import MixerError
-from models.formats import FORMATS, LABELS, FormatName, import_openvino
+from models.formats import FORMATS, LABELS, FormatName, import_openvino, openvino_core
 from models.storage.files import naming
 
 
@@ -57,16 +57,15 @@ def _write_openvino(saved_model: Path, directory: Path) -> None:
 
     Operations are numbered in their order, because OpenVINO numbers them with a counter of the process.
     """
-    openvino = import_openvino()
     (file,) = FORMATS["openvino"].models
-    model = openvino.Core().read_model(saved_model)
+    model = openvino_core().read_model(saved_model)
     for index, operation in enumerate(model.get_ordered_ops()):
         if operation.get_type_name() not in {"Parameter", "Result"}:
             operation.set_friendly_name(f"{operation.get_type_name()}_{index}")
     for key, value in describe_model("openvino", saved_model).items():
         model.set_rt_info(value, ["model_info", key])
     try:
-        openvino.save_model(model, directory / file, compress_to_fp16=False)
+        import_openvino().save_model(model, directory / file, compress_to_fp16=False)
     except RuntimeError:
         _raise_if_full(directory / file, sum(one.stat().st_size for one in saved_model.rglob("*") if one.is_file()))
         raise

@@ -93,6 +93,8 @@ class Order:
         """Run it to its end, or for `patience` seconds; `disturb` is called with its process id once it has begun."""
         process, began = self.start(), time.monotonic()
         if disturb is not None:
+            while not (self.notes / "events").exists() and process.is_alive():
+                time.sleep(0.001)  # before it, the fork is not yet the command
             disturb(process.pid)
         process.join(patience)
         seconds = time.monotonic() - began

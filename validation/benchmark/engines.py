@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from models.catalog import Handle
 from models.errors import UsageError
-from models.formats import FORMATS, OUTPUT_NAME, import_openvino
+from models.formats import FORMATS, OUTPUT_NAME, openvino_core
 from models.records.layout import ModelPaths
 
 Values = NDArray[np.float32]
@@ -156,7 +156,7 @@ def _open_openvino(_: Handle, path: Path, threads: int) -> OpenModel:
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
     }
-    model = import_openvino().Core().compile_model(path, "CPU", settings)
+    model = openvino_core().compile_model(path, "CPU", settings)
     return OpenModel(lambda images: np.array(model(images)[OUTPUT_NAME]))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from models.formats import FORMATS, OUTPUT_NAME, FormatName, import_openvino
+from models.formats import FORMATS, OUTPUT_NAME, FormatName, openvino_core
 from validation.parity.images import Images
 from validation.parity.outputs import Outputs
 
@@ -82,8 +82,7 @@ def open_with_defaults(path: Path) -> tuple[RunnableModel, str]:
 
 
 def _compile_openvino(path: Path, settings: dict[str, str]) -> tuple[RunnableModel, str]:
-    openvino = import_openvino()
-    core = openvino.Core()
+    core = openvino_core()
     model = core.compile_model(path, "CPU", settings)
     dtype = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
 
