@@ -33,7 +33,7 @@ from models.errors import MixerError, UsageError
 from models.records.check import GRAPH
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
-from models.records.published_index import Index
+from models.records.published_index import INDEX, Index
 from models.records.tolerances import TOLERANCES
 from models.storage import gsutil
 from models.storage.gsutil_errors import GsutilResult, StoreUnreachableError
@@ -168,6 +168,15 @@ def test_a_second_time_nothing_is_sent_and_the_number_is_not_given_to_other_file
         assert f"\n  {WEIGHTS} has sha256 " in str(error.value)
         assert str(error.value).endswith("Convert with --version 3.")
     assert (tree(mirror.root), objects(store, gs), store.received) == before
+
+
+def test_what_a_killed_publication_left_is_removed_even_if_nothing_is_sent(destination, mirror):
+    publish(destination, mirror, RULES)
+    before = tree(mirror.root)
+    index = mirror.root / HANDLE / INDEX
+    os.link(index, index.with_name(".index.json.partial-0123456789abcdef"))  # killed before it removed its first name
+    assert publish(destination, mirror, RULES).verdict == "published already"
+    assert tree(mirror.root) == before
 
 
 def bytes_read():

@@ -17,7 +17,7 @@ from models.progress import Progress
 from models.records.contents import Described
 from models.records.manifest import MOST_BYTES
 from models.storage.files import CHUNK, read_small, sha256_of, written_whole
-from models.storage.temporary import locked
+from models.storage.temporary import locked, sweep_files
 
 _LOG = logging.getLogger(__name__)
 
@@ -120,7 +120,10 @@ class Mirror:
 
     @contextmanager
     def held(self, folder: str) -> Iterator[None]:
-        """Lock a folder, at most until this process ends; wait for another process that is publishing there."""
+        """Lock a folder, at most until this process ends; wait for another process that is publishing there.
+
+        Temporary files that ended processes left in it are removed, even if nothing is written then.
+        """
         place = self.root / folder
 
         def awaited() -> None:
@@ -130,6 +133,7 @@ class Mirror:
             with _translate_os_errors(self.root):
                 place.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(locked(place / _LOCK, awaited))
+                sweep_files(place)
             yield
 
 

@@ -59,9 +59,9 @@ class Kind:
 KINDS = (
     Kind("SIGKILL", signal.SIGKILL, 220, 132),
     Kind("SIGKILL of one worker", signal.SIGKILL, 36, 24, "worker"),
-    Kind("SIGKILL of all processes", signal.SIGKILL, 34, 24, "all"),
-    Kind("SIGINT", signal.SIGINT, 66, 34),
-    Kind("SIGTERM", signal.SIGTERM, 66, 34),
+    Kind("SIGKILL of all processes", signal.SIGKILL, 35, 24, "all"),
+    Kind("SIGINT", signal.SIGINT, 66, 39),
+    Kind("SIGTERM", signal.SIGTERM, 66, 39),
 )
 
 
@@ -79,8 +79,9 @@ class Moment:
 def moments_of(kind: Kind, whole: Undisturbed, share: float, chance: random.Random) -> list[Moment]:
     """Return when to disturb a command that has this share of the trials of a kind."""
     events = whole.ended.worker_events if kind.victim == "worker" else whole.ended.events
-    moments = [Moment(event) for event in spread(max(1, round(kind.events * share)), events)]
-    count = max(0 if moments else 1, round(kind.moments * share))
+    wanted = max(1, round(kind.events * share))
+    moments = [Moment(event) for event in spread(wanted, events)]
+    count = wanted - len(moments) + round(kind.moments * share)
     return [*moments, *(Moment(seconds=chance.uniform(0, 0.95) * whole.ended.seconds) for _ in range(count))]
 
 
