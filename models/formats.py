@@ -118,8 +118,8 @@ def import_openvino() -> Any:  # noqa: ANN401 (a module)
 def openvino_core() -> Any:  # noqa: ANN401 (of OpenVINO)
     """Return OpenVINO's `Core`: always the same one, which lives as long as the process.
 
-    Each has the CPU plugin set a stack for signal handlers, and set the previous one again when it ends. If that was
-    another's, which ended before, there is no such memory any more, and the next signal that Python handles is a
-    segmentation fault (2026.4).
+    The CPU plugin of each core installs an alternate signal stack, and restores the previous one when the core is
+    destroyed. If that one belonged to a core destroyed earlier, it is unmapped, and the next signal that Python handles
+    is a segmentation fault (seen in 2026.4).
     """
     return import_openvino().Core()

@@ -187,12 +187,20 @@ def test_ones_own_mixer_needs_its_name_its_model_and_its_checkpoint(export, own,
     assert "give the --checkpoint that it was converted from" in err
 
 
+def test_a_file_beside_the_class_list_is_refused(export, build):
+    """It might be taken for the list."""
+    (build / f"{CLASSIFIER}-graph" / "2" / "assets" / "notes.txt").write_text("mine")
+    status, _, err = export(CLASSIFIER, "--to", "onnx")
+    assert status == 1
+    assert "assets/notes.txt is not listed in 2.manifest.json" in err
+
+
 def test_a_changed_saved_model_is_refused(export, build):
     path = build / f"{EXTRACTOR}-graph" / "2" / "saved_model.pb"
     path.write_bytes(path.read_bytes() + b"\n")
     status, _, err = export(EXTRACTOR, "--to", "onnx")
     assert status == 1
-    assert "2.manifest.json records it:\n  saved_model.pb has " in err
+    assert "2.manifest.json:\n  saved_model.pb has " in err
     assert not (build / f"{EXTRACTOR}-onnx" / "2").exists()
 
 

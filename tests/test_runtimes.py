@@ -43,5 +43,6 @@ os.kill(os.getpid(), signal.SIGTERM)
 
 def test_signals_are_handled_after_models_of_openvino(tmp_path):
     """Two of its cores that end in the order in which they began leave no stack for signals."""
-    result = subprocess.run([sys.executable, "-c", SIGNALLED, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-c", SIGNALLED, str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert result.returncode == 143, result.stderr

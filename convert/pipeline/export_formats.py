@@ -211,5 +211,5 @@ def _read_source(work: Exports, handle: Handle, sha256: str | None = None) -> by
             f"convert it again (`{convert}`)."
         )
     again = f"Convert it again (`{convert} --overwrite`)."
-    refuse_changed(saved_model.directory, manifest.files, saved_model.manifest, again)
+    refuse_changed(saved_model.directory, manifest.files, saved_model.manifest, again, strict=True)
     return saved_model.manifest.read_bytes()

@@ -45,23 +45,32 @@ def digest_files(directory: Path, most: int | None = None) -> dict[str, FileDige
     }
 
 
-def refuse_changed(directory: Path, listed: Mapping[str, FileDigest], record: Path, advice: str) -> None:
-    """Refuse a directory whose files changed since they were recorded; files that are not listed are ignored.
+def refuse_changed(
+    directory: Path, listed: Mapping[str, FileDigest], record: Path, advice: str, *, strict: bool = False
+) -> None:
+    """Refuse a directory whose files differ from those of its record.
 
     Args:
         directory: contains the files.
         listed: the files in the record, by relative POSIX path.
         record: the record's file, for the message.
         advice: the end of the message: what to do next.
+        strict: whether files that are not listed are refused too.
 
     Raises:
         MixerError: a listed file is missing or has other contents; names all of them.
     """
-    there = {name: path for name in listed if (path := directory / name).is_file()}
-    found = {name: FileDigest(sha256=sha256_of(path), size=path.stat().st_size) for name, path in there.items()}
-    if differences := compare_files(listed, found, record.name):
+    try:
+        found = digest_files(directory)
+    except FileNotFoundError as error:
+        raise MixerError(
+            f"{error.filename} was removed while it was read: is another command replacing {directory}? Run the same "
+            "command again."
+        ) from error
+    compared = found if strict else {name: one for name, one in found.items() if name in listed}
+    if differences := compare_files(listed, compared, record.name):
         said = "".join(f"\n  {one}" for one in differences)
-        raise MixerError(f"{directory} is not as {record} records it:{said}\n{advice}")
+        raise MixerError(f"{directory} differs from {record}:{said}\n{advice}")
 
 
 def compare_files(

@@ -18,7 +18,7 @@ from typing import Literal
 from convert.checkpoints.synthetic import write_seeded
 from models.catalog import HANDLES
 from withstand.commands import Command, Inputs, all_commands
-from withstand.events import Fault, send, spread
+from withstand.events import Fault, runs, send, spread
 from withstand.rows import Row
 from withstand.trees import difference, half_written, left_over, refused_in_words, tree_of
 from withstand.trials import Ended, Order
@@ -77,7 +77,10 @@ class Moment:
 
 
 def moments_of(kind: Kind, whole: Undisturbed, share: float, chance: random.Random) -> list[Moment]:
-    """Return when to disturb a command that has this share of the trials of a kind."""
+    """Return when to disturb a command that has this share of the trials of a kind.
+
+    Where there are fewer events than wanted, random moments take their place.
+    """
     events = whole.ended.worker_events if kind.victim == "worker" else whole.ended.events
     wanted = max(1, round(kind.events * share))
     moments = [Moment(event) for event in spread(wanted, events)]
@@ -92,15 +95,20 @@ def disturbed(trials: Trials, whole: Undisturbed, kind: Kind, moment: Moment) ->
         fault = Fault(moment.event, kind.signal, crash=kind.victim == "all", worker=kind.victim == "worker")
         return order, replace(order, fault=fault).run()
 
+    struck = []
+
     def strike(pid: int) -> None:
         time.sleep(moment.seconds)
+        while kind.victim == "worker" and not trials.running(pid) and runs(pid):
+            time.sleep(0.005)  # until there is one
         others = trials.running(pid)
-        chosen = {"command": [pid], "worker": [*others][:1], "all": [*others, pid]}[kind.victim]
-        for one in chosen:
+        struck[:] = {"command": [pid], "worker": [*others][:1], "all": [*others, pid]}[kind.victim]
+        for one in struck:
             send(one, kind.signal)
 
     ended = order.run(strike)
-    if ended.status == 0 and kind.victim != "worker" and moment.seconds > 0.01:
+    missed = not struck or (ended.status == 0 and kind.victim != "worker")
+    if missed and moment.seconds > 0.01:
         return disturbed(trials, whole, kind, Moment(seconds=moment.seconds / 2))
     return order, ended
 

@@ -42,7 +42,7 @@ TITLE = "Network: faults between here and the object store"
 REMARK = (
     "A fault lasts until the command ends, unless it is said to happen once. gsutil tries a request again up to five "
     "times, for half a minute,\nunless its configuration says otherwise; where nothing moves, it is ended after 120 s "
-    "(here 10 s)."
+    "(here 10 s).\nIt takes status 416 for the end of the object: the message then names the wrong hash."
 )
 
 WORKERS = 8  # most of the time is spent waiting
@@ -121,8 +121,7 @@ def cuts() -> Iterator[Case]:
             limit = LIMIT * 5 if place == 1 else LIMIT  # 100 times resumed
             yield one("each time", CLOSED if cut != "cut_after" else "", spoil, limit=limit)
             if cut == "cut_after":
-                said = "does not match the store's hash"
-                yield one("once; meanwhile somebody replaces the object", said, once, replaced=True)
+                yield one("once; meanwhile somebody replaces the object", UNLIKE, once, replaced=True)
     taken = {"cut_upload_after": SMALL // 2, "reset": True, "times": 1}
     how = "once; meanwhile somebody else writes the object"
     yield Case("reset at 50 %", SENDING, how, "in the meantime", taken, replaced=True, size=SMALL)

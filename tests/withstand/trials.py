@@ -91,12 +91,13 @@ class Order:
 
     def run(self, disturb: Callable[[int], None] | None = None, patience: float = PATIENCE) -> Ended:
         """Run it to its end, or for `patience` seconds; `disturb` is called with its process id once it has begun."""
-        process, began = self.start(), time.monotonic()
+        process, until = self.start(), time.monotonic() + patience
+        while not (self.notes / "events").exists() and process.is_alive() and time.monotonic() < until:
+            time.sleep(0.001)  # the fork is not yet the command
+        began = time.monotonic()
         if disturb is not None:
-            while not (self.notes / "events").exists() and process.is_alive():
-                time.sleep(0.001)  # before it, the fork is not yet the command
             disturb(process.pid)
-        process.join(patience)
+        process.join(max(0.0, until - time.monotonic()))
         seconds = time.monotonic() - began
         if process.exitcode is None:
             for pid in (*family(process.pid), process.pid):
