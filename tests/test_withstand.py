@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from publishable import write_model
 from withstand import hostile
-from withstand.__main__ import ROOT, SECTIONS, TABLE
+from withstand.__main__ import ROOT, SECTIONS, TABLE, main
 from withstand.damage import both, flips
 from withstand.events import family, runs, spread
 from withstand.guided import failing_inputs
@@ -55,6 +55,14 @@ def test_mutations_are_guided_in_a_process_of_their_own(tmp_path):
     (tmp_path / "slow").mkdir()
     subprocess.run([sys.executable, "-c", program, tmp_path / "slow"], check=True, capture_output=True)
     assert len(list((tmp_path / "slow" / "failed").iterdir())) > 5
+
+
+@pytest.mark.parametrize("words", [["--share", one] for one in ("0", "7", "nan", "-0.1", "x")] + [["--only", "all"]])
+def test_options_that_cannot_be_used_are_refused(words, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["withstand", *words])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert f"argument {words[0]}" in capsys.readouterr().err
 
 
 def test_a_section_is_replaced_and_the_others_are_kept():
