@@ -11,7 +11,7 @@ from export.install import held
 from models.errors import MixerError, UsageError, printable
 from models.preprocessing import Protocol
 from models.records.accuracy import AccuracyRecord, Measurement
-from models.records.contents import compare_files, digest_files
+from models.records.contents import refuse_changed
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.provenance import library_versions
@@ -63,12 +63,8 @@ def record_accuracy(result: AccuracyResult, protocol: Protocol, recordable: Reco
 def _checked(paths: ModelPaths) -> str:
     manifest = paths.manifest.read_bytes()
     listed = Manifest.parse(manifest, paths.manifest).files
-    differences = compare_files(listed, digest_files(paths.directory), paths.manifest.name)
-    if differences:
-        raise MixerError(
-            f"the accuracy of {paths.directory} is not recorded, as it is not the model of its manifest "
-            f"({'; '.join(differences)}): convert it again."
-        )
+    again = "Its accuracy is not recorded, as it is not the model of its manifest: convert it again (--overwrite)."
+    refuse_changed(paths.directory, listed, paths.manifest, again, strict=True)
     return hashlib.sha256(manifest).hexdigest()
 
 
