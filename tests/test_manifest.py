@@ -9,10 +9,13 @@ from convert.flavours.native import PLATFORMS
 from export.saved_model import warmup
 from export.saved_model.manifest import describe, is_current
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
-from models.records.contents import compare_files, digest_files
+from models.errors import MixerError
+from models.records import contents
+from models.records.contents import compare_files, digest_files, refuse_changed
 from models.records.layout import ModelPaths
 from models.records.manifest import FileDigest, Manifest
 from models.records.provenance import library_versions, pipeline_version
+from models.storage.files import sha256_of
 
 NAMES = sorted(TESTING_HANDLES)
 WEIGHTS = "variables/variables.data-00000-of-00001"
@@ -105,6 +108,18 @@ def test_missing_directory_differs_in_all_files(build):
     shutil.rmtree(destination.directory)
     differences = compare_files(manifest.files, digest_files(destination.directory))
     assert differences == sorted(f"{name} is missing, but the manifest lists it" for name in manifest.files)
+
+
+def test_a_model_that_is_removed_while_it_is_read_is_told(build, monkeypatch):
+    destination, manifest = made(build, NAMES[0])
+
+    def read(path):  # another command is quicker
+        shutil.rmtree(destination.directory)
+        return sha256_of(path)
+
+    monkeypatch.setattr(contents, "sha256_of", read)
+    with pytest.raises(MixerError, match="was removed while it was read: is another command replacing"):
+        refuse_changed(destination.directory, manifest.files, destination.manifest, "Again.")
 
 
 def flip_a_byte(path, position=-1):

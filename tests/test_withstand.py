@@ -13,16 +13,19 @@ import pytest
 from publishable import write_model
 from withstand import hostile
 from withstand.__main__ import ROOT, SECTIONS, TABLE, main
+from withstand.commands import Command
 from withstand.damage import both, flips
 from withstand.events import family, runs, spread
 from withstand.guided import failing_inputs
 from withstand.hostile import FOUND, attempt, case, data_set_targets, name_of, targets
+from withstand.killed import Kind, moments_of
 from withstand.network import LISTING, Case, cases, misjudged
 from withstand.rows import COLUMNS, Row, replace_section, text_of
 from withstand.surroundings import Surrounding, judge
 from withstand.together import badly_ended
 from withstand.trees import difference, half_written, left_over, tree_of
 from withstand.trials import Ended
+from withstand.undisturbed import Undisturbed
 
 from models.markdown import markdown_table
 
@@ -63,6 +66,16 @@ def test_options_that_cannot_be_used_are_refused(words, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         main()
     assert f"argument {words[0]}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("events", [0, 3, 1000])
+def test_a_command_of_few_events_is_disturbed_as_often_as_others(events):
+    ended = Ended(0, 2.0, "", events, 0)
+    whole = Undisturbed(Command("`card`", ("card",)), {}, {}, ended, ())
+    kind = Kind("SIGKILL", signal.SIGKILL, 220, 132)
+    found = moments_of(kind, whole, 1 / 11, random.Random(0))  # noqa: S311
+    assert (len(found), sum(one.event > 0 for one in found)) == (20 + 12, min(events, 20))
+    assert all(one.event or 0 <= one.seconds <= 0.95 * 2.0 for one in found)
 
 
 def test_a_section_is_replaced_and_the_others_are_kept():
