@@ -53,7 +53,7 @@ def refuse_changed(
     Args:
         directory: contains the files.
         listed: the files in the record, by relative POSIX path.
-        record: the record's file, for the message.
+        record: the record's file, whose name is in the message.
         advice: the end of the message: what to do next.
         strict: whether files that are not listed are refused too.
 
@@ -70,7 +70,7 @@ def refuse_changed(
     compared = found if strict else {name: one for name, one in found.items() if name in listed}
     if differences := compare_files(listed, compared, record.name):
         said = "".join(f"\n  {one}" for one in differences)
-        raise MixerError(f"{directory} differs from {record}:{said}\n{advice}")
+        raise MixerError(f"{directory} differs from {record.name}:{said}\n{advice}")
 
 
 def compare_files(
