@@ -92,3 +92,10 @@ def test_a_block_that_is_too_small_is_gone_before_the_next_one_comes(monkeypatch
     monkeypatch.setattr(module.np, "empty", empty)
     room.reserve(1000)
     assert alive == [100, 0]
+
+
+@pytest.mark.parametrize("size", [0, 400])
+def test_arrays_are_aligned_inside_the_block_and_outside(size):
+    room = ReusableBuffer(size)
+    room.reserve(size)
+    assert [address(room.array(count)) % ALIGNMENT for count in (3, 33, 100)] == [0, 0, 0]

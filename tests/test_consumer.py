@@ -1,6 +1,7 @@
 """What a consumer does with a model, in a process of its own; and that a broken model is noticed there."""
 
 import ast
+import importlib
 import json
 import shutil
 import subprocess
@@ -392,18 +393,34 @@ def test_large_blocks_are_given_back_to_the_system(tmp_path):
     assert (tmp_path / "told").read_text() == f"{LARGE}\n"
 
 
-def test_optimizer_and_model_are_emptied_after_training(tiny_build):
-    directory = str(directory_of(tiny_build, "mixer_ti8_seeded_fe"))
-    on = consumer._Subject(directory=directory, inputs=None, expected=None, limit=LIMIT, tf=tf)
+def test_a_model_is_emptied_after_its_check(tiny_build):
+    on = consumer._Subject(
+        directory=str(directory_of(tiny_build, "mixer_ti8_seeded_fe")), inputs=None, expected=None, limit=LIMIT, tf=tf
+    )
     on.open()
-    model, optimizer = tf.saved_model.load(directory), tf_keras.optimizers.SGD()
-    optimizer.build(model.trainable_variables)
-    on.brief(model)
-    on.brief(optimizer)
-    assert min(variable.numpy().size for variable in [*model.variables, *optimizer.variables]) > 0
+    model = on.brief(tf.saved_model.load(on.directory))
+    assert min(variable.numpy().size for variable in model.variables) > 0
     on.free()
-    assert max(variable.numpy().size for variable in [*model.variables, *optimizer.variables]) == 0
+    assert max(variable.numpy().size for variable in model.variables) == 0
     assert on.spent == []
+
+
+@pytest.mark.filterwarnings("ignore:pkg_resources")  # as tensorflow_hub imports it
+@pytest.mark.parametrize("way", ["hub.KerasLayer, trainable", "Keras 3 TFSMLayer"])
+def test_training_makes_no_slots(tiny_build, way, monkeypatch):
+    keras, optimizers = tf_keras if way.startswith("hub") else importlib.import_module("keras"), []
+    usual = keras.Model.compile
+
+    def compiled(model, optimizer, loss):
+        optimizers.append(optimizer)
+        usual(model, optimizer, loss)
+
+    monkeypatch.setattr(keras.Model, "compile", compiled)
+    assert attempted(directory_of(tiny_build, EXTRACTOR), way)[way]["status"] == "passed"
+    (optimizer,) = optimizers
+    variables = optimizer.variables
+    sizes = {int(np.prod(variable.shape)) for variable in (variables() if callable(variables) else variables)}
+    assert sizes <= {1}  # the step and the rate
 
 
 def test_no_result_says_why(tmp_path):

@@ -215,12 +215,12 @@ def begun_together(work, groups, monkeypatch):
     return most[0], [groups.index(group) for group in order], noted, len(started)
 
 
-def test_there_are_no_more_processes_than_checkpoints_or_jobs_mocked(monkeypatch):
+def test_the_largest_is_first_and_there_are_no_more_processes_than_jobs_or_checkpoints_mocked(monkeypatch):
     monkeypatch.setattr(processes.os, "sysconf", lambda _: 1 << 30)
     work = batch(99, HANDLES.values())
     groups = groups_of(work)
-    assert begun_together(work, groups, monkeypatch) == (6, [0, 1, 2, 3, 4, 5], [], 6)
-    assert begun_together(replace(work, jobs=2), groups, monkeypatch) == (2, [0, 1, 2, 3, 4, 5], [], 2)
+    assert begun_together(work, groups, monkeypatch) == (6, [5, 3, 4, 1, 0, 2], [], 6)
+    assert begun_together(replace(work, jobs=2), groups, monkeypatch) == (2, [5, 3, 4, 1, 0, 2], [], 2)
 
 
 def test_what_does_not_fit_into_memory_waits_and_others_go_first_mocked(monkeypatch):
@@ -230,12 +230,12 @@ def test_what_does_not_fit_into_memory_waits_and_others_go_first_mocked(monkeypa
     groups = groups_of(checking)
     assert [group[0].handle.checkpoint.architecture.num_blocks for group in groups] == [12, 12, 12, 24, 12, 24]
     most, order, noted, _ = begun_together(checking, groups, monkeypatch)
-    assert (most, order) == (4, [0, 1, 2, 4, 3, 5])
+    assert (most, order) == (4, [5, 3, 4, 1, 0, 2])
     assert "6 processes may need" in noted[0]
-    assert begun_together(replace(checking, memory=7 << 30), groups, monkeypatch)[:2] == (2, [0, 1, 2, 4, 3, 5])
+    assert begun_together(replace(checking, memory=7 << 30), groups, monkeypatch)[:2] == (3, [5, 1, 3, 4, 0, 2])
     assert begun_together(replace(checking, task="convert"), groups, monkeypatch)[0] == 6
     sizes["SC_PHYS_PAGES"] = 1
-    assert begun_together(checking, groups, monkeypatch)[:2] == (1, [0, 1, 2, 3, 4, 5])
+    assert begun_together(checking, groups, monkeypatch)[:2] == (1, [5, 3, 4, 1, 0, 2])
 
 
 def test_a_process_checks_one_checkpoint_with_the_full_set_and_no_more_mocked(monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ALIGNMENT = 64
-"""Bytes that arrays are aligned to, for the vector instructions of TensorFlow and JAX."""
+"""Bytes that arrays are aligned to, for the vector instructions of TensorFlow and JAX, which copies all others."""
 
 _UNUSED = 2
 """References to an unused block: its owner's, and that of the call that counts them."""
@@ -34,7 +34,9 @@ class ReusableBuffer:
         """Return an uninitialized array of `count` values; outside the block if that is full."""
         size = 4 * count
         if self._given + size > self._block.size:
-            return np.empty(count, np.float32)
+            block = np.empty(size + ALIGNMENT, np.uint8)
+            begin = -block.ctypes.data % ALIGNMENT
+            return block[begin : begin + size].view(np.float32)
         found = self._block[self._given : self._given + size].view(np.float32)
         self._given += size + -size % ALIGNMENT
         return found

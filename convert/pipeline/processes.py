@@ -29,12 +29,10 @@ from models.storage.lifeline import lifeline
 Group = list[Item]
 """Items of one checkpoint, which is read once for all of them."""
 
-IMPORTS = 1 << 30
-"""Bytes that a process takes for its libraries."""
-
-PER_BYTE = {"convert": 1.3, "gate": 4.5, "full": 6.6}
-"""Bytes of memory that a process takes for each byte of its checkpoint, to convert it or to check it with a set of
-inputs (with the consumer of the full set); measured on whole-size checkpoints."""
+_GIB = 1 << 30
+_NEEDS = {"convert": (_GIB, 1.3), "gate": (_GIB, 2.2), "full": (1.3 * _GIB, 4.0)}
+"""Bytes of memory that a process takes for its libraries, and for each byte of its checkpoint, to convert it or to
+check it with a set of inputs (with the consumer of the full set); measured on whole-size checkpoints, two at a time."""
 
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from convert.pipeline.processes import work; work({descriptor})"
 _MOST_LAST_WORDS = 2000  # bytes of the output of a process that ended early
@@ -63,7 +61,7 @@ def run_in_processes(
     """Do the batch's task for each group, several at a time, and return the outcomes, keyed by the checkpoint's name.
 
     The files are byte for byte those that one process writes. If a process is killed, the rest of its current group
-    fails. A group that does not fit into memory beside the others waits, and later ones that do are begun before it.
+    fails. The largest group is begun first; one that does not fit into memory beside the others waits.
 
     Args:
         batch: the work; its `jobs` is the most processes to use, and its `memory` the most that they may need.
@@ -71,7 +69,8 @@ def run_in_processes(
         finish: called with each outcome as it comes.
         note: called with messages for the user.
     """
-    left, found = list(groups), dict[str, list[Outcome]]()
+    left = sorted(groups, key=partial(_need, batch), reverse=True)
+    found = dict[str, list[Outcome]]()
     busy, idle = dict[Connection, _Busy](), list[Connection]()
     memory = _memory(batch)
     short = _is_short(batch, groups, memory, note)
@@ -111,8 +110,8 @@ def _first_fitting(batch: Batch, left: Sequence[Group], room: int | None) -> Gro
 
 def _need(batch: Batch, group: Group) -> int:
     """Return the bytes of memory that a process may need for a group."""
-    per_byte = PER_BYTE["convert" if batch.task == "convert" else batch.inputs_set]
-    return IMPORTS + round(per_byte * 4 * group[0].handle.checkpoint.parameters)
+    libraries, per_byte = _NEEDS["convert" if batch.task == "convert" else batch.inputs_set]
+    return round(libraries + per_byte * 4 * group[0].handle.checkpoint.parameters)
 
 
 def _memory(batch: Batch) -> int:

@@ -141,13 +141,12 @@ class JaxGradients:
             head = ProbingHead.of(features.shape[1], handle.num_classes).heads[0]
             scale = Scale.measure(ProbingHead((head,)).outputs(features), features, head)
             params = {**params, "head": head}
-        differentiate, apply = _compiled(handle)
+        differentiate, apply_after_step = _compiled(handle)
         loss, (tree, by_images) = differentiate(params, inputs.images)
         tree = jax.tree.map(np.asarray, tree)  # JAX would compile each operation below for each shape
         found = {"/".join(key.key for key in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
         rate = np.float32(STEP * float(loss) / sum(float(np.vdot(leaf, leaf)) for leaf in found.values()))
-        stepped = jax.tree.map(lambda value, gradient: value - rate * gradient, params, tree)
-        after = np.asarray(apply(stepped, inputs.images))
+        after = np.asarray(apply_after_step(params, tree, rate, inputs.images))
         return cls(inputs, found, np.asarray(by_images), rate, after, scale, head)
 
 
@@ -223,4 +222,7 @@ def _compiled(handle: Handle) -> tuple[Callable[..., Any], Callable[..., Any]]:
     def loss(params: Mapping[str, Any], images: jax.Array) -> jax.Array:
         return jnp.mean(jnp.square(apply(params, images))) / 2
 
-    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1))), jax.jit(apply)
+    def apply_after_step(params: Mapping[str, Any], gradients: Any, rate: jax.Array, images: jax.Array) -> Any:  # noqa: ANN401
+        return apply(jax.tree.map(lambda value, gradient: value - rate * gradient, params, gradients), images)
+
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1))), jax.jit(apply_after_step)
