@@ -1,5 +1,7 @@
 """The int8 file of LiteRT: what it stores, that it computes in float32, and how it is written."""
 
+import fnmatch
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from export.formats import litert
 from export.formats.litert_editor import _ALIGNMENT
-from models.catalog import TESTING_HANDLES
+from models.catalog import ALL_HANDLES, HANDLES, TESTING_HANDLES
 from models.errors import MixerError
 from models.rotation import MOST_INPUTS, rotate, rotation, unrotate
 from validation.formats.weights import read_kernels
@@ -55,6 +57,29 @@ def test_the_file_stores_every_kernel_under_its_name_within_half_a_step(file, ke
         np.testing.assert_allclose(found.dequantise(), kernels[name], rtol=0, atol=0.05 * np.abs(kernels[name]).max())
 
 
+@pytest.mark.parametrize(
+    ("names", "sensitive"),
+    [
+        (HANDLES, {"token_mixing", "stem"}),
+        (fnmatch.filter(ALL_HANDLES, "mixer_s16_*"), {"token_mixing", "stem"}),
+        (fnmatch.filter(ALL_HANDLES, "mixer_s32_*"), {"token_mixing"}),
+        (fnmatch.filter(ALL_HANDLES, "mixer_s8_*"), {"stem"}),
+    ],
+    ids=["mixer", "S/16", "S/32", "S/8"],
+)
+def test_sensitive_kernels_are_float16_while_the_file_is_a_tenth_larger_than_a_quarter_at_most(names, sensitive):
+    assert names
+    for name in names:
+        sizes = {array: math.prod(shape) for array, shape in ALL_HANDLES[name].arrays.items()}
+        kernels = {
+            array: np.broadcast_to(np.float32(0), size) for array, size in sizes.items() if array.endswith("/kernel")
+        }
+        precise = litert._precise(kernels)
+        assert {part for part in ("token_mixing", "stem") if any(part in one for one in precise)} == sensitive
+        stored = sum(size * (2 if one in precise else 1 if one in kernels else 4) for one, size in sizes.items())
+        assert stored < 1.1 * sum(sizes.values())
+
+
 def test_a_kernel_that_is_off_by_a_step_is_noticed(file, kernels):
     for name, found in read_kernels(file, kernels).items():
         values = found.values.copy()
@@ -99,3 +124,15 @@ def test_a_scaled_kernel_is_recognised_and_another_is_not():
     assert litert._factor(np.zeros_like(kernel), np.zeros_like(kernel)) == 1
     assert litert._factor(kernel, kernel[:, ::-1]) is None
     assert litert._factor(kernel, kernel.T) is None
+
+
+def test_a_convolution_of_int8_weights_computes_with_them(tiny_build, tmp_path, monkeypatch, kernels):
+    monkeypatch.setattr(litert, "_ALWAYS", 0)
+    monkeypatch.setattr(litert, "_ROOM", 0.05)
+    saved_model, path = tiny_build / f"{CLASSIFIER}-graph" / "2", tmp_path / "model_int8.tflite"
+    path.write_bytes(litert._with_smaller_kernels(litert._convert(saved_model, "float32"), saved_model))
+    found = read_kernels(path, kernels)
+    stem = found["stem/kernel"]
+    assert (stem.values.dtype, stem.rotated, len(stem.scales)) == (np.int8, False, 32)
+    assert stem.steps_from(kernels["stem/kernel"]) <= 0.501
+    assert {one.values.dtype for name, one in found.items() if "token_mixing" in name} == {np.dtype(np.float16)}

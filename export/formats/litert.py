@@ -6,6 +6,7 @@ scale for each output, which is what it has, is too coarse where there are outli
 the float32 one.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,19 @@ from export.formats.litert_editor import LiteRTEditor
 from models.errors import MixerError
 from models.formats import FORMATS, Weights
 
+_SENSITIVE = ("stem/", "/token_mixing/")
+"""Parts of the names of kernels whose rounding to int8 costs the most, in the order in which they become float16."""
+
+_ROOM, _ALWAYS = 0.07, 1 << 17
+"""Share of all weights that may be float16, so that the file has at most 1.1 times a quarter of the float32 bytes; and
+how many may be anyway, as the graph of a small model outweighs them."""
+
 
 def write_litert(saved_model: Path, directory: Path) -> None:
     """Write a LiteRT file for each type of weights; all compute in float32.
 
-    float16: TensorFlow's converter stores all weights as float16. int8: kernels are int8 or float16, see
-    `LiteRTEditor`.
+    float16: TensorFlow's converter stores all weights as float16. int8: kernels are int8; those of token mixing, and of
+    the patch embedding, are float16 if they are few.
 
     Raises:
         MixerError: a kernel of the SavedModel is not in the converted file.
@@ -51,15 +59,26 @@ def _with_smaller_kernels(content: bytes, saved_model: Path) -> bytes:
         for name, variable in sorted(variables.items())
         if name.endswith("/kernel")
     }
-    editor = LiteRTEditor(content)
+    editor, precise = LiteRTEditor(content), _precise(left)
     for operation, kernel in list(editor.kernels()):
         for name, array in left.items():
             if (factor := _factor(kernel, array)) is not None:
-                editor.store_smaller(operation, left.pop(name), name, factor)
+                editor.store_smaller(operation, left.pop(name), name, factor, precise=name in precise)
                 break
     if left:
         raise MixerError(f"the float32 file does not contain {', '.join(left)} as they are in the SavedModel.")
     return editor.pack()
+
+
+def _precise(kernels: Mapping[str, NDArray[np.float32]]) -> frozenset[str]:
+    """Return the names of the kernels that become float16."""
+    chosen, room = frozenset[str](), max(_ALWAYS, _ROOM * sum(kernel.size for kernel in kernels.values()))
+    for part in _SENSITIVE:
+        names = frozenset(name for name in kernels if part in name)
+        size = sum(kernels[name].size for name in names)
+        if size <= room:
+            chosen, room = chosen | names, room - size
+    return chosen
 
 
 def _factor(kernel: NDArray[np.float32], array: NDArray[np.float32]) -> float | None:

@@ -14,15 +14,12 @@ _ALIGNMENT = 16
 _MOST = 127
 """The largest int8 that is used: the range is symmetric."""
 
-_PRECISE = ("stem/", "/token_mixing/")
-"""Parts of the names of kernels that are float16: few weights, whose rounding to int8 costs the most."""
-
 
 class LiteRTEditor:
     """A LiteRT file of one graph, whose kernels are replaced by smaller ones that are dequantised before use.
 
-    Kernels of the patch embedding and of the token-mixing layers become float16. The others become int8 with a scale
-    for each output, after a rotation of their inputs (`models.rotation`); the graph rotates the layer's input.
+    They become float16, or int8 with a scale for each output. Before that, those of dense layers are changed for
+    rotated inputs (`models.rotation`), and the graph rotates the layer's input.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -44,7 +41,15 @@ class LiteRTEditor:
                 if data is not None and tensor.type == self._schema.TensorType.FLOAT32:
                     yield operation, np.frombuffer(data, np.float32).reshape(tensor.shape)
 
-    def store_smaller(self, operation: Any, kernel: NDArray[np.float32], name: str, factor: float) -> None:  # noqa: ANN401
+    def store_smaller(
+        self,
+        operation: Any,  # noqa: ANN401 (OperatorT)
+        kernel: NDArray[np.float32],
+        name: str,
+        factor: float,
+        *,
+        precise: bool,
+    ) -> None:
         """Replace the kernel of an operation by a smaller one of this name, which is dequantised before it.
 
         Args:
@@ -52,14 +57,15 @@ class LiteRTEditor:
             kernel: what to store, output first.
             name: of the checkpoint's array.
             factor: what to multiply the operation's input by.
+            precise: whether to store float16.
         """
         new = self._before.setdefault(id(operation), [])
         if factor != 1:
             new.append(self._scale_input(operation, factor, f"{name}/inputs_times_factor"))
-        if any(part in name for part in _PRECISE):
+        if precise:
             stored, version = self._constant(name, kernel.astype(np.float16)), 3
         else:
-            matrix = rotation(kernel.shape[1])
+            matrix = rotation(kernel.shape[1] if kernel.ndim == 2 else 1)
             if len(matrix) > 1:
                 new += self._rotate_input(operation, matrix, name)
                 kernel, name = rotate(kernel, matrix).astype(np.float32), f"{name}{ROTATED}{len(matrix)}"
@@ -164,10 +170,10 @@ class LiteRTEditor:
 
 
 def _round(kernel: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Return a kernel `[outputs, inputs]` as int8, and the scale of each output."""
-    scales = (np.abs(kernel).max(axis=1) / _MOST).astype(np.float32)
+    """Return a kernel, outputs first, as int8, and the scale of each output."""
+    scales = (np.abs(kernel).max(axis=tuple(range(1, kernel.ndim)), keepdims=True) / _MOST).astype(np.float32)
     scales[scales == 0] = 1  # of zeros
-    return np.clip(np.rint(kernel / scales[:, None]), -_MOST, _MOST).astype(np.int8), scales
+    return np.clip(np.rint(kernel / scales), -_MOST, _MOST).astype(np.int8), scales.reshape(-1)
 
 
 def _aligned(schema: Any, buffer: Any) -> Any:  # noqa: ANN401 (BufferT)
