@@ -215,9 +215,9 @@ class _Subject(argparse.Namespace):
             return judged(not layer.trainable_weights, f"Keras {keras.__version__}, nothing trainable", worst)
         head = keras.layers.Dense(2, kernel_initializer=keras.initializers.RandomNormal(seed=0))  # the same each time
         model, before = keras.Model(inputs, head(outputs)), digests(layer)
-        # Without slots, as large as the weights: of Keras 2's optimizers, only the older ones have none.
-        sgd = getattr(getattr(keras.optimizers, "legacy", None) if hub else None, "SGD", keras.optimizers.SGD)
-        model.compile(sgd(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        # Without slots, as large as the weights: of tf_keras's optimizers, only the older ones have none.
+        sgd = getattr(getattr(keras.optimizers, "legacy", None) if hub else None, "SGD", lambda: "sgd")()
+        model.compile(sgd, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         model.fit(self.images[:1], np.zeros(1), epochs=1, verbose=0)
         changed = sum(digest != before[index] for index, digest in enumerate(digests(layer)))
         detail = f"Keras {keras.__version__}, a fit step changed {changed} of {len(before)} weights"
