@@ -1,6 +1,7 @@
 """Read archives of unknown origin (`.tar.gz`), refusing those with a harmful member or an incomplete end."""
 
 import gzip
+import hashlib
 import io
 import os
 import re
@@ -134,15 +135,12 @@ def digest_archive(path: Path, most: int = MOST_BYTES) -> _ArchiveDigests:
         file = cast("io.BufferedReader | None", archive.extractfile(member))
         if file is not None:  # else it is a directory
             name = PurePosixPath(member.name).as_posix()
-            with Hashing(md5=False) as hashing:  # while the next bytes are unpacked
-                while chunk := file.read(CHUNK):
-                    hashing.update(chunk)
-                found[name] = _MemberDigest(member.size, hashing.sha256())
+            found[name] = _MemberDigest(member.size, hashlib.file_digest(file, "sha256").hexdigest())
 
     try:
-        with Hashing() as whole:
-            _read(path, digest, whole.update, most)
-            return _ArchiveDigests(found, whole.result())
+        with Hashing() as hashing:
+            _read(path, digest, hashing.update, most)
+            return _ArchiveDigests(found, hashing.result())
     except OSError as error:
         raise MixerError(f"{path} cannot be read ({error.strerror or error}): expected a readable .tar.gz.") from error
 
