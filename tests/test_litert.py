@@ -126,7 +126,9 @@ def test_a_scaled_kernel_is_recognised_and_another_is_not():
     assert litert._factor(kernel, kernel.T) is None
 
 
-def test_a_convolution_of_int8_weights_computes_with_them(tiny_build, tmp_path, monkeypatch, kernels):
+def test_a_convolution_too_large_for_float16_has_an_int8_scale_for_each_output(
+    tiny_build, tmp_path, monkeypatch, kernels
+):
     monkeypatch.setattr(litert, "_ALWAYS", 0)
     monkeypatch.setattr(litert, "_ROOM", 0.05)
     saved_model, path = tiny_build / f"{CLASSIFIER}-graph" / "2", tmp_path / "model_int8.tflite"

@@ -18,8 +18,8 @@ _MOST = 127
 class LiteRTEditor:
     """A LiteRT file of one graph, whose kernels are replaced by smaller ones that are dequantised before use.
 
-    They become float16, or int8 with a scale for each output. Before that, those of dense layers are changed for
-    rotated inputs (`models.rotation`), and the graph rotates the layer's input.
+    Each becomes float16, or int8 with a scale for each output. An int8 kernel of a dense layer is for rotated inputs
+    (`models.rotation`): the graph rotates the layer's input.
     """
 
     def __init__(self, content: bytes) -> None:
