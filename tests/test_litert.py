@@ -11,8 +11,12 @@ from export.formats import litert
 from export.formats.litert_editor import _ALIGNMENT
 from models.catalog import ALL_HANDLES, HANDLES, TESTING_HANDLES
 from models.errors import MixerError
+from models.records.tolerances import EXPORT_TOLERANCES
 from models.rotation import MOST_INPUTS, rotate, rotation, unrotate
+from validation.formats.runtimes import open_model
 from validation.formats.weights import read_kernels
+from validation.parity.images import Inputs
+from validation.parity.oracle import run_oracle
 
 CLASSIFIER, EXTRACTOR = TESTING_HANDLES
 CHECKPOINT = TESTING_HANDLES[CLASSIFIER].checkpoint
@@ -126,8 +130,8 @@ def test_a_scaled_kernel_is_recognised_and_another_is_not():
     assert litert._factor(kernel, kernel.T) is None
 
 
-def test_a_convolution_too_large_for_float16_has_an_int8_scale_for_each_output(
-    tiny_build, tmp_path, monkeypatch, kernels
+def test_a_convolution_too_large_for_float16_has_an_int8_scale_for_each_output_and_computes_in_float32(
+    tiny_build, tiny_source, tmp_path, monkeypatch, kernels
 ):
     monkeypatch.setattr(litert, "_ALWAYS", 0)
     monkeypatch.setattr(litert, "_ROOM", 0.05)
@@ -138,3 +142,8 @@ def test_a_convolution_too_large_for_float16_has_an_int8_scale_for_each_output(
     assert (stem.values.dtype, stem.rotated, len(stem.scales)) == (np.int8, False, 32)
     assert stem.steps_from(kernels["stem/kernel"]) <= 0.501
     assert {one.values.dtype for name, one in found.items() if "token_mixing" in name} == {np.dtype(np.float16)}
+    images = Inputs.gate(CHECKPOINT.architecture.image_size).images
+    dequantised = {name: one.dequantise() for name, one in found.items()}
+    expected = run_oracle(tiny_source / CHECKPOINT.object, images, replaced=dequantised).logits
+    errors = np.abs(open_model("litert", path).run(images) - expected).max(axis=1) / expected.std(axis=1)
+    assert 0 < errors.max() < EXPORT_TOLERANCES["int8"]["own_weights_relative"].limit
