@@ -21,9 +21,12 @@ from convert.finetune.features import FeatureFile
 from convert.finetune.pictures import Crop
 from convert.finetune.pictures import Reader as PictureReader
 from convert.finetune.state import Score, State
+from convert.pipeline.fine_tuning import FineTuning
+from convert.pipeline.finetune import run_finetune
 from convert.pipeline.kept_graphs import KeptGraphs
 from convert.pipeline.tracing import GraphKey, graph_of
 from convert.pipeline.unfinished import BatchAnswers, Unfinished, state_of
+from convert.pipeline.usable_model import find_model
 from export.package.verify import verify
 from export.publish.policy import PublishPolicy
 from export.publish.publish import publish
@@ -132,7 +135,7 @@ def refused(read: Callable[[], object]) -> tuple[str, ...]:
     return ("",)
 
 
-def features(folder: Path) -> tuple[Path, Reader]:
+def features(folder: Path) -> tuple[list[Path], Reader]:
     """Return the features that an unfinished run has computed, and who reads them."""
     from PIL import Image
 
@@ -155,18 +158,31 @@ def features(folder: Path) -> tuple[Path, Reader]:
         return (f"{file.path.name}: {len(batches)} of 3 batches are computed" if batches else "",)
 
     fill()
-    return file.path, fill
+    return [file.path], fill
 
 
-def kept_graph(folder: Path) -> tuple[Path, Reader]:
+def kept_graph(folder: Path) -> tuple[list[Path], Reader]:
     """Return a graph that `convert` keeps, and who reads it."""
     kept, key = KeptGraphs.of(folder / "cache"), GraphKey.of(TESTING_HANDLES[NAMES[0]], None)
     graph_of(key, kept)
     (file,) = kept.folder.glob("*.graph")
-    return file, lambda: ("" if kept.read(key) else f"{file.name} is not used",)
+    return [file], lambda: ("" if kept.read(key) else f"{file.name} is not used",)
 
 
-def readers(folder: Path) -> list[tuple[str, str, Path, Reader]]:
+def used(out: Path) -> list[tuple[str, str, list[Path], Reader]]:
+    """Return the models that a command reads to use them: where, who is asked, the files, the reader."""
+    base = ModelPaths.of(out, NAMES[1], 2).directory
+    tuning = FineTuning(base=NAMES[1], name="tuned", data=out / "no pictures", out=out)
+    found = [("SavedModel to fine-tune", "`finetune`", files_in(base), lambda: refused(lambda: run_finetune(tuning)))]
+    named = {"SavedModel": NAMES[0]} | {kind.title: kind.named(NAMES[0]) for kind in FORMATS.values()}
+    for title, name in named.items():
+        model = ModelPaths.of(out, name, 2).directory
+        read = partial(refused, partial(find_model, str(model), out, 2))
+        found.append((f"{title} to classify with", "`classify`", files_in(model), read))
+    return found
+
+
+def readers(folder: Path) -> list[tuple[str, str, list[Path], Reader]]:
     """Return kinds of files that are kept for a next run: where, who is asked, the file, the reader."""
     row = TESTING_HANDLES[NAMES[0]].checkpoint
     cached = folder / "source" / row.object
@@ -188,11 +204,11 @@ def readers(folder: Path) -> list[tuple[str, str, Path, Reader]]:
         return (f"{run.path.name}: {len(found)} of 3 batches are used" if len(found) < 3 else "",)
 
     return [
-        ("checkpoint in the cache", "`convert`", cached, lambda: refused(lambda: open_catalog(row, source))),
-        ("state of fine-tuning", "`finetune`", state, lambda: refused(lambda: State.read(state))),
+        ("checkpoint in the cache", "`convert`", [cached], lambda: refused(lambda: open_catalog(row, source))),
+        ("state of fine-tuning", "`finetune`", [state], lambda: refused(lambda: State.read(state))),
         ("graph in the cache", "`convert`: traces again", *kept_graph(folder)),
         ("features of a fine-tuning", "`finetune`: computes again", *features(folder)),
-        ("interrupted `accuracy`", "`accuracy`: measures again", run.path, resume),
+        ("interrupted `accuracy`", "`accuracy`: measures again", [run.path], resume),
     ]
 
 
@@ -239,16 +255,19 @@ def kinds(published: Path, folder: Path) -> list[tuple[str, list[Path], Reader, 
         read = partial(both, export.directory)
         for file in (export.manifest, export.report):
             found.append((f"{kind.title}, `{file.name}`", [file], read, lambda one: one.name))
-        files = sorted(one for one in export.directory.rglob("*") if one.is_file() and one.stat().st_size)
-        found.append((f"{kind.title}, its files", files, read, lambda one: one.name))
+        found.append((f"{kind.title}, its files", files_in(export.directory), read, lambda one: one.name))
     return found
+
+
+def files_in(directory: Path) -> list[Path]:
+    """Return the files below a directory that have a bit to flip."""
+    return sorted(one for one in directory.rglob("*") if one.is_file() and one.stat().st_size)
 
 
 def contents(directory: Path) -> list[tuple[str, list[Path], Reader, Callable[[Path], str]]]:
     """Return the files of a SavedModel, each of its own kind."""
-    files = sorted(one for one in directory.rglob("*") if one.is_file() and one.stat().st_size)
     name = lambda one: one.relative_to(directory).as_posix()  # noqa: E731
-    return [(f"SavedModel, `{name(file)}`", [file], partial(both, directory), name) for file in files]
+    return [(f"SavedModel, `{name(file)}`", [file], partial(both, directory), name) for file in files_in(directory)]
 
 
 def exchanges(published: Path, folder: Path, count: int, chance: random.Random) -> Row:
@@ -278,12 +297,12 @@ def exchanges(published: Path, folder: Path, count: int, chance: random.Random) 
 def measure(folder: Path, share: float) -> list[Row]:
     """Return the rows of the table."""
     published, chance, rows = make(folder), random.Random(0), []  # noqa: S311
-    every, kept = kinds(published, folder), readers(folder)
+    every, kept = kinds(published, folder), [*used(folder / "build"), *readers(folder)]
     count = max(1, round(FLIPS * share / (len(every) + len(kept))))
     for where, files, read, name in every:
         rows.append(Row("one flipped bit", where, "random bit; both verifiers"))
         flips(rows[-1], files, read, count, chance, name)
-    for where, asked, file, read in kept:
+    for where, asked, files, read in kept:
         rows.append(Row("one flipped bit", where, f"random bit; {asked}"))
-        flips(rows[-1], [file], read, count, chance, lambda one: one.name)
+        flips(rows[-1], files, read, count, chance, lambda one: one.name)
     return [*rows, exchanges(published, folder, round(EXCHANGES * share), chance)]
