@@ -11,12 +11,17 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 MOST_SHOWN = 100
 """Most characters of a foreign name in a message."""
 
 _MOST_OF_A_LINE, _MOST_LINES = 4000, 2000
+
+
+Result = TypeVar("Result")
 
 
 class MixerError(Exception):
@@ -35,6 +40,26 @@ class DifferentError(MixerError):
     """Nothing failed, but the things compared differ (exit status 3)."""
 
     exit_status = 3
+
+
+def each(checks: Sequence[Callable[[], Result]]) -> list[Result]:
+    """Return the results of checks that do not depend on each other, so that all problems are known at once.
+
+    Raises:
+        MixerError: some raised it; the message has the problems of all, each once.
+    """
+    results, errors = list[Result](), list[MixerError]()
+    for check in checks:
+        try:
+            results.append(check())
+        except MixerError as error:
+            errors.append(error)
+    if len(errors) > 1:
+        said = "\n".join(dict.fromkeys(map(str, errors)))
+        raise max(errors, key=lambda error: error.exit_status).__class__(said) from errors[0]
+    if errors:
+        raise errors[0]
+    return results
 
 
 _OURS = ("convert", "export", "models", "validation")

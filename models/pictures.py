@@ -4,6 +4,7 @@ JPEG, PNG and GIF files are decoded by TensorFlow, as in the signature `serving_
 """
 
 import io
+import re
 import warnings
 
 import numpy as np
@@ -23,6 +24,9 @@ MOST_PIXELS = 1 << 27
 """Most pixels of a picture, as decoded and as resized; in float32 they take 1.6 GB."""
 
 _DECODED_BY_TENSORFLOW = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8")  # the first bytes of JPEG, PNG and GIF
+_OF_TENSORFLOW = re.compile(r"\{\{function_node [^}]*\}\}|\[Op:\w*\].*")
+"""What TensorFlow puts before and after the reason of an error."""
+
 _ORIENTATION = 0x0112  # the EXIF tag
 
 
@@ -56,7 +60,7 @@ def decode(content: bytes, *, exif: bool = True) -> Pixels:
     except Image.DecompressionBombError as error:
         raise PictureError(f"it has more than {MOST_PIXELS:,} pixels, the most that are accepted") from error
     except Exception as error:  # both raise many types for what is damaged
-        reason = shown(str(error).strip().split("\n")[0], 200)
+        reason = shown(_OF_TENSORFLOW.sub("", str(error).strip().split("\n")[0]).strip(), 200)
         raise PictureError(f"damaged, or of a kind that is not supported ({reason})") from error
     return _turn(pixels, orientation) if exif else pixels
 

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -175,6 +176,8 @@ def test_a_folder_without_the_files_of_the_devkit_is_refused(flat, tmp_path):
         find(flat, devkit=tmp_path)
     with pytest.raises(UsageError, match="exclude each other"):
         find(flat, devkit=tmp_path, real=tmp_path)
+    with pytest.raises(UsageError, match=r"--devkit .*nowhere does not exist"):
+        find(flat, devkit=tmp_path / "nowhere")
 
 
 def test_numbers_from_1_are_refused(tmp_path):
@@ -202,13 +205,13 @@ def test_numbers_from_1_are_refused_where_the_last_class_is_missing_too(tmp_path
 
 def test_wordnet_ids_need_the_class_list_of_imagenet(tmp_path):
     directory = lay_down(tmp_path, imagenet.wordnet_ids()[:3])
-    refused(directory, "this model's class list is another", CLASSES[::-1])
+    refused(directory, "the class list here is another, of 1,000 lines", CLASSES[::-1])
     refused(directory, "has no class list", None, is_imagenet=False)
 
 
 def test_the_flat_folder_needs_the_class_list_of_imagenet(tmp_path):
     (tmp_path / "ILSVRC2012_val_00000001.JPEG").touch()
-    refused(tmp_path, "the model's class list is another", CLASSES[1:] + CLASSES[:1])
+    refused(tmp_path, "the class list here is another, or not known", CLASSES[1:] + CLASSES[:1])
 
 
 def test_pictures_of_a_flat_folder_without_known_labels_are_refused(tmp_path):
@@ -237,8 +240,8 @@ def test_missing_pictures_are_named(flat, tmp_path):
     ("change", "expected"),
     [
         (lambda labels: [(), *labels[:-1]], "entries are shifted"),
-        (lambda labels: labels[:-1], "49,999 entries, expected 50,000"),
-        (lambda labels: [(1000,), *labels[1:]], "class indices from 0 to 999"),
+        (lambda labels: labels[:-1], "49,999 entries; expected 50,000"),
+        (lambda labels: [(1000,), *labels[1:]], r"one of them \[1000\]; expected .* class indices from 0 to 999"),
     ],
 )
 def test_another_list_than_reals_is_refused(flat, tmp_path, change, expected):
@@ -249,6 +252,40 @@ def test_another_list_than_reals_is_refused(flat, tmp_path, change, expected):
 def test_folders_that_the_model_does_not_know_are_named(tmp_path):
     refused(lay_down(tmp_path, ["goldfish", "unicorn"]), "1 of 2 folders match no class of the model: unicorn")
     refused(tmp_path, "has no class list", None, is_imagenet=False)
+
+
+def test_only_the_folders_that_are_named_otherwise_are_named(tmp_path):
+    known = "1 of 3 folders match no class of the model: __MACOSX. The others are named by"
+    refused(lay_down(tmp_path / "ids", ["n01440764", "n01443537", "__MACOSX"]), f"{known} WordNet id")
+    refused(lay_down(tmp_path / "numbers", ["7", "12", "__MACOSX"]), f"{known} class index")
+    refused(lay_down(tmp_path / "none", ["train"]), "'tench, Tinca tinca', 'goldfish, Carassius auratus'")
+
+
+def test_all_problems_of_a_directory_are_named_at_once(tmp_path):
+    directory = lay_down(tmp_path, ["goldfish", "unicorn"])
+    (directory / "empty").mkdir()
+    (directory / "beside.png").touch()
+    (directory / "goldfish" / "deeper").mkdir()
+    with pytest.raises(UsageError) as error:
+        find(directory)
+    for problem in (
+        "no class of the model: empty, unicorn",
+        "beside.png",
+        "empty contains no picture",
+        "goldfish cont",
+    ):
+        assert problem in str(error.value)
+
+
+def test_the_numbers_of_imagenet_are_no_labels_of_a_model_with_more_classes(tmp_path):
+    directory = lay_down(tmp_path, map(str, range(1000)))
+    refused(directory, "they are the indices of ImageNet-1k", tuple(f"class {number}" for number in range(21843)))
+
+
+def test_the_first_numbers_alone_are_remarked(tmp_path):
+    dataset = find(lay_down(tmp_path, ["0", "1", "2"]))
+    assert "if the folders have numbers of another list, all labels are wrong" in dataset.remarks[1]
+    assert len(find(lay_down(tmp_path, ["7"])).remarks) == 1
 
 
 def test_a_word_of_two_classes_is_no_name(tmp_path):
@@ -333,7 +370,7 @@ def test_the_counts_are_those_of_the_signature_that_takes_files(tiny_build, pict
     assert [int(row["first"]) for row in rows] == top[:, 0].tolist()
     assert [row["labels"] for row in rows] == [str(label) for label in labels]
     assert "synthetic, never trained" in err
-    assert found["remarks"] == ["4 of the model's 1,000 classes occur"]
+    assert found["remarks"][0] == "4 of the model's 1,000 classes occur"
 
 
 def test_classes_are_listed_and_their_confusion_is_drawn(tiny_build, pictures, tmp_path, capfd):
@@ -476,6 +513,77 @@ def test_what_cannot_be_measured_is_refused_before_any_work(tiny_build, pictures
     assert (status, out) == (2, "")
     assert expected in err
     assert "loading" not in err
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--csv", "data/goldfish/0.png"], "--csv data/goldfish/0.png is inside --data"),
+        (["--tensorboard", "data/logs"], "--tensorboard data/logs is inside --data"),
+        (["--csv", "mine.txt"], "--csv mine.txt exists, and is not a table of this command"),
+        (["--confusion", "mine.png"], "--confusion mine.png exists, and is not a PNG picture of this command"),
+        (["--confusion", "shares.jpg"], "would be a PNG picture: give a name that ends in .png"),
+        (["--csv", "link.csv"], "--csv link.csv is not a regular file"),
+        (["--csv", "pipe"], "--csv pipe is not a regular file"),
+        (["--csv", ""], "--csv . is a directory"),
+        (["--confusion", "folder.png"], "--confusion folder.png is a directory"),
+        (["--csv", "nowhere/a.csv"], "the directory nowhere does not exist"),
+        (["--tensorboard", "mine.txt"], "the directory mine.txt is not a directory"),
+        (["--tensorboard", "/proc/logs"], "the directory /proc is not writable"),
+        (["--csv", "/proc/a.csv"], "the directory /proc is not writable"),
+        (["--csv", "a.png", "--confusion", "./a.png"], "--csv, --confusion are to be written to the same place"),
+        (["--csv", "nowhere/a.csv", "--confusion", "mine.png"], "nowhere does not exist.\n--confusion mine.png exists"),
+    ],
+)
+def test_outputs_that_cannot_be_written_or_would_replace_something_are_refused_before_any_work(
+    tiny_build, tmp_path, monkeypatch, capfd, options, expected
+):
+    monkeypatch.chdir(tmp_path)
+    data = lay_down(Path("data"), ["goldfish"])
+    Image.new("RGB", (8, 8)).save(data / "goldfish" / "0.png")
+    for name in ("mine.txt", "mine.png", "target.csv"):
+        Path(name).write_text("mine")
+    Path("link.csv").symlink_to("target.csv")
+    Path("folder.png").mkdir()
+    os.mkfifo("pipe")
+    before = {path: path.lstat() for path in Path().rglob("*") if not path.is_dir()}
+    status, out, err = run(capfd, "accuracy", CLASSIFIER, "--data", "data", *options, "--out", tiny_build)
+    assert (status, out) == (2, "")
+    assert expected in err and "loading" not in err
+    left = {path: path.lstat() for path in Path().rglob("*") if not path.is_dir()}
+    assert left == before
+
+
+def test_an_earlier_table_and_picture_are_replaced(tiny_build, pictures, tmp_path, capfd):
+    options = ("--csv", tmp_path / "rows.csv", "--confusion", tmp_path / "shares.png")
+    for _ in range(2):
+        assert measure(capfd, CLASSIFIER, "--data", pictures, "--out", tiny_build, *options)[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.csv", "shares.png"]
+
+
+def test_all_problems_are_named_at_once(tiny_build, tmp_path, capfd):
+    options = ("--backend", "onnx", "--backend", "litert", "--csv", tmp_path / "nowhere" / "a.csv")
+    status, _, err = run(capfd, "accuracy", CLASSIFIER, "--data", tmp_path / "none", *options, "--out", tiny_build)
+    assert status == 2
+    for problem in (
+        f"export {CLASSIFIER} --to onnx",
+        f"export {CLASSIFIER} --to litert",
+        "none does not",
+        "nowhere does",
+    ):
+        assert problem in err
+
+
+def test_a_checkpoint_that_would_not_be_read_is_refused(tiny_build, pictures, capfd):
+    arguments = ("accuracy", CLASSIFIER, "--data", pictures, "--out", tiny_build, "--checkpoint", "other.npz")
+    for more, expected in (
+        ((), "would not be read here: a handle's checkpoint comes from --source"),
+        (("--backend", "jax"), "would not be read here: a handle's checkpoint comes from --source"),
+    ):
+        status, _, err = run(capfd, *arguments, *more)
+        assert (status, expected in err) == (2, True)
+    status, _, err = run(capfd, "accuracy", "my_mixer", *arguments[2:])
+    assert (status, "would not be read here: give --backend jax too" in err) == (2, True)
 
 
 def test_a_model_without_a_class_list_needs_one(tmp_path, capfd):

@@ -125,7 +125,9 @@ def test_a_broken_picture_is_named_and_the_others_go_on(build, tmp_path, capfd):
     status, out, err = run(capfd, "classify", CLASSIFIER, folder, "--out", build, "--json")
     assert status == 1
     assert "1 of 2 pictures were not classified" in err
+    assert f"not named as pictures: 1 file, left out, the first {folder / 'notes.txt'}" in err
     assert f"{folder / 'broken.jpg'}: damaged" in err
+    assert "function_node" not in err
     found = {Path(one["picture"]).name: one for one in json.loads(out)["pictures"]}
     assert len(found["rocket.JPG"]["classes"]) == 5
     assert (found["broken.jpg"]["classes"], found["broken.jpg"]["problems"][0][:7]) == ([], "damaged")
@@ -142,6 +144,29 @@ def test_links_and_what_is_no_file_do_not_stop_a_folder(build, tmp_path, capfd):
     assert status == 1
     assert [Path(one["picture"]).name for one in json.loads(out)["pictures"]] == ["gone.png", "rocket.jpg"]
     assert "gone.png: cannot be read: No such file or directory" in err
+
+
+def test_what_is_no_picture_and_no_model_is_named_at_once(build, tmp_path, capfd):
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "gone.jpg")
+    given = ("", tmp_path / "link.jpg", tmp_path / "nowhere.jpg")
+    status, _, err = run(capfd, "classify", f"{CLASSIFIER}x", *given, "--out", build)
+    assert status == 2
+    for problem in (
+        f"Did you mean {CLASSIFIER}",
+        "'' is no path",
+        "gone.jpg, which does not exist",
+        "nowhere.jpg does not",
+    ):
+        assert problem in err
+    suggestion = err.split("Did you mean ")[1].partition("?")[0].split(" or ")
+    assert len(set(suggestion)) == len(suggestion)
+    assert not any("_fe" in name for name in suggestion)
+
+
+def test_the_file_of_a_saved_model_is_no_model(build, capfd):
+    directory = build / CLASSIFIER / "2"
+    status, _, err = run(capfd, "classify", directory / "saved_model.pb", ROCKET)
+    assert (status, f"Give {directory}." in err) == (2, True)
 
 
 def test_an_export_is_named_by_the_class_list_beside_it(build, tmp_path, capfd):

@@ -1,7 +1,7 @@
 """The command accuracy."""
 
-import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +9,7 @@ import typer
 
 from convert.cli import classify, console, options
 from models.catalog import BUCKET, DEFAULT_VERSION
-from models.errors import MixerError, UsageError, counted
+from models.errors import MixerError, counted, each
 from models.formats import BACKENDS
 
 if TYPE_CHECKING:
@@ -90,20 +90,20 @@ def accuracy(
     After an interruption the same command resumes where it stopped.
     """
     from convert.checkpoints.open import Source
-    from convert.pipeline.accuracy import find_pictures_of, measure_accuracy
+    from convert.pipeline.accuracy import find_pictures_of, measure_accuracy, require_data
+    from convert.pipeline.accuracy_files import check_outputs
     from convert.pipeline.accuracy_record import check_recordable, record_accuracy
-    from convert.pipeline.contenders import find_contenders
+    from convert.pipeline.contenders import Contender, find_contenders
     from convert.pipeline.distributed import chosen_run
     from models.digests import DigestTable
 
     way = chosen_run(ray)
     place, prefix = Source(source, cache, DigestTable.read()), strip_prefix or ""
-    contenders = find_contenders(
-        model, backend or (), out, version, labels=labels, source=place, checkpoint=checkpoint, strip_prefix=prefix
-    )
-    watch = console.progress_bar()
+    find = partial(find_contenders, model, backend or (), out, version, labels=labels, source=place)
+    watch, contenders = console.progress_bar(), list[Contender]()
+    finding = lambda: contenders.extend(find(checkpoint=checkpoint, strip_prefix=prefix))  # noqa: E731
+    each([finding, lambda: require_data(data), lambda: check_outputs(data, csv_file, confusion, tensorboard)])
     dataset = find_pictures_of(contenders, data, watch, cache=cache, real=real, devkit=devkit)
-    _check_writable(csv_file, confusion, tensorboard)
     recordable = check_recordable(contenders, labels=labels) if record else {}
     console.tell(f"{data}: {dataset.layout}; {counted(len(dataset.pictures), 'picture')}.")
     result = measure_accuracy(contenders, dataset, watch, protocol=protocol, cache=cache, run=way)
@@ -211,12 +211,6 @@ def _comparisons(result: "AccuracyResult") -> Iterator[dict[str, Any]]:
             "p": p,
             "other_first_class": [str(picture.path) for picture, a, b in answers if a.top[0] != b.top[0]],
         }
-
-
-def _check_writable(*files: Path | None) -> None:
-    for file in files:
-        if file is not None and not (file.absolute().parent.is_dir() and os.access(file.absolute().parent, os.W_OK)):
-            raise UsageError(f"{file} cannot be written: its directory does not exist or is not writable.")
 
 
 def _write(result: "AccuracyResult", csv_file: Path | None, confusion: Path | None, tensorboard: Path | None) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from convert.cli import console, options
 from models.catalog import DEFAULT_VERSION
-from models.errors import UsageError
+from models.errors import UsageError, each
 from models.preprocessing import Protocol
 
 if TYPE_CHECKING:
@@ -61,15 +61,17 @@ def classify(
     """Classify pictures: the likeliest classes of each, with their probabilities."""
     from convert.pipeline.classify import STDIN, classify_pictures, find_pictures, raise_unreadable
     from convert.pipeline.distributed import chosen_run
-    from convert.pipeline.usable_model import find_model
+    from convert.pipeline.usable_model import UsableModel, find_model
 
     if json and as_csv:
         raise UsageError("--json and --csv exclude each other.")
     if ray and STDIN in images:
         raise UsageError("--ray reads pictures on the workers, which have no standard input: give files.")
     way = chosen_run(ray)
-    pictures = find_pictures(images)
-    found = find_model(model, out, version, labels=labels)
+    watch, pictures, models = console.progress_bar(), list[str](), list[UsableModel]()
+    finding = lambda: models.append(find_model(model, out, version, labels=labels))  # noqa: E731
+    each([finding, lambda: pictures.extend(find_pictures(images, watch))])
+    (found,) = models
     results = classify_pictures(
         found,
         pictures,
@@ -77,7 +79,7 @@ def classify(
         protocol=protocol,
         exif=exif,
         stdin=sys.stdin.buffer if STDIN in pictures else None,
-        watch=console.progress_bar() if len(pictures) > 1 else None,
+        watch=watch if len(pictures) > 1 else None,
         run=way,
     )
     if json:

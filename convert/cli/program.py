@@ -1,5 +1,6 @@
 """The commands, and the handling of their errors."""
 
+import functools
 import logging
 import sys
 import traceback
@@ -117,6 +118,7 @@ def run(arguments: Sequence[str]) -> None:
         _fail(f"{said}\nThis is a bug in the program: --debug shows the traceback." if bug else said, status)
 
 
+@functools.cache
 def commands() -> typer.core.TyperGroup:
     """Return the program with its commands; their help texts are shown literally, without markup."""
     program = cast(typer.core.TyperGroup, typer.main.get_command(app))

@@ -1,6 +1,7 @@
 """Measure the accuracy of models on labelled pictures."""
 
 import hashlib
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from convert.pipeline.for_each import Failure, attempt
 from convert.pipeline.frameworks import import_frameworks
 from convert.pipeline.picture_work import Run, run_here
 from convert.pipeline.progress import Steps, Watch, steps
-from convert.pipeline.tfds_data import unpack_data
+from convert.pipeline.tfds_data import PREFIX, unpack_data
 from convert.pipeline.unfinished import BatchAnswers, Unfinished, state_of
 from convert.pipeline.usable_model import UsableModel, read_classes
 from models.errors import MixerError, counted
@@ -21,7 +22,7 @@ from models.picture_files import read_picture
 from models.preprocessing import Protocol
 from models.records.layout import ModelPaths
 from validation.accuracy.counts import Answer
-from validation.accuracy.dataset import Dataset, Picture, find_dataset
+from validation.accuracy.dataset import Dataset, Picture, find_dataset, require_directory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,7 +95,8 @@ class AccuracyResult:
 
 
 def _names(pictures: Sequence[Picture]) -> str:
-    return ", ".join(f"{picture.path.parent.name}/{picture.path.name}" for picture in pictures[:_MOST_NAMED])
+    named = ", ".join(f"{picture.path.parent.name}/{picture.path.name}" for picture in pictures[:_MOST_NAMED])
+    return named + (f" and {len(pictures) - _MOST_NAMED:,} more" if len(pictures) > _MOST_NAMED else "")
 
 
 def _shortened(remarks: Iterator[str]) -> Iterator[str]:
@@ -108,6 +110,16 @@ def _shortened(remarks: Iterator[str]) -> Iterator[str]:
 def is_imagenet(classes: Sequence[str] | None) -> bool:
     """Return whether these are the classes of ImageNet-1k in their usual order, by their names."""
     return classes is not None and tuple(classes) == read_classes(LABELS_1K.checked_path())
+
+
+def require_data(data: Path) -> None:
+    """Refuse a directory of pictures that does not exist; a data set is looked for by `find_pictures_of`.
+
+    Raises:
+        UsageError: there is no such directory.
+    """
+    if not os.fspath(data).startswith(PREFIX):
+        require_directory(data)
 
 
 def find_pictures_of(

@@ -1,14 +1,79 @@
-"""The answers to all pictures as files: a table, and scalars for TensorBoard."""
+"""The answers to all pictures as files: a table, a picture, and scalars for TensorBoard."""
 
 import csv
 import io
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from convert.pipeline.accuracy import AccuracyResult
+from models.errors import UsageError
 from models.storage.files import placed_whole
+from models.storage.temporary import temporary_folder
 from validation.accuracy.counts import count
 
 _MOST_SCALARS = 100
+_COLUMNS = ("picture", "sha256", "labels", "backend", "right", "first", "second", "third", "fourth", "fifth")
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def check_outputs(data: Path, csv_file: Path | None, confusion: Path | None, tensorboard: Path | None) -> None:
+    """Refuse files that could not be written after the measurement, or would replace something else.
+
+    Args:
+        data: where the pictures are.
+        csv_file: what `write_csv` is to write.
+        confusion: what `draw_confusion` is to write.
+        tensorboard: the directory that `write_scalars` is to write to.
+
+    Raises:
+        UsageError: some cannot be used; all are named.
+    """
+    given = {"--csv": csv_file, "--confusion": confusion, "--tensorboard": tensorboard}
+    outputs = {option: path for option, path in given.items() if path is not None}
+    problems = [problem for option, path in outputs.items() for problem in _problems_of(option, path, data)]
+    if len({path.resolve() for path in outputs.values()}) < len(outputs):
+        problems.append(f"{', '.join(outputs)} are to be written to the same place: give each its own.")
+    if problems:
+        raise UsageError("\n".join(problems))
+
+
+def _problems_of(option: str, path: Path, data: Path) -> Iterator[str]:
+    """Yield why an output cannot be written."""
+    if os.path.isdir(data) and path.resolve().is_relative_to(data.resolve()):  # noqa: PTH112
+        yield f"{option} {path} is inside --data, where it would be taken for a part of the data: give another place."
+    if option == "--tensorboard":
+        found = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
+    else:
+        yield from _problems_of_file(option, path)
+        found = path.parent
+    if not found.is_dir():
+        what = "is not a directory" if os.path.lexists(found) else "does not exist"
+        yield f"{option} {path} cannot be written: the directory {found} {what}."
+        return
+    try:
+        with temporary_folder(found, ".writable-"):
+            pass
+    except OSError as error:
+        yield f"{option} {path} cannot be written: the directory {found} is not writable ({error.strerror})."
+
+
+def _problems_of_file(option: str, path: Path) -> Iterator[str]:
+    """Yield what must not be replaced, and a name that says another kind of file."""
+    begins, what = {"--csv": (",".join(_COLUMNS).encode(), "a table"), "--confusion": (_PNG, "a PNG picture")}[option]
+    if option == "--confusion" and path.suffix.lower() != ".png":
+        yield f"{option} {path} would be {what}: give a name that ends in .png."
+    if path.is_dir():
+        yield f"{option} {path} is a directory: give the name of a file."
+    elif os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+        yield f"{option} {path} is not a regular file, and would be replaced by one: give another name."
+    elif path.is_file() and not _begins_with(path, begins):
+        yield f"{option} {path} exists, and is not {what} of this command: give another name, or delete it first."
+
+
+def _begins_with(path: Path, begins: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(begins)) == begins
 
 
 def write_scalars(result: AccuracyResult, directory: Path) -> None:
@@ -33,9 +98,7 @@ def write_csv(result: AccuracyResult, path: Path) -> None:
     with placed_whole(path) as (_, file):
         text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="", write_through=True)
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(
-            ("picture", "sha256", "labels", "backend", "right", "first", "second", "third", "fourth", "fifth")
-        )
+        writer.writerow(_COLUMNS)
         for one in result.measured:
             for picture, sha256, answer in zip(result.pictures, result.sha256, one.answers, strict=True):
                 labels = " ".join(map(str, picture.labels))

@@ -27,7 +27,7 @@ def check_recordable(contenders: Sequence[Contender], *, labels: Path | None) ->
 
     Raises:
         UsageError: none has a manifest, or another class list than the model's own is given.
-        MixerError: the files of one differ from its manifest.
+        MixerError: the files of one differ from its manifest, or its earlier record cannot be read.
     """
     if labels is not None:
         raise UsageError("--record takes the model's own class list: leave out --labels.")
@@ -35,6 +35,7 @@ def check_recordable(contenders: Sequence[Contender], *, labels: Path | None) ->
     for paths in (one.paths for one in contenders):
         if paths is not None:
             found[paths.directory] = _checked(paths)
+            _earlier(paths)
     if not found:
         raise UsageError("--record needs a SavedModel with its manifest beside it: name one below --out.")
     return found
@@ -68,6 +69,16 @@ def _checked(paths: ModelPaths) -> str:
     return hashlib.sha256(manifest).hexdigest()
 
 
+def _earlier(paths: ModelPaths) -> AccuracyRecord | None:
+    """Return what is recorded beside a manifest, to which a measurement is added; None if nothing is."""
+    if not paths.accuracy.is_file():
+        return None
+    try:
+        return AccuracyRecord.read(paths.accuracy)
+    except MixerError as error:
+        raise MixerError(f"{error} A new measurement is added to it: delete it first, and measure again.") from error
+
+
 def _record(
     paths: ModelPaths, result: AccuracyResult, measured: Measured, protocol: Protocol, sha256: str
 ) -> AccuracyRecord:
@@ -88,8 +99,7 @@ def _record(
         remarks=tuple(map(printable, result.remarks)),
         libraries=library_versions(),
     )
-    if paths.accuracy.is_file():
-        earlier = AccuracyRecord.read(paths.accuracy)
-        if earlier.manifest_sha256 == sha256:
-            return earlier.adding(measurement)
+    earlier = _earlier(paths)
+    if earlier is not None and earlier.manifest_sha256 == sha256:
+        return earlier.adding(measurement)
     return AccuracyRecord(handle=handle, version=paths.version, manifest_sha256=sha256, measurements=(measurement,))

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from convert.pipeline.for_each import Failure, attempt
 from convert.pipeline.frameworks import import_frameworks
 from convert.pipeline.picture_work import Run, run_here
-from convert.pipeline.progress import Watch, steps
+from convert.pipeline.progress import Event, Watch, steps
 from convert.pipeline.usable_model import UsableModel
-from models.errors import MixerError, UsageError
+from models.errors import MixerError, UsageError, counted, shown
 from models.picture_files import MOST_BYTES, SUFFIXES, Listing, read_picture
 from models.preprocessing import Protocol
 
@@ -48,41 +48,57 @@ class Classified:
     problem: str | None = None
 
 
-def find_pictures(given: Sequence[str]) -> list[str]:
+def find_pictures(given: Sequence[str], watch: Watch | None = None) -> list[str]:
     """Return the files that are given and those in the given folders (recursively), each once.
 
-    A folder gives the files whose names end as those of pictures do; hidden files and links to folders are left out.
+    A folder gives the files whose names end as those of pictures do; others are left out, which is noted. Hidden files
+    and links to folders are left out too.
+
+    Args:
+        given: paths of files and folders; `-` is standard input.
+        watch: called with notes for the user.
 
     Raises:
         UsageError: a path does not exist, or a folder contains no picture; all such paths are named.
     """
     found: list[str] = []
+    others: list[Path] = []
     problems = []
     for one in given:
         path = Path(one)
         if one == STDIN:
             found.append(one)
-        elif os.path.isdir(path):  # noqa: PTH112 (unlike Path.is_dir it does not raise in an unreadable folder)
-            below = [str(file) for file in _pictures_in(path)]
+        elif one and os.path.isdir(path):  # noqa: PTH112 (unlike Path.is_dir it does not raise in an unreadable folder)
+            listings = list(_listings(path))
+            below = [str(file) for listing in listings for file in listing.pictures]
+            others += [file for listing in listings for file in listing.others]
             found += below
             if not below:
                 problems.append(f"{path} contains no picture: expected files that end in {', '.join(SUFFIXES)}.")
         elif os.path.isfile(path):  # noqa: PTH113
             found.append(one)
         else:
-            there = os.path.lexists(path)
-            problems.append(f"{path} {'is not a file' if there else 'does not exist'}: expected a picture.")
+            problems.append(f"{one or repr(one)} {_why_not(path) if one else 'is no path'}: expected a picture.")
     if problems:
         raise UsageError("\n".join(problems))
+    if others and watch is not None:
+        said = f"not named as pictures: {counted(len(others), 'file')}, left out, the first {shown(others[0], 300)}"
+        watch(Event("noted", f"{said}. Give a picture of another name by its own path."))
     return list(dict.fromkeys(found))
 
 
-def _pictures_in(folder: Path) -> Iterator[Path]:
-    listing = Listing.of(folder)
-    yield from listing.pictures
+def _why_not(path: Path) -> str:
+    if path.is_symlink() and not path.exists():
+        return f"is a link to {shown(path.readlink(), 300)}, which does not exist"
+    return "is not a file" if os.path.lexists(path) else "does not exist"
+
+
+def _listings(folder: Path) -> Iterator[Listing]:
+    """Yield what is in a folder, then what is in those below it."""
+    yield (listing := Listing.of(folder))
     for below in listing.folders:
         if not below.is_symlink():  # it may lead back here
-            yield from _pictures_in(below)
+            yield from _listings(below)
 
 
 def classify_pictures(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from convert.checkpoints.npz import refuse_unreadable
 from convert.checkpoints.open import CustomCheckpoint, OpenCheckpoint, Source, open_catalog, open_custom
 from convert.pipeline.usable_model import UsableModel, find_model, read_classes
 from models.catalog import ALL_HANDLES, GRAPH_SUFFIX, Handle
-from models.errors import UsageError
+from models.errors import UsageError, each
 from models.formats import BACKENDS
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
@@ -91,6 +92,9 @@ def find_contenders(
     unknown = [backend for backend in backends if backend not in BACKENDS]
     if unknown:
         raise UsageError(f"no backend {', '.join(map(repr, unknown))}: expected {', '.join(BACKENDS)}.")
+    if checkpoint is not None and ("jax" not in backends or given in ALL_HANDLES):
+        why = "a handle's checkpoint comes from --source" if given in ALL_HANDLES else "give --backend jax too"
+        raise UsageError(f"--checkpoint is for --backend jax of a custom model, and would not be read here: {why}.")
     if not backends:
         model = find_model(given, out, version, labels=labels)
         graph = model.name.endswith(GRAPH_SUFFIX)
@@ -98,14 +102,14 @@ def find_contenders(
     if "/" in given or Path(given).suffix in (".tflite", ".onnx", ".xml"):
         raise UsageError("--backend takes a model's name below --out: a path is already in one format.")
     name = given.removesuffix(GRAPH_SUFFIX)
-    contenders = []
-    for backend in dict.fromkeys(backends):
+
+    def find(backend: str) -> Contender:
         if backend == "jax":
-            contenders.append(_in_jax(name, out, version, labels, source, (checkpoint, strip_prefix)))
-        else:
-            named = {"native": name, "graph": name + GRAPH_SUFFIX}.get(backend, f"{name}-{backend}")
-            contenders.append(Contender(backend, find_model(named, out, version, labels=labels)))
-    return _comparable(contenders)
+            return _in_jax(name, out, version, labels, source, (checkpoint, strip_prefix))
+        named = {"native": name, "graph": name + GRAPH_SUFFIX}.get(backend, f"{name}-{backend}")
+        return Contender(backend, find_model(named, out, version, labels=labels))
+
+    return _comparable(each([partial(find, backend) for backend in dict.fromkeys(backends)]))
 
 
 def _comparable(contenders: Sequence[Contender]) -> tuple[Contender, ...]:

@@ -214,7 +214,7 @@ def classify(
     - `ray`: HOST:PORT of a running Ray cluster to compute on, or "local" for one that is started on this machine.
     """
     run = chosen_run(ray)
-    found = find_pictures([str(one) for one in pictures])
+    found = find_pictures([str(one) for one in pictures], progress)
     usable = find_model(str(model), Path(out), version, labels=_path(labels))
     call = partial(classify_pictures, usable, found, top=top, protocol=protocol, exif=exif, run=run)
     return run_apart(call, progress)

@@ -63,7 +63,11 @@ class UsableModel:
         except MixerError:
             raise
         except Exception as error:  # each runtime raises its own types
-            raise MixerError(f"{self.path} cannot be loaded: {shown(str(error).strip(), 300)}") from error
+            reason = " ".join(str(error).split())
+            again = "convert the model again" if self.kind == "saved_model" else "export the model again"
+            raise MixerError(
+                f"{self.path} cannot be loaded: {shown(reason, 300)}. If it is damaged, {again} (--overwrite)."
+            ) from error
         return self.checked(model)
 
     def checked(self, model: "RunnableModel") -> "RunnableModel":
@@ -103,9 +107,10 @@ def find_model(given: str, out: Path, version: int, *, labels: Path | None = Non
         if path.name.endswith(ARCHIVE_SUFFIX):
             raise UsageError(f"{path} is an archive: unpack it into a directory, and give that directory.")
         if path.suffix not in _FORMATS_BY_SUFFIX:
+            hint = f" Give {path.parent}." if path.name == "saved_model.pb" else ""
             raise UsageError(
                 f"{path} is not a model: expected the directory of a SavedModel, or a file that ends in "
-                f"{', '.join(_FORMATS_BY_SUFFIX)}."
+                f"{', '.join(_FORMATS_BY_SUFFIX)}.{hint}"
             )
         return _exported(path, given_classes)
     raise UsageError(_not_found(given, out, version))
@@ -214,10 +219,24 @@ def _not_found(given: str, out: Path, version: int) -> str:
             f"{ModelPaths.of(out, given, version).directory} does not exist: run "
             f"`{command_for('convert-all', given)}` first, or give the --out and --version of the model."
         )
-    near = difflib.get_close_matches(given, [*made, *ALL_HANDLES], n=3, cutoff=0.5)
+    for name in FORMATS:
+        base = given.removesuffix(f"-{name}")
+        if base != given and (base in made or is_catalogued(base)):
+            return (
+                f"{ModelPaths.of(out, given, version).directory} does not exist: run `mixer-jax2tf export {base} --to "
+                f"{name}` first, or give the --out and --version of the export."
+            )
+    usable = [name for name in made if not _is_extractor(name)]
+    near = difflib.get_close_matches(given.split("/")[0], usable, n=3, cutoff=0.5) or difflib.get_close_matches(
+        given, [name for name, handle in ALL_HANDLES.items() if handle.head != "fe"], n=3, cutoff=0.5
+    )
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    there = f" Version {version} below {out}: {', '.join(made[:12])}." if made else ""
+    there = f" Version {version} below {out}: {', '.join(usable[:12])}." if usable else ""
     return f"no model {given!r}: {expected}{hint}{there}"
+
+
+def _is_extractor(name: str) -> bool:
+    return name.removesuffix(GRAPH_SUFFIX) in ALL_HANDLES and ALL_HANDLES[name.removesuffix(GRAPH_SUFFIX)].head == "fe"
 
 
 def _names_below(out: Path, version: int) -> Iterator[str]:

@@ -4,17 +4,15 @@ Every picture gets its true label, or the directory is refused: a wrong label wo
 """
 
 import os
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.errors import UsageError, counted, shown
+from models.errors import UsageError, counted, each
 from models.picture_files import SUFFIXES, Listing
 from validation.accuracy import imagenet
+from validation.accuracy.folders import BY_INDEX, labels_of_folders, some
 
-_WORDNET = re.compile(r"n\d{8}")
 _MOST_NAMED = 8
 
 
@@ -65,27 +63,25 @@ def find_dataset(
     Raises:
         UsageError: the layout is not known, or a label would be a guess.
     """
-    _require_directory(directory)
+    require_directory(directory)
     if classes is None:
         raise UsageError(
             "the model has no class list, without which a label would be a guess: give it with --labels, one line per "
             "class."
         )
     listing = Listing.of(directory)
-    if listing.folders and listing.pictures:
-        raise UsageError(
-            f"{directory} contains folders, and beside them {counted(len(listing.pictures), 'picture')} without a "
-            "label: expected either one folder per class, or the flat folder of ImageNet's validation pictures."
-        )
-    if listing.pictures:
+    if listing.pictures and not listing.folders:
         found = _flat(directory, listing.pictures, is_imagenet=is_imagenet, real=real, devkit=devkit)
     elif real is not None or devkit is not None:
         raise UsageError("--real and --devkit are for the flat folder of ImageNet's validation pictures.")
     elif not listing.folders:
         raise UsageError(f"{directory} contains no pictures: expected files that end in {', '.join(SUFFIXES)}.")
     else:
-        layout, labels = _labels_of(listing.folders, classes, is_imagenet=is_imagenet)
-        found = _in_folders(directory, layout, listing.folders, labels, len(classes))
+        labels: list[tuple[str, dict[str, int]]] = []
+        naming = lambda: labels.append(labels_of_folders(listing.folders, classes, is_imagenet=is_imagenet))  # noqa: E731
+        beside = lambda: _refuse_beside_folders(directory, listing)  # noqa: E731
+        each([naming, beside, lambda: _refuse_wrong_folders(listing.folders)])
+        found = _in_folders(directory, *labels[0], listing.folders, len(classes))
     if not found.pictures:
         raise UsageError(f"{directory} contains no picture with a label.")
     return found
@@ -99,7 +95,7 @@ def find_classes(directory: Path, order: Sequence[str] | None = None) -> tuple[t
     Raises:
         UsageError: the layout is another, there are fewer than two classes, or a name cannot be a line of a class list.
     """
-    _require_directory(directory)
+    require_directory(directory)
     listing = Listing.of(directory)
     if listing.pictures or len(listing.folders) < 2:
         raise UsageError(
@@ -110,121 +106,65 @@ def find_classes(directory: Path, order: Sequence[str] | None = None) -> tuple[t
     names = [folder.name for folder in listing.folders]
     unusable = [name for name in names if not name.isprintable() or name != name.strip()]
     if unusable:
-        raise UsageError(f"folders cannot be lines of a class list: {_some(unusable)}. Rename them.")
+        raise UsageError(f"folders cannot be lines of a class list: {some(unusable)}. Rename them.")
     if order is not None:
         names.sort(key=order.index)
     elif all(name.isascii() and name.isdigit() for name in names):
         names.sort(key=int)
     labels = {name: index for index, name in enumerate(names)}
-    layout = "one folder per class"
-    return tuple(names), _in_folders(directory, layout, listing.folders, labels, len(names))
+    _refuse_wrong_folders(listing.folders)
+    return tuple(names), _in_folders(directory, "one folder per class", labels, listing.folders, len(names))
 
 
-def _require_directory(directory: Path) -> None:
+def require_directory(directory: Path) -> None:
+    """Refuse pictures that are in no directory.
+
+    Raises:
+        UsageError: it does not exist, or is a file.
+    """
     if not os.path.isdir(directory):  # noqa: PTH112 (unlike Path.is_dir it does not raise in an unreadable folder)
         what = "is not a directory" if os.path.lexists(directory) else "does not exist"
         raise UsageError(f"--data {directory} {what}: expected labelled pictures.")
 
 
-def _labels_of(folders: Sequence[Path], classes: Sequence[str], *, is_imagenet: bool) -> tuple[str, dict[str, int]]:
-    """Return how folders are named, in words, and the class index of each."""
-    names = [folder.name for folder in folders]
-    places = _by_name(names, classes)
-    named = {name: indices[0] for name, indices in places.items() if len(indices) == 1}
-    numbered = {name: int(name) for name in names if name.isascii() and name.isdigit()}
-    if len(named) == len(names):
-        if len(numbered) == len(names) and numbered != named:
-            raise UsageError(
-                "the folders' names are both class names and class indices, of different classes: rename the folders."
-            )
-        return "one folder per class, named by class name", _each_once(named)
-    if len(numbered) == len(names):
-        return "one folder per class, named by class index", _by_number(_each_once(numbered), len(classes))
-    if all(_WORDNET.fullmatch(name) for name in names):
-        return "one folder per class, named by WordNet id", _by_wordnet_id(names, is_imagenet=is_imagenet)
-    several = [f"{name} (classes {', '.join(map(str, found))})" for name, found in places.items() if len(found) > 1]
-    if several:
-        raise UsageError(f"folders name several classes: {_some(several)}. Name them by class index.")
-    unknown = [name for name in names if not places[name]]
-    raise UsageError(
-        f"{len(unknown)} of {len(names)} folders match no class of the model: {_some(unknown)}. Expected its class "
-        f"names ({_some(classes)}), class indices from 0, or WordNet ids."
-    )
-
-
-def _by_name(names: Sequence[str], classes: Sequence[str]) -> dict[str, list[int]]:
-    """Return the classes that each folder names, by the whole line of a class or by one of its words."""
-    places: dict[str, set[int]] = {}
-    for index, line in enumerate(classes):
-        for word in {line, *line.split(",")}:
-            places.setdefault(_plain(word), set()).add(index)
-    return {name: sorted(places.get(_plain(name), ())) for name in names}
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
-
-
-def _each_once(labels: dict[str, int]) -> dict[str, int]:
-    counts = Counter(labels.values())
-    twice = sorted(name for name, index in labels.items() if counts[index] > 1)
-    if twice:
-        raise UsageError(f"several folders are of the same class: {_some(twice)}. Expected one folder per class.")
-    return labels
-
-
-def _by_number(numbers: dict[str, int], count: int) -> dict[str, int]:
-    found = sorted(numbers.values())
-    beyond = [number for number in found if number >= count]
-    if len(found) > 1 and found == list(range(1, len(found) + 1)):
-        reason = (
-            f"they run from 1 to {found[-1]}: labels that are off by one, or ILSVRC ids, which are another order. "
-            f"Expected class indices from 0 to {count - 1}; if class 0 has no pictures, name the folders by class name."
-        )
-    elif beyond == [count]:
-        reason = f"classes from {found[0]} to {count}: with a background class, which the model lacks."
-    elif beyond:
-        reason = f"the model has classes 0 to {count - 1}, found {_some(map(str, beyond))}."
-    else:
-        return numbers
-    raise UsageError(f"the folders are not the model's class indices: {reason}")
-
-
-def _by_wordnet_id(names: Sequence[str], *, is_imagenet: bool) -> dict[str, int]:
-    if not is_imagenet:
+def _refuse_beside_folders(directory: Path, listing: Listing) -> None:
+    if listing.pictures:
         raise UsageError(
-            "the folders are named by WordNet id, whose order is known for the class list of ImageNet-1k: this model's "
-            "class list is another, or not known (give it with --labels)."
+            f"{directory} contains folders, and beside them {counted(len(listing.pictures), 'picture')} without a "
+            f"label ({some(file.name for file in listing.pictures)}): expected either one folder per class, or the "
+            "flat folder of ImageNet's validation pictures."
         )
-    index_of = {name: index for index, name in enumerate(imagenet.wordnet_ids())}
-    unknown = [name for name in names if name not in index_of]
-    if unknown:
-        raise UsageError(
-            f"{len(unknown)} of {len(names)} folders are not among ImageNet-1k's classes: {_some(unknown)}."
-        )
-    return {name: index_of[name] for name in names}
 
 
-def _in_folders(
-    directory: Path, layout: str, folders: Sequence[Path], labels: Mapping[str, int], count: int
-) -> Dataset:
-    pictures: list[Picture] = []
-    problems: list[str] = []
-    others: list[Path] = []
+def _refuse_wrong_folders(folders: Sequence[Path]) -> None:
+    problems = []
     for folder in folders:
         listing = Listing.of(folder)
         if listing.folders:
-            problems.append(f"{folder} contains folders: expected only pictures of one class.")
+            problems.append(
+                f"{folder} contains folders, expected only pictures of one class: give the directory whose folders "
+                f"are the classes as --data{f', perhaps {folder}' if len(folders) < len(listing.folders) else ''}."
+            )
         elif not listing.pictures:
             problems.append(f"{folder} contains no picture: remove empty class folders.")
-        pictures += [Picture(file, (labels[folder.name],)) for file in listing.pictures]
-        others += listing.others
     if problems:
         more = f"\n... and {len(problems) - _MOST_NAMED:,} more." if len(problems) > _MOST_NAMED else ""
         raise UsageError("\n".join(problems[:_MOST_NAMED]) + more)
+
+
+def _in_folders(
+    directory: Path, layout: str, labels: Mapping[str, int], folders: Sequence[Path], count: int
+) -> Dataset:
+    listings = {folder: Listing.of(folder) for folder in folders}
+    pictures = [
+        Picture(file, (labels[folder.name],)) for folder, listing in listings.items() for file in listing.pictures
+    ]
+    others = [file for listing in listings.values() for file in listing.others]
     occurring = tuple(sorted(labels.values()))
     part = len(occurring) < count
     remarks = [f"{len(occurring):,} of the model's {count:,} classes occur"] if part else []
+    if part and len(occurring) > 1 and layout == BY_INDEX and occurring == tuple(range(len(occurring))):
+        remarks.append("these are its first classes: if the folders have numbers of another list, all labels are wrong")
     if others:
         remarks.append(f"not named as pictures: {counted(len(others), 'file')}, left out, the first {others[0].name}")
     if count == imagenet.CLASSES and not part:
@@ -253,12 +193,12 @@ def _flat(
     if others:
         raise UsageError(
             f"{directory} is a flat folder with {counted(len(others), 'picture')} whose label is not known: "
-            f"{_some(others)}. Expected one folder per class, or ILSVRC2012_val_00000001.JPEG and so on."
+            f"{some(others)}. Expected one folder per class, or ILSVRC2012_val_00000001.JPEG and so on."
         )
     if not is_imagenet:
         raise UsageError(
-            f"{directory} contains ImageNet's validation pictures, and the model's class list is another, or not "
-            "known: give it with --labels."
+            f"{directory} contains ImageNet's validation pictures, and the class list here is another, or not known: "
+            "give the model's own with --labels."
         )
     truth: Callable[[int], tuple[int, ...]]
     if real is not None and devkit is not None:
@@ -283,9 +223,3 @@ def _why_fewer(count: int) -> str:
     if count == imagenet.PICTURES - imagenet.BLACKLISTED:
         return "as many as without the devkit's blacklist; published figures count all 50,000"
     return f"{imagenet.PICTURES - count:,} are missing"
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - _MOST_NAMED:,} more" if len(listed) > _MOST_NAMED else ""
-    return ", ".join(shown(name) for name in listed[:_MOST_NAMED]) + more

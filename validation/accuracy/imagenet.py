@@ -8,12 +8,13 @@ another, 1-based order.
 
 import hashlib
 import json
+import os
 import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from models.errors import MixerError, UsageError, counted
+from models.errors import MixerError, UsageError, counted, shown
 
 CLASSES, PICTURES = 1000, 50_000
 BLACKLISTED = 1762
@@ -67,14 +68,15 @@ def read_real(path: Path) -> tuple[tuple[int, ...], ...]:
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} is not a readable JSON file: {error}.") from error
-    sound = isinstance(found, list) and all(
-        isinstance(one, list) and all(isinstance(label, int) and 0 <= label < CLASSES for label in one) for one in found
-    )
-    if not sound or len(found) != PICTURES:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{path} is not a readable JSON file: {reason}. Expected ReaL's real.json.") from error
+    wrong = [one for one in found if not _are_labels(one)] if isinstance(found, list) else [found]
+    if wrong or len(found) != PICTURES:
         count = f"{len(found):,} entries" if isinstance(found, list) else "no list"
+        other = f", one of them {shown(json.dumps(wrong[0]))}" if wrong else ""
         raise UsageError(
-            f"{path} is not ReaL's real.json: {count}, expected {PICTURES:,} lists of class indices from 0 to 999."
+            f"{path} is not ReaL's real.json: {count}{other}; expected {PICTURES:,} lists of class indices from 0 to "
+            "999."
         )
     labelled = [(labels, truth) for labels, truth in zip(found, validation_labels(), strict=True) if labels]
     agreeing = sum(truth in labels for labels, truth in labelled) / max(1, len(labelled))
@@ -84,6 +86,10 @@ def read_real(path: Path) -> tuple[tuple[int, ...], ...]:
             "entries are shifted, or in another order than the file names."
         )
     return tuple(tuple(labels) for labels in found)
+
+
+def _are_labels(entry: object) -> bool:
+    return isinstance(entry, list) and all(isinstance(label, int) and 0 <= label < CLASSES for label in entry)
 
 
 def read_devkit(directory: Path) -> tuple[int, ...]:
@@ -97,6 +103,9 @@ def read_devkit(directory: Path) -> tuple[int, ...]:
     Raises:
         UsageError: the files are missing, or are not those of the kit.
     """
+    if not directory.is_dir():
+        what = "is not a directory" if os.path.lexists(directory) else "does not exist"
+        raise UsageError(f"--devkit {directory} {what}: expected the folder ILSVRC2012_devkit_t12.")
     data = directory / "data" if (directory / "data").is_dir() else directory
     try:
         ids = _read_synsets(data / "meta.mat")

@@ -1,6 +1,7 @@
 """The page that a person looks at: `<out>/index.html`, made of the records beside the models, by Jinja2 templates."""
 
 import base64
+import functools
 import hashlib
 import re
 from collections import Counter
@@ -103,6 +104,7 @@ def _missing(names: Container[str]) -> list[str]:
     return missing if len(missing) < len(HANDLES) else []
 
 
+@functools.cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent),
