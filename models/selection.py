@@ -14,6 +14,9 @@ _EXPORT_SUFFIXES = tuple(f"-{name}" for name in FORMATS)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
 """What can name a custom model."""
 
+RUNS = "finetune"
+"""Name of the folder of fine-tuning runs below `--out`, which no model may have."""
+
 _RESERVED_SUFFIXES = (GRAPH_SUFFIX, *_EXPORT_SUFFIXES)
 """Endings of the names of graph models and exports, which no custom model may have."""
 
@@ -90,6 +93,8 @@ def custom_handle(template: Handle, name: str, num_classes: int) -> Handle:
         raise UsageError(f"--name {name!r} is a name of the catalog: give another name.")
     if name.endswith(_RESERVED_SUFFIXES):
         raise UsageError(f"--name {name!r} has a reserved ending ({', '.join(_RESERVED_SUFFIXES)}): give another name.")
+    if name == RUNS:
+        raise UsageError(f"--name {name!r} is the name of the folder of fine-tuning runs: give another name.")
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"--name {name!r} cannot name a model: expected lower-case letters, digits, '_', '-' and '.', "

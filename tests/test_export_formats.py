@@ -180,7 +180,7 @@ def test_ones_own_mixer_needs_its_name_its_model_and_its_checkpoint(export, own,
     assert (status, "needs both --checkpoint FILE and --name NAME" in err) == (2, True)
     status, _, err = export(CLASSIFIER, "--to", "onnx", "--checkpoint", own, "--name", "trees")
     assert status == 1
-    assert f"convert {CLASSIFIER} --checkpoint {own} --name trees --flavour graph` first" in " ".join(err.split())
+    assert f"convert {CLASSIFIER} --name trees --checkpoint {own} --flavour graph` first" in " ".join(err.split())
     other = tiny_source / CHECKPOINT.object
     status, _, err = export(CLASSIFIER, "--to", "onnx", "--checkpoint", other, "--name", "flowers")
     assert status == 1

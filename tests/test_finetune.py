@@ -120,7 +120,7 @@ def test_other_settings_are_not_mixed_with_a_run(out, pictures, capfd):
     assert run(capfd, *command(out, pictures, "--steps", 2))[0] == 0
     before = files_of(out)
     status, _, err = run(capfd, *command(out, pictures, "--steps", 3))
-    assert (status, "a run with other settings (steps)" in err) == (2, True)
+    assert (status, "a run with other settings (--steps: 2, now 3)" in err) == (2, True)
     assert files_of(out) == before
     status, _, err = run(capfd, *command(out, pictures, "--steps", 3, "--overwrite"))
     assert (status, files_of(out) == before) == (0, False)
@@ -140,7 +140,11 @@ def test_a_model_or_a_folder_of_somebody_else_is_not_replaced(out, pictures, cap
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("--steps", "0", "--held-out", "1.5", "--rate", "nan"), "--steps, --rate, --held-out cannot be used"),
+        (
+            ("--steps", "0", "--held-out", "1.5", "--rate", "nan"),
+            "--steps 0: expected 1 to 2,147,483,647.\n--rate nan: expected a positive number.\n--held-out 1.5: ",
+        ),
+        (("--batch-size", "1000000000"), "--batch-size 1000000000: expected 1 to 4,096."),
         (("--whole", "--crops", "2"), "--crops is for training the head alone"),
         (("--publisher", "me"), "needs both --publisher and --assets"),
     ],
@@ -394,7 +398,10 @@ def test_overwriting_a_run_leaves_other_files_in_its_folder(tmp_path):
     with prepared_folder(tuning_in(tmp_path), {"a": 1}, None):
         for name in ("state.npz", "features.bin", "features.sha256", "colours.npz", "mine.txt"):
             (folder / name).write_text("x")
-    with pytest.raises(UsageError, match=r"other settings \(a\)"), prepared_folder(tuning_in(tmp_path), {"a": 2}, None):
+    with (
+        pytest.raises(UsageError, match=r"other settings \(--a: 1, now 2\)"),
+        prepared_folder(tuning_in(tmp_path), {"a": 2}, None),
+    ):
         pass
     with prepared_folder(tuning_in(tmp_path, overwrite=True), {"a": 2}, None):
         assert sorted(path.name for path in folder.iterdir()) == ["mine.txt", "settings.json"]
@@ -404,11 +411,54 @@ def test_damaged_settings_of_a_run_are_named(tmp_path):
     folder = tmp_path / "finetune" / "colours"
     folder.mkdir(parents=True)
     (folder / "settings.json").write_text("[1")
+    (folder / "state.npz").write_text("x")
     with (
         pytest.raises(UsageError, match=r"settings\.json cannot be read"),
         prepared_folder(tuning_in(tmp_path), {}, None),
     ):
         pass
+    with prepared_folder(tuning_in(tmp_path, overwrite=True), {"a": 1}, None):
+        assert [path.name for path in folder.iterdir()] == ["settings.json"]
+
+
+def test_settings_of_a_run_that_has_not_begun_may_change(tmp_path):
+    for number in (1, 2):
+        with prepared_folder(tuning_in(tmp_path), {"a": number}, None):
+            tuning_in(tmp_path).labels.write_text("red\n")
+    assert json.loads((tmp_path / "finetune" / "colours" / "settings.json").read_text()) == {"a": 2}
+
+
+@pytest.mark.parametrize("place", ["finetune", "finetune/colours", "colours"])
+def test_a_file_where_a_folder_is_to_be_is_refused_before_any_work(tmp_path, place):
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).write_text("mine")
+    with (
+        pytest.raises(UsageError, match=f"{place} is not a directory, and the "),
+        prepared_folder(tuning_in(tmp_path, overwrite=True), {}, None),
+    ):
+        pass
+    assert (tmp_path / place).read_text() == "mine"
+
+
+def test_an_extractor_that_is_not_there_is_named_with_what_is_meant(out, pictures, tmp_path, capfd):
+    for base, expected in (
+        ("mixer_b32_sam_f", "no feature extractor 'mixer_b32_sam_f'"),
+        ("mixer_b32_sam_f", "Did you mean mixer_b32_sam_fe"),
+        ("*fe", "expected its name, no path or pattern"),
+        ("mixer_b32_sam_fe", "run `mixer-jax2tf convert-all mixer_b32_sam_fe --version 3` first"),
+    ):
+        words = [*command(tmp_path / "new", pictures), "--version", 3]
+        words[words.index(EXTRACTOR)] = base
+        status, _, err = run(capfd, *words)
+        assert (status, expected in err) == (2, True), err
+    assert not (tmp_path / "new").exists()
+    assert len(list(out.iterdir())) >= 1
+
+
+def test_models_among_the_pictures_are_refused(out, pictures, tmp_path, capfd):
+    data = shutil.copytree(pictures, tmp_path / "data")
+    status, _, err = run(capfd, *command(shutil.copytree(out, data / "models"), data))
+    assert (status, f"--out {data / 'models'} is inside --data {data}" in err) == (2, True), err
 
 
 def test_models_in_any_flavour_are_not_replaced_unasked(out, pictures, tiny_build, capfd):

@@ -1,5 +1,6 @@
 """The command finetune."""
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -126,6 +127,7 @@ def finetune(
 def _run(tuning: "FineTuning", publisher: "Publisher | None", *, json: bool) -> None:
     from convert.pipeline.finetune import run_finetune
 
+    tuning.check()
     if not tuning.whole:
         crops = "the central crop" if tuning.crops == 1 else f"{tuning.crops} crops"
         augmented = ", without augmentation" if tuning.crops == 1 else ""
@@ -148,6 +150,10 @@ def _publisher(publisher: str | None, assets: str | None) -> "Publisher | None":
     return Publisher(publisher, assets.rstrip("/")) if publisher and assets else None
 
 
+def _loss(value: float) -> str:
+    return f"{value:.4f}" if value < 1e4 else f"{value:.1e}"
+
+
 def _print(result: "FineTuningResult", out: Path) -> None:
     scores = result.state.scores
     every = max(1, -(-len(scores) // _MOST_SCORES))
@@ -158,8 +164,8 @@ def _print(result: "FineTuningResult", out: Path) -> None:
     rows = [
         (
             f"{score.step:,}{' (best)' if score is best else ''}",
-            f"{score.train_loss:.4f}",
-            f"{score.loss:.4f}",
+            _loss(score.train_loss),
+            _loss(score.loss),
             f"{score.right:,} of {score.total:,}",
             f"{score.right / score.total:.2%}",
         )
@@ -168,6 +174,12 @@ def _print(result: "FineTuningResult", out: Path) -> None:
     data = f"{counted(len(result.classes), 'class')}, {counted(result.trained_on, 'picture')}"
     columns = ("#step", "#loss", "#held-out loss", "#right", "#accuracy")
     console.print_table(f"{data}, recipe {result.recipe.name}", columns, rows)
+    guessing = math.log(len(result.classes))
+    if best is not None and best.loss > 2 * guessing:
+        console.tell(
+            f"the best held-out loss, {_loss(best.loss)}, is far above that of guessing, {guessing:.4f}: give a lower "
+            "--rate, and check the labels."
+        )
     console.tell(f"the checkpoint: {result.checkpoint}")
     for one in result.outcomes:
         console.tell(f"{out / one.handle}: {one.verdict}")

@@ -12,7 +12,7 @@ from convert.pipeline.usable_model import UsableModel, find_model, read_classes
 from models.catalog import ALL_HANDLES, GRAPH_SUFFIX, Handle
 from models.errors import UsageError, each
 from models.formats import BACKENDS
-from models.records.layout import ModelPaths
+from models.records.layout import ModelPaths, fine_tuned_checkpoint
 from models.records.manifest import Manifest
 from models.selection import template_of
 
@@ -156,6 +156,8 @@ def _custom_in_jax(
     name: str, out: Path, version: int, labels: Path | None, source: Source, given: tuple[Path | None, str]
 ) -> Contender:
     checkpoint, strip_prefix = given
+    if checkpoint is None and (tuned := fine_tuned_checkpoint(out, name)).is_file():
+        checkpoint = tuned
     if checkpoint is None:
         raise UsageError(f"--backend jax needs the checkpoint that {name} was made from: --checkpoint FILE.")
     refuse_unreadable(checkpoint)

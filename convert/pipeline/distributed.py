@@ -98,12 +98,20 @@ def _run_on_ray(
             yield _found(pickle.loads(row["answer"]))  # noqa: S301 (made by this run)
 
 
+def _has_token() -> bool:
+    """Return whether there is a token for Ray's token authentication, in one of the places where Ray looks for it."""
+    given = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return given or Path("~/.ray/auth_token").expanduser().is_file()
+
+
 @contextmanager
 def _cluster(address: str) -> Iterator[Any]:
     """Connect to a cluster, or start one on this machine; yield the module ray."""
     os.environ.update(_SETTINGS)
     if address != LOCAL:
         os.environ["RAY_NUM_REDIS_GET_RETRIES"] = "1"  # otherwise it tries for many minutes if something else answers
+        if _has_token():
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # clusters that ask for none take it too
     handlers = {number: signal.getsignal(number) for number in ENDING}
     with ExitStack() as stack:
         options: dict[str, Any] = {"address": address}
@@ -121,7 +129,11 @@ def _cluster(address: str) -> Iterator[Any]:
             try:
                 ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
             except Exception as error:  # of many types
-                raise MixerError(f"--ray {shown(address)}: {shown(str(error).strip(), 600)}") from error
+                raise MixerError(
+                    f"--ray {shown(address)}: {shown(str(error).strip(), 600)}. Is it a running Ray cluster "
+                    f"(`ray status --address {shown(address)}`), of the same Ray and Python? Where it asks for a "
+                    "token, as Ray 2.59 and later do, ~/.ray/auth_token must be that of its head."
+                ) from error
             finally:  # Ray replaces them
                 for number, handler in handlers.items():
                     signal.signal(number, handler)

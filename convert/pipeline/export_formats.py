@@ -1,6 +1,7 @@
 """Export many handles to one format in one process; each succeeds or fails on its own."""
 
 import gc
+import shlex
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -59,8 +60,12 @@ class Exports:
 
     def how_to_convert(self, handle: Handle) -> str:
         """Return the command that makes the SavedModel."""
-        own = f" --checkpoint {self.custom.path} --name {self.custom.name}" if self.custom else ""
-        return f"mixer-jax2tf convert {handle.in_flavour('native').name}{own} --flavour graph"
+        name = handle.in_flavour("native").name
+        if self.custom is not None:
+            is_made = ModelPaths.of(self.out, self.custom.name, self.version).manifest.is_file()
+            named = [self.custom.name] if is_made else [name, "--name", self.custom.name]
+            name = shlex.join([*named, "--checkpoint", str(self.custom.path)])
+        return f"mixer-jax2tf convert {name} --flavour graph"
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,19 @@ from pathlib import Path
 from convert.finetune.recipe import BATCH_SIZE, RecipeName
 from convert.pipeline.progress import Event, Watch
 from models.catalog import DEFAULT_VERSION, GRAPH_SUFFIX, Flavour
-from models.errors import MixerError, UsageError
-from models.records.layout import ModelPaths
+from models.errors import MixerError, UsageError, shown
+from models.records.layout import ModelPaths, fine_tuned_checkpoint
 from models.records.manifest import Manifest
 from models.records.provenance import library_versions, sources_sha256
 from models.storage.files import read_small, sha256_of, write_atomically
 from models.storage.temporary import locked
 from validation.accuracy.dataset import Dataset
 
-_SETTINGS = "settings.json"
+_SETTINGS, _LABELS = "settings.json", "labels.txt"
+_COMPUTED = ("state.npz", "features.bin", "features.sha256")
+"""Files of a run that took time; a run without any of them has not begun, and its settings may change."""
+
+_MOST_AT_A_TIME = 4096
 _MOST_BYTES = 1 << 20
 _SOURCES = (
     "convert/finetune",
@@ -73,32 +77,42 @@ class FineTuning:
     @property
     def folder(self) -> Path:
         """Where the run is kept: settings, state, features, logs, and its result, `<name>.npz`."""
-        return self.out / "finetune" / self.name
+        return self.result.parent
+
+    @property
+    def result(self) -> Path:
+        """The checkpoint that the run writes."""
+        return fine_tuned_checkpoint(self.out, self.name)
+
+    @property
+    def labels(self) -> Path:
+        """The class list that the run writes."""
+        return self.folder / _LABELS
 
     def check(self) -> None:
-        """Check the numbers.
+        """Check the numbers, and that the output is not among the pictures.
 
         Raises:
             UsageError: some cannot be used; all are named.
         """
-        limits = {
-            "--crops": 1 <= self.crops <= 1000,
-            "--steps": self.steps is None or self.steps >= 1,
-            "--rate": self.rate is None or 0 < self.rate < float("inf"),
-            "--batch-size": self.batch_size >= 1,
-            "--held-out": 0 < self.held_out < 1,
-            "--patience": self.patience is None or self.patience >= 1,
-            "--save-every": self.save_every >= 1,
-            "--seed": 0 <= self.seed < 1 << 31,
-        }
-        wrong = [option for option, right in limits.items() if not right]
-        if wrong:
-            raise UsageError(
-                f"{', '.join(wrong)} cannot be used: expected positive numbers (--crops up to 1000, --seed also "
-                "0), and a share between 0 and 1 for --held-out."
-            )
+        most = (1 << 31) - 1
+        limits = [
+            ("--crops", self.crops, 1 <= self.crops <= 1000, "1 to 1,000"),
+            ("--steps", self.steps, self.steps is None or 1 <= self.steps <= most, f"1 to {most:,}"),
+            ("--rate", self.rate, self.rate is None or 0 < self.rate < float("inf"), "a positive number"),
+            ("--batch-size", self.batch_size, 1 <= self.batch_size <= _MOST_AT_A_TIME, f"1 to {_MOST_AT_A_TIME:,}"),
+            ("--held-out", self.held_out, 0 < self.held_out < 1, "a share between 0 and 1"),
+            ("--patience", self.patience, self.patience is None or self.patience >= 1, "1 or more"),
+            ("--save-every", self.save_every, self.save_every >= 1, "1 or more"),
+            ("--seed", self.seed, 0 <= self.seed <= most, f"0 to {most:,}"),
+        ]
+        wrong = [f"{option} {value}: expected {expected}." for option, value, right, expected in limits if not right]
         if self.whole and self.crops != 1:
-            raise UsageError("--crops is for training the head alone: with --whole each step takes new random crops.")
+            wrong.append("--crops is for training the head alone: with --whole each step takes new random crops.")
+        if os.path.isdir(self.data) and self.out.resolve().is_relative_to(self.data.resolve()):  # noqa: PTH112
+            wrong.append(f"--out {self.out} is inside --data {self.data}: expected pictures alone there.")
+        if wrong:
+            raise UsageError("\n".join(wrong))
 
 
 def settings_of(tuning: FineTuning, manifest: Manifest, classes: Sequence[str], dataset: Dataset) -> dict[str, object]:
@@ -131,6 +145,9 @@ def prepared_folder(tuning: FineTuning, settings: dict[str, object], watch: Watc
         UsageError: another run is there, or something else; or a model of this name that is not this run's.
     """
     folder, record = tuning.folder, tuning.folder / _SETTINGS
+    for place in (folder.parent, folder):
+        if os.path.lexists(place) and not place.is_dir():
+            raise UsageError(f"{place} is not a directory, and the run is kept there: move it, or give another --name.")
     folder.parent.mkdir(parents=True, exist_ok=True)
 
     def wait() -> None:
@@ -138,11 +155,12 @@ def prepared_folder(tuning: FineTuning, settings: dict[str, object], watch: Watc
             watch(Event("noted", f"waiting for another process to finish with {folder}"))
 
     with locked(folder.with_name(f".{folder.name}.lock"), wait, needed=False):
-        if record.is_file():
-            _refuse_other_settings(tuning, settings, record)
+        if record.is_file() and any((folder / name).exists() for name in (*_COMPUTED, tuning.result.name)):
             if tuning.overwrite:
                 _remove_run(tuning)
-        elif folder.exists() and any(folder.iterdir()):
+            else:
+                _refuse_other_settings(tuning, settings, record)
+        elif folder.exists() and any(path.name not in (_SETTINGS, _LABELS) for path in folder.iterdir()):
             raise UsageError(f"{folder} contains something other than a run of `finetune`: give another --name.")
         _refuse_other_models(tuning)
         folder.mkdir(exist_ok=True)
@@ -153,19 +171,36 @@ def prepared_folder(tuning: FineTuning, settings: dict[str, object], watch: Watc
 def _refuse_other_settings(tuning: FineTuning, settings: dict[str, object], record: Path) -> None:
     try:
         earlier = json.loads(read_small(record, _MOST_BYTES))
-        other = sorted(name for name in settings.keys() | earlier.keys() if settings.get(name) != earlier.get(name))
+        other = [
+            _other(name, settings.get(name), earlier.get(name))
+            for name in {**settings, **earlier}
+            if settings.get(name) != earlier.get(name)
+        ]
     except (OSError, ValueError, AttributeError, MixerError) as error:
         raise UsageError(f"{record} cannot be read ({error}): give another --name, or remove the folder.") from error
-    if other and not tuning.overwrite:
+    if other:
         raise UsageError(
-            f"{tuning.folder} contains a run with other settings ({', '.join(other)}): give another --name, or "
-            "--overwrite to replace it."
+            f"{tuning.folder} contains a run with other settings ({'; '.join(dict.fromkeys(other))}): give another "
+            "--name, or --overwrite to replace it."
         )
+
+
+def _other(name: str, now: object, earlier: object) -> str:
+    """Return in words that a setting differs."""
+    known = {
+        "base": "HANDLE", "base_checkpoint": "HANDLE's checkpoint", "base_files": "HANDLE's files",
+        "classes": "names of the classes", "pictures": "number of pictures",
+        "pictures_sha256": "names, sizes or times of pictures",
+        "libraries": "versions of libraries", "sources": "version of this program",
+    }  # fmt: skip
+    said = known.get(name, f"--{name.replace('_', '-')}")
+    simple = isinstance(now, str | int | float | None) and name not in ("pictures_sha256", "sources")
+    return f"{said}: {shown(earlier)}, now {shown(now)}" if simple else said
 
 
 def _remove_run(tuning: FineTuning) -> None:
     """Remove what a run has written, and nothing else that may be in its folder."""
-    for name in ("state.npz", "features.bin", "features.sha256", "labels.txt", f"{tuning.name}.npz", _SETTINGS):
+    for name in (*_COMPUTED, _LABELS, tuning.result.name, _SETTINGS):
         (tuning.folder / name).unlink(missing_ok=True)
     shutil.rmtree(tuning.folder / "tensorboard", ignore_errors=True)
 
@@ -176,11 +211,12 @@ def _refuse_other_models(tuning: FineTuning) -> None:
     Raises:
         UsageError: there are some, and `overwrite` is not set.
     """
-    result = tuning.folder / f"{tuning.name}.npz"
-    ours = sha256_of(result) if result.is_file() else None
+    ours = sha256_of(tuning.result) if tuning.result.is_file() else None
     names = [tuning.name + (GRAPH_SUFFIX if flavour == "graph" else "") for flavour in tuning.flavours]
     taken = []
     for paths in (ModelPaths.of(tuning.out, name, tuning.version) for name in names):
+        if os.path.lexists(paths.folder) and not paths.folder.is_dir():
+            raise UsageError(f"{paths.folder} is not a directory, and the model is to be in it: give another --name.")
         if paths.manifest.is_file():
             if Manifest.read(paths.manifest).checkpoint.sha256 != ours:
                 taken.append(str(paths.directory))

@@ -1,5 +1,6 @@
 """Fine-tune a feature extractor on labelled pictures, and convert and check what comes out."""
 
+import difflib
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from convert.pipeline.tfds_data import unpack_data
 from convert.pipeline.training import Training, train
 from export.cards.publisher import Publisher
 from export.install import prepare_out
-from models.catalog import ALL_HANDLES, BUCKET, GRAPH_SUFFIX, Handle
+from models.catalog import ALL_HANDLES, BUCKET, DEFAULT_VERSION, GRAPH_SUFFIX, Handle
 from models.errors import MixerError, UsageError
 from models.records.about import parse_about
 from models.records.contents import refuse_changed
@@ -59,9 +60,9 @@ def run_finetune(
         MixerError: pictures cannot be read, or training fails.
     """
     tuning.check()
-    prepare_out(tuning.out)
     about = None if tuning.about is None else parse_about(tuning.about)
     base, manifest, template = _find_base(tuning)
+    prepare_out(tuning.out)
     custom_handle(template, tuning.name, 1)  # refuses an unusable name
     directory, order = unpack_data(tuning.data, tuning.cache, watch, to_train=True)
     classes, dataset = find_classes(directory, order)
@@ -77,7 +78,7 @@ def run_finetune(
         for remark in dataset.remarks:
             watch(Event("noted", remark))
     with prepared_folder(tuning, settings, watch):
-        labels = tuning.folder / "labels.txt"
+        labels = tuning.labels
         write_atomically(labels, "".join(f"{name}\n" for name in classes).encode())
         training = _training(tuning, base.directory, template, trained, held, len(classes), recipe)
         state = run_apart(partial(train, training), watch)
@@ -141,13 +142,7 @@ def _find_base(tuning: FineTuning) -> tuple[ModelPaths, Manifest, Handle]:
             f"{tuning.base.replace('classification', 'fe')}."
         )
     if "/" in tuning.base or not paths.manifest.is_file():
-        command = (
-            f"mixer-jax2tf convert-all {tuning.base}" if is_catalogued(tuning.base) else "mixer-jax2tf convert-all"
-        )
-        raise UsageError(
-            f"{paths.manifest} is missing: expected the name of a feature extractor below --out. Run `{command}` "
-            "first, or give its --out and --version."
-        )
+        raise UsageError(_no_base(tuning))
     manifest = Manifest.read(paths.manifest)
     if manifest.head != "fe":
         raise UsageError(
@@ -156,6 +151,19 @@ def _find_base(tuning: FineTuning) -> tuple[ModelPaths, Manifest, Handle]:
         )
     refuse_changed(paths.directory, manifest.files, paths.manifest, "Convert the model again (--overwrite).")
     return paths, manifest, template_of(manifest.architecture, "classification")
+
+
+def _no_base(tuning: FineTuning) -> str:
+    """Return in words that there is no such feature extractor."""
+    paths = ModelPaths.of(tuning.out, tuning.base, tuning.version)
+    if is_catalogued(tuning.base):
+        version = "" if tuning.version == DEFAULT_VERSION else f" --version {tuning.version}"
+        command = f"mixer-jax2tf convert-all {tuning.base}{version}"
+        return f"{paths.manifest} is missing: run `{command}` first, or give the --out and --version of the model."
+    extractors = [name for name, handle in ALL_HANDLES.items() if handle.head == "fe" and is_catalogued(name)]
+    near = difflib.get_close_matches(tuning.base, extractors, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    return f"no feature extractor {tuning.base!r} below {tuning.out}: expected its name, no path or pattern.{hint}"
 
 
 def _batch(task: Task, tuning: FineTuning, template: Handle, custom: CustomCheckpoint) -> Batch:

@@ -16,7 +16,7 @@ from models.errors import UsageError, shown
 from models.formats import FORMATS
 from models.records.about import parse_about
 from models.records.formats import ExportManifest, read_manifest
-from models.records.layout import ModelPaths
+from models.records.layout import ModelPaths, fine_tuned_checkpoint
 from models.selection import custom_handle, is_catalogued, select_handles, template_of
 from models.storage.files import sha256_of
 
@@ -114,6 +114,9 @@ def _find_custom(
     if isinstance(manifest, ExportManifest):
         source = manifest.handle.removesuffix(f"-{manifest.format}")
         raise UsageError(f"{given} is an export, which `export` checks when it writes it: give {source}.")
+    tuned = fine_tuned_checkpoint(out, base)
+    if custom is None and tuned.is_file() and sha256_of(tuned) == manifest.checkpoint.sha256:
+        custom = CustomCheckpoint(tuned, base)
     was = f"{shown(manifest.checkpoint.object)}, sha256 {manifest.checkpoint.sha256}"
     if custom is None:
         raise UsageError(

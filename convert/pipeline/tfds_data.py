@@ -81,7 +81,10 @@ def _prepared(name: str) -> "DatasetBuilder":
         builder = tfds.builder(name)
     except Exception as error:  # of several types, also for a malformed name
         reason = shown(str(error).strip().split("\n")[0], 200)
-        raise UsageError(f"tensorflow-datasets cannot open tfds:{name}: {reason}") from error
+        raise UsageError(
+            f"tensorflow-datasets cannot open tfds:{name}: {reason.rstrip('.')}. Expected the name of one of its data "
+            "sets."
+        ) from error
     if not builder.is_prepared():
         raise UsageError(
             f"tfds:{name} is not prepared in {builder.data_path}: run `tfds build {name}` first, or set TFDS_DATA_DIR "

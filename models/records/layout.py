@@ -5,9 +5,14 @@ from pathlib import Path
 from typing import Self
 
 from models.errors import MixerError, UsageError
-from models.selection import command_for
+from models.selection import RUNS, command_for
 
 ARCHIVE_SUFFIX = ".tar.gz"
+
+
+def fine_tuned_checkpoint(out: Path, name: str) -> Path:
+    """Return the path of the checkpoint that a fine-tuning below `out` writes, alone with the files of its run."""
+    return out / RUNS / name / f"{name}.npz"
 
 
 @dataclass(frozen=True)

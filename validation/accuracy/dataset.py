@@ -106,7 +106,10 @@ def find_classes(directory: Path, order: Sequence[str] | None = None) -> tuple[t
     names = [folder.name for folder in listing.folders]
     unusable = [name for name in names if not name.isprintable() or name != name.strip()]
     if unusable:
-        raise UsageError(f"folders cannot be lines of a class list: {some(unusable)}. Rename them.")
+        raise UsageError(
+            f"folders have names that cannot be lines of a class list: {some(map(repr, unusable))}. Rename them: no "
+            "line may begin or end with a blank, or contain a character that cannot be printed."
+        )
     if order is not None:
         names.sort(key=order.index)
     elif all(name.isascii() and name.isdigit() for name in names):
