@@ -425,6 +425,7 @@ def test_settings_of_a_run_that_has_not_begun_may_change(tmp_path):
     for number in (1, 2):
         with prepared_folder(tuning_in(tmp_path), {"a": number}, None):
             tuning_in(tmp_path).labels.write_text("red\n")
+            (tuning_in(tmp_path).folder / "tensorboard").mkdir(exist_ok=True)  # of a process that was killed
     assert json.loads((tmp_path / "finetune" / "colours" / "settings.json").read_text()) == {"a": 2}
 
 

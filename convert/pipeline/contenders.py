@@ -92,8 +92,9 @@ def find_contenders(
     unknown = [backend for backend in backends if backend not in BACKENDS]
     if unknown:
         raise UsageError(f"no backend {', '.join(map(repr, unknown))}: expected {', '.join(BACKENDS)}.")
-    if checkpoint is not None and ("jax" not in backends or given in ALL_HANDLES):
-        why = "a handle's checkpoint comes from --source" if given in ALL_HANDLES else "give --backend jax too"
+    is_handle = given.removesuffix(GRAPH_SUFFIX) in ALL_HANDLES
+    if checkpoint is not None and ("jax" not in backends or is_handle):
+        why = "a handle's checkpoint comes from --source" if is_handle else "give --backend jax too"
         raise UsageError(f"--checkpoint is for --backend jax of a custom model, and would not be read here: {why}.")
     if not backends:
         model = find_model(given, out, version, labels=labels)

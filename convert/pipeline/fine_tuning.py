@@ -155,12 +155,12 @@ def prepared_folder(tuning: FineTuning, settings: dict[str, object], watch: Watc
             watch(Event("noted", f"waiting for another process to finish with {folder}"))
 
     with locked(folder.with_name(f".{folder.name}.lock"), wait, needed=False):
-        if record.is_file() and any((folder / name).exists() for name in (*_COMPUTED, tuning.result.name)):
+        if record.is_file():
             if tuning.overwrite:
                 _remove_run(tuning)
-            else:
+            elif any((folder / name).exists() for name in (*_COMPUTED, tuning.result.name)):
                 _refuse_other_settings(tuning, settings, record)
-        elif folder.exists() and any(path.name not in (_SETTINGS, _LABELS) for path in folder.iterdir()):
+        elif folder.exists() and any(folder.iterdir()):
             raise UsageError(f"{folder} contains something other than a run of `finetune`: give another --name.")
         _refuse_other_models(tuning)
         folder.mkdir(exist_ok=True)
