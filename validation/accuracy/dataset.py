@@ -78,10 +78,11 @@ def find_dataset(
         raise UsageError(f"{directory} contains no pictures: expected files that end in {', '.join(SUFFIXES)}.")
     else:
         labels: list[tuple[str, dict[str, int]]] = []
+        inside = {folder: Listing.of(folder) for folder in listing.folders}
         naming = lambda: labels.append(labels_of_folders(listing.folders, classes, is_imagenet=is_imagenet))  # noqa: E731
         beside = lambda: _refuse_beside_folders(directory, listing)  # noqa: E731
-        each([naming, beside, lambda: _refuse_wrong_folders(listing.folders)])
-        found = _in_folders(directory, *labels[0], listing.folders, len(classes))
+        each([naming, beside, lambda: _refuse_wrong_folders(inside)])
+        found = _in_folders(directory, *labels[0], inside, len(classes))
     if not found.pictures:
         raise UsageError(f"{directory} contains no picture with a label.")
     return found
@@ -115,8 +116,9 @@ def find_classes(directory: Path, order: Sequence[str] | None = None) -> tuple[t
     elif all(name.isascii() and name.isdigit() for name in names):
         names.sort(key=int)
     labels = {name: index for index, name in enumerate(names)}
-    _refuse_wrong_folders(listing.folders)
-    return tuple(names), _in_folders(directory, "one folder per class", labels, listing.folders, len(names))
+    inside = {folder: Listing.of(folder) for folder in listing.folders}
+    _refuse_wrong_folders(inside)
+    return tuple(names), _in_folders(directory, "one folder per class", labels, inside, len(names))
 
 
 def require_directory(directory: Path) -> None:
@@ -139,10 +141,9 @@ def _refuse_beside_folders(directory: Path, listing: Listing) -> None:
         )
 
 
-def _refuse_wrong_folders(folders: Sequence[Path]) -> None:
+def _refuse_wrong_folders(folders: Mapping[Path, Listing]) -> None:
     problems = []
-    for folder in folders:
-        listing = Listing.of(folder)
+    for folder, listing in folders.items():
         if listing.folders:
             problems.append(
                 f"{folder} contains folders, expected only pictures of one class: give the directory whose folders "
@@ -156,13 +157,12 @@ def _refuse_wrong_folders(folders: Sequence[Path]) -> None:
 
 
 def _in_folders(
-    directory: Path, layout: str, labels: Mapping[str, int], folders: Sequence[Path], count: int
+    directory: Path, layout: str, labels: Mapping[str, int], folders: Mapping[Path, Listing], count: int
 ) -> Dataset:
-    listings = {folder: Listing.of(folder) for folder in folders}
     pictures = [
-        Picture(file, (labels[folder.name],)) for folder, listing in listings.items() for file in listing.pictures
+        Picture(file, (labels[folder.name],)) for folder, listing in folders.items() for file in listing.pictures
     ]
-    others = [file for listing in listings.values() for file in listing.others]
+    others = [file for listing in folders.values() for file in listing.others]
     occurring = tuple(sorted(labels.values()))
     part = len(occurring) < count
     remarks = [f"{len(occurring):,} of the model's {count:,} classes occur"] if part else []
