@@ -154,6 +154,57 @@ print("the result")
 """
 
 
+DYING = """\
+import os
+import signal
+import sys
+from pathlib import Path
+from convert.pipeline import distributed
+from models.errors import MixerError
+
+class Dying:
+    takes = [("images", "float32", (1, 8, 8, 3))]
+
+    def __init__(self, workers, folder):
+        self.workers, self.folder = workers, folder
+
+    def open(self):  # the first workers to open the models end while they do
+        for number in range(self.workers):
+            try:
+                Path(self.folder, str(number)).touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def read(self, batch, size):
+        return batch + size
+
+    def answer(self, models, read):
+        return 2 * read
+
+distributed._SETTINGS["RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S"] = sys.argv[3]
+dying = Dying(int(sys.argv[1]), sys.argv[2])
+try:
+    print(*distributed._run_on_ray("local", dying, [dying], [1, 2, 3]))
+except MixerError as error:
+    print(error)
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("workers", "expected"),
+    [(1, "18 20 22\n"), (99, "the cluster could not finish: Dataset execution made no progress")],
+)
+def test_workers_that_end_while_they_load_are_replaced_but_not_for_ever(tmp_path, workers, expected):
+    done = subprocess.run(
+        [sys.executable, "-c", DYING, str(workers), tmp_path], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith(expected)
+    assert done.stderr == ""
+    assert len(list(tmp_path.iterdir())) in range(1, workers + 1)
+
+
 @pytest.mark.ray
 def test_what_ray_says_until_it_has_shut_down_is_not_on_standard_output():
     done = subprocess.run([sys.executable, "-c", TALKATIVE], capture_output=True, text=True, check=True)

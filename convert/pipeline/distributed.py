@@ -37,7 +37,9 @@ _STORE = 1 << 30  # bytes of shared memory for batches, of a cluster on this mac
 _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # otherwise Ray warns that this will be the default
     "RAY_BACKEND_LOG_LEVEL": "fatal",
-    "RAY_DATA_LOG_LEVEL": "ERROR",
+    "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "600",  # it replaces without end what ends while it loads
+    "RAY_DATA_LOG_LEVEL": "CRITICAL",  # at ERROR it would print tracebacks of its own
+    "RAY_DATA_MAX_CONSECUTIVE_ACTOR_INIT_DEATHS": "2",  # 0 by default: one that ends before it runs would end all
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run` it would upload the working directory
     "RAY_USAGE_STATS_ENABLED": "0",
 }
@@ -160,12 +162,14 @@ def _shut_down(ray: Any, others: set[int]) -> None:  # noqa: ANN401 (the module)
 
 @contextmanager
 def _explained(ray: Any) -> Iterator[None]:  # noqa: ANN401 (the module)
+    failed = ray.exceptions.RayError
     try:
         yield
-    except ray.exceptions.RayError as error:
+    except (failed, getattr(ray.data.exceptions, "ExecutionTimeoutError", failed)) as error:  # no RayError, and new
+        reason = shown(" ".join(str(error).split()), 300)
         raise MixerError(
-            f"the cluster could not finish: {shown(str(error).strip(), 600)}\nEvery node needs this project, in the "
-            "same version and Python; run the same command again to continue."
+            f"the cluster could not finish: {reason}\nEvery node needs this project, in the same version and "
+            "Python, and enough memory for the models; run the same command again to continue."
         ) from error
 
 
