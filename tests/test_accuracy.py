@@ -582,6 +582,8 @@ def test_a_checkpoint_that_would_not_be_read_is_refused(tiny_build, pictures, ca
     ):
         status, _, err = run(capfd, *arguments, *more)
         assert (status, expected in err) == (2, True)
+    status, _, err = run(capfd, "accuracy", f"{CLASSIFIER}-graph", *arguments[2:])
+    assert (status, "would not be read here" in err) == (2, True)
     status, _, err = run(capfd, "accuracy", "my_mixer", *arguments[2:])
     assert (status, "would not be read here: give --backend jax too" in err) == (2, True)
 

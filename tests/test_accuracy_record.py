@@ -141,6 +141,10 @@ def test_the_command_records_each_saved_model(tiny_full, tmp_path, capfd):
     status, out, err = run(capfd, "verify", build / CLASSIFIER / "2")
     assert status == 0
     assert "measured on 2 pictures, 2 pictures" in " ".join((out + err).split())
+    ModelPaths.of(build, CLASSIFIER, 2).accuracy.write_text("{}")
+    status, _, err = run(capfd, *command)
+    assert (status, "2.accuracy.json is not a readable accuracy record" in err) == (1, True)
+    assert "classifying" not in err
 
 
 def test_the_accuracy_of_a_changed_model_is_not_recorded(tiny_build, tmp_path, capfd):

@@ -75,6 +75,17 @@ def test_the_head_learns_and_the_model_is_proven(out, pictures, tiny_source, cap
     assert status == 0, err
     (found,) = json.loads(stdout)["backends"]
     assert found["countings"][0]["top1"]["value"] >= 0.9
+    # The checkpoint is found where the run has left it.
+    for arguments in (
+        ("validate", "colours"),
+        ("accuracy", "colours", "--data", pictures, "--backend", "jax", "--backend", "native"),
+    ):
+        status, _, err = run(capfd, *arguments, "--out", out)
+        assert status == 0, err
+    status, _, err = run(capfd, "export", "colours", "--to", "onnx", "--out", out)
+    checkpoint = out / "finetune" / "colours" / "colours.npz"
+    assert status == 1
+    assert f"convert colours --checkpoint {checkpoint} --flavour graph` first" in " ".join(err.split())
     # The params below the head are those of the extractor, bit for bit.
     with np.load(said["checkpoint"]) as tuned, np.load(tiny_source / "testing" / "Mixer-Ti_8.npz") as original:
         assert sorted(tuned.files) == sorted(TINY.arrays(3))
@@ -126,6 +137,15 @@ def test_other_settings_are_not_mixed_with_a_run(out, pictures, capfd):
     assert (status, files_of(out) == before) == (0, False)
 
 
+@pytest.mark.whole
+def test_a_loss_far_above_that_of_guessing_is_said(out, pictures, tmp_path, capfd):
+    for name in ("red", "crimson"):
+        shutil.copytree(pictures / "red", tmp_path / "data" / name)
+    status, _, err = run(capfd, *command(out, tmp_path / "data", "--steps", 3, "--rate", 1e4))
+    assert status == 0
+    assert "is far above that of guessing, 0.6931: give a lower --rate" in err
+
+
 def test_a_model_or_a_folder_of_somebody_else_is_not_replaced(out, pictures, capfd):
     shutil.copytree(out / EXTRACTOR, out / "colours")
     status, _, err = run(capfd, *command(out, pictures))
@@ -167,7 +187,11 @@ def test_an_extractor_that_is_not_that_of_its_manifest_is_refused(out, pictures,
 
 
 def test_names_that_cannot_be_used_are_refused(out, pictures, capfd):
-    for name, expected in (("Colours", "cannot name a model"), (CLASSIFIER, "is a name of the catalog")):
+    for name, expected in (
+        ("Colours", "cannot name a model"),
+        ("finetune", "is the name of the folder of fine-tuning runs"),
+        (CLASSIFIER, "is a name of the catalog"),
+    ):
         status, _, err = run(capfd, *command(out, pictures, name=name))
         assert (status, expected in err) == (2, True), err
     for base, expected in (
