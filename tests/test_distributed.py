@@ -69,9 +69,10 @@ def expected(pictures, tiny_build, tmp_path_factory):
     return ended(process, folder)
 
 
-def started(command, pictures, build, folder, *options):
+def started(command, pictures, build, folder, *options, **variables):
     """Start a command in a process of its own, in a folder that relative paths are meant from."""
-    environment = os.environ | {"MIXER_JAX2TF_CACHE": str(folder / "cache"), "TMPDIR": str(folder / ("long" * 20))}
+    variables |= {"MIXER_JAX2TF_CACHE": str(folder / "cache"), "TMPDIR": str(folder / ("long" * 20))}
+    environment = os.environ | variables
     Path(environment["TMPDIR"]).mkdir(parents=True, exist_ok=True)
     data = ["--data"] if command == "accuracy" else []
     given = [*data, os.path.relpath(pictures, folder), "--out", os.path.relpath(build, folder), *options, "--json"]
@@ -220,6 +221,43 @@ def test_a_cluster_on_this_machine_classifies_as_one_process(pictures, tiny_buil
     assert len(found[0]["pictures"]) > BATCH
     assert found[0] == found[1]
     assert workers("") == []
+
+
+@pytest.mark.ray
+def test_a_cluster_that_asks_for_a_token_is_connected_to_with_it(pictures, tiny_build, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    ray, node = str(Path(sys.executable).with_name("ray")), ("--num-cpus=1", f"--object-store-memory={256 << 20}")
+    head = (ray, "start", "--head", "--block", "--include-dashboard=false", "--node-ip-address=127.0.0.1", *node)
+    asking = os.environ | {"HOME": str(tmp_path), "RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+    subprocess.run([ray, "get-auth-token", "--generate"], env=asking, check=True, capture_output=True)
+    given, others = ("classify", pictures / "2", tiny_build, tmp_path), descendants()
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp") as short,  # the paths of sockets may have 107 bytes
+        subprocess.Popen([*head, f"--port={port}", "--temp-dir", short], env=asking, stdout=subprocess.DEVNULL),
+    ):
+        try:
+            wait_for_port(port)
+            address = ("--ray", f"127.0.0.1:{port}")
+            found = ended(started(*given, *address, HOME=str(tmp_path)), tmp_path)
+            assert found == ended(started(*given), tmp_path)
+            (tmp_path / "nobody").mkdir()
+            assert started(*given, *address, HOME=str(tmp_path / "nobody")).wait(100) == 1
+            assert "~/.ray/auth_token must be that of its head" in (tmp_path / "err").read_text()
+        finally:
+            for pid in descendants() - others:  # to end them by a signal takes 30 seconds
+                os.kill(pid, signal.SIGKILL)
+
+
+def wait_for_port(port):
+    until = time.monotonic() + 100
+    while time.monotonic() < until:
+        try:
+            return socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            time.sleep(0.2)
+    return pytest.fail(f"nothing listens at port {port}")
 
 
 @pytest.mark.ray
