@@ -77,6 +77,9 @@ def _unknown_handle(name: str) -> str:
     hint = f"did you mean {', '.join(nearest)}?" if nearest else "`mixer-jax2tf list` shows the twelve."
     if len(part) == 1:
         hint = f"did you mean {part[0]}?"
+    elif set("*?[") & set(name):
+        wider = f"*{name.strip('*')}*"
+        return f"no handle matches {name!r}: {f'did you mean {wider!r}?' if _matching(wider) else hint}"
     elif part:
         more = f", ... ({len(part)} in all)" if len(part) > 3 else ""
         hint = f"did you mean {', '.join(part[:3])}{more}? The pattern '*{name.strip('_-')}*' names them all."

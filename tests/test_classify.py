@@ -148,12 +148,11 @@ def test_links_and_what_is_no_file_do_not_stop_a_folder(build, tmp_path, capfd):
 
 def test_what_is_no_picture_and_no_model_is_named_at_once(build, tmp_path, capfd):
     (tmp_path / "link.jpg").symlink_to(tmp_path / "gone.jpg")
-    given = ("", tmp_path / "link.jpg", tmp_path / "nowhere.jpg")
+    given = (tmp_path / "link.jpg", tmp_path / "nowhere.jpg")
     status, _, err = run(capfd, "classify", f"{CLASSIFIER}x", *given, "--out", build)
     assert status == 2
     for problem in (
         f"Did you mean {CLASSIFIER}",
-        "'' is no path",
         "gone.jpg, which does not exist",
         "nowhere.jpg does not",
     ):

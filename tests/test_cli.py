@@ -192,13 +192,30 @@ def _is_shown(text, lines):
 
 @pytest.mark.parametrize("command", ["list", "fetch", "convert", "validate", "convert-all"])
 def test_an_unknown_handle_gets_its_nearest_neighbours(command, run):
-    result = run(command, "mixer_b16_sam_classificaton", "zzz")
+    result = run(command, "mixer_b16_sam_classificaton", "zzz", "s8*", "no*where")
     assert result.status == 2
     assert result.out == ""
-    first, second = result.err.splitlines()
+    first, second, *patterns = result.err.splitlines()
     assert first.startswith("mixer-jax2tf: unknown handle 'mixer_b16_sam_classificaton': did you mean ")
     assert "mixer_b16_sam_classification" in first
     assert second == "unknown handle 'zzz': `mixer-jax2tf list` shows the twelve."
+    assert patterns == [
+        "no handle matches 's8*': did you mean '*s8*'?",
+        "no handle matches 'no*where': `mixer-jax2tf list` shows the twelve.",
+    ]
+
+
+def test_empty_words_are_refused_rather_than_taken_for_the_working_directory(run):
+    for words, places in (
+        (("accuracy", "", "--data", "", "--out="), "accuracy, --data, --out="),
+        (("",), "mixer-jax2tf"),
+        (("verify", ""), "verify"),
+    ):
+        result = run(*words)
+        assert (result.status, result.out) == (2, "")
+        assert result.err == (
+            f"mixer-jax2tf: an empty word after {places}: expected a value. Is a variable of the shell unset?\n"
+        )
 
 
 @pytest.mark.parametrize(
@@ -1164,7 +1181,7 @@ def test_labels_that_are_no_text_are_refused(run, own, labels, tmp_path):
         ((CLASSIFIER,), ("--checkpoint", "x.npz", "--name", CLASSIFIER), "is a name of the catalog"),
         ((CLASSIFIER,), ("--checkpoint", "x.npz", "--name", "mixer_b16_sam_fe"), "is a name of the catalog"),
         ((CLASSIFIER,), ("--checkpoint", "x.npz", "--name", "../x"), "'../x' cannot name a model"),
-        ((CLASSIFIER,), ("--checkpoint", "x.npz", "--name", ""), "'' cannot name a model"),
+        ((CLASSIFIER,), ("--checkpoint", "x.npz", "--name", ""), "an empty word after --name"),
         ((CLASSIFIER, EXTRACTOR), ("--checkpoint", "x.npz", "--name", "x"), "--checkpoint takes one HANDLE"),
         ((), ("--checkpoint", "x.npz", "--name", "x"), "--checkpoint takes one HANDLE"),
         (

@@ -25,7 +25,7 @@ from convert.cli import (
     publish,
     republish,
 )
-from models.errors import MixerError, printable, reason_of, understood
+from models.errors import MixerError, UsageError, printable, reason_of, understood
 
 PROGRAM = "mixer-jax2tf"
 
@@ -102,6 +102,7 @@ def run(arguments: Sequence[str]) -> None:
             console.print_json({"problems": [reason]})
 
     try:
+        _refuse_empty(arguments)
         commands()([word for word in arguments if word != "--debug"], prog_name=PROGRAM)
     except SystemExit as end:  # of an unknown option, a missing argument, ...: its message is printed already
         of_usage = getattr(end.__context__, "format_message", None)
@@ -116,6 +117,15 @@ def run(arguments: Sequence[str]) -> None:
         print_as_json(said)
         bug = understood(error) is None
         _fail(f"{said}\nThis is a bug in the program: --debug shows the traceback." if bug else said, status)
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Refuse empty words: an empty path would be the working directory."""
+    befores = [PROGRAM, *arguments]
+    empty = [before for before, word in zip(befores, arguments, strict=False) if not word]
+    empty += [word for word in arguments if word.startswith("--") and word.endswith("=")]
+    if empty:
+        raise UsageError(f"an empty word after {', '.join(empty)}: expected a value. Is a variable of the shell unset?")
 
 
 @functools.cache

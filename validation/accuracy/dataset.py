@@ -129,7 +129,8 @@ def require_directory(directory: Path) -> None:
     """
     if not os.path.isdir(directory):  # noqa: PTH112 (unlike Path.is_dir it does not raise in an unreadable folder)
         what = "is not a directory" if os.path.lexists(directory) else "does not exist"
-        raise UsageError(f"--data {directory} {what}: expected labelled pictures.")
+        away = " Those of a bucket or a site must be downloaded first." if ":/" in str(directory) else ""
+        raise UsageError(f"--data {directory} {what}: expected a directory of labelled pictures.{away}")
 
 
 def _refuse_beside_folders(directory: Path, listing: Listing) -> None:
