@@ -73,6 +73,9 @@ _ADVICE = {
     errno.EPERM: "check the permissions",
     errno.ENAMETOOLONG: "give a shorter path",
     errno.EIO: "check the disk",
+    errno.EISDIR: "a file is expected there, move the directory",
+    errno.ENOTDIR: "a directory is expected there, move the file",
+    errno.EEXIST: "it is in the way, move it",
 }
 
 

@@ -15,7 +15,10 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
 """What can name a custom model."""
 
 RUNS = "finetune"
-"""Name of the folder of fine-tuning runs below `--out`, which no model may have."""
+"""Name of the folder of fine-tuning runs below `--out`."""
+
+_OTHER_FILES = (RUNS, "bench", "cards", "index.html", "matrix.json", "parity.xml")
+"""What is written below `--out` beside the models: no custom model may have these names."""
 
 _RESERVED_SUFFIXES = (GRAPH_SUFFIX, *_EXPORT_SUFFIXES)
 """Endings of the names of graph models and exports, which no custom model may have."""
@@ -79,7 +82,7 @@ def _unknown_handle(name: str) -> str:
         hint = f"did you mean {part[0]}?"
     elif set("*?[") & set(name):
         wider = f"*{name.strip('*')}*"
-        return f"no handle matches {name!r}: {f'did you mean {wider!r}?' if _matching(wider) else hint}"
+        return f"no handle of the catalog matches {name!r}: {f'did you mean {wider!r}?' if _matching(wider) else hint}"
     elif part:
         more = f", ... ({len(part)} in all)" if len(part) > 3 else ""
         hint = f"did you mean {', '.join(part[:3])}{more}? The pattern '*{name.strip('_-')}*' names them all."
@@ -96,8 +99,8 @@ def custom_handle(template: Handle, name: str, num_classes: int) -> Handle:
         raise UsageError(f"--name {name!r} is a name of the catalog: give another name.")
     if name.endswith(_RESERVED_SUFFIXES):
         raise UsageError(f"--name {name!r} has a reserved ending ({', '.join(_RESERVED_SUFFIXES)}): give another name.")
-    if name == RUNS:
-        raise UsageError(f"--name {name!r} is the name of the folder of fine-tuning runs: give another name.")
+    if name in _OTHER_FILES:
+        raise UsageError(f"--name {name!r} is what other files below --out are called: give another name.")
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"--name {name!r} cannot name a model: expected lower-case letters, digits, '_', '-' and '.', "

@@ -91,7 +91,7 @@ def test_the_handles_of_gsam_are_ten_more():
 
 def test_a_pattern_matches_no_handle_of_the_tests_and_one_without_match_is_unknown():
     assert select_handles(["*"]) == [handle for handles in COLLECTIONS.values() for handle in handles.values()]
-    with pytest.raises(UsageError, match=r"no handle matches '\*seeded\*'"):
+    with pytest.raises(UsageError, match=r"no handle of the catalog matches '\*seeded\*'"):
         select_handles(["*seeded*"])
 
 

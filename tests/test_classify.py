@@ -115,6 +115,14 @@ def test_a_picture_comes_from_standard_input(build):
     assert (picture["picture"], picture["classes"][0]["index"]) == ("-", best)
 
 
+def test_a_terminal_is_not_waited_for(build, capfd, monkeypatch):
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "rb"), os.fdopen(theirs) as terminal:
+        monkeypatch.setattr(sys, "stdin", terminal)
+        status, _, err = run(capfd, "classify", CLASSIFIER, "-", "--out", build)
+    assert (status, "- is standard input, which is a terminal here" in err) == (2, True)
+
+
 def test_a_broken_picture_is_named_and_the_others_go_on(build, tmp_path, capfd):
     folder = tmp_path / "pictures"
     (folder / "below").mkdir(parents=True)

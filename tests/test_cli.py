@@ -200,8 +200,8 @@ def test_an_unknown_handle_gets_its_nearest_neighbours(command, run):
     assert "mixer_b16_sam_classification" in first
     assert second == "unknown handle 'zzz': `mixer-jax2tf list` shows the twelve."
     assert patterns == [
-        "no handle matches 's8*': did you mean '*s8*'?",
-        "no handle matches 'no*where': `mixer-jax2tf list` shows the twelve.",
+        "no handle of the catalog matches 's8*': did you mean '*s8*'?",
+        "no handle of the catalog matches 'no*where': `mixer-jax2tf list` shows the twelve.",
     ]
 
 

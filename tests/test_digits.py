@@ -75,6 +75,8 @@ def test_an_earlier_checkpoint_is_not_replaced_unasked(tmp_path, capfd):
     assert status == 2
     assert "digits.npz exists already" in err
     assert (tmp_path / "digits.npz").read_text() == "mine"
+    status, _, err = run(capfd, "digits", "--out", tmp_path / "digits.npz")
+    assert (status, "cannot write to the output directory" in err, "training" in err) == (2, True, False)
 
 
 def worst_error_on_held_out_pictures(folder, file):

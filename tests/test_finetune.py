@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -189,10 +190,12 @@ def test_an_extractor_that_is_not_that_of_its_manifest_is_refused(out, pictures,
 def test_names_that_cannot_be_used_are_refused(out, pictures, capfd):
     for name, expected in (
         ("Colours", "cannot name a model"),
-        ("finetune", "is the name of the folder of fine-tuning runs"),
+        ("finetune", "is what other files below --out are called"),
+        ("cards", "is what other files below --out are called"),
+        (EXTRACTOR, "is the model to start from"),
         (CLASSIFIER, "is a name of the catalog"),
     ):
-        status, _, err = run(capfd, *command(out, pictures, name=name))
+        status, _, err = run(capfd, *command(out, pictures, "--overwrite", name=name))
         assert (status, expected in err) == (2, True), err
     for base, expected in (
         (CLASSIFIER, f"starts from a feature extractor: give {EXTRACTOR}"),
@@ -200,6 +203,12 @@ def test_names_that_cannot_be_used_are_refused(out, pictures, capfd):
     ):
         status, _, err = run(capfd, "finetune", base, "--data", pictures, "--name", "n", "--out", out)
         assert (status, expected in err) == (2, True), err
+    (out / EXTRACTOR).rename(out / "mine")
+    status, _, err = run(capfd, "finetune", "mine", "--data", pictures, "--name", "n", "--out", out, "--version", 7)
+    assert (status, "mine has version 2 below" in err) == (2, True), err
+    (out / "mine").rename(out / EXTRACTOR)
+    status, _, err = run(capfd, *command(out, "tfds:"))
+    assert (status, "--data tfds: names no data set" in err) == (2, True), err
     assert not (out / "finetune").exists()
 
 
@@ -283,6 +292,17 @@ def test_a_reader_keeps_the_order_and_names_what_it_cannot_read(pictures, tmp_pa
         np.testing.assert_array_equal(found, np.stack([crop.read(32) for crop in crops]))
         with pytest.raises(PictureError, match=r"absent\.png: cannot be read"):
             list(reader.batches([[Crop(tmp_path / "absent.png")]]))
+
+
+def test_a_state_that_does_not_fit_is_named(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+    try:
+        with pytest.raises(OSError, match=r"File too large: .*state\.npz"):
+            State(1).save([np.zeros(1 << 17)], tmp_path / "state.npz")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_names_the_file_of_features(tmp_path):
@@ -453,12 +473,14 @@ def test_settings_of_a_run_that_has_not_begun_may_change(tmp_path):
     assert json.loads((tmp_path / "finetune" / "colours" / "settings.json").read_text()) == {"a": 2}
 
 
-@pytest.mark.parametrize("place", ["finetune", "finetune/colours", "colours"])
-def test_a_file_where_a_folder_is_to_be_is_refused_before_any_work(tmp_path, place):
+@pytest.mark.parametrize(
+    ("place", "option"), [("finetune", "--out"), ("finetune/colours", "--name"), ("colours", "--name")]
+)
+def test_a_file_where_a_folder_is_to_be_is_refused_before_any_work(tmp_path, place, option):
     (tmp_path / place).parent.mkdir(exist_ok=True)
     (tmp_path / place).write_text("mine")
     with (
-        pytest.raises(UsageError, match=f"{place} is not a directory, and the "),
+        pytest.raises(UsageError, match=f"{place} is not a directory, and the .* give another {option}"),
         prepared_folder(tuning_in(tmp_path, overwrite=True), {}, None),
     ):
         pass

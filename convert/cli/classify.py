@@ -67,6 +67,8 @@ def classify(
         raise UsageError("--json and --csv exclude each other.")
     if ray and STDIN in images:
         raise UsageError("--ray reads pictures on the workers, which have no standard input: give files.")
+    if STDIN in images and sys.stdin.isatty():
+        raise UsageError("- is standard input, which is a terminal here: expected a picture, by a pipe or `< FILE`.")
     way = chosen_run(ray)
     watch, pictures, models = console.progress_bar(), list[str](), list[UsableModel]()
     finding = lambda: models.append(find_model(model, out, version, labels=labels))  # noqa: E731

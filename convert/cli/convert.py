@@ -72,7 +72,7 @@ def validate(
 
 
 def convert_all(
-    handles: options.Handles = None,
+    handles: options.PublishedModels = None,
     collection: options.CollectionOption = None,
     source: options.Source = BUCKET,
     cache: options.Cache = None,

@@ -43,6 +43,10 @@ def _print(result: "DigitsResult") -> None:
     for title in result.left_out:
         console.tell(f"{title} is left out: its libraries are not installed.")
     console.tell(f"trained in {result.seconds:.0f} s; the pictures with their predictions: {result.drawing}")
+    models = result.checkpoint.with_name("models")
+    console.tell(f"the checkpoint: {result.checkpoint}; the models are below {models}. To go on, for instance:")
+    console.tell(f"  mixer-jax2tf accuracy digits --data {result.pictures} --out {models}")
+    console.tell(f"  mixer-jax2tf validate digits --checkpoint {result.checkpoint} --out {models}")
 
 
 def _as_json(result: "DigitsResult") -> dict[str, object]:

@@ -71,6 +71,12 @@ CardPublisher = Annotated[
 CardAssets = Annotated[
     str | None, typer.Option("--assets", metavar="URL", help="Base URL of the published archives, for the card.")
 ]
+VersionOption = Annotated[
+    int, typer.Option(metavar="N", min=1, max=999_999, help="Version number of HANDLE and of the new model.")
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Start the run anew, and replace an earlier run and its model.")
+]
 
 
 def finetune(
@@ -78,7 +84,7 @@ def finetune(
     data: Data,
     name: Name,
     out: options.Out = Path("build"),
-    version: options.Version = DEFAULT_VERSION,
+    version: VersionOption = DEFAULT_VERSION,
     flavour: options.FlavourOption = options.Flavour.native,
     recipe: RecipeOption = "collection",
     whole: Whole = False,
@@ -94,7 +100,7 @@ def finetune(
     cache: options.Cache = None,
     publisher: CardPublisher = None,
     assets: CardAssets = None,
-    overwrite: options.Overwrite = False,
+    overwrite: Overwrite = False,
     json: options.Json = False,
 ) -> None:
     """Fine-tune a feature extractor on labelled pictures; convert and check the result. The same command resumes."""
@@ -127,11 +133,6 @@ def finetune(
 def _run(tuning: "FineTuning", publisher: "Publisher | None", *, json: bool) -> None:
     from convert.pipeline.finetune import run_finetune
 
-    tuning.check()
-    if not tuning.whole:
-        crops = "the central crop" if tuning.crops == 1 else f"{tuning.crops} crops"
-        augmented = ", without augmentation" if tuning.crops == 1 else ""
-        console.tell(f"only the head is trained, on the features of {crops} of each picture{augmented}.")
     result = run_finetune(tuning, console.progress_bar(), publisher=publisher)
     if json:
         console.print_json(_as_json(result))

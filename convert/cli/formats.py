@@ -41,7 +41,7 @@ Out = Annotated[
 
 def export(
     to: To,
-    handles: options.Handles = None,
+    handles: options.PublishedModels = None,
     source: options.Source = BUCKET,
     cache: options.Cache = None,
     out: Out = Path("build"),

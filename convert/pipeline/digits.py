@@ -17,6 +17,7 @@ from convert.pipeline.job import Batch
 from convert.pipeline.progress import Watch, steps
 from convert.pipeline.selection import select_batch
 from convert.pipeline.usable_model import find_model
+from export.install import prepare_out
 from models.catalog import BUCKET, DEFAULT_VERSION, GRAPH_SUFFIX, TESTING_HANDLES, Architecture, Flavour, Handle
 from models.errors import MixerError, UsageError, counted
 from models.formats import FORMATS, Format
@@ -105,6 +106,8 @@ def run_digits(out: Path, watch: Watch | None = None, *, overwrite: bool = False
     custom = CustomCheckpoint(out / f"{NAME}.npz", NAME, out / "labels.txt")
     if custom.path.exists() and not overwrite:
         raise UsageError(f"{custom.path} exists already: give another --out, or --overwrite to replace it.")
+    prepare_out(custom.path.parent)
+    prepare_out(out / "models")
     import_frameworks()
     from validation.digits.plot import draw_predictions
     from validation.digits.train import predict

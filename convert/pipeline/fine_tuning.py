@@ -40,39 +40,57 @@ _SOURCES = (
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuning:
-    """What to fine-tune, on what, and how; see `choose_recipe` for the recipes."""
+    """What to fine-tune, on what, and how: the options of the command, by other names where these are not clear alone.
+
+    Args:
+        base: name of a feature extractor below `out`.
+        name: of the new model.
+        data: a directory with one folder of pictures per class, or `tfds:NAME` or `tfds:NAME:SPLIT` (its split `train`
+            by default).
+        out: directory of the models.
+        version: of `base` and of the new model.
+        flavours: of the new model; exports to other formats are made from `graph`.
+        recipe: see `choose_recipe`.
+        whole: train all params; else only the head, on features that are computed once.
+        crops: crops of each picture whose features are computed, if only the head is trained: the central one, then
+            random ones.
+        steps: training steps, instead of the recipe's.
+        rate: highest learning rate, instead of the recipe's.
+        batch_size: pictures in a step.
+        held_out: share of each class that is not trained on.
+        patience: evaluations without a better score after which training ends; None to take all steps.
+        save_every: steps between two saved states; there is one after each evaluation too.
+        seed: of the split, the order, the crops and the first head.
+        about: a file that says what the cards of the new model are to say, in TOML.
+        cache: where a data set is unpacked; the user's cache directory by default.
+        overwrite: start the run anew, and replace an earlier run and its model.
+    """
 
     base: str
-    """Name of a feature extractor below `out`."""
     name: str
-    """Of the new model."""
     data: Path
-    """One folder of pictures per class, or `tfds:NAME` or `tfds:NAME:SPLIT` (its split `train` by default)."""
-    out: Path
+    out: Path = Path("build")
     version: int = DEFAULT_VERSION
     flavours: tuple[Flavour, ...] = ("native",)
     recipe: RecipeName = "collection"
     whole: bool = False
-    """Train all params; else only the head, on features that are computed once."""
     crops: int = 1
-    """Crops of each picture whose features are computed, if only the head is trained: the central one, then others."""
     steps: int | None = None
-    """Instead of the recipe's, as `rate`."""
     rate: float | None = None
     batch_size: int = BATCH_SIZE
     held_out: float = 0.1
-    """Share of each class that is not trained on."""
     patience: int | None = None
-    """Evaluations without a better score after which training ends; None to take all steps."""
     save_every: int = 100
-    """Steps between two saved states; there is one after each evaluation too."""
     seed: int = 0
-    """Of the split, the order, the crops and the first head."""
     about: Path | None = None
-    """What the cards of the new model are to say, in TOML."""
     cache: Path | None = None
-    """Where a data set is unpacked; the user's cache directory by default."""
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        """Take text for paths too, as the functions of the Python interface do."""
+        for name in ("data", "out", "about", "cache"):
+            if isinstance(given := getattr(self, name), str):
+                object.__setattr__(self, name, Path(given))
 
     @property
     def folder(self) -> Path:
@@ -85,12 +103,17 @@ class FineTuning:
         return fine_tuned_checkpoint(self.out, self.name)
 
     @property
+    def model_names(self) -> list[str]:
+        """The name of the new model in each flavour."""
+        return [self.name + (GRAPH_SUFFIX if flavour == "graph" else "") for flavour in self.flavours]
+
+    @property
     def labels(self) -> Path:
         """The class list that the run writes."""
         return self.folder / _LABELS
 
     def check(self) -> None:
-        """Check the numbers, and that the output is not among the pictures.
+        """Check the numbers, and that the output is neither the base nor among the pictures.
 
         Raises:
             UsageError: some cannot be used; all are named.
@@ -109,6 +132,8 @@ class FineTuning:
         wrong = [f"{option} {value}: expected {expected}." for option, value, right, expected in limits if not right]
         if self.whole and self.crops != 1:
             wrong.append("--crops is for training the head alone: with --whole each step takes new random crops.")
+        if self.name == self.base.removesuffix(GRAPH_SUFFIX):
+            wrong.append(f"--name {self.name} is the model to start from: give the new one another name.")
         if os.path.isdir(self.data) and self.out.resolve().is_relative_to(self.data.resolve()):  # noqa: PTH112
             wrong.append(f"--out {self.out} is inside --data {self.data}: expected pictures alone there.")
         if wrong:
@@ -145,9 +170,11 @@ def prepared_folder(tuning: FineTuning, settings: dict[str, object], watch: Watc
         UsageError: another run is there, or something else; or a model of this name that is not this run's.
     """
     folder, record = tuning.folder, tuning.folder / _SETTINGS
-    for place in (folder.parent, folder):
+    for place, option in ((folder.parent, "--out"), (folder, "--name")):
         if os.path.lexists(place) and not place.is_dir():
-            raise UsageError(f"{place} is not a directory, and the run is kept there: move it, or give another --name.")
+            raise UsageError(
+                f"{place} is not a directory, and the run is kept there: move it, or give another {option}."
+            )
     folder.parent.mkdir(parents=True, exist_ok=True)
 
     def wait() -> None:
@@ -195,7 +222,8 @@ def _other(name: str, now: object, earlier: object) -> str:
     }  # fmt: skip
     said = known.get(name, f"--{name.replace('_', '-')}")
     simple = isinstance(now, str | int | float | None) and name not in ("pictures_sha256", "sources")
-    return f"{said}: {shown(earlier)}, now {shown(now)}" if simple else said
+    before, after = ("not given" if value is None else shown(value) for value in (earlier, now))
+    return f"{said}: {before}, now {after}" if simple else said
 
 
 def _remove_run(tuning: FineTuning) -> None:
@@ -212,9 +240,8 @@ def _refuse_other_models(tuning: FineTuning) -> None:
         UsageError: there are some, and `overwrite` is not set.
     """
     ours = sha256_of(tuning.result) if tuning.result.is_file() else None
-    names = [tuning.name + (GRAPH_SUFFIX if flavour == "graph" else "") for flavour in tuning.flavours]
     taken = []
-    for paths in (ModelPaths.of(tuning.out, name, tuning.version) for name in names):
+    for paths in (ModelPaths.of(tuning.out, name, tuning.version) for name in tuning.model_names):
         if os.path.lexists(paths.folder) and not paths.folder.is_dir():
             raise UsageError(f"{paths.folder} is not a directory, and the model is to be in it: give another --name.")
         if paths.manifest.is_file():

@@ -9,7 +9,7 @@ from convert.checkpoints.open import CustomCheckpoint
 from convert.finetune.pictures import Labelled
 from convert.finetune.recipe import Recipe, choose_recipe
 from convert.finetune.state import State
-from convert.pipeline.batch import check_batch, run_batch
+from convert.pipeline.batch import BYTES_OF_GRAPH, BYTES_PER_PARAMETER, check_batch, run_batch
 from convert.pipeline.cards import write_cards
 from convert.pipeline.fine_tuning import FineTuning, prepared_folder, settings_of
 from convert.pipeline.job import Batch, Task
@@ -28,8 +28,10 @@ from models.records.contents import refuse_changed
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.selection import custom_handle, is_catalogued, template_of
-from models.storage.files import write_atomically
+from models.storage.files import require_room, write_atomically
 from validation.accuracy.dataset import find_classes
+
+_ROOM = "free some space, or give another --out."
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,11 @@ def run_finetune(
         raise UsageError(f"{tuning.data} has one picture of each class, which leaves none to hold out: give more.")
     recipe = choose_recipe(tuning.recipe, len(trained), tuning.batch_size, steps=tuning.steps, rate=tuning.rate)
     settings = settings_of(tuning, manifest, classes, dataset)
-    if watch is not None:
-        for remark in dataset.remarks:
-            watch(Event("noted", remark))
+    require_room(tuning.out, _disk_need(tuning, template, len(classes), len(trained) + len(held)), _ROOM)
     with prepared_folder(tuning, settings, watch):
+        for remark in (*dataset.remarks, _what_is_trained(tuning)):
+            if watch is not None:
+                watch(Event("noted", remark))
         labels = tuning.labels
         write_atomically(labels, "".join(f"{name}\n" for name in classes).encode())
         training = _training(tuning, base.directory, template, trained, held, len(classes), recipe)
@@ -85,6 +88,27 @@ def run_finetune(
         custom = CustomCheckpoint(training.result, tuning.name, labels, about=about)
         outcomes, cards = _convert(tuning, template, custom, publisher, watch)
     return FineTuningResult(training.result, recipe, len(trained), classes, state, tuple(outcomes), cards)
+
+
+def _what_is_trained(tuning: FineTuning) -> str:
+    if tuning.whole:
+        return "all params are trained, on random crops."
+    crops = "the central crop" if tuning.crops == 1 else f"{tuning.crops} crops"
+    augmented = ", without augmentation" if tuning.crops == 1 else ""
+    return f"only the head is trained, on the features of {crops} of each picture{augmented}."
+
+
+def _disk_need(tuning: FineTuning, template: Handle, classes: int, pictures: int) -> int:
+    """Return the bytes that the run and its models will need, beyond what an earlier attempt has written."""
+    params = custom_handle(template, tuning.name, classes).parameters
+    width = template.checkpoint.architecture.hidden_dim
+    # Params and momentum, twice while the next state is written; features of each crop, if the head alone is trained.
+    state = 4 * params if tuning.whole else 4 * width * classes + width * tuning.crops * pictures
+    run = BYTES_PER_PARAMETER * (params + state)
+    models = len(tuning.flavours) * (BYTES_PER_PARAMETER * params + BYTES_OF_GRAPH)
+    folders = (tuning.folder, *(tuning.out / name for name in tuning.model_names))
+    there = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
+    return max(0, run + models - there)
 
 
 def _training(
@@ -160,6 +184,12 @@ def _no_base(tuning: FineTuning) -> str:
         version = "" if tuning.version == DEFAULT_VERSION else f" --version {tuning.version}"
         command = f"mixer-jax2tf convert-all {tuning.base}{version}"
         return f"{paths.manifest} is missing: run `{command}` first, or give the --out and --version of the model."
+    others = sorted(one.name.partition(".")[0] for one in paths.folder.glob("*.manifest.json"))
+    if "/" not in tuning.base and others:
+        return (
+            f"{tuning.base} has version {', '.join(others)} below {tuning.out}, not {tuning.version}: --version is "
+            "that of the new model and of the one to start from."
+        )
     extractors = [name for name, handle in ALL_HANDLES.items() if handle.head == "fe" and is_catalogued(name)]
     near = difflib.get_close_matches(tuning.base, extractors, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""

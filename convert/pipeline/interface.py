@@ -274,7 +274,8 @@ def accuracy(
 def finetune(tuning: FineTuning, *, progress: Watch | None = None) -> FineTuningResult:
     """Fine-tune a feature extractor on labelled pictures; convert and check the result.
 
-    After an interruption the same call goes on where it stopped.
+    `tuning` is `FineTuning(base=..., data=..., name=..., out=...)`; `help(FineTuning)` lists its fields. After an
+    interruption the same call goes on where it stopped.
     """
     result = run_apart(partial(run_finetune, tuning), progress)
     _raise_failures([(one.handle, one.problems) for one in result.outcomes if one.problems], result.outcomes)

@@ -56,6 +56,8 @@ def unpack_data(
             "`pip install --editable '.[accuracy]'`."
         )
     name, _, split = given.removeprefix(PREFIX).partition(":")
+    if not name:
+        raise UsageError(f"--data {given} names no data set: expected tfds:NAME or tfds:NAME:SPLIT.")
     splits = (split,) if split else _SPLITS["train" if to_train else "evaluate"]
     return run_apart(partial(_find, name, splits, cache), watch)
 

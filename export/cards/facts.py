@@ -259,7 +259,7 @@ def _read_records(destination: ModelPaths) -> Records:
 
 def _problems(records: Records) -> Iterator[str]:
     destination, report = records.paths, records.report
-    again = f"`{command_for('validate', destination.handle)} --set full`"
+    again = f"`{destination.validate_command} --set full`"
     for record, differences in records.differences().items():
         hint = f"; {again} writes a new report" if record == "report" else ""
         hint = "; say it again with `mixer-jax2tf convert-all` and --about" if record == "about" else hint

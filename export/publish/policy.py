@@ -15,7 +15,7 @@ from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.report import ZERO_HEAD, Report
 from models.records.tolerances import TOLERANCES
-from models.selection import command_for, is_catalogued
+from models.selection import is_catalogued
 from models.storage.files import FileHashes, Hashes
 
 ORIGINS = frozenset({"original"})
@@ -75,7 +75,7 @@ class PublishPolicy:
 def _missing(destination: ModelPaths) -> Iterator[str]:
     package = f"mixer-jax2tf package {destination.handle}"
     for path, command in (
-        (destination.report, command_for("validate", destination.handle)),
+        (destination.report, destination.validate_command),
         (destination.archive, package),
         (destination.provenance, package),
     ):
@@ -109,7 +109,7 @@ def _report_problems(destination: ModelPaths) -> Iterator[str]:
         report = Report.read(destination.report)
     except MixerError:  # reported by `_differences`
         return
-    again = f"`{command_for('validate', destination.handle)} --set full`"
+    again = f"`{destination.validate_command} --set full`"
     if not any(report.find(GRAPH)):
         yield (
             "its saved_model.pb was not compared with a fresh trace, as other sources or libraries made it: convert it "

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from models.catalog import GRAPH_SUFFIX
 from models.errors import MixerError, UsageError
 from models.selection import RUNS, command_for
 
@@ -47,6 +48,13 @@ class ModelPaths:
     def out(self) -> Path:
         """The directory of all handles."""
         return self.folder.parent
+
+    @property
+    def validate_command(self) -> str:
+        """The command that validates the model; FILE in it stands for a custom checkpoint of unknown place."""
+        command = command_for("validate", self.handle)
+        tuned = fine_tuned_checkpoint(self.out, self.handle.removesuffix(GRAPH_SUFFIX))
+        return command.replace(" --checkpoint FILE", "") if tuned.is_file() else command
 
     @property
     def handle(self) -> str:

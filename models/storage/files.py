@@ -183,7 +183,7 @@ def written_whole(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
 @contextmanager
 def placed_whole(path: Path, *, replace: bool = True) -> Iterator[tuple[Path, BinaryIO]]:
     """Like `written_whole`, but also yield the temporary path, for code that needs the file by its path."""
-    with temporary_file(path) as (partial, file), naming(path):
+    with naming(path), temporary_file(path) as (partial, file):  # closing the file writes too
         yield partial, file
         file.close()
         if replace:
