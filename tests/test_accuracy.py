@@ -370,6 +370,9 @@ def test_the_counts_are_those_of_the_signature_that_takes_files(tiny_build, pict
     assert [int(row["first"]) for row in rows] == top[:, 0].tolist()
     assert [row["labels"] for row in rows] == [str(label) for label in labels]
     assert "synthetic, never trained" in err
+    assert f"written: {tmp_path / 'rows.csv'}" in err
+    assert "classified 40 pictures" in err
+    assert found["backends"][0]["pictures_per_second"] > 0
     assert found["remarks"][0] == "4 of the model's 1,000 classes occur"
 
 
@@ -467,7 +470,7 @@ def test_an_interrupted_run_goes_on_with_the_same_counts(tiny_build, pictures, c
     assert "resuming after 32 pictures of an interrupted run" in err
     assert list(cache.iterdir()) == []
     for one in (expected, found):
-        del one["reading_seconds"], one["backends"][0]["seconds"]
+        del one["reading_seconds"], one["backends"][0]["seconds"], one["backends"][0]["pictures_per_second"]
     assert found == expected
 
 
@@ -525,7 +528,7 @@ def test_what_cannot_be_measured_is_refused_before_any_work(tiny_build, pictures
         (["--confusion", "shares.jpg"], "would be a PNG picture: give a name that ends in .png"),
         (["--csv", "link.csv"], "--csv link.csv is not a regular file"),
         (["--csv", "pipe"], "--csv pipe is not a regular file"),
-        (["--csv", ""], "--csv . is a directory"),
+        (["--csv", "."], "--csv . is a directory"),
         (["--confusion", "folder.png"], "--confusion folder.png is a directory"),
         (["--csv", "nowhere/a.csv"], "the directory nowhere does not exist"),
         (["--tensorboard", "mine.txt"], "the directory mine.txt is not a directory"),
@@ -615,6 +618,14 @@ def test_a_class_list_of_another_length_is_refused_in_every_backend(
     status, _, err = run(capfd, *command, "--backend", backend, "--labels", tmp_path / "labels.txt")
     assert status == 2
     assert "the class list has 7 lines" in err
+
+
+def test_a_class_list_of_another_length_is_refused_before_the_folders_are_compared_with_it(tiny_build, tmp_path, capfd):
+    (tmp_path / "labels.txt").write_text("one\ntwo\nthree\n")
+    lay_down(tmp_path / "data", ["0", "7"])
+    command = ("accuracy", CLASSIFIER, "--data", tmp_path / "data", "--out", tiny_build)
+    status, _, err = run(capfd, *command, "--labels", tmp_path / "labels.txt")
+    assert (status, "the class list has 3 lines, and" in err, "class indices" in err) == (2, True, False)
 
 
 def test_pictures_that_occur_with_different_labels_are_named(tiny_build, pictures, tmp_path, capfd):

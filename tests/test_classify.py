@@ -133,7 +133,7 @@ def test_a_broken_picture_is_named_and_the_others_go_on(build, tmp_path, capfd):
     status, out, err = run(capfd, "classify", CLASSIFIER, folder, "--out", build, "--json")
     assert status == 1
     assert "1 of 2 pictures were not classified" in err
-    assert f"not named as pictures: 1 file, left out, the first {folder / 'notes.txt'}" in err
+    assert f"not pictures by name, or no regular files: 1, left out, the first {folder / 'notes.txt'}" in err
     assert f"{folder / 'broken.jpg'}: damaged" in err
     assert "function_node" not in err
     found = {Path(one["picture"]).name: one for one in json.loads(out)["pictures"]}
@@ -315,6 +315,8 @@ def test_outputs_that_are_not_finite_are_a_problem_of_the_picture(tmp_path, tiny
         (["nosuch", ROCKET], "no model 'nosuch'"),
         ([CLASSIFIER[:-3], ROCKET], f"Did you mean {CLASSIFIER}"),
         ([EXTRACTOR, ROCKET], "is a feature extractor"),
+        (["mixer_b32_sam_fe", ROCKET], "is a feature extractor"),
+        (["mixer_b32_sam_fe", ROCKET], "Did you mean mixer_b32_sam_classification?"),
         (["mixer_b16_i1k_classification-graph", ROCKET], "convert-all mixer_b16_i1k_classification --flavour graph"),
         ([CLASSIFIER, "nosuch.jpg", "nor_this.jpg"], "nor_this.jpg does not exist"),
         ([CLASSIFIER, PHOTOGRAPHS.parent.parent / "previous"], "contains no picture"),

@@ -56,6 +56,17 @@ def test_a_path_is_shown_letter_by_letter(name, capsys):
     ]
 
 
+@pytest.mark.parametrize(("silence", "said"), [(0.0, ["  1 of 3 pictures", "  2 of 3 pictures"]), (600.0, [])])
+def test_a_pipe_is_told_now_and_then_how_far_a_long_piece_is(capsys, monkeypatch, silence, said):
+    monkeypatch.setattr(console, "_SILENCE", silence)
+    with steps(console.progress_bar(), 1) as on:
+        advance = on.start("classifying", "pictures")
+        advance(1, 3)
+        advance(2, 3)
+        on.finish("classified")
+    assert capsys.readouterr().err.splitlines() == ["classifying ...", *said, "classified"]
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True

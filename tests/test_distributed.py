@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +93,7 @@ def ended(process, folder):
     assert "Ray" not in said
     found = json.loads((folder / "out").read_text())
     for one in (found, *found.get("backends", ())):
-        for key in ("reading_seconds", "seconds", "data", "path"):
+        for key in ("reading_seconds", "seconds", "pictures_per_second", "data", "path"):
             one.pop(key, None)
     return found
 
@@ -248,6 +249,31 @@ def test_a_cluster_that_asks_for_a_token_is_connected_to_with_it(pictures, tiny_
         finally:
             for pid in descendants() - others:  # to end them by a signal takes 30 seconds
                 os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.ray
+def test_a_cluster_that_ends_is_named(pictures, tiny_build, tmp_path):
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp") as short,  # the paths of sockets may have 107 bytes
+        subprocess.Popen(
+            [sys.executable, "-c", CLUSTER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"RAY_TMPDIR": short, "RAY_USAGE_STATS_ENABLED": "0"},
+        ) as cluster,
+    ):
+        nodes, address = descendants(), cluster.stdout.readline().strip()
+        nodes |= descendants()
+        process = started("accuracy", pictures, tiny_build, tmp_path, "--ray", address)
+        wait_for_batches(tmp_path, 1, process)
+        for pid in nodes:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        assert process.wait(200) == 1
+    said = (tmp_path / "err").read_text()
+    assert f"the Ray cluster {address} ended, or its connection: run the same command again" in said
+    assert "Traceback" not in said
 
 
 def wait_for_port(port):

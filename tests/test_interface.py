@@ -152,8 +152,8 @@ def test_what_cannot_end_well_is_refused_before_any_work(call, said, tmp_path, m
             "protocol='bit': should be 'paper' or 'hub'",
         ),
         (
-            lambda out: finetune(FineTuning(base=EXTRACTOR, name="own", data="pictures", out=out)),
-            "tuning.data='pictures': should be an instance of Path",
+            lambda out: finetune(FineTuning(base=EXTRACTOR, name="own", data=7, out=out)),
+            "tuning.data=7: should be an instance of Path",
         ),
     ],
 )

@@ -33,7 +33,7 @@ Backends = Annotated[
     typer.Option(
         "--backend",
         metavar="|".join(BACKENDS),
-        help="Run the model of this name in this backend; give it several times to compare.",
+        help="Run the model of this name in this backend (default: MODEL itself); give it several times to compare.",
     ),
 ]
 Real = Annotated[
@@ -94,7 +94,7 @@ def accuracy(
     from convert.pipeline.accuracy_files import check_outputs
     from convert.pipeline.accuracy_record import check_recordable, record_accuracy
     from convert.pipeline.contenders import Contender, find_contenders
-    from convert.pipeline.distributed import chosen_run
+    from convert.pipeline.distributed import chosen_run, run_where
     from models.digests import DigestTable
 
     way = chosen_run(ray)
@@ -106,7 +106,8 @@ def accuracy(
     dataset = find_pictures_of(contenders, data, watch, cache=cache, real=real, devkit=devkit)
     recordable = check_recordable(contenders, labels=labels) if record else {}
     console.tell(f"{data}: {dataset.layout}; {counted(len(dataset.pictures), 'picture')}.")
-    result = measure_accuracy(contenders, dataset, watch, protocol=protocol, cache=cache, run=way)
+    measure = partial(measure_accuracy, contenders, dataset, protocol=protocol, cache=cache, run=way)
+    result = run_where(ray, measure, watch)
     _write(result, csv_file, confusion, tensorboard)
     _print(result, protocol, json=json)
     for path in record_accuracy(result, protocol, recordable) if record else ():
@@ -135,8 +136,7 @@ def _print_tables(result: "AccuracyResult") -> None:
     for one in result.measured:
         for name, answers in _countings(one):
             first, fifth = answers
-            speed = f"{first.total / one.seconds:,.0f}" if one.seconds else ""
-            rows.append((name, *_share(first), *_share(fifth), f"{first.total:,}", speed))
+            rows.append((name, *_share(first), *_share(fifth), f"{first.total:,}", f"{one.speed:,.0f}"))
     least = ("pictures/s", "pictures", "its interval", "top-5")
     console.print_table(result.measured[0].model.name, columns, rows, least=least)
     _print_classes(result.measured[0])
@@ -225,6 +225,9 @@ def _write(result: "AccuracyResult", csv_file: Path | None, confusion: Path | No
         draw_confusion(first.answers, first.model.classes, confusion)
     if tensorboard is not None:
         write_scalars(result, tensorboard)
+    for path in (csv_file, confusion, tensorboard):
+        if path is not None:
+            console.tell(f"written: {path}")
 
 
 def _as_json(result: "AccuracyResult", protocol: str) -> dict[str, object]:
@@ -247,6 +250,7 @@ def _as_json(result: "AccuracyResult", protocol: str) -> dict[str, object]:
                 "path": str(one.model.path),
                 "origin": one.model.origin,
                 "seconds": one.seconds,
+                "pictures_per_second": one.speed,
                 "countings": [
                     {"name": name, "top1": _share_as_json(first), "top5": _share_as_json(fifth)}
                     for name, (first, fifth) in _countings(one)

@@ -3,6 +3,7 @@
 import csv
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +27,12 @@ Model = Annotated[
     ),
 ]
 Images = Annotated[
-    list[str], typer.Argument(metavar="IMAGE...", help="Picture files, folders of them, or - for standard input.")
+    list[str],
+    typer.Argument(
+        metavar="IMAGE...",
+        help="Picture files, folders of them, or - for standard input. A picture that cannot be read is named, and the "
+        "others go on (status 1).",
+    ),
 ]
 Top = Annotated[int, typer.Option(metavar="K", min=1, help="How many classes are shown for each picture.")]
 ClassList = Annotated[
@@ -60,7 +66,7 @@ def classify(
 ) -> None:
     """Classify pictures: the likeliest classes of each, with their probabilities."""
     from convert.pipeline.classify import STDIN, classify_pictures, find_pictures, raise_unreadable
-    from convert.pipeline.distributed import chosen_run
+    from convert.pipeline.distributed import chosen_run, run_where
     from convert.pipeline.usable_model import UsableModel, find_model
 
     if json and as_csv:
@@ -74,16 +80,9 @@ def classify(
     finding = lambda: models.append(find_model(model, out, version, labels=labels))  # noqa: E731
     each([finding, lambda: pictures.extend(find_pictures(images, watch))])
     (found,) = models
-    results = classify_pictures(
-        found,
-        pictures,
-        top=top,
-        protocol=protocol,
-        exif=exif,
-        stdin=sys.stdin.buffer if STDIN in pictures else None,
-        watch=watch if len(pictures) > 1 else None,
-        run=way,
-    )
+    stdin = sys.stdin.buffer if STDIN in pictures else None
+    work = partial(classify_pictures, found, pictures, top=top, protocol=protocol, exif=exif, stdin=stdin, run=way)
+    results = run_where(ray, work, watch if len(pictures) > 1 else None)
     if json:
         console.print_json(_as_json(found, results, protocol, exif=exif))
     elif as_csv:

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 WIDE = 160
 """Width in columns of a table that goes to a file or pipe, where no terminal cuts it."""
+
+_SILENCE = 60.0
+"""Seconds after which a long piece says on a pipe how far it is."""
 
 _SHORT = 16
 """Width in columns below which prose is not squeezed."""
@@ -168,6 +172,7 @@ class _ProgressBar:
     def __init__(self) -> None:
         self._progress: Bars | None = None
         self._all = self._now = TaskID(0)
+        self._told = 0.0
 
     def __call__(self, event: Event) -> None:
         text = printable(event.text)
@@ -176,6 +181,7 @@ class _ProgressBar:
         elif self._progress is None:
             tell(text)
         elif event.kind == "started":
+            self._told = time.monotonic()
             self._progress.reset(self._now, total=None, description=text, visible=True, amount="")
             if not self._progress.console.is_terminal:
                 self._print(f"{text} ...")
@@ -185,6 +191,7 @@ class _ProgressBar:
             else:
                 amount = f"{event.done:,} of {event.total:,} {event.unit}"
             self._progress.update(self._now, completed=event.done, total=event.total, amount=amount)
+            self._tell_now_and_then(amount)
         elif event.kind == "finished":
             self._progress.update(self._now, visible=False)
             self._progress.update(self._all, completed=event.done, amount=f"{event.done}/{event.total}")
@@ -209,6 +216,13 @@ class _ProgressBar:
         self._all = self._progress.add_task("all", total=total, amount=f"0/{total}")
         self._now = self._progress.add_task("", total=None, visible=False, amount="")
         self._progress.start()
+
+    def _tell_now_and_then(self, amount: str) -> None:
+        """On a pipe, print a line for each minute of a long piece."""
+        now = time.monotonic()
+        if now - self._told >= _SILENCE and self._progress is not None and not self._progress.console.is_terminal:
+            self._told = now
+            self._print(f"  {amount}")
 
     def _print(self, text: str) -> None:
         if self._progress is not None and text:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ class Measured:
     """The answers among the classes that occur alone, where these are fewer than the model's."""
     seconds: float
     """Seconds that the model ran."""
+    speed: float
+    """Pictures per second of the median batch, as the first of a size may be compiled for."""
     paths: ModelPaths | None = None
     """Its paths, if it is a SavedModel with a manifest."""
 
@@ -176,7 +179,7 @@ def measure_accuracy(
                 found.append(answers)
                 resumed.add(state, answers)
                 advance(len(found) * BATCH, len(dataset.pictures))
-        on.finish(f"classified {counted(len(dataset.pictures), 'picture')}")
+        on.finish(f"classified {counted(sum(bool(one) for batch in found for one in batch.sha256), 'picture')}")
     resumed.remove()
     return _collect(contenders, dataset, found)
 
@@ -275,7 +278,8 @@ def _collect(contenders: Sequence[Contender], dataset: Dataset, found: Sequence[
         if dataset.subset is not None:
             within = answers(row for batch in found if batch.within for row in batch.within[index])
         seconds = sum(batch.seconds[index] for batch in found)
-        measured.append(Measured(contender.backend, contender.model, every, within, seconds, contender.paths))
+        speed = statistics.median(len(batch.top[index]) / batch.seconds[index] for batch in found if batch.top[index])
+        measured.append(Measured(contender.backend, contender.model, every, within, seconds, speed, contender.paths))
     return AccuracyResult(
         dataset,
         decoded,

@@ -76,7 +76,9 @@ def _earlier(paths: ModelPaths) -> AccuracyRecord | None:
     try:
         return AccuracyRecord.read(paths.accuracy)
     except MixerError as error:
-        raise MixerError(f"{error} A new measurement is added to it: delete it first, and measure again.") from error
+        raise MixerError(
+            f"{error} Nothing can be added to it: delete it, with what it records, and measure again."
+        ) from error
 
 
 def _record(

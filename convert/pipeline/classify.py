@@ -12,7 +12,7 @@ from convert.pipeline.frameworks import import_frameworks
 from convert.pipeline.picture_work import Run, run_here
 from convert.pipeline.progress import Event, Watch, steps
 from convert.pipeline.usable_model import UsableModel
-from models.errors import MixerError, UsageError, counted, shown
+from models.errors import MixerError, UsageError, shown
 from models.picture_files import MOST_BYTES, SUFFIXES, Listing, read_picture
 from models.preprocessing import Protocol
 
@@ -82,8 +82,9 @@ def find_pictures(given: Sequence[str], watch: Watch | None = None) -> list[str]
     if problems:
         raise UsageError("\n".join(problems))
     if others and watch is not None:
-        said = f"not named as pictures: {counted(len(others), 'file')}, left out, the first {shown(others[0], 300)}"
-        watch(Event("noted", f"{said}. Give a picture of another name by its own path."))
+        said = f"not pictures by name, or no regular files: {len(others):,}, left out"
+        first = f"the first {shown(others[0], 300)}"
+        watch(Event("noted", f"{said}, {first}. Give a picture of another name by its own path."))
     return list(dict.fromkeys(found))
 
 

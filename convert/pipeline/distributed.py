@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 from convert.pipeline.frameworks import import_frameworks, quiet_stderr
 from convert.pipeline.picture_work import Answer, Batch, Read, Run, Work, image_size, run_here
 from convert.pipeline.process import ENDING, TEMPORARY, descendants
+from convert.pipeline.processes import Result, run_apart
+from convert.pipeline.progress import Watch
 from models.errors import MixerError, UsageError, shown
 from models.storage.temporary import temporary_folder
 
@@ -61,6 +63,18 @@ def chosen_run(address: str | None) -> Run:
     if address != LOCAL:
         _reach(address)
     return partial(_run_on_ray, address)
+
+
+def run_where(address: str | None, call: Callable[[Watch | None], Result], watch: Watch | None) -> Result:
+    """Run a call here, or one that uses a cluster in a process of its own, which Ray ends, silently, with the cluster.
+
+    Raises:
+        MixerError: the call raised it, or the process ended.
+    """
+    if address is None:
+        return call(watch)
+    lost = f"the Ray cluster {shown(address)} ended, or its connection: run the same command again, once it runs"
+    return run_apart(call, watch, lost)
 
 
 def _reach(address: str) -> None:

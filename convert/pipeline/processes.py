@@ -132,12 +132,17 @@ def _is_short(batch: Batch, groups: Sequence[Group], memory: int, note: Callable
     return True
 
 
-def run_apart(call: Callable[[Watch], Result], watch: Watch | None) -> Result:
+def run_apart(
+    call: Callable[[Watch], Result],
+    watch: Watch | None,
+    ended: str = "the worker process ended unexpectedly, perhaps out of memory",
+) -> Result:
     """Run a call in a new process, so that imports, settings and signals of this one are unchanged.
 
     Args:
         call: picklable; called with a function that takes its events.
         watch: called with these events in this process.
+        ended: what to say if the process ends early.
 
     Raises:
         MixerError: the call raised it, or the process ended early.
@@ -149,10 +154,7 @@ def run_apart(call: Callable[[Watch], Result], watch: Watch | None) -> Result:
         if answer is None:
             said.seek(-min(_MOST_LAST_WORDS, said.seek(0, os.SEEK_END)), os.SEEK_END)
             last = printable(said.read().decode(errors="replace")).strip()
-            raise MixerError(
-                "the worker process ended unexpectedly, perhaps out of memory"
-                + (f"; its last output:\n{last}" if last else ".")
-            )
+            raise MixerError(ended + (f"; its last output:\n{last}" if last else "."))
         return cast(Result, answer.value)
 
 

@@ -83,10 +83,7 @@ class UsableModel:
         if len(gives[2]) != 2:
             raise MixerError(f"{self.path} gives {gives[1]} {gives[2]}: expected logits (None, classes).")
         if self.classes is not None and gives[2][1] not in (None, len(self.classes)):
-            raise UsageError(
-                f"the class list has {counted(len(self.classes), 'line')}, and {self.path} has "
-                f"{counted(gives[2][1], 'class')}: give the list that it was trained with (--labels)."
-            )
+            raise _other_length(self.classes, self.path, gives[2][1])
         return model
 
 
@@ -155,8 +152,8 @@ def _saved_model(path: Path, classes: tuple[str, ...] | None) -> UsableModel:
         again = "Convert the model again (--overwrite)."
         refuse_changed(path, Manifest.read(paths.manifest).files, paths.manifest, again)
     listed = _below(facts, "output", "classes")
-    if classes is None and isinstance(listed, str):
-        classes = read_classes(path / listed)
+    if isinstance(listed, str):
+        classes = _same_length(classes, read_classes(path / listed), path)
     origin, sha256 = (_below(facts, "checkpoint", key) for key in ("origin", "sha256"))
     return UsableModel(name, path, "saved_model", origin, sha256, classes, many_labels=_has_many_labels(name))
 
@@ -173,11 +170,26 @@ def _exported(path: Path, classes: tuple[str, ...] | None) -> UsableModel:
         raise _extractor(manifest.handle)
     needed = {name: one for name, one in manifest.files.items() if classes is None or name != LABELS}
     refuse_changed(path.parent, needed, paths.manifest, "Export the model again (--overwrite).")
-    if classes is None and LABELS in needed:
-        classes = read_classes(path.with_name(LABELS))
+    own = path.with_name(LABELS)
+    if LABELS in manifest.files and own.is_file():
+        classes = _same_length(classes, read_classes(own), path)
     checkpoint, name = manifest.checkpoint, manifest.handle.removesuffix(f"-{manifest.format}")
     many = _has_many_labels(name)
     return UsableModel(manifest.handle, path, kind, checkpoint.origin, checkpoint.sha256, classes, many_labels=many)
+
+
+def _same_length(given: tuple[str, ...] | None, own: tuple[str, ...], path: Path) -> tuple[str, ...]:
+    """Return the class list that is given, or the model's own."""
+    if given is not None and len(given) != len(own):
+        raise _other_length(given, path, len(own))
+    return given or own
+
+
+def _other_length(classes: tuple[str, ...], path: Path, number: int) -> UsageError:
+    return UsageError(
+        f"the class list has {counted(len(classes), 'line')}, and {path} has {counted(number, 'class')}: give the list "
+        "that it was trained with (--labels)."
+    )
 
 
 def _has_many_labels(name: str) -> bool:
@@ -214,6 +226,9 @@ def _not_found(given: str, out: Path, version: int) -> str:
     versions = sorted((folder.name for folder in (out / given).glob("*") if folder.name.isdigit()), key=int)
     if "/" not in given and versions:
         return f"{given} has no version {version} below {out}: found {', '.join(versions)} (--version)."
+    known = ALL_HANDLES.get(given.removesuffix(GRAPH_SUFFIX))
+    if known is not None and known.head == "fe":
+        return f"{_extractor(given)} Did you mean {given.replace('_fe', '_classification')}?"
     if is_catalogued(given):
         return (
             f"{ModelPaths.of(out, given, version).directory} does not exist: run "
