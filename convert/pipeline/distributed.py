@@ -41,7 +41,6 @@ _SETTINGS = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "600",  # it replaces without end what ends while it loads
     "RAY_DATA_LOG_LEVEL": "CRITICAL",  # at ERROR it would print tracebacks of its own
-    "RAY_DATA_MAX_CONSECUTIVE_ACTOR_INIT_DEATHS": "2",  # 0 by default: one that ends before it runs would end all
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run` it would upload the working directory
     "RAY_USAGE_STATS_ENABLED": "0",
 }
@@ -126,8 +125,6 @@ def _cluster(address: str) -> Iterator[Any]:
     os.environ.update(_SETTINGS)
     if address != LOCAL:
         os.environ["RAY_NUM_REDIS_GET_RETRIES"] = "1"  # otherwise it tries for many minutes if something else answers
-        if _has_token():
-            os.environ.setdefault("RAY_AUTH_MODE", "token")  # clusters that ask for none take it too
     handlers = {number: signal.getsignal(number) for number in ENDING}
     with ExitStack() as stack:
         options: dict[str, Any] = {"address": address}
@@ -143,7 +140,7 @@ def _cluster(address: str) -> Iterator[Any]:
 
             stack.callback(_shut_down, ray, descendants())
             try:
-                ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+                _connect(ray, options | {"log_to_driver": False, "logging_level": logging.ERROR})
             except Exception as error:  # of many types
                 raise MixerError(
                     f"--ray {shown(address)}: {shown(str(error).strip(), 600)}. Is it a running Ray cluster "
@@ -154,6 +151,21 @@ def _cluster(address: str) -> Iterator[Any]:
                 for number, handler in handlers.items():
                     signal.signal(number, handler)
         yield ray
+
+
+def _connect(ray: Any, options: dict[str, Any]) -> None:  # noqa: ANN401 (the module)
+    """Connect to a cluster, or start one; with the user's token only if it is needed.
+
+    A cluster that asks for none cannot reach a process that does, and takes its actors for abandoned.
+    """
+    try:
+        ray.init(**options)
+    except ConnectionError:
+        if options["address"] == LOCAL or "RAY_AUTH_MODE" in os.environ or not _has_token():
+            raise
+        os.environ["RAY_AUTH_MODE"] = "token"
+        ray._raylet.Config.initialize("")  # as Ray does: it has read the environment before
+        ray.init(**options)
 
 
 class _Said(io.TextIOBase):
