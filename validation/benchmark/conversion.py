@@ -101,6 +101,7 @@ def _catalog_ways(handles: Sequence[Handle], place: Folders) -> list[Scenario]:
     options = (*names, "--source", str(place.source), "--out", str(out), "--version", VERSION)
     without_tracing = (*PYTHON, "convert", "convert", *options)
     convert = (*without_tracing, "--no-graph-cache")
+    all_ = (*PYTHON, "convert", "convert-all", *options)
     parity = (*PYTHON, "convert", "validate", "--set", "full", "--jobs", "2", "--memory", "7", *options)
     rows = [
         Scenario("notebook", "the notebook way, one process per handle", notebook, reads, out),
@@ -115,13 +116,8 @@ def _catalog_ways(handles: Sequence[Handle], place: Folders) -> list[Scenario]:
         Scenario("convert", "`convert`", (convert,), reads, out, names),
         Scenario("convert-jobs", "`convert --jobs 2`", ((*convert, "--jobs", "2"),), reads, out),
         Scenario("convert-kept", "`convert` with kept graphs", (without_tracing,), reads, out),
-        Scenario(
-            "convert-all",
-            "`convert-all`, checks included",
-            ((*PYTHON, "convert", "convert-all", *options),),
-            reads,
-            out,
-        ),
+        Scenario("convert-all", "`convert-all`, checks included", (all_,), reads, out),
+        Scenario("convert-all-jobs", "`convert-all --jobs 2`, checks included", ((*all_, "--jobs", "2"),), reads, out),
         Scenario("parity", "`validate --set full --jobs 2`, and copying what it checks", (copies, parity), reads, out),
     ]
     copied = tuple(place.kept / name for name in further_handles(handles))

@@ -69,7 +69,7 @@ def _conversion(found: ConversionBenchmark) -> Tables:
 def _conversion_row(found: ConversionBenchmark, side: Side) -> tuple[str, ...]:
     if not side.runs:
         return (side.what, "failed", *[""] * 6)
-    of_catalog = side.name in ("notebook", "floor", "convert", "convert-jobs", "convert-kept", "convert-all", "parity")
+    of_catalog = side.name in ("notebook", "floor", "parity") or side.name.startswith("convert")
     over = [ratio(found.wall(side.name), found.wall(name)) if of_catalog else None for name in ("notebook", "floor")]
     return (
         side.what,

@@ -144,6 +144,7 @@ _CONVERSION: tuple[tuple[str, float, Callable[[ConversionBenchmark], float | Non
     ("`convert` over the floor", 2.5, _walls("convert", "floor")),
     ("`convert` with kept graphs over the floor", 1.6, _walls("convert-kept", "floor")),
     ("`convert-all` over `convert`", 2.5, _walls("convert-all", "convert")),
+    ("`convert-all --jobs 2` over `convert`", 2.5, _walls("convert-all-jobs", "convert")),
     (
         "further checkpoints of a known architecture, over `cp` of their models",
         2.0,
