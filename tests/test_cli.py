@@ -218,6 +218,12 @@ def test_empty_words_are_refused_rather_than_taken_for_the_working_directory(run
         )
 
 
+def test_a_value_may_end_in_an_equals_sign(run, tmp_path):
+    result = run("card", CLASSIFIER, "--publisher", "me", "--assets", "https://example.org/m", f"--out={tmp_path}/a=")
+    assert "an empty word" not in result.err
+    assert f"{tmp_path}/a=" in result.err
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

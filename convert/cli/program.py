@@ -123,7 +123,7 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
     """Refuse empty words: an empty path would be the working directory."""
     befores = [PROGRAM, *arguments]
     empty = [before for before, word in zip(befores, arguments, strict=False) if not word]
-    empty += [word for word in arguments if word.startswith("--") and word.endswith("=")]
+    empty += [word for word in arguments if word.startswith("--") and word.find("=") == len(word) - 1]
     if empty:
         raise UsageError(f"an empty word after {', '.join(empty)}: expected a value. Is a variable of the shell unset?")
 
