@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def convert(
-    handles: options.Handles = None,
+    handles: options.HandlesOrNames = None,
     collection: options.CollectionOption = None,
     source: options.Source = BUCKET,
     cache: options.Cache = None,
@@ -44,7 +44,7 @@ def convert(
 
 
 def validate(
-    handles: options.Handles = None,
+    handles: options.HandlesOrNames = None,
     collection: options.CollectionOption = None,
     source: options.Source = BUCKET,
     cache: options.Cache = None,
@@ -72,7 +72,7 @@ def validate(
 
 
 def convert_all(
-    handles: options.PublishedModels = None,
+    handles: options.HandlesOrNames = None,
     collection: options.CollectionOption = None,
     source: options.Source = BUCKET,
     cache: options.Cache = None,

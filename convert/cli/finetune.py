@@ -75,7 +75,8 @@ VersionOption = Annotated[
     int, typer.Option(metavar="N", min=1, max=999_999, help="Version number of HANDLE and of the new model.")
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Start the run anew, and replace an earlier run and its model.")
+    bool,
+    typer.Option("--overwrite", help="Start again from the first step, and replace the earlier run and its model."),
 ]
 
 

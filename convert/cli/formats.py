@@ -41,7 +41,7 @@ Out = Annotated[
 
 def export(
     to: To,
-    handles: options.PublishedModels = None,
+    handles: options.HandlesOrNames = None,
     source: options.Source = BUCKET,
     cache: options.Cache = None,
     out: Out = Path("build"),

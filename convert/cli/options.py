@@ -37,7 +37,7 @@ CollectionOption = Annotated[
     catalog.Collection | None,
     typer.Option("--collection", help="All handles of a collection: the twelve of version 1, or those of GSAM."),
 ]
-PublishedModels = Annotated[
+HandlesOrNames = Annotated[
     list[str] | None,
     _names(
         "HANDLE|NAME",

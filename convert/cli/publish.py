@@ -130,7 +130,7 @@ def outdated(
     published: Annotated[
         str, typer.Option(metavar="DEST", help="Where the models are published: gs://bucket[/prefix] or a directory.")
     ],
-    handles: options.PublishedModels = None,
+    handles: options.HandlesOrNames = None,
     source: options.Source = BUCKET,
     cache: options.Cache = None,
     flavour: options.FlavourOption = options.Flavour.native,

@@ -72,7 +72,8 @@ def run_where(address: str | None, call: Callable[[Watch | None], Result], watch
     """
     if address is None:
         return call(watch)
-    lost = f"the Ray cluster {shown(address)} ended, or its connection: run the same command again, once it runs"
+    cluster = "the local Ray cluster" if address == LOCAL else f"the Ray cluster {shown(address)}"
+    lost = f"the connection to {cluster} was lost: run the same command again, while the cluster is running"
     return run_apart(call, watch, lost)
 
 

@@ -40,7 +40,7 @@ _SOURCES = (
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuning:
-    """What to fine-tune, on what, and how: the options of the command, by other names where these are not clear alone.
+    """What to fine-tune, on what, and how: the options of the command `finetune`.
 
     Args:
         base: name of a feature extractor below `out`.
@@ -63,7 +63,7 @@ class FineTuning:
         seed: of the split, the order, the crops and the first head.
         about: a file that says what the cards of the new model are to say, in TOML.
         cache: where a data set is unpacked; the user's cache directory by default.
-        overwrite: start the run anew, and replace an earlier run and its model.
+        overwrite: start again from the first step, and replace the earlier run and its model.
     """
 
     base: str
