@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -121,8 +121,9 @@ def workers(name):
     return found
 
 
-@pytest.mark.ray
-def test_a_killed_worker_and_a_killed_node_lose_nothing(pictures, tiny_build, expected, tmp_path):
+@contextmanager
+def two_nodes():
+    """Yield the process of a cluster of two nodes, and its address."""
     with (
         tempfile.TemporaryDirectory(dir="/tmp") as short,  # the paths of sockets may have 107 bytes
         subprocess.Popen(
@@ -134,17 +135,22 @@ def test_a_killed_worker_and_a_killed_node_lose_nothing(pictures, tiny_build, ex
         ) as cluster,
     ):
         try:
-            address = cluster.stdout.readline().strip()
-            token = {"RAY_AUTH_TOKEN": "a" * 32}  # which this cluster does not ask for
-            process = started("accuracy", pictures, tiny_build, tmp_path, "--ray", address, **token)
-            wait_for_batches(tmp_path, 1, process)
-            os.kill(workers("MapWorker")[0], signal.SIGKILL)
-            wait_for_batches(tmp_path, 2, process)
-            cluster.stdin.write("remove the second node\n")
-            cluster.stdin.flush()
-            assert ended(process, tmp_path) == expected
+            yield cluster, cluster.stdout.readline().strip()
         finally:
             cluster.stdin.close()
+
+
+@pytest.mark.ray
+def test_a_killed_worker_and_a_killed_node_lose_nothing(pictures, tiny_build, expected, tmp_path):
+    token = {"RAY_AUTH_TOKEN": "a" * 32}  # which this cluster does not ask for
+    with two_nodes() as (cluster, address):
+        process = started("accuracy", pictures, tiny_build, tmp_path, "--ray", address, **token)
+        wait_for_batches(tmp_path, 1, process)
+        os.kill(workers("MapWorker")[0], signal.SIGKILL)
+        wait_for_batches(tmp_path, 2, process)
+        cluster.stdin.write("remove the second node\n")
+        cluster.stdin.flush()
+        assert ended(process, tmp_path) == expected
 
 
 TALKATIVE = """\
@@ -254,18 +260,9 @@ def test_a_cluster_that_asks_for_a_token_is_connected_to_with_it(pictures, tiny_
 
 @pytest.mark.ray
 def test_a_cluster_that_ends_is_named(pictures, tiny_build, tmp_path):
-    with (
-        tempfile.TemporaryDirectory(dir="/tmp") as short,  # the paths of sockets may have 107 bytes
-        subprocess.Popen(
-            [sys.executable, "-c", CLUSTER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"RAY_TMPDIR": short, "RAY_USAGE_STATS_ENABLED": "0"},
-        ) as cluster,
-    ):
-        nodes, address = descendants(), cluster.stdout.readline().strip()
-        nodes |= descendants()
+    others = descendants()
+    with two_nodes() as (_, address):
+        nodes = descendants() - others
         process = started("accuracy", pictures, tiny_build, tmp_path, "--ray", address)
         wait_for_batches(tmp_path, 1, process)
         for pid in nodes:
@@ -273,7 +270,10 @@ def test_a_cluster_that_ends_is_named(pictures, tiny_build, tmp_path):
                 os.kill(pid, signal.SIGKILL)
         assert process.wait(200) == 1
     said = (tmp_path / "err").read_text()
-    assert f"the connection to the Ray cluster {address} was lost: run the same command again" in said
+    assert (
+        f"the connection to the Ray cluster {address} was lost: check that it is running, and run the same command again"
+        in said
+    )
     assert "Traceback" not in said
 
 

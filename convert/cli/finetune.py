@@ -76,7 +76,7 @@ VersionOption = Annotated[
 ]
 Overwrite = Annotated[
     bool,
-    typer.Option("--overwrite", help="Start again from the first step, and replace the earlier run and its model."),
+    typer.Option("--overwrite", help="Start from the first step again, replacing the earlier run and its model."),
 ]
 
 

@@ -72,8 +72,8 @@ def run_where(address: str | None, call: Callable[[Watch | None], Result], watch
     """
     if address is None:
         return call(watch)
-    cluster = "the local Ray cluster" if address == LOCAL else f"the Ray cluster {shown(address)}"
-    lost = f"the connection to {cluster} was lost: run the same command again, while the cluster is running"
+    check = "" if address == LOCAL else "check that it is running, and "
+    lost = f"the connection to the Ray cluster {shown(address)} was lost: {check}run the same command again"
     return run_apart(call, watch, lost)
 
 

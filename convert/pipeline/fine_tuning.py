@@ -63,7 +63,7 @@ class FineTuning:
         seed: of the split, the order, the crops and the first head.
         about: a file that says what the cards of the new model are to say, in TOML.
         cache: where a data set is unpacked; the user's cache directory by default.
-        overwrite: start again from the first step, and replace the earlier run and its model.
+        overwrite: start from the first step again, replacing the earlier run and its model.
     """
 
     base: str
