@@ -58,6 +58,15 @@ def test_a_message_that_nobody_would_read_is_cut():
             OSError(errno.EFBIG, "File too large", "model.npz"),
             "model.npz cannot be read or written (File too large): raise the limit on the size of files",
         ),
+        (
+            IsADirectoryError(errno.EISDIR, "Is a directory", "index.html"),
+            "index.html cannot be read or written (Is a directory): a file is expected there, move the directory.",
+        ),
+        (FileExistsError(errno.EEXIST, "File exists", "out"), "(File exists): it is in the way, move it."),
+        (
+            NotADirectoryError(errno.ENOTDIR, "Not a directory", "out/x"),
+            "a directory is expected there, move the file.",
+        ),
         (OSError(errno.ENOSPC, "No space left on device"), f"temporary files are in {tempfile.gettempdir()} (TMPDIR)."),
         (KeyError("x"), "unexpected KeyError: 'x'"),
         (

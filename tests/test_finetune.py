@@ -87,6 +87,10 @@ def test_the_head_learns_and_the_model_is_proven(out, pictures, tiny_source, cap
     checkpoint = out / "finetune" / "colours" / "colours.npz"
     assert status == 1
     assert f"convert colours --checkpoint {checkpoint} --flavour graph` first" in " ".join(err.split())
+    status, _, err = run(
+        capfd, "card", "colours", "--publisher", "me", "--assets", "https://example.org/m", "--out", out
+    )
+    assert (status, "`mixer-jax2tf validate colours --set full`" in " ".join(err.split())) == (1, True), err
     # The params below the head are those of the extractor, bit for bit.
     with np.load(said["checkpoint"]) as tuned, np.load(tiny_source / "testing" / "Mixer-Ti_8.npz") as original:
         assert sorted(tuned.files) == sorted(TINY.arrays(3))
@@ -499,7 +503,13 @@ def test_an_extractor_that_is_not_there_is_named_with_what_is_meant(out, picture
         status, _, err = run(capfd, *words)
         assert (status, expected in err) == (2, True), err
     assert not (tmp_path / "new").exists()
-    assert len(list(out.iterdir())) >= 1
+
+
+def test_too_little_disk_space_is_said_before_training(out, pictures, capfd, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5_000_000))
+    status, _, err = run(capfd, *command(out, pictures))
+    assert (status, "5.0 MB free, but " in err, "free some space, or give another --out" in err) == (2, True, True), err
+    assert not (out / "finetune").exists()
 
 
 def test_models_among_the_pictures_are_refused(out, pictures, tmp_path, capfd):

@@ -1,5 +1,6 @@
 """The command digits: a small Mixer trained on real pictures, converted, exported, fine-tuned and compared with JAX."""
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,10 +44,12 @@ def _print(result: "DigitsResult") -> None:
     for title in result.left_out:
         console.tell(f"{title} is left out: its libraries are not installed.")
     console.tell(f"trained in {result.seconds:.0f} s; the pictures with their predictions: {result.drawing}")
-    models = result.checkpoint.with_name("models")
-    console.tell(f"the checkpoint: {result.checkpoint}; the models are below {models}. To go on, for instance:")
-    console.tell(f"  mixer-jax2tf accuracy digits --data {result.pictures} --out {models}")
-    console.tell(f"  mixer-jax2tf validate digits --checkpoint {result.checkpoint} --out {models}")
+    console.tell(f"the checkpoint: {result.checkpoint}; the models are below {result.models}. To go on, for instance:")
+    for words in (
+        ("accuracy", "digits", "--data", str(result.pictures)),
+        ("validate", "digits", "--checkpoint", str(result.checkpoint)),
+    ):
+        console.tell(f"  {shlex.join(('mixer-jax2tf', *words, '--out', str(result.models)))}")
 
 
 def _as_json(result: "DigitsResult") -> dict[str, object]:

@@ -78,6 +78,8 @@ class DigitsResult:
     checkpoint: Path
     pictures: Path
     """A folder of the held-out pictures, with a subfolder for each class."""
+    models: Path
+    """The directory of the models and exports."""
     drawing: Path
     seconds: float
     """Seconds that training took."""
@@ -106,8 +108,8 @@ def run_digits(out: Path, watch: Watch | None = None, *, overwrite: bool = False
     custom = CustomCheckpoint(out / f"{NAME}.npz", NAME, out / "labels.txt")
     if custom.path.exists() and not overwrite:
         raise UsageError(f"{custom.path} exists already: give another --out, or --overwrite to replace it.")
-    prepare_out(custom.path.parent)
-    prepare_out(out / "models")
+    models = out / "models"
+    prepare_out(models)
     import_frameworks()
     from validation.digits.plot import draw_predictions
     from validation.digits.train import predict
@@ -116,21 +118,20 @@ def run_digits(out: Path, watch: Watch | None = None, *, overwrite: bool = False
     trained, held = load_digits(architecture.image_size)
     params, seconds = _train(architecture, trained, custom.path, watch)
     write_atomically(out / "labels.txt", "".join(f"{name}\n" for name in NAMES).encode())
-    held_out = _HeldOut(tuple(map(str, held.save(out / "pictures"))), out / "models")
+    held_out = _HeldOut(tuple(map(str, held.save(out / "pictures"))), models)
     trained.save(out / "training")
-    left_out = _convert(handles["classification"], custom, out / "models", overwrite=overwrite, watch=watch)
+    left_out = _convert(handles["classification"], custom, models, overwrite=overwrite, watch=watch)
     tuned, classes = _fine_tune(handles["fe"], custom.path, out, overwrite=overwrite, watch=watch)
     logits = predict(architecture, params, held.pictures)
-    found = list(held_out.classify("JAX", logits, NAMES, _models(out / "models", left_out), watch))
+    found = list(held_out.classify("JAX", logits, NAMES, _models(models, left_out), watch))
     found += held_out.classify(
         "JAX, fine-tuned", predict(architecture, tuned, held.pictures), classes, (_FINE_TUNED,), watch
     )
     best = logits.argmax(-1)
     probabilities = softmax(logits)[range(len(best)), best]
     draw_predictions(held, best.tolist(), probabilities.tolist(), out / "digits.png")
-    return DigitsResult(
-        custom.path, out / "pictures", out / "digits.png", seconds, tuple(found), tuple(one.title for one in left_out)
-    )
+    missing = tuple(one.title for one in left_out)
+    return DigitsResult(custom.path, out / "pictures", models, out / "digits.png", seconds, tuple(found), missing)
 
 
 def _train(architecture: Architecture, digits: "Digits", path: Path, watch: Watch | None) -> tuple[Params, float]:

@@ -52,9 +52,8 @@ class ModelPaths:
     @property
     def validate_command(self) -> str:
         """The command that validates the model; FILE in it stands for a custom checkpoint of unknown place."""
-        command = command_for("validate", self.handle)
         tuned = fine_tuned_checkpoint(self.out, self.handle.removesuffix(GRAPH_SUFFIX))
-        return command.replace(" --checkpoint FILE", "") if tuned.is_file() else command
+        return f"mixer-jax2tf validate {self.handle}" if tuned.is_file() else command_for("validate", self.handle)
 
     @property
     def handle(self) -> str:
