@@ -43,7 +43,7 @@ setup: $(READY)  ## set up .venv with the locked packages
 
 demo: $(READY)  ## write six synthetic checkpoints, convert and check all twelve handles, show the table
 	$(RUN) convert seed build/demo/checkpoints
-	$(RUN) convert convert-all --source build/demo/checkpoints --out build/demo/models
+	$(RUN) convert convert-all --jobs 2 --source build/demo/checkpoints --out build/demo/models
 	@echo "The commands of the README find these models after:"
 	@echo "  export MIXER_JAX2TF_SOURCE=build/demo/checkpoints MIXER_JAX2TF_OUT=build/demo/models"
 
@@ -51,7 +51,7 @@ digits: $(READY)  ## train a small Mixer on real digits, convert and fine-tune i
 	$(RUN) convert digits --out "$(OUT)/digits" --overwrite
 
 convert-all: $(READY)  ## fetch, convert and check the handles from SOURCE into OUT
-	$(RUN) convert convert-all --source "$(SOURCE)" --out "$(OUT)" --version $(VERSION) --flavour $(FLAVOUR) $(HANDLES)
+	$(RUN) convert convert-all --jobs 2 --source "$(SOURCE)" --out "$(OUT)" --version $(VERSION) --flavour $(FLAVOUR) $(HANDLES)
 
 parity: $(READY)  ## check the converted models with the full set; writes OUT/parity.xml
 	$(RUN) convert validate --set full --jobs 2 --memory 7 --source "$(SOURCE)" --out "$(OUT)" --version $(VERSION) --flavour $(FLAVOUR) $(HANDLES)

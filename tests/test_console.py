@@ -2,12 +2,13 @@
 
 import io
 import json
+import re
 import sys
 
 import pytest
 
 from convert.cli import console
-from convert.pipeline.progress import steps
+from convert.pipeline.progress import Event, steps
 from models.markdown import markdown_bullets, markdown_table
 from models.storage.files import megabytes
 
@@ -67,6 +68,44 @@ def test_a_pipe_is_told_now_and_then_how_far_a_long_piece_is(capsys, monkeypatch
     assert capsys.readouterr().err.splitlines() == ["classifying ...", *said, "classified"]
 
 
+def test_a_pipe_is_told_which_of_several_processes_is_how_far(capsys, monkeypatch):
+    monkeypatch.setattr(console, "_SILENCE", 0.0)
+    with steps(console.progress_bar(), 2) as on:
+        for worker, text in enumerate(("fetching one", "fetching two"), 1):
+            on.forward(Event("started", text), worker)
+        on.forward(Event("advanced", "fetching two", 2_000_000, 4_000_000), 2)
+        on.finish("one: passed", 1)
+        on.finish("two: passed", 2)
+    assert capsys.readouterr().err.splitlines() == [
+        "fetching one ...",
+        "fetching two ...",
+        "  fetching two: 2.0 MB of 4.0 MB",
+        "one: passed",
+        "two: passed",
+    ]
+
+
+def test_a_terminal_has_a_row_for_each_process_at_work(monkeypatch):
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    bar = console.progress_bar()
+
+    def rows():
+        bar._progress.refresh()
+        return re.findall(r"(?:all|fetching|checking) (?:one|two)?", screen.getvalue().rsplit("all", 1)[1])
+
+    with steps(bar, 2) as on:
+        for worker, text in enumerate(("fetching one", "fetching two"), 1):
+            on.forward(Event("started", text), worker)
+        assert rows() == ["fetching one", "fetching two"]
+        on.forward(Event("started", "checking two"), 2)
+        assert rows() == ["fetching one", "checking two"]
+        on.finish("one: passed", 1)
+        assert rows() == ["checking two"]
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True
@@ -81,6 +120,7 @@ def terminal(monkeypatch):
         monkeypatch.setattr(sys, "stdout", screen)
         monkeypatch.setenv("TERM", "dumb")
         monkeypatch.setenv("COLUMNS", str(width))
+        monkeypatch.setenv("LINES", "25")  # Rich takes 80 columns for a dumb terminal unless it knows both
         console.print_table(*arguments, **options)
         return screen.getvalue().splitlines()
 

@@ -79,7 +79,7 @@ def test_convert_all_passes_its_variables_on(make):
     result = make(
         "-n", "convert-all", SOURCE="gs://b", OUT="o", VERSION="3", FLAVOUR="native", HANDLES="a b"
     )  # fmt: skip
-    expected = "convert-all --source gs://b --out o --version 3 --flavour native a b"
+    expected = "convert-all --jobs 2 --source gs://b --out o --version 3 --flavour native a b"
     assert commands(result) == [expected.split()]
 
 
@@ -87,14 +87,15 @@ def test_convert_all_has_the_command_lines_own_defaults(make):
     from convert.cli.options import Flavour
     from models.catalog import BUCKET, DEFAULT_VERSION
 
-    expected = f"convert-all --source {BUCKET} --out build --version {DEFAULT_VERSION} --flavour {Flavour.native}"
+    fixed = f"--version {DEFAULT_VERSION} --flavour {Flavour.native}"
+    expected = f"convert-all --jobs 2 --source {BUCKET} --out build {fixed}"
     assert commands(make("-n", "convert-all")) == [expected.split()]
 
 
 def test_demo_seeds_and_converts(make):
     seed, convert = commands(make("-n", "demo"))
     assert seed == ["seed", "build/demo/checkpoints"]
-    assert convert == ["convert-all", "--source", "build/demo/checkpoints", "--out", "build/demo/models"]
+    assert convert == ["convert-all", "--jobs", "2", "--source", "build/demo/checkpoints", "--out", "build/demo/models"]
 
 
 def test_test_runs_lint_types_and_tests(make):

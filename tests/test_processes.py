@@ -18,6 +18,7 @@ from convert.checkpoints.open import Source
 from convert.checkpoints.synthetic import write_seeded
 from convert.pipeline import processes
 from convert.pipeline.job import Batch
+from convert.pipeline.progress import Steps
 from models.catalog import HANDLES, SQUARE_HANDLES, TESTING_HANDLES
 from models.digests import DigestTable
 from models.records.report import Report
@@ -78,6 +79,8 @@ def test_two_processes_write_what_one_writes_and_tell_it_in_the_same_order(sourc
     ]
     assert told[0] == told[1]
     assert [outcome["handle"] for outcome in told[1]] == list(NAMES)
+    steps = [{line for line in done.stderr.splitlines() if line.endswith(" ...")} for done in (one, two)]
+    assert steps[0] == steps[1] > {f"converting {name} ..." for name in NAMES}
 
 
 @pytest.mark.whole
@@ -210,7 +213,8 @@ def begun_together(work, groups, monkeypatch):
     monkeypatch.setattr(processes, "wait", answer)
     monkeypatch.setattr(processes, "_next_message", lambda connection: processes._Answer(None))
     noted = []
-    found = processes.run_in_processes(work, groups, print, noted.append)
+    on = Steps(lambda event: noted.append(event.text), len(groups))
+    found = processes.run_in_processes(work, groups, on, lambda outcome, worker: None)
     assert found == {group[0].handle.checkpoint.name: [] for group in groups}
     return most[0], [groups.index(group) for group in order], noted, len(started)
 

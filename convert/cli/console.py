@@ -167,12 +167,13 @@ def add_to_job_summary(markdown: str) -> None:
 
 
 class _ProgressBar:
-    """Progress on standard error: how many pieces are done, and how far the current one is."""
+    """Progress on standard error: how many pieces are done, and how far each process is."""
 
     def __init__(self) -> None:
         self._progress: Bars | None = None
-        self._all = self._now = TaskID(0)
-        self._told = 0.0
+        self._all = TaskID(0)
+        self._now = dict[int, TaskID]()  # the row of each process
+        self._told = dict[int, float]()  # when each last printed a line
 
     def __call__(self, event: Event) -> None:
         text = printable(event.text)
@@ -181,8 +182,10 @@ class _ProgressBar:
         elif self._progress is None:
             tell(text)
         elif event.kind == "started":
-            self._told = time.monotonic()
-            self._progress.reset(self._now, total=None, description=text, visible=True, amount="")
+            self._told[event.worker] = time.monotonic()
+            if event.worker not in self._now:
+                self._now[event.worker] = self._progress.add_task("", total=None, amount="")
+            self._progress.reset(self._now[event.worker], total=None, description=text, visible=True, amount="")
             if not self._progress.console.is_terminal:
                 self._print(f"{text} ...")
         elif event.kind == "advanced":
@@ -190,10 +193,12 @@ class _ProgressBar:
                 amount = f"{megabytes(event.done)} of {megabytes(event.total)}"
             else:
                 amount = f"{event.done:,} of {event.total:,} {event.unit}"
-            self._progress.update(self._now, completed=event.done, total=event.total, amount=amount)
-            self._tell_now_and_then(amount)
+            now = self._now[event.worker]
+            self._progress.update(now, completed=event.done, total=event.total, amount=amount)
+            self._tell_now_and_then(f"  {text}: {amount}" if event.worker else f"  {amount}", event.worker)
         elif event.kind == "finished":
-            self._progress.update(self._now, visible=False)
+            if event.worker in self._now:
+                self._progress.update(self._now[event.worker], visible=False)
             self._progress.update(self._all, completed=event.done, amount=f"{event.done}/{event.total}")
             self._print(text)
         elif event.kind == "noted":
@@ -213,16 +218,16 @@ class _ProgressBar:
         console = _console(stderr=True)
         # On a pipe the bars would only be noise, so each piece prints a line instead.
         self._progress = Bars(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._now.clear()
         self._all = self._progress.add_task("all", total=total, amount=f"0/{total}")
-        self._now = self._progress.add_task("", total=None, visible=False, amount="")
         self._progress.start()
 
-    def _tell_now_and_then(self, amount: str) -> None:
+    def _tell_now_and_then(self, text: str, worker: int) -> None:
         """On a pipe, print a line for each minute of a long piece."""
-        now = time.monotonic()
-        if now - self._told >= _SILENCE and self._progress is not None and not self._progress.console.is_terminal:
-            self._told = now
-            self._print(f"  {amount}")
+        now, on = time.monotonic(), self._progress
+        if on is not None and not on.console.is_terminal and now - self._told[worker] >= _SILENCE:
+            self._told[worker] = now
+            self._print(text)
 
     def _print(self, text: str) -> None:
         if self._progress is not None and text:

@@ -78,11 +78,11 @@ def run_batch(batch: Batch, watch: Watch | None = None) -> list[Outcome]:
         groups.setdefault(item.handle.checkpoint.name, []).append(item)
     with steps(watch, len(items)) as on:
 
-        def finish(outcome: Outcome) -> None:
-            on.finish(_line(outcome))
+        def finish(outcome: Outcome, worker: int = 0) -> None:
+            on.finish(_line(outcome), worker)
 
         if batch.jobs > 1 and len(groups) > 1:
-            found = run_in_processes(batch, list(groups.values()), finish, on.note)
+            found = run_in_processes(batch, list(groups.values()), on, finish)
             return [outcome for name in groups for outcome in found[name]]
         import_frameworks(any_platform=batch.task == "validate")
         from validation.memory import trim

@@ -8,10 +8,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from itertools import count
 from multiprocessing.connection import Connection, wait
 from typing import IO, TypeVar, cast
 
@@ -49,14 +50,15 @@ class _Answer:
 
 @dataclass
 class _Busy:
-    """What a process works on, and the outcomes that it has sent."""
+    """What a process works on, its number from 1 among those at work, and the outcomes that it has sent."""
 
     group: Group
+    worker: int
     outcomes: list[Outcome] = field(default_factory=list)
 
 
 def run_in_processes(
-    batch: Batch, groups: Sequence[Group], finish: Callable[[Outcome], None], note: Callable[[str], None]
+    batch: Batch, groups: Sequence[Group], on: Steps, finish: Callable[[Outcome, int], None]
 ) -> dict[str, list[Outcome]]:
     """Do the batch's task for each group, several at a time, and return the outcomes, keyed by the checkpoint's name.
 
@@ -66,14 +68,14 @@ def run_in_processes(
     Args:
         batch: the work; its `jobs` is the most processes to use, and its `memory` the most that they may need.
         groups: the items.
-        finish: called with each outcome as it comes.
-        note: called with messages for the user.
+        on: takes the steps of all processes, and messages for the user.
+        finish: called with each outcome as it comes, and the number of its process.
     """
     left = sorted(groups, key=partial(_need, batch), reverse=True)
     found = dict[str, list[Outcome]]()
     busy, idle = dict[Connection, _Busy](), list[Connection]()
     memory = _memory(batch)
-    short = _is_short(batch, groups, memory, note)
+    short = _is_short(batch, groups, memory, on.note)
     with ExitStack() as workers:
         while left or busy:
             room = memory - sum(_need(batch, work.group) for work in busy.values())
@@ -81,26 +83,35 @@ def run_in_processes(
                 left.remove(group)
                 room -= _need(batch, group)
                 connection = idle.pop() if idle else workers.enter_context(_worker())
-                busy[connection] = _Busy(group)
+                busy[connection] = _Busy(group, _first_free(busy.values()))
                 with suppress(OSError):  # it has ended, which is noticed when its answer is awaited
                     connection.send(partial(_run_group, replace(batch, jobs=1), group))
             connection = cast(Connection, wait(list(busy))[0])
-            message = _next_message(connection)
-            if isinstance(message, Outcome):
-                busy[connection].outcomes.append(message)
-                finish(message)
+            work, message = busy[connection], _next_message(connection)
+            if isinstance(message, Event):
+                on.forward(message, work.worker)
                 continue
-            work = busy.pop(connection)
+            if isinstance(message, Outcome):
+                work.outcomes.append(message)
+                finish(message, work.worker)
+                continue
+            del busy[connection]
             if message is None:
                 work.outcomes += (rest := _ended_early(work.group[len(work.outcomes) :]))
                 for outcome in rest:
-                    finish(outcome)
+                    finish(outcome, work.worker)
             elif batch.inputs_set == "gate" and not short:
                 idle.append(connection)
             else:
                 connection.close()  # ends the process, which keeps memory of each checkpoint that it worked on
             found[work.group[0].handle.checkpoint.name] = work.outcomes
     return found
+
+
+def _first_free(busy: Iterable[_Busy]) -> int:
+    """Return the lowest number, from 1, that no process at work has."""
+    taken = {work.worker for work in busy}
+    return next(number for number in count(1) if number not in taken)
 
 
 def _first_fitting(batch: Batch, left: Sequence[Group], room: int | None) -> Group | None:
@@ -255,12 +266,12 @@ def _can_be_sent(error: Exception) -> bool:
         return False
 
 
-def _run_group(batch: Batch, group: Group, send: Callable[[Outcome], None]) -> None:
-    """Do the batch's task for a group, and send each outcome; its steps are not reported: several processes work."""
+def _run_group(batch: Batch, group: Group, send: Callable[[Outcome | Event], None]) -> None:
+    """Do the batch's task for a group, and send its steps and each outcome."""
     import_frameworks(any_platform=batch.task == "validate")
     room = _room() if batch.task == "convert" else None
     with imports_passed_over():
-        for outcome in run_checkpoint(batch, group, Steps(None, len(group)), room):
+        for outcome in run_checkpoint(batch, group, Steps(send, len(group)), room):
             send(outcome)
 
 

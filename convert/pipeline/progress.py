@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from models.progress import Progress
@@ -12,7 +12,8 @@ from models.progress import Progress
 class Event:
     """An event of long-running work.
 
-    Work consists of pieces. It begins with their number, works on one piece at a time, and finishes them one by one.
+    Work consists of pieces. It begins with their number, works on one piece at a time, or on one in each of several
+    processes, and finishes them one by one.
     """
 
     kind: Literal["began", "started", "advanced", "finished", "noted", "ended"]
@@ -24,6 +25,8 @@ class Event:
     """Number of all pieces, or all bytes of the step."""
     unit: str = "bytes"
     """What `done` and `total` of a step count."""
+    worker: int = 0
+    """Which of several processes works on the step or finished the piece, from 1; 0 if there is one."""
 
 
 Watch = Callable[[Event], None]
@@ -42,10 +45,14 @@ class Steps:
         self._watch(Event("started", text))
         return lambda done, total: self._watch(Event("advanced", text, done, total, unit))
 
-    def finish(self, text: str) -> None:
-        """Count one piece as done, and report its result."""
+    def forward(self, event: Event, worker: int) -> None:
+        """Report an event of a process, by its number from 1."""
+        self._watch(replace(event, worker=worker))
+
+    def finish(self, text: str, worker: int = 0) -> None:
+        """Count one piece as done, and report its result, and which of several processes finished it."""
         self._done += 1
-        self._watch(Event("finished", text, self._done, self._total))
+        self._watch(Event("finished", text, self._done, self._total, worker=worker))
 
     def note(self, text: str) -> None:
         """Report a message, without counting a piece."""
