@@ -122,8 +122,8 @@ def test_a_measurement_replaces_one_of_the_same_pictures_and_protocol():
     assert record.adding(other).measurements == (*record.measurements, other)
 
 
-def test_the_command_records_each_saved_model(tiny_full, tmp_path, capfd):
-    build = shutil.copytree(tiny_full, tmp_path / "build")
+def test_the_command_records_each_saved_model(tiny_build, tmp_path, capfd):
+    build = shutil.copytree(tiny_build, tmp_path / "build")
     rng = np.random.default_rng(1)
     for label in (5, 6):
         (tmp_path / "data" / str(label)).mkdir(parents=True)

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -105,12 +104,12 @@ def test_csv_has_one_line_a_class(build, capfd):
     assert float(rows[0]["probability"]) >= float(rows[1]["probability"]) > 0
 
 
-def test_a_picture_comes_from_standard_input(build):
-    command = [sys.executable, "-m", "convert", "classify", CLASSIFIER, "-", "--out", str(build), "--json"]
+def test_a_picture_comes_from_standard_input(build, capfd, monkeypatch):
     with ROCKET.open("rb") as stdin:
-        result = subprocess.run(command, stdin=stdin, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr
-    (picture,) = json.loads(result.stdout)["pictures"]
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(stdin))
+        status, out, err = run(capfd, "classify", CLASSIFIER, "-", "--out", build, "--json")
+    assert status == 0, err
+    (picture,) = json.loads(out)["pictures"]
     best = int(logits_of_the_signature(build / CLASSIFIER / "2", ROCKET)[0].argmax())
     assert (picture["picture"], picture["classes"][0]["index"]) == ("-", best)
 
@@ -363,6 +362,7 @@ def test_a_damaged_file_of_a_format_is_a_failure_in_words(tmp_path, capfd):
     assert f"{tmp_path / 'model.onnx'} cannot be loaded" in err
 
 
+@pytest.mark.whole
 def test_python_callers_get_results_and_problems(build, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     events = []

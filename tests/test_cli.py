@@ -1289,6 +1289,7 @@ def interrupt_before(handles, number, arguments, tmp_path):
     return process.returncode
 
 
+@pytest.mark.whole
 def test_ctrl_c_ends_with_130_and_leaves_nothing_half_made(tiny_source, tmp_path):
     arguments = ["convert-all", CLASSIFIER, "--source", tiny_source, "--out", tmp_path / "out"]
     assert interrupt_before([CLASSIFIER], signal.SIGINT, arguments, tmp_path) == 130

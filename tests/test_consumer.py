@@ -373,7 +373,9 @@ sys.exit(consumer.main(sys.argv[3:]))
 """
 
 
-@pytest.mark.parametrize(("crash", "timeout"), [("os.abort()", 60.0), ("time.sleep(600)", 10.0)])
+@pytest.mark.parametrize(
+    ("crash", "timeout"), [("os.abort()", 60.0), pytest.param("time.sleep(600)", 10.0, marks=pytest.mark.whole)]
+)
 def test_process_that_dies_or_hangs_is_a_failed_check(tmp_path, crash, timeout):
     (tmp_path / "saved_model.pb").touch()
     (tmp_path / "stand_in.py").write_text(STAND_IN.replace("CRASH", crash))
@@ -406,7 +408,9 @@ def test_a_model_is_emptied_after_its_check(tiny_build):
 
 
 @pytest.mark.filterwarnings("ignore:pkg_resources")  # as tensorflow_hub imports it
-@pytest.mark.parametrize("way", ["hub.KerasLayer, trainable", "Keras 3 TFSMLayer"])
+@pytest.mark.parametrize(
+    "way", [pytest.param("hub.KerasLayer, trainable", marks=pytest.mark.whole), "Keras 3 TFSMLayer"]
+)
 def test_training_makes_no_slots(tiny_build, way, monkeypatch):
     keras, optimizers = tf_keras if way.startswith("hub") else importlib.import_module("keras"), []
     usual = keras.Model.compile

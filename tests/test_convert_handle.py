@@ -79,6 +79,7 @@ def test_a_graph_made_for_other_weights_gives_the_bytes_of_one_made_for_these(tr
     assert all((alone / name).read_bytes() == (second / name).read_bytes() for name in names)
 
 
+@pytest.mark.whole
 def test_each_architecture_head_and_flavour_has_a_graph_of_its_own(traced, tmp_path):
     handles = [*TESTING_HANDLES.values(), *SQUARE_HANDLES.values()]
     for handle in (*handles, *(handle.in_flavour("graph") for handle in handles)):

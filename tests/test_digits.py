@@ -52,6 +52,7 @@ def test_changed_copies_keep_their_labels_and_are_always_alike(digits):
     assert not np.array_equal(one.pictures[:797], one.pictures[797:])
 
 
+@pytest.mark.whole
 def test_training_learns_and_saves_the_originals_layout(digits, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "STEPS", 100)
     said = []

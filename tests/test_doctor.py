@@ -148,6 +148,7 @@ def test_a_numpy_too_new_is_told(model, alone):
     assert found["NumPy"]["advice"] == found["trial"]["advice"] == 'python -m pip install "numpy<2"'
 
 
+@pytest.mark.whole
 def test_a_trial_that_hangs_is_ended(model, tmp_path, monkeypatch):
     (tmp_path / "tensorflow.py").write_text("import time; time.sleep(600)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

@@ -284,6 +284,7 @@ def test_a_probing_export_that_cannot_be_made_fails_in_the_report(zero_headed, t
     assert "no room for another" in problem
 
 
+@pytest.mark.whole
 def test_erf_gelu_behind_a_head_of_zeros_is_noticed(zero_headed, tmp_path, capfd):
     """Written as right by a converter that lost its way: the graph of the SavedModel is another than it was."""
     build = Path(shutil.copytree(zero_headed, tmp_path / "build"))

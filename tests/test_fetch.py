@@ -256,6 +256,7 @@ def test_interrupted_download_goes_on_where_it_stopped(store, tmp_path, started)
     assert fetched.path.read_bytes() == content
 
 
+@pytest.mark.whole
 def test_partial_of_an_object_that_changed_is_not_used(store, tmp_path, started):
     put(store, BIG)
     store.faults.hold_after = 5 * MIB
@@ -268,7 +269,7 @@ def test_partial_of_an_object_that_changed_is_not_used(store, tmp_path, started)
     assert fetched.path.read_bytes() == changed
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.whole)])
 def test_gsutil_ends_with_the_process_that_started_it(number, store, tmp_path, started):
     put(store, BIG)
     store.faults.hold_after = 5 * MIB
@@ -311,6 +312,7 @@ def test_gsutil_ended_by_someone(store, tmp_path, started):
         fetch(CHECKPOINT, cache=tmp_path, digests=NOTHING, progress=progress)
 
 
+@pytest.mark.whole
 def test_gsutil_itself_goes_on_after_a_lost_connection(store, tmp_path):
     content = put(store, BIG)
     store.faults.cut_after = 8 * MIB
@@ -318,6 +320,7 @@ def test_gsutil_itself_goes_on_after_a_lost_connection(store, tmp_path):
     assert store.ranges == [f"bytes=0-{len(content) - 1}", f"bytes={8 * MIB}-{len(content) - 1}"]
 
 
+@pytest.mark.whole
 def test_transfer_that_does_not_move_is_ended(store, tmp_path, monkeypatch, started):
     put(store, BIG)
     store.faults.hold_after = 5 * MIB
@@ -334,7 +337,7 @@ def test_transfer_that_does_not_move_is_ended(store, tmp_path, monkeypatch, star
 # What goes wrong
 
 
-@pytest.mark.parametrize("before", [0, 5 * MIB])
+@pytest.mark.parametrize("before", [0, pytest.param(5 * MIB, marks=pytest.mark.whole)])
 def test_portal_that_answers_with_a_web_page_is_noticed(before, store, tmp_path, monkeypatch, started):
     monkeypatch.setattr(gsutil, "PATIENCE", 20)
     put(store, BIG)

@@ -176,6 +176,7 @@ def test_another_set_is_refused(tiny_source, build, capsys):
     assert "half" in capsys.readouterr().err
 
 
+@pytest.mark.whole
 def test_the_parameters_are_not_held_while_the_consumer_runs_and_are_read_again(build, tiny_source, monkeypatch):
     """Both need so much memory that together they would not fit."""
     arrays, held, read = [], [], open_module.load_checkpoint

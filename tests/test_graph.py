@@ -81,13 +81,22 @@ class TransformerBlock(nn.Module):
         return nn.Dense(5)(x[:, 0])
 
 
-@pytest.mark.parametrize("known_batch", [False, True])
-@pytest.mark.parametrize("model", [TransformerBlock(True), TransformerBlock(False)], ids=["tanh", "erf"])
+each_batch = pytest.mark.parametrize("known_batch", [False, pytest.param(True, marks=pytest.mark.whole)])
+
+
+@each_batch
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(TransformerBlock(True), id="tanh"),
+        pytest.param(TransformerBlock(False), id="erf", marks=pytest.mark.whole),
+    ],
+)
 def test_a_transformer_block_computes_and_trains_as_in_jax(model, known_batch):
     assert_computes_and_trains_as_in_jax(model, known_batch=known_batch)
 
 
-@pytest.mark.parametrize("known_batch", [False, True])
+@each_batch
 def test_a_plain_vit_computes_and_trains_as_in_jax(known_batch):
     assert_computes_and_trains_as_in_jax(VisionTransformer(), known_batch=known_batch)
 

@@ -109,6 +109,7 @@ def test_a_wrong_peer_is_not_timed(tiny_source, tiny_exports, tmp_path):
     assert found.product > 0
 
 
+@pytest.mark.whole
 def test_a_model_that_is_not_there_is_told_and_the_others_go_on(tiny_source, tmp_path):
     checkpoint = tiny_source / HANDLE.checkpoint.object
     told = []
@@ -127,6 +128,7 @@ def test_without_jax_nothing_is_held_against_it(tiny_exports, tmp_path):
     assert found.product is None
 
 
+@pytest.mark.whole
 def test_an_engine_that_dies_on_the_way_is_told(tiny_source, monkeypatch):
     asked = []
     real = inference._Race._ask

@@ -188,6 +188,7 @@ def test_paths_may_be_strings_or_paths(tiny_source, tmp_path, monkeypatch):
         convert_all([CLASSIFIER])
 
 
+@pytest.mark.whole
 def test_an_exception_of_the_callback_ends_the_work_and_its_process(tiny_source, tmp_path):
     def interrupt(event: Event) -> None:
         if event.text.startswith("converting"):

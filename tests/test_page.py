@@ -333,6 +333,7 @@ with drawing(200, 200) as figure:
 """
 
 
+@pytest.mark.whole
 def test_a_drawing_has_the_same_bytes_in_each_process():
     def drawn(seed):
         environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[1])}

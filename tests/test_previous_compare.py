@@ -442,6 +442,7 @@ def test_without_a_reference_the_report_says_none(run, build):
     assert report_of(build).reference is None
 
 
+@pytest.mark.whole
 def test_the_full_set_compares_all_its_images(run, build, model, monkeypatch):
     from validation import gate
 

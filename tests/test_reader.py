@@ -415,7 +415,7 @@ def test_all_damage_is_listed_at_once(folder, damage, extra, save):
     assert listed == {(kind, name) for name, kind in damage.items()} | ({("unexpected", "extra")} if extra else set())
 
 
-@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("save", [np.savez, pytest.param(np.savez_compressed, marks=pytest.mark.whole)])
 @settings(PROPERTY, max_examples=400)
 @given(st.integers(0, 2**32), st.integers(1, 3))
 def test_flipped_bytes_never_pass_as_other_values(folder, save, seed, count):

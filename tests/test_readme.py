@@ -24,6 +24,8 @@ README = PAGES[""]
 ALL = "\n".join(PAGES.values())
 _NAMES = ("classify", "interface", "load", "tf_keras", "keras3", "classify in Python")
 SNIPPETS = dict(zip(_NAMES, re.findall(r"```python\n(.*?)```", ALL, flags=re.DOTALL), strict=True))
+APART = ("interface", "classify in Python")
+"""Snippets that start TensorFlow in another process."""
 COMMANDS = re.findall(r"^(?:make|mixer-jax2tf) [a-z-]+", ALL, flags=re.MULTILINE)
 
 
@@ -69,7 +71,8 @@ def test_the_snippets_are_what_they_are_named_after():
 @pytest.mark.parametrize(
     ("snippet", "place"),
     [
-        *(pytest.param(snippet, "here", id=name) for name, snippet in SNIPPETS.items()),
+        *(pytest.param(SNIPPETS[name], "here", id=name) for name in _NAMES if name not in APART),
+        *(pytest.param(SNIPPETS[name], "here", id=name, marks=pytest.mark.whole) for name in APART),
         pytest.param(SNIPPETS["interface"], "alone", id="interface, alone", marks=pytest.mark.whole),
     ],
 )

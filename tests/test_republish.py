@@ -117,6 +117,7 @@ def test_only_what_is_out_of_date_gets_the_next_number(first, tiny_source):
     assert kept.items() <= tree(mirror.root).items()
 
 
+@pytest.mark.whole
 def test_it_goes_to_a_bucket_through_the_real_client(store, tiny_source, tmp_path, _first):
     store.make_bucket("republished")
     work = work_in(shutil.copytree(_first[0] / "build", tmp_path / "build"), tiny_source, FEATURES)
@@ -131,6 +132,7 @@ def test_it_goes_to_a_bucket_through_the_real_client(store, tiny_source, tmp_pat
     assert json.loads(there[f"models/{FEATURES}/index.json"])["versions"].keys() == {"2"}
 
 
+@pytest.mark.whole
 def test_what_stands_proven_is_kept_and_by_the_gate_set_only_is_proven_again(first, tiny_source, monkeypatch):
     # What consumers do has tests of its own, and takes most of the time.
     monkeypatch.setattr("validation.gate.check_consumer", lambda *_: (consumed(),))

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -41,6 +43,7 @@ os.kill(os.getpid(), signal.SIGTERM)
 """
 
 
+@pytest.mark.whole
 def test_signals_are_handled_after_models_of_openvino(tmp_path):
     """Two of its cores that end in the order in which they began leave no stack for signals."""
     command = [sys.executable, "-c", SIGNALLED, str(tmp_path)]

@@ -334,6 +334,7 @@ def test_looking_tensors_up_by_identity_ends_with_the_tracing():
     assert isinstance(tf.constant(1) == tf.constant(1), tf.Tensor)
 
 
+@pytest.mark.whole
 def test_looking_up_grows_with_the_number_of_parameters_not_with_its_square(monkeypatch):
     def lookups(blocks):
         architecture, made = replace(TINY, num_blocks=blocks), []

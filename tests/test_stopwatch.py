@@ -52,6 +52,7 @@ def test_a_command_that_fails_says_how(tmp_path):
         time_commands([python("import os; os.kill(os.getpid(), 9)")], cwd=tmp_path)
 
 
+@pytest.mark.whole
 def test_a_command_that_takes_too_long_is_ended_with_all_that_it_started(tmp_path):
     code = (
         "import subprocess, sys, time, pathlib\n"

@@ -125,6 +125,7 @@ def test_one_device_is_not_taken_for_two(subject):
     assert found["status"] == "failed"
 
 
+@pytest.mark.whole
 @pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
 def test_a_converted_model_with_other_outputs_fails(subject):
     subject.sides = [side + np.float32(1) for side in subject.sides]
@@ -132,6 +133,7 @@ def test_a_converted_model_with_other_outputs_fails(subject):
     assert (found["status"], found["detail"][:25]) == ("failed", "over the limit of 5e-05: ")
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("graph", [b"... XlaCallModule ...", b"plain operations"])
 def test_a_converter_may_refuse_the_native_flavour_alone(graph, tmp_path, subject):
     (tmp_path / "saved_model.pb").write_bytes(graph)
