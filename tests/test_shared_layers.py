@@ -44,7 +44,7 @@ class Network(nn.Module):
 def network(depth, *, once=True, widths=(16,)):
     """An apply function, whose layers JAX traces once or one by one, and its parameters."""
     model = Network(depth, nn.jit(Layer) if once else Layer, widths)
-    made = jax.jit(Network(depth, widths=widths).init)(jax.random.key(0), IMAGES)["params"]
+    made = jax.eval_shape(Network(depth, widths=widths).init, jax.random.key(0), IMAGES)["params"]
     params = nest({name: RNG.normal(size=value.shape).astype(np.float32) for name, value in flatten(made).items()})
     return (lambda params, images: model.apply({"params": params}, images)), params
 
@@ -111,7 +111,7 @@ def test_what_layers_compute_and_their_gradients_are_those_of_one_graph(batch):
     largest = max(np.abs(gradient).max() for gradient in plain_gradients)
     for gradient, plain in zip(gradients, plain_gradients, strict=True):
         np.testing.assert_allclose(gradient, plain, rtol=0, atol=1e-5 * largest)
-    expected = jax.grad(lambda params: jnp.sum(apart(params, IMAGES) ** 2))(params)
+    expected = jax.jit(jax.grad(lambda params: jnp.sum(apart(params, IMAGES) ** 2)))(params)
     for gradient, wanted in zip(gradients, jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(gradient, wanted, rtol=0, atol=1e-5 * largest)
 
