@@ -1,10 +1,12 @@
 """The table of signatures is what the SavedModels have."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from models.catalog import DEFAULT_VERSION, HANDLES, TESTING_HANDLES
 from models.signatures import OUTPUT, SERVING_DEFAULT, SIGNATURES, TOKEN_FEATURES, signatures_of
@@ -68,6 +70,18 @@ def test_whole_numbers_give_what_their_scaled_values_give(models, name):
     given = pixels(3)
     expected = serve(models[name], SERVING_DEFAULT, (given.astype(np.float32) - 127.5) / 127.5)
     close(serve(models[name], "serving_uint8", given), expected)
+
+
+@each_module
+def test_of_an_animation_the_first_picture_is_taken(models, name):
+    rng = np.random.default_rng(3)
+    first, *others = (Image.fromarray(rng.integers(0, 256, (37, 37), np.uint8)) for _ in range(3))  # exact in a GIF
+    encoded = {"gif": io.BytesIO(), "png": io.BytesIO()}
+    first.save(encoded["gif"], "gif", save_all=True, append_images=others)
+    first.convert("RGB").save(encoded["png"], "png")
+    assert Image.open(encoded["gif"]).n_frames == 3
+    animation, picture = (serve(models[name], "serving_bytes", [one.getvalue()]) for one in encoded.values())
+    np.testing.assert_array_equal(animation, picture)
 
 
 @each_module
