@@ -156,6 +156,7 @@ def test_the_devkit_gives_the_same_labels(flat, tmp_path):
     assert given == [find(flat).pictures] * 2
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -168,6 +169,7 @@ def test_another_devkit_is_refused(flat, tmp_path, change, expected):
         find(flat, devkit=lay_down_devkit(tmp_path / "devkit", change))
 
 
+@pytest.mark.whole
 def test_a_folder_without_the_files_of_the_devkit_is_refused(flat, tmp_path):
     with pytest.raises(UsageError, match="is not the development kit"):
         find(flat, devkit=tmp_path)
@@ -236,6 +238,7 @@ def test_missing_pictures_are_named(flat, tmp_path):
     assert "48,238 of 50,000 pictures: as many as without the devkit's blacklist" in remark
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

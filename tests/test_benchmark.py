@@ -172,7 +172,13 @@ NOT_READ_FROM = (0, 11)
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize(("name", "trains"), [(CLASSIFIER, False), (FE, True)], ids=["classification", "fe"])
+@pytest.mark.parametrize(
+    ("name", "trains"),
+    [
+        pytest.param(CLASSIFIER, False, id="classification"),
+        pytest.param(FE, True, id="fe", marks=pytest.mark.whole),
+    ],
+)
 def test_the_notebook_way_gives_the_same_outputs(name, trains, place, tiny_source, tiny_build, tmp_path, monkeypatch):
     handle = TESTING_HANDLES[name]
     side = scenarios([handle], Folders(tiny_source, tmp_path, tmp_path), Scale())["notebook"]

@@ -37,6 +37,7 @@ def graphs(directory):
             yield function.node_def
 
 
+@pytest.mark.whole
 @each_module
 def test_the_same_bytes_whatever_was_before_wherever_and_whenever(tiny_build, made_elsewhere, name):
     assert digests(directory_of(tiny_build, name)) == digests(directory_of(made_elsewhere / "second run", name))

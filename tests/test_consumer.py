@@ -49,7 +49,7 @@ REFUSED = ["batch 0", "wrong height", "wrong width", "wrong rank"]
 CONVERTED_IF_AN_ARRAY = ["float64", "uint8"]
 
 CLASSIFIER, EXTRACTOR = TESTING_HANDLES
-each_handle = pytest.mark.parametrize("name", [CLASSIFIER, pytest.param(EXTRACTOR, marks=pytest.mark.whole)])
+each_handle = pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.whole) for name in TESTING_HANDLES])
 
 
 def as_written(check):

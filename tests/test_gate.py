@@ -52,6 +52,7 @@ def report_of(out, handle):
 each_handle = pytest.mark.parametrize("handle", TESTING_HANDLES)
 
 
+@pytest.mark.whole
 @each_handle
 def test_the_report_of_the_full_set_passes_and_says_so(handle, tiny_full):
     report = report_of(tiny_full, handle)
@@ -60,6 +61,7 @@ def test_the_report_of_the_full_set_passes_and_says_so(handle, tiny_full):
     assert not any("gradients" in note for note in report.not_checked)
 
 
+@pytest.mark.whole
 @each_handle
 def test_gradients_are_compared_and_make_it_fine_tunable(handle, tiny_full):
     report = report_of(tiny_full, handle)
@@ -74,6 +76,7 @@ def test_gradients_are_compared_and_make_it_fine_tunable(handle, tiny_full):
     assert all(check.has_power for name in ("gradient_relative", "step_relative") for check in report.find(name))
 
 
+@pytest.mark.whole
 @each_handle
 def test_the_depth_is_told_step_by_step_in_order(handle, tiny_full):
     depth = report_of(tiny_full, handle).depth
@@ -83,6 +86,7 @@ def test_the_depth_is_told_step_by_step_in_order(handle, tiny_full):
     assert all(0 < step.jax < 1e-5 and 0 < step.saved_model < 1e-5 for step in depth)
 
 
+@pytest.mark.whole
 @each_handle
 def test_every_image_is_compared_with_all_three(handle, tiny_full):
     report = report_of(tiny_full, handle)
@@ -98,6 +102,7 @@ def test_every_image_is_compared_with_all_three(handle, tiny_full):
     assert report.figure("oracle_excess_ulp") < TOLERANCES["oracle_excess_ulp"].limit / 2
 
 
+@pytest.mark.whole
 @each_handle
 def test_heads_and_stems_are_probed(handle, tiny_full):
     report = report_of(tiny_full, handle)
@@ -111,6 +116,7 @@ def test_heads_and_stems_are_probed(handle, tiny_full):
         assert all(0 < check.measured < TOLERANCES["jax_oracle_relative"].limit / 3 for check in oracles)
 
 
+@pytest.mark.whole
 @each_handle
 def test_the_evidence_lies_beside(handle, tiny_full):
     evidence = SavedOutputs.read(tiny_full / handle / "2.evidence.npz")
@@ -126,6 +132,7 @@ def test_the_evidence_lies_beside(handle, tiny_full):
     assert np.abs(evidence.saved_model[:-1] - expected).max() < 1e-5 * expected.std()
 
 
+@pytest.mark.whole
 def test_the_near_tie_is_one(tiny_full):
     evidence = SavedOutputs.read(tiny_full / CLASSIFIER / "2.evidence.npz")
     first, second = np.sort(evidence.oracle, axis=1)[:, :-3:-1].T
@@ -133,13 +140,15 @@ def test_the_near_tie_is_one(tiny_full):
     assert gaps[-1] < gaps[:-1].min() / 50
 
 
+@pytest.mark.whole
 def test_the_model_itself_is_left_as_it_was(tiny_full, tiny_build):
     for path in (tiny_build / CLASSIFIER / "2").rglob("*"):
         if path.is_file():
             assert (tiny_full / path.relative_to(tiny_build)).read_bytes() == path.read_bytes()
 
 
-@pytest.mark.parametrize("consumed_again", [False, pytest.param(True, marks=pytest.mark.whole)], ids=["no", "yes"])
+@pytest.mark.whole
+@pytest.mark.parametrize("consumed_again", [False, True], ids=["no", "yes"])
 def test_the_same_model_gets_the_same_report_and_the_summary_is_markdown(
     consumed_again, tiny_full, tiny_source, tmp_path, monkeypatch, capsys
 ):
@@ -262,6 +271,7 @@ def test_corrupted_variables_show_at_the_block_they_belong_to(build, tiny_source
     assert any("saved_model.pb" in problem or "variables" in problem for problem in report.problems)
 
 
+@pytest.mark.whole
 def test_a_model_without_gradients_is_not_fine_tunable(build, tiny_source, params, no_consumer):
     with without_gradients():
         replace_model(build, native_function(TESTING_HANDLES[CLASSIFIER]), params)

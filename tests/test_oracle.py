@@ -31,7 +31,7 @@ def test_it_agrees_with_flax_in_float64(handle, path):
     with jax.enable_x64(True):
         double = jax.tree.map(lambda array: array.astype(np.float64), params)
         model = MlpMixer(architecture, handle.num_classes)
-        expected = np.asarray(model.apply({"params": double}, IMAGES.astype(np.float64)))
+        expected = np.asarray(jax.jit(model.apply)({"params": double}, IMAGES.astype(np.float64)))
     assert expected.dtype == np.float64
     outputs = run_oracle(path, IMAGES)
     found = outputs.logits if handle.head == "classification" else outputs.features

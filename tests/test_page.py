@@ -313,6 +313,7 @@ def test_policy_names_style_and_script_by_digest(page):
     assert len(re.findall(r"(?:style|script)-src 'sha256-[A-Za-z0-9+/]{43}='", policy)) == 2
 
 
+@pytest.mark.whole
 def test_same_records_give_the_same_bytes(mixed):
     path = write_page(mixed)
     first = path.read_bytes()

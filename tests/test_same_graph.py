@@ -25,6 +25,7 @@ from validation.views.handle import _check
 CLASSIFIER, _ = TESTING_HANDLES
 HANDLE = TESTING_HANDLES[CLASSIFIER]
 OTHER = "0" * 64
+pytestmark = pytest.mark.whole  # all use the report of the full set
 
 
 @pytest.fixture
@@ -199,7 +200,6 @@ def both(out, graph, trained):
     return out
 
 
-@pytest.mark.whole
 def test_a_model_with_a_graph_that_is_proven_is_itself_loaded_and_run(both, trained, runs, graph):
     assert mine("validate", both, trained, "--set", "full") == 0
     assert runs == [("mine", True)]
@@ -216,7 +216,6 @@ def test_a_model_with_a_graph_that_is_proven_is_itself_loaded_and_run(both, trai
     assert hashlib.sha256(paths(both, "mine").manifest.read_bytes()).hexdigest() == second.manifest_sha256
 
 
-@pytest.mark.whole
 def test_variables_of_the_other_model_are_noticed_under_a_graph_that_is_proven(both, trained, runs):
     variables = [directory_of(both, name) / "variables" for name in (CLASSIFIER, "mine")]
     shutil.rmtree(variables[1])
@@ -228,7 +227,6 @@ def test_variables_of_the_other_model_are_noticed_under_a_graph_that_is_proven(b
     assert any("variables differ" in problem for problem in problems)
 
 
-@pytest.mark.whole
 def test_another_graph_is_consumed_itself(both, trained, monkeypatch):
     asked = []
     monkeypatch.setattr(
