@@ -209,7 +209,7 @@ def test_another_path_gets_a_hint(model, alone, tmp_path):
     archive = tmp_path / "model.tar.gz"
     archive.touch()
     assert advice(archive).startswith("unpack the archive")
-    assert advice(tmp_path / "nowhere") == "check the path"
+    assert advice(tmp_path / "nowhere") == "give the path of one, such as build/NAME/VERSION"
     empty = tmp_path / "empty"
     empty.mkdir()
     assert advice(empty).startswith("give the directory that contains saved_model.pb")

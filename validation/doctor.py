@@ -164,7 +164,7 @@ def _look_at_files(directory: Path) -> _Finding:
     """Report whether the files of a SavedModel are complete."""
     if not os.path.isdir(directory):  # noqa: PTH112 (Path.is_dir raises for a path that is too long)
         unpack = "unpack the archive into a directory first: mkdir model && tar -xzf ARCHIVE -C model"
-        advice = unpack if os.path.isfile(directory) else "check the path"  # noqa: PTH113
+        advice = unpack if os.path.isfile(directory) else "give the path of one, such as build/NAME/VERSION"  # noqa: PTH113
         return _Finding("files", "problem", f"{directory} is not a directory", advice)
     within = sorted(path.parent for path in directory.glob("*/saved_model.pb"))
     if not (directory / "saved_model.pb").is_file():

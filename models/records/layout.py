@@ -36,7 +36,7 @@ class ModelPaths:
         Raises:
             UsageError: the path is neither.
         """
-        expected = f"expected the directory of a SavedModel, or a *{ARCHIVE_SUFFIX} made of one"
+        expected = f"expected the directory of a SavedModel (build/NAME/VERSION), or a *{ARCHIVE_SUFFIX} made of one"
         if path.is_dir():
             path = path.absolute()
             return cls(path.parent, path.name)
