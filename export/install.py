@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 
-from models.errors import MixerError, UsageError
+from models.errors import MixerError, UsageError, advice_on
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.selection import command_for
@@ -211,8 +211,8 @@ def _translate_os_errors(destination: ModelPaths) -> Iterator[None]:
         yield
     except OSError as error:
         raise MixerError(
-            f"could not write {destination.directory} ({error.strerror or error}): nothing was left there. Free some "
-            "space, or give another --out."
+            f"could not write {destination.directory} ({error.strerror or error}): nothing was left there; "
+            f"{advice_on(error)}, or give another --out."
         ) from error
 
 

@@ -99,6 +99,11 @@ def understood(error: BaseException) -> str | None:
     return f"{advice}{temporary}."
 
 
+def advice_on(error: OSError) -> str:
+    """Return what to do about a file that cannot be read or written."""
+    return _ADVICE.get(error.errno or 0, "check the disk and the permissions")
+
+
 def _as_tensorflow_says_it(text: str) -> str | None:
     """Return in words that a file cannot be written, if a text says so as TensorFlow does: `<path>; <reason>`."""
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

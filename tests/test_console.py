@@ -71,15 +71,15 @@ def test_a_pipe_is_told_now_and_then_how_far_a_long_piece_is(capsys, monkeypatch
 def test_a_pipe_is_told_which_of_several_processes_is_how_far(capsys, monkeypatch):
     monkeypatch.setattr(console, "_SILENCE", 0.0)
     with steps(console.progress_bar(), 2) as on:
-        for worker, text in enumerate(("fetching one", "fetching two"), 1):
+        for worker, text in enumerate(("loading one", "loading two"), 1):
             on.forward(Event("started", text), worker)
-        on.forward(Event("advanced", "fetching two", 2_000_000, 4_000_000), 2)
+        on.forward(Event("advanced", "loading two", 2_000_000, 4_000_000), 2)
         on.finish("one: passed", 1)
         on.finish("two: passed", 2)
     assert capsys.readouterr().err.splitlines() == [
-        "fetching one ...",
-        "fetching two ...",
-        "  fetching two: 2.0 MB of 4.0 MB",
+        "loading one ...",
+        "loading two ...",
+        "  loading two: 2.0 MB of 4.0 MB",
         "one: passed",
         "two: passed",
     ]
@@ -94,14 +94,14 @@ def test_a_terminal_has_a_row_for_each_process_at_work(monkeypatch):
 
     def rows():
         bar._progress.refresh()
-        return re.findall(r"(?:all|fetching|checking) (?:one|two)?", screen.getvalue().rsplit("all", 1)[1])
+        return re.findall(r"(?:all|loading|checking) (?:one|two)?", screen.getvalue().rsplit("all", 1)[1])
 
     with steps(bar, 2) as on:
-        for worker, text in enumerate(("fetching one", "fetching two"), 1):
+        for worker, text in enumerate(("loading one", "loading two"), 1):
             on.forward(Event("started", text), worker)
-        assert rows() == ["fetching one", "fetching two"]
+        assert rows() == ["loading one", "loading two"]
         on.forward(Event("started", "checking two"), 2)
-        assert rows() == ["fetching one", "checking two"]
+        assert rows() == ["loading one", "checking two"]
         on.finish("one: passed", 1)
         assert rows() == ["checking two"]
 

@@ -121,13 +121,18 @@ def test_stage_that_was_not_installed_is_removed(destination):
     assert names(destination) == []
 
 
-def test_full_disk_is_said_in_words(destination):
-    expected = rf"could not write {re.escape(str(destination.directory))} \(No space left on device\): nothing was left"
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.ENOSPC, "free some space there"), (errno.EFBIG, "raise the limit on the size of files (`ulimit -f`)")],
+)
+def test_full_disk_is_said_in_words(number, advice, destination):
+    said = os.strerror(number)
+    expected = rf"could not write {re.escape(str(destination.directory))} \({said}\): nothing was left there; "
     with pytest.raises(MixerError, match=expected) as caught, staged(destination) as stage:
         fill(stage, "half")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(number, said)
     assert caught.value.exit_status == 1
-    assert "Free some space, or give another --out." in str(caught.value)
+    assert f"; {advice}, or give another --out." in str(caught.value)
     assert names(destination) == []
 
 

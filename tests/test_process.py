@@ -1,5 +1,6 @@
 """The process as a whole: whatever it was started with, it says what is wrong in words."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -159,3 +160,36 @@ def test_a_temporary_folder_with_brackets_is_passed_over(tmp_path):
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"TMPDIR": str(place)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "[" not in done.stdout and "mixer-jax2tf-" in done.stdout
+
+
+SHOWING = """
+import os, signal, time
+from convert.cli import console
+from convert.pipeline.process import run_and_leave
+from convert.pipeline.progress import steps
+
+def work():
+    with steps(console.progress_bar(), 2) as on:
+        on.start("checking")
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+run_and_leave(work, interrupted="interrupted.\\n")
+"""
+
+
+def test_rows_of_progress_are_removed_before_the_interruption_is_told():
+    ours, theirs = os.openpty()
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm"}
+    begun = subprocess.Popen([sys.executable, "-c", SHOWING], env=environment, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # the terminal has gone with its last process
+        while part := os.read(ours, 1000):
+            shown += part
+    os.close(ours)
+    assert begun.wait() == 143
+    before, _, after = shown.rpartition(b"interrupted.")
+    assert before.rpartition(b"checking")[2].count(b"\x1b[1A\x1b[2K") == 2
+    assert after == b"\r\n"

@@ -123,6 +123,7 @@ def test_an_interruption_ends_all_processes_and_leaves_nothing_half_written(sour
         start_new_session=True,
     )
     while not (working := children(begun.pid)):
+        assert begun.poll() is None, begun.communicate()[1]
         time.sleep(0.05)
     begun.send_signal(number)
     _, said = begun.communicate(timeout=60)
@@ -148,6 +149,7 @@ def test_processes_end_with_one_that_is_killed_and_the_next_run_leaves_nothing_o
         stderr=subprocess.DEVNULL,
     )
     while len(found := children(begun.pid)) < 2:
+        assert begun.poll() is None
         time.sleep(0.05)
     begun.kill()
     begun.wait()
@@ -177,6 +179,7 @@ def test_a_process_that_is_killed_fails_its_handles_and_says_so_and_another_does
         stderr=subprocess.PIPE,
     )
     while not (found := children(begun.pid)):
+        assert begun.poll() is None
         time.sleep(0.05)
     os.kill(found[0], signal.SIGKILL)
     said, err = begun.communicate()

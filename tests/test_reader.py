@@ -298,7 +298,7 @@ def members(**changes):
 
 def test_a_name_twice_is_refused(path):
     twice = [*members(), ("stem/bias.npy", npy(arrays()["stem/bias"]), {})]
-    refused(archive_of(path, twice), r"damaged \(1\):\n  stem/bias: its name appears twice")
+    refused(archive_of(path, twice), r"is damaged\.\ndamaged \(1\):\n  stem/bias: its name appears twice")
 
 
 @pytest.mark.parametrize(("method", "name"), [(zipfile.ZIP_BZIP2, 12), (zipfile.ZIP_LZMA, 14)])

@@ -1,5 +1,7 @@
 """Variables written from arrays: the very bytes that TensorFlow's own saving writes."""
 
+import errno
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -82,8 +84,9 @@ def test_a_full_disk_is_an_error_of_the_system(layout, tmp_path, monkeypatch):
         raise tf.errors.ResourceExhaustedError(None, None, message)
 
     monkeypatch.setattr(module.tf.raw_ops, "SaveV2", fill_up)
-    with pytest.raises(OSError, match=r"^No space left on device"):
+    with pytest.raises(OSError, match=r"No space left on device$") as raised:
         layout.write(ARRAYS, tmp_path)
+    assert raised.value.errno == errno.ENOSPC
 
 
 def test_a_copy_has_other_values_for_variables_that_there_are(layout, tmp_path):

@@ -235,7 +235,9 @@ class _Content:
         if self._classes is not None and not any(self._problems.values()):
             return nest({name: self._arrays[name] for name in self._wanted}), self._classes
         form = find_form(path, self._headers, self._architecture, strip_prefix=self._prefix)
-        lines = [f"{path} is not a checkpoint of {_named(self._architecture, self._classes)}.", *self._resemblance()]
+        damaged = {kind for kind, found in self._problems.items() if found} == {"damaged"}
+        what = "damaged" if damaged else f"not a checkpoint of {_named(self._architecture, self._classes)}"
+        lines = [f"{path} is {what}.", *([] if damaged else self._resemblance())]
         for kind, found in self._problems.items():
             if form.explains_names and kind in {"missing", "unexpected"}:
                 continue

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console
-from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.constrain import Constrain
+from rich.progress import BarColumn, SpinnerColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
+from convert.pipeline.process import before_ending
 from convert.pipeline.progress import Event, Watch
 from models.errors import printable
 from models.storage.files import megabytes
@@ -28,6 +31,9 @@ WIDE = 160
 
 _SILENCE = 60.0
 """Seconds after which a long piece says on a pipe how far it is."""
+
+_ROOMY = 100
+"""Width in columns from which a progress bar is long."""
 
 _SHORT = 16
 """Width in columns below which prose is not squeezed."""
@@ -166,6 +172,32 @@ def add_to_job_summary(markdown: str) -> None:
             summary.write(markdown)
 
 
+class _Description(TextColumn):
+    """What is done, on one line, cut where the terminal is too narrow."""
+
+    def render(self, task: Task) -> Text:
+        """Return the text of a row."""
+        text = super().render(task)
+        text.no_wrap, text.overflow = True, "ellipsis"
+        return text
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows that leave room for the `^C` that a terminal echoes behind the last one, which would else begin a line."""
+
+    table: Table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[RenderableType]:
+        yield Constrain(self.table, max(1, options.max_width - 3))
+
+
+class _Bars(Bars):
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield all rows."""
+        yield _Rows(self.make_tasks_table(self.tasks))
+
+
 class _ProgressBar:
     """Progress on standard error: how many pieces are done, and how far each process is."""
 
@@ -174,6 +206,7 @@ class _ProgressBar:
         self._all = TaskID(0)
         self._now = dict[int, TaskID]()  # the row of each process
         self._told = dict[int, float]()  # when each last printed a line
+        before_ending(self._end)
 
     def __call__(self, event: Event) -> None:
         text = printable(event.text)
@@ -204,20 +237,25 @@ class _ProgressBar:
         elif event.kind == "noted":
             self._print(text)
         else:
+            self._end()
+
+    def _end(self) -> None:
+        """Remove the rows from the terminal."""
+        if self._progress is not None:
             self._progress.stop()
             self._progress = None
 
     def _begin(self, total: int) -> None:
+        console = _console(stderr=True)
         columns = (
             SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.fields[amount]}"),
-            TimeElapsedColumn(),
+            _Description("{task.description}", markup=False),
+            BarColumn(8 if console.width < _ROOMY else 40),
+            TextColumn("{task.fields[amount]}", table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
         )
-        console = _console(stderr=True)
         # On a pipe the bars would only be noise, so each piece prints a line instead.
-        self._progress = Bars(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._progress = _Bars(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._now.clear()
         self._all = self._progress.add_task("all", total=total, amount=f"0/{total}")
         self._progress.start()

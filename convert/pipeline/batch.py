@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from convert.checkpoints.buffer import ReusableBuffer
 from convert.pipeline.convert_handle import Item
-from convert.pipeline.frameworks import import_frameworks, imports_passed_over
+from convert.pipeline.frameworks import IMPORTING, import_frameworks, imports_passed_over
 from convert.pipeline.job import WRITERS, Batch, run_checkpoint
 from convert.pipeline.outcome import Outcome
 from convert.pipeline.processes import run_in_processes
@@ -84,6 +84,7 @@ def run_batch(batch: Batch, watch: Watch | None = None) -> list[Outcome]:
         if batch.jobs > 1 and len(groups) > 1:
             found = run_in_processes(batch, list(groups.values()), on, finish)
             return [outcome for name in groups for outcome in found[name]]
+        on.start(IMPORTING)
         import_frameworks(any_platform=batch.task == "validate")
         from validation.memory import trim
 

@@ -149,7 +149,7 @@ def _find_truth(work: Exports, handle: Handle, on: Steps) -> tuple["Truth", str,
         reading = on.start(f"reading {work.custom.path}")
         _, opened = open_custom(work.custom, handle, work.source.digests, reading=reading)
     else:
-        advance = on.start(f"fetching and reading {checkpoint.object}")
+        advance = on.start(f"loading {checkpoint.object}")
         opened = open_catalog(checkpoint, work.source, fetching=advance, reading=advance)
     on.start(f"running the oracle on {opened.path.name}")
     truth = Truth.of(opened.path, checkpoint.architecture.image_size, opened.record.origin, prefix=opened.prefix)

@@ -21,6 +21,9 @@ OTHERS = ("CHECK_VMA", "EAGER_CONSTANT_FOLDING", "MATPLOTLIBRC", "MOCK_NUM_GPU_P
 KEPT = ("TF_CPP_", "XLA_PYTHON_CLIENT_")
 """Prefixes of those that are kept: they decide only what is logged, and how much memory is used."""
 
+IMPORTING = "importing JAX and TensorFlow"
+"""The step that takes the first seconds of a process."""
+
 PLATFORMS = "JAX_PLATFORMS"
 """The variable that says where JAX computes: the only setting that users may choose, where nothing is converted."""
 

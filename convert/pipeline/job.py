@@ -18,6 +18,7 @@ from convert.pipeline.progress import Steps
 from convert.pipeline.tracing import GraphKey, graph_of, tracing_ahead, write_steps
 from export.install import held
 from models.catalog import Handle
+from models.errors import counted
 from models.records.about import AboutRecord
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
@@ -80,11 +81,14 @@ def run_checkpoint(
 ) -> Iterator[Outcome]:
     """Do the batch's task for items of one checkpoint; yield each outcome as it comes."""
     # Nothing can be traced while checks run: see `tracing_ahead`.
-    with tracing_ahead(batch.graphs_needed(items) if batch.task == "convert-all" else [], batch.kept):
+    begin, needed = time.perf_counter(), batch.graphs_needed(items) if batch.task == "convert-all" else []
+    with tracing_ahead(needed, batch.kept):
         opened = attempt(lambda: _open(batch, items, steps, room))
+        if needed:
+            steps.start(f"tracing {counted(len(needed), 'graph')}")
     if isinstance(opened, Failure):
         for item in items:
-            yield Outcome(item.paths.handle, problems=(opened.reason,))
+            yield Outcome(item.paths.handle, problems=(opened.reason,), seconds=time.perf_counter() - begin)
         return
     items, checkpoint = opened
     if batch.task == "convert":
@@ -119,7 +123,7 @@ def _open(
         handle, checkpoint = open_custom(batch.custom, items[0].handle, batch.source.digests, reading=reading)
         return [replace(item, handle=handle.in_flavour(item.handle.flavour)) for item in items], checkpoint
     row = items[0].handle.checkpoint
-    advance = steps.start(f"fetching and reading {row.object}")
+    advance = steps.start(f"loading {row.object}")
     return items, open_catalog(row, batch.source, fetching=advance, reading=advance, room=room)
 
 
@@ -148,7 +152,7 @@ def _convert_all(batch: Batch, items: list[Item], checkpoint: OpenCheckpoint, st
 
 
 def _convert(batch: Batch, item: Item, checkpoint: OpenCheckpoint, steps: Steps) -> Manifest:
-    steps.start(f"converting {item.handle.name}")
+    steps.start(f"converting {item.paths.handle}")
     overwrite = batch.overwrite or (batch.task == "convert-all" and _is_earlier(batch, item.paths, checkpoint))
     with held(item.paths, to_make=batch.custom is not None):  # with what is said about it
         manifest = convert_handle.write(item, checkpoint, overwrite=overwrite, kept=batch.kept)
@@ -168,14 +172,15 @@ def _write_about(batch: Batch, item: Item) -> None:
 
 def _convert_and_check(batch: Batch, item: Item, checkpoint: OpenCheckpoint, gate: "Gate", steps: Steps) -> Outcome:
     if batch.task == "convert-all":
-        steps.start(f"comparing {item.paths.directory} with its records")
+        if item.paths.manifest.is_file():
+            steps.start(f"comparing {item.paths.handle} with its records")
         report = convert_handle.find_current(item, checkpoint)
         if report is not None:
             _write_about(batch, item)
             return Outcome.of(item.paths, report, kept=True)
     if batch.task != "validate":
         _convert(batch, item, checkpoint, steps)
-    steps.start(f"checking {item.handle.name}")
+    steps.start(f"checking {item.paths.handle}")
     return Outcome.of(item.paths, gate.check(item.handle, item.paths), kept=False)
 
 

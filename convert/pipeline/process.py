@@ -30,9 +30,13 @@ _AGAIN = 0.5
 _PATIENCE = 5.0
 """Seconds that processes of the same program have to tidy up before they are killed."""
 
+_CALMING = 0.5
+"""Seconds that the calls of `before_ending` may take: the thread that stands still may hold a lock that they need."""
+
 _arrived: list[tuple[int, float]] = []
 _ending = threading.Lock()
 _tidy: set[int] = set()
+_before: list[Callable[[], None]] = []
 
 
 def run_and_leave(run: Callable[[], None], *, interrupted: str = "", lifeline: int | None = None) -> NoReturn:
@@ -113,6 +117,11 @@ def tidies_up(pid: int) -> None:
     _tidy.add(pid)
 
 
+def before_ending(call: Callable[[], None]) -> None:
+    """Have this called, in another thread, before the process says that it was interrupted."""
+    _before.append(call)
+
+
 def descendants() -> set[int]:
     """Return the running descendants of this process, where the system lists them (/proc)."""
     children: dict[int, list[int]] = {}
@@ -172,8 +181,11 @@ def _end(status: int, errors: int, message: str) -> None:
     if not _ending.acquire(blocking=False):
         _stop()
     try:
+        calming = threading.Thread(target=lambda: [call() for call in _before], daemon=True)
+        calming.start()
+        calming.join(_CALMING)
         with suppress(OSError):
-            # Progress may have hidden the cursor of a terminal.
+            # Progress that was not ended has hidden the cursor of a terminal.
             os.write(errors, (("\r\x1b[2K\x1b[?25h" if os.isatty(errors) else "") + message).encode())
         _end_children()
         temporary.remove_all()

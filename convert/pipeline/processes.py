@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -19,12 +20,11 @@ from typing import IO, TypeVar, cast
 from convert.checkpoints.buffer import ReusableBuffer
 from convert.pipeline import process
 from convert.pipeline.convert_handle import Item
-from convert.pipeline.frameworks import import_frameworks, imports_passed_over
+from convert.pipeline.frameworks import IMPORTING, import_frameworks, imports_passed_over
 from convert.pipeline.job import Batch, run_checkpoint
 from convert.pipeline.outcome import Outcome
 from convert.pipeline.progress import Event, Steps, Watch
 from models.errors import MixerError, printable
-from models.storage.files import megabytes
 from models.storage.lifeline import lifeline
 
 Group = list[Item]
@@ -50,10 +50,11 @@ class _Answer:
 
 @dataclass
 class _Busy:
-    """What a process works on, its number from 1 among those at work, and the outcomes that it has sent."""
+    """What a process works on, its number from 1 among those at work, since when, and the outcomes that it has sent."""
 
     group: Group
     worker: int
+    since: float = field(default_factory=time.monotonic)
     outcomes: list[Outcome] = field(default_factory=list)
 
 
@@ -93,11 +94,12 @@ def run_in_processes(
                 continue
             if isinstance(message, Outcome):
                 work.outcomes.append(message)
+                work.since = time.monotonic()
                 finish(message, work.worker)
                 continue
             del busy[connection]
             if message is None:
-                work.outcomes += (rest := _ended_early(work.group[len(work.outcomes) :]))
+                work.outcomes += (rest := _ended_early(work.group[len(work.outcomes) :], work.since))
                 for outcome in rest:
                     finish(outcome, work.worker)
             elif batch.inputs_set == "gate" and not short:
@@ -136,9 +138,10 @@ def _is_short(batch: Batch, groups: Sequence[Group], memory: int, note: Callable
     largest = sorted(_need(batch, group) for group in groups)[-batch.jobs :]
     if sum(largest) <= memory:
         return False
+    alone = f", and the largest alone {largest[-1] / _GIB:.1f} GiB" if largest[-1] > memory else ""
     note(
-        f"{len(largest)} processes may need {megabytes(sum(largest))} together, more than {megabytes(memory)}: "
-        "at times fewer will work."
+        f"{len(largest)} processes may need {sum(largest) / _GIB:.1f} GiB together{alone}, more than "
+        f"{memory / _GIB:.1f} GiB: where they do not fit, fewer work at a time, at least one."
     )
     return True
 
@@ -232,9 +235,10 @@ def _logging(call: Callable[[Watch], Result], watch: Watch) -> Result:
     return call(watch)
 
 
-def _ended_early(group: Group) -> list[Outcome]:
+def _ended_early(group: Group, since: float) -> list[Outcome]:
     reason = "a worker process ended unexpectedly, perhaps out of memory: try again with a lower --jobs."
-    return [Outcome(item.paths.handle, problems=(reason,)) for item in group]
+    seconds = time.monotonic() - since
+    return [Outcome(item.paths.handle, problems=(reason,), seconds=seconds) for item in group]
 
 
 def work(descriptor: int) -> None:
@@ -268,10 +272,13 @@ def _can_be_sent(error: Exception) -> bool:
 
 def _run_group(batch: Batch, group: Group, send: Callable[[Outcome | Event], None]) -> None:
     """Do the batch's task for a group, and send its steps and each outcome."""
+    on = Steps(send, len(group))
+    if "tensorflow" not in sys.modules:
+        on.start(IMPORTING)
     import_frameworks(any_platform=batch.task == "validate")
     room = _room() if batch.task == "convert" else None
     with imports_passed_over():
-        for outcome in run_checkpoint(batch, group, Steps(send, len(group)), room):
+        for outcome in run_checkpoint(batch, group, on, room):
             send(outcome)
 
 

@@ -4,6 +4,8 @@
 are the same (`SaveV2`, https://www.tensorflow.org/api_docs/python/tf/raw_ops/SaveV2).
 """
 
+import errno
+import os
 import shutil
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
@@ -82,7 +84,9 @@ def _save(values: Mapping[str, Any], directory: Path) -> None:
         )
     except tf.errors.OpError as error:
         # The op's message begins with its node and the path: "{{node ...}} path; No space left on device [Op:SaveV2]".
-        raise OSError(error.message.rpartition("; ")[2]) from error
+        reason = error.message.rpartition("; ")[2].partition(" [")[0]
+        number = next((number for number in errno.errorcode if os.strerror(number) == reason), errno.EIO)
+        raise OSError(number, reason) from error
 
 
 def shared(array: NDArray[Any]) -> tf.Tensor:
