@@ -566,6 +566,16 @@ def test_a_missing_checkpoint_fails_its_handles_only(command, run, tiny_source, 
     assert all(outcome["seconds"] > 0 for outcome in result.json)
 
 
+@pytest.mark.parametrize("written", [("--out", "my models"), ("--out=my models",)])
+def test_advice_has_the_places_that_the_command_was_given(written, run, tiny_source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run("validate", EXTRACTOR, "--source", tiny_source, *written)
+    assert f"Run `mixer-jax2tf convert {EXTRACTOR} --source {tiny_source} --out 'my models'` first" in result.err
+    result = run("package", EXTRACTOR, *written)  # which has no --source
+    assert f"Run `mixer-jax2tf convert {EXTRACTOR} --out 'my models'` first" in result.err
+    assert f"Run `mixer-jax2tf convert {EXTRACTOR}` first" in run("package", EXTRACTOR).err
+
+
 def test_an_unexpected_exception_fails_its_handle_only(run, tiny_source, tmp_path, monkeypatch):
     real = export.saved_model.writer.Graph.write
 

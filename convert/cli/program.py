@@ -1,7 +1,10 @@
 """The commands, and the handling of their errors."""
 
 import functools
+import itertools
 import logging
+import re
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -69,6 +72,11 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
 }
 """The commands, in the groups of the help."""
 
+_WITH_MODELS = frozenset(
+    {"convert", "convert-all", "validate", "export", "finetune", "classify", "accuracy", "package", "card", "publish"}
+)
+"""Commands whose --out is the directory of the models."""
+
 for _group, _commands in _COMMANDS.items():
     for _name, _command in _commands.items():
         app.command(_name, rich_help_panel=_group)(_command)
@@ -113,7 +121,7 @@ def run(arguments: Sequence[str]) -> None:
         if debug:
             print(printable(traceback.format_exc()), file=sys.stderr)  # noqa: T201
         status = error.exit_status if isinstance(error, MixerError) else 1
-        said = reason_of(error)
+        said = _with_places(reason_of(error), arguments)
         print_as_json(said)
         bug = understood(error) is None
         _fail(f"{said}\nThis is a bug in the program: --debug shows the traceback." if bug else said, status)
@@ -126,6 +134,23 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
     empty += [word for word in arguments if word.startswith("--") and word.find("=") == len(word) - 1]
     if empty:
         raise UsageError(f"an empty word after {', '.join(empty)}: expected a value. Is a variable of the shell unset?")
+
+
+def _with_places(message: str, arguments: Sequence[str]) -> str:
+    """Return a message whose advice, commands between backquotes, has the --out and --source of this command too."""
+    if not {*arguments} & _WITH_MODELS:
+        return message
+    words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    places = {name: value for name, value in itertools.pairwise(words) if name in ("--out", "--source")}
+
+    def with_places(found: re.Match[str]) -> str:
+        command, name = found[1], found[2]
+        taking = commands().commands[name].params if name in _WITH_MODELS else []
+        taken = {option for parameter in taking for option in parameter.opts}
+        added = [shlex.join(place) for place in places.items() if place[0] in taken and f"{place[0]} " not in command]
+        return f"`{' '.join([command, *added])}`"
+
+    return re.sub(rf"`({PROGRAM} ([a-z-]+)[^`\n]*)`", with_places, message)
 
 
 @functools.cache
