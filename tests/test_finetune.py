@@ -512,6 +512,13 @@ def test_too_little_disk_space_is_said_before_training(out, pictures, capfd, mon
     assert not (out / "finetune").exists()
 
 
+def test_brackets_in_the_output_directory_are_refused_before_training(out, pictures, tmp_path, capfd):
+    there = out.rename(tmp_path / "a[b]")
+    status, _, err = run(capfd, *command(there, pictures))
+    assert (status, f"--out {there} is in a path with brackets" in err) == (2, True), err
+    assert not (there / "finetune").exists()
+
+
 def test_models_among_the_pictures_are_refused(out, pictures, tmp_path, capfd):
     data = shutil.copytree(pictures, tmp_path / "data")
     status, _, err = run(capfd, *command(shutil.copytree(out, data / "models"), data))

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 from convert.checkpoints.buffer import ReusableBuffer
 from convert.pipeline.convert_handle import Item
@@ -22,17 +23,26 @@ BYTES_OF_GAPS = 1 << 20
 """Allowance for the contents of a checkpoint's file other than arrays, or for gaps between arrays in memory."""
 
 
+def refuse_brackets(out: Path) -> None:
+    """Refuse an output directory from which TensorFlow would load no model.
+
+    Raises:
+        UsageError: its path contains a bracket.
+    """
+    if "[" in str(out.absolute()):
+        raise UsageError(
+            f"--out {out} is in a path with brackets, which TensorFlow reads as a pattern, so that it loads no model "
+            "from there: give another --out."
+        )
+
+
 def check_batch(batch: Batch, watch: Watch | None = None) -> None:
     """Refuse, before any work, what cannot succeed.
 
     Raises:
         UsageError: the output cannot be written or read by TensorFlow, exists already, or would not fit on the disk.
     """
-    if "[" in str(batch.out.absolute()):
-        raise UsageError(
-            f"--out {batch.out} is in a path with brackets, which TensorFlow reads as a pattern, so that it loads no "
-            "model from there: give another --out."
-        )
+    refuse_brackets(batch.out)
     if batch.task != "validate":
         prepare_out(batch.out)
     elif batch.out.exists() and not batch.out.is_dir():

@@ -9,7 +9,7 @@ from convert.checkpoints.open import CustomCheckpoint
 from convert.finetune.pictures import Labelled
 from convert.finetune.recipe import Recipe, choose_recipe
 from convert.finetune.state import State
-from convert.pipeline.batch import BYTES_OF_GRAPH, BYTES_PER_PARAMETER, check_batch, run_batch
+from convert.pipeline.batch import BYTES_OF_GRAPH, BYTES_PER_PARAMETER, check_batch, refuse_brackets, run_batch
 from convert.pipeline.cards import write_cards
 from convert.pipeline.fine_tuning import FineTuning, prepared_folder, settings_of
 from convert.pipeline.job import Batch, Task
@@ -62,6 +62,7 @@ def run_finetune(
         MixerError: pictures cannot be read, or training fails.
     """
     tuning.check()
+    refuse_brackets(tuning.out)
     about = None if tuning.about is None else parse_about(tuning.about)
     base, manifest, template = _find_base(tuning)
     prepare_out(tuning.out)
