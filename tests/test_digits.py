@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import jax
 import numpy as np
@@ -10,8 +11,10 @@ from command import run
 from PIL import Image
 
 from convert.checkpoints.reader import load_checkpoint
+from convert.pipeline import digits as digits_command
 from convert.pipeline.digits import Disagreement
 from models.catalog import TINY
+from models.errors import MixerError
 from models.params import save_params
 from models.pictures import decode, preprocess
 from models.preprocessing import HALF_RANGE
@@ -70,14 +73,75 @@ def test_a_near_tie_is_one_that_rounding_may_turn():
     assert not Disagreement("a.png", 1, 1, 7, gap=2e-3).near_tie
 
 
-def test_an_earlier_checkpoint_is_not_replaced_unasked(tmp_path, capfd):
+@pytest.fixture
+def no_training(monkeypatch):
+    """Let a test fail that begins to train."""
+    monkeypatch.setattr(digits_command, "_train", lambda *_: pytest.fail("began to train"))
+
+
+def contents_of(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_nothing_that_exists_is_replaced_unasked(tmp_path, capfd, no_training):
+    out = tmp_path / "mine"
+    mine = ("labels.txt", "digits.png", "pictures/cat.jpg", "training/zero/0001.png", "models/digits_fe/2/notes.txt")
+    for name in mine:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("mine")
+    before = contents_of(out)
+    status, _, err = run(capfd, "digits", "--out", out)
+    assert status == 2
+    for name in ("labels.txt", "digits.png", "pictures", "training", "models/digits_fe/2"):
+        assert str(out / name) in err.replace("\n", "")
+    assert "digits.npz" not in err and contents_of(out) == before
     (tmp_path / "digits.npz").write_text("mine")
     status, _, err = run(capfd, "digits", "--out", tmp_path)
-    assert status == 2
-    assert "digits.npz exists already" in err
+    assert (status, f"exists already: {tmp_path / 'digits.npz'}. Give another --out" in err) == (2, True), err
     assert (tmp_path / "digits.npz").read_text() == "mine"
-    status, _, err = run(capfd, "digits", "--out", tmp_path / "digits.npz")
-    assert (status, "cannot write to the output directory" in err, "training" in err) == (2, True, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [
+        ("training/zero/mine.png", "training/zero/mine.png"),
+        ("training/cats/0001.png", "training/cats, "),
+        ("pictures/mine.png", "pictures/mine.png"),
+        ("training/one/0000.png/mine.png", "training/one/0000.png"),
+        ("digits.png/mine.png", "digits.png."),
+        ("models/digits/2/mine.png", "models/digits/2 is not a SavedModel"),
+        ("models/digits-onnx/2/mine.png", "models/digits-onnx/2 has no manifest"),
+        ("models/finetune/digits_tuned/mine.png", "models/finetune/digits_tuned/mine.png"),
+        ("models/digits", "models/digits."),
+    ],
+)
+def test_only_what_a_run_writes_is_replaced(tmp_path, capfd, no_training, name, refused):
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_text("mine")
+    status, _, err = run(capfd, "digits", "--out", tmp_path, "--overwrite")
+    assert (status, f"{tmp_path}/{refused}" in err, (tmp_path / name).read_text()) == (2, True, "mine"), err
+
+
+def test_what_a_run_writes_is_replaced_if_that_is_asked_for(digits, tmp_path, capfd, monkeypatch):
+    trained, held = digits
+    held.save(tmp_path / "pictures")
+    trained.save(tmp_path / "training")
+    for name in ("digits.npz", "labels.txt", "training/.hidden"):
+        (tmp_path / name).write_text("of an earlier run")
+    monkeypatch.setattr(digits_command, "_train", Mock(side_effect=MixerError("began to train")))
+    status, _, err = run(capfd, "digits", "--out", tmp_path, "--overwrite")
+    assert (status, "began to train" in err) == (1, True), err
+
+
+def test_an_output_directory_that_cannot_be_used_is_refused_by_its_own_name(tmp_path, capfd, no_training):
+    (tmp_path / "notes.md").write_text("mine")
+    for name, expected in (
+        ("a[b]", f"--out {tmp_path / 'a[b]'} is in a path with brackets"),
+        ("notes.md", f"cannot write to the output directory {tmp_path / 'notes.md'} ("),
+    ):
+        status, _, err = run(capfd, "digits", "--out", tmp_path / name)
+        assert (status, expected in err) == (2, True), err
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.md"]
 
 
 def worst_error_on_held_out_pictures(folder, file):

@@ -101,6 +101,7 @@ DECIDES_NOTHING = (
     "convert/pipeline/classify.py",
     "convert/pipeline/contenders.py",
     "convert/pipeline/digits.py",
+    "convert/pipeline/digits_files.py",
     "convert/pipeline/distributed.py",
     "convert/pipeline/export_formats.py",
     "convert/pipeline/fine_tuning.py",

@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 def digits(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where everything is written.")] = Path("build/digits"),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote.")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace what an earlier run wrote; anything else in its place, such as other pictures, is refused.",
+        ),
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Train a small Mixer on real digits; convert, check, export and fine-tune it; classify with each model."""

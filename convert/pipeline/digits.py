@@ -2,22 +2,21 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convert.checkpoints.open import CustomCheckpoint
 from convert.pipeline.batch import check_batch, run_batch
 from convert.pipeline.classify import classify_pictures, softmax
+from convert.pipeline.digits_files import EXTRACTOR, NAME, DigitsFiles
 from convert.pipeline.export_formats import Exports, check_exports, run_exports
-from convert.pipeline.fine_tuning import FineTuning
 from convert.pipeline.finetune import run_finetune
 from convert.pipeline.frameworks import import_frameworks
 from convert.pipeline.job import Batch
 from convert.pipeline.progress import Watch, steps
 from convert.pipeline.selection import select_batch
 from convert.pipeline.usable_model import find_model
-from export.install import prepare_out
 from models.catalog import BUCKET, DEFAULT_VERSION, GRAPH_SUFFIX, TESTING_HANDLES, Architecture, Flavour, Handle
 from models.errors import MixerError, UsageError, counted
 from models.formats import FORMATS, Format
@@ -29,15 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from validation.digits.pictures import Digits
-
-NAME = "digits"
-"""Name of the model."""
-
-_EXTRACTOR = "digits_fe"
-"""Name of its feature extractor."""
-
-_FINE_TUNED = "digits_tuned"
-"""Name of the fine-tuned model: the same features, another head."""
 
 NEAR_TIE = 1e-3
 """Two logits that are closer than this, in units of the standard deviation of a picture's logits, are a near tie."""
@@ -94,44 +84,43 @@ def run_digits(out: Path, watch: Watch | None = None, *, overwrite: bool = False
 
     Args:
         out: where everything is written: `digits.npz`, `labels.txt`, `pictures/`, `training/`, `models/`, `digits.png`.
+            None of them is replaced unasked.
         watch: called with the progress.
-        overwrite: replace what an earlier run wrote.
+        overwrite: replace what an earlier run wrote, and nothing else: anything of another name in `pictures/` or
+            `training/` is refused, since it would be classified or trained on.
 
     Raises:
-        UsageError: scikit-learn is missing, or the output exists.
+        UsageError: scikit-learn is missing, or something is in the way.
         MixerError: a model does not pass its checks.
     """
     from validation.digits.pictures import NAMES, load_digits, require_digits
 
     require_digits()
     handles = {one.head: one for one in TESTING_HANDLES.values()}
-    custom = CustomCheckpoint(out / f"{NAME}.npz", NAME, out / "labels.txt")
-    if custom.path.exists() and not overwrite:
-        raise UsageError(f"{custom.path} exists already: give another --out, or --overwrite to replace it.")
-    models = out / "models"
-    prepare_out(models)
+    architecture = handles["classification"].checkpoint.architecture
+    trained, held = load_digits(architecture.image_size)
+    files = DigitsFiles(out, overwrite)
+    files.prepare(held.paths(files.pictures), trained.paths(files.training))
     import_frameworks()
     from validation.digits.plot import draw_predictions
     from validation.digits.train import predict
 
-    architecture = handles["classification"].checkpoint.architecture
-    trained, held = load_digits(architecture.image_size)
-    params, seconds = _train(architecture, trained, custom.path, watch)
+    params, seconds = _train(architecture, trained, files.custom.path, watch)
     write_atomically(out / "labels.txt", "".join(f"{name}\n" for name in NAMES).encode())
-    held_out = _HeldOut(tuple(map(str, held.save(out / "pictures"))), models)
-    trained.save(out / "training")
-    left_out = _convert(handles["classification"], custom, models, overwrite=overwrite, watch=watch)
-    tuned, classes = _fine_tune(handles["fe"], custom.path, out, overwrite=overwrite, watch=watch)
+    held_out = _HeldOut(tuple(map(str, held.save(files.pictures))), files.models)
+    trained.save(files.training)
+    left_out = _convert(handles["classification"], files, watch)
+    tuned, classes = _fine_tune(handles["fe"], files, watch)
     logits = predict(architecture, params, held.pictures)
-    found = list(held_out.classify("JAX", logits, NAMES, _models(models, left_out), watch))
+    found = list(held_out.classify("JAX", logits, NAMES, _models(files.models, left_out), watch))
     found += held_out.classify(
-        "JAX, fine-tuned", predict(architecture, tuned, held.pictures), classes, (_FINE_TUNED,), watch
+        "JAX, fine-tuned", predict(architecture, tuned, held.pictures), classes, (files.tuning.name,), watch
     )
     best = logits.argmax(-1)
     probabilities = softmax(logits)[range(len(best)), best]
-    draw_predictions(held, best.tolist(), probabilities.tolist(), out / "digits.png")
+    draw_predictions(held, best.tolist(), probabilities.tolist(), files.drawing)
     missing = tuple(one.title for one in left_out)
-    return DigitsResult(custom.path, out / "pictures", models, out / "digits.png", seconds, tuple(found), missing)
+    return DigitsResult(files.custom.path, files.pictures, files.models, files.drawing, seconds, tuple(found), missing)
 
 
 def _train(architecture: Architecture, digits: "Digits", path: Path, watch: Watch | None) -> tuple[Params, float]:
@@ -148,11 +137,9 @@ def _train(architecture: Architecture, digits: "Digits", path: Path, watch: Watc
     return params, seconds
 
 
-def _convert(
-    handle: Handle, custom: CustomCheckpoint, out: Path, *, overwrite: bool, watch: Watch | None
-) -> list[Format]:
+def _convert(handle: Handle, files: DigitsFiles, watch: Watch | None) -> list[Format]:
     """Convert, check and export the model; return the formats whose libraries are missing."""
-    batch = _batch(handle, custom, out, ("native", "graph"), watch)
+    batch = _batch(handle, files.custom, files, ("native", "graph"), watch)
     found = [(one.handle, one.problems) for one in run_batch(batch, watch)]
     left_out = []
     for kind in FORMATS.values():
@@ -161,7 +148,15 @@ def _convert(
         except UsageError:
             left_out.append(kind)
             continue
-        work = Exports(kind, (handle,), batch.source, out, DEFAULT_VERSION, custom=custom, overwrite=overwrite)
+        work = Exports(
+            kind,
+            (handle,),
+            batch.source,
+            files.models,
+            DEFAULT_VERSION,
+            custom=files.custom,
+            overwrite=files.overwrite,
+        )
         check_exports(work)
         found += [(one.name, one.problems) for one in run_exports(work, watch)]
     _raise_problems(found)
@@ -169,18 +164,19 @@ def _convert(
 
 
 def _batch(
-    handle: Handle, custom: CustomCheckpoint, out: Path, flavours: tuple[Flavour, ...], watch: Watch | None
+    handle: Handle, custom: CustomCheckpoint, files: DigitsFiles, flavours: tuple[Flavour, ...], watch: Watch | None
 ) -> Batch:
     batch = select_batch(
         "convert-all",
         [handle.name],
         source=BUCKET,
         cache=None,
-        out=out,
+        out=files.models,
         version=DEFAULT_VERSION,
         flavours=flavours,
         custom=custom,
     )
+    batch = replace(batch, overwrite=files.overwrite)
     check_batch(batch, watch)
     return batch
 
@@ -192,19 +188,13 @@ def _raise_problems(found: Iterable[tuple[str, Sequence[str]]]) -> None:
         raise MixerError("\n".join(problems))
 
 
-def _fine_tune(
-    handle: Handle, checkpoint: Path, out: Path, *, overwrite: bool, watch: Watch | None
-) -> tuple[Params, tuple[str, ...]]:
+def _fine_tune(handle: Handle, files: DigitsFiles, watch: Watch | None) -> tuple[Params, tuple[str, ...]]:
     """Convert the feature extractor and fine-tune it on the same pictures; return the new params and their classes."""
     from convert.checkpoints.reader import load_checkpoint
 
-    models = out / "models"
-    batch = _batch(handle, CustomCheckpoint(checkpoint, _EXTRACTOR), models, ("native",), watch)
+    batch = _batch(handle, CustomCheckpoint(files.custom.path, EXTRACTOR), files, ("native",), watch)
     _raise_problems((one.handle, one.problems) for one in run_batch(batch, watch))
-    tuning = FineTuning(
-        base=_EXTRACTOR, name=_FINE_TUNED, data=out / "training", out=models, recipe="bit", overwrite=overwrite
-    )
-    result = run_finetune(tuning, watch)
+    result = run_finetune(files.tuning, watch)
     _raise_problems((one.handle, one.problems) for one in result.outcomes)
     architecture = handle.checkpoint.architecture
     loaded = load_checkpoint(result.checkpoint, architecture, num_classes=None)

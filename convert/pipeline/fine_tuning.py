@@ -103,6 +103,11 @@ class FineTuning:
         return fine_tuned_checkpoint(self.out, self.name)
 
     @property
+    def record(self) -> Path:
+        """The settings of the run, by which its folder is recognised."""
+        return self.folder / _SETTINGS
+
+    @property
     def model_names(self) -> list[str]:
         """The name of the new model in each flavour."""
         return [self.name + (GRAPH_SUFFIX if flavour == "graph" else "") for flavour in self.flavours]
@@ -169,7 +174,7 @@ def prepared_folder(tuning: FineTuning, settings: dict[str, object], watch: Watc
     Raises:
         UsageError: another run is there, or something else; or a model of this name that is not this run's.
     """
-    folder, record = tuning.folder, tuning.folder / _SETTINGS
+    folder, record = tuning.folder, tuning.record
     for place, option in ((folder.parent, "--out"), (folder, "--name")):
         if os.path.lexists(place) and not place.is_dir():
             raise UsageError(

@@ -39,8 +39,12 @@ class Digits:
         changed = [_change(picture, rng) for picture in np.tile(self.pictures, (copies, 1, 1, 1))]
         return Digits(np.stack(changed), np.tile(self.labels, copies))
 
+    def paths(self, directory: Path) -> list[Path]:
+        """Return the path of each picture, `<directory>/<class name>/<number>.png`, in order."""
+        return [directory / NAMES[label] / f"{number:04}.png" for number, label in enumerate(self.labels)]
+
     def save(self, directory: Path) -> list[Path]:
-        """Write each picture as `<directory>/<class name>/<number>.png` and return the paths in order.
+        """Write each picture at its path in the directory and return the paths in order.
 
         A margin is added, which the preprocessing of the paper's evaluation crops again, so that a model sees exactly
         these pixels.
@@ -48,12 +52,11 @@ class Digits:
         size = self.pictures.shape[1]
         before = (Evaluation(size).smaller_side - size) // 2
         after = Evaluation(size).smaller_side - size - before
-        paths = []
+        paths = self.paths(directory)
         for name in NAMES:
             (directory / name).mkdir(parents=True, exist_ok=True)
-        for number, (picture, label) in enumerate(zip(self.pictures, self.labels, strict=True)):
-            paths.append(directory / NAMES[label] / f"{number:04}.png")
-            Image.fromarray(np.pad(picture, ((before, after), (before, after), (0, 0)))).save(paths[-1])
+        for picture, path in zip(self.pictures, paths, strict=True):
+            Image.fromarray(np.pad(picture, ((before, after), (before, after), (0, 0)))).save(path)
         return paths
 
 
