@@ -164,6 +164,38 @@ def test_arguments_of_another_type_are_refused_in_words(call, said, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("call", "empty"),
+    [
+        (
+            lambda: convert_all([CLASSIFIER], source="", cache="", out="", flavours=()),
+            ["source=''", "cache=''", "out=''", "flavours=()"],
+        ),
+        (lambda: validate(out="build", flavours=[], reference=""), ["flavours=[]", "reference=''"]),
+        (lambda: export_to("onnx", out=""), ["out=''"]),
+        (lambda: package(out="", sign_key=""), ["out=''", "sign_key=''"]),
+        (
+            lambda: classify("", [], out="", labels="", ray=""),
+            ["model=''", "pictures=[]", "out=''", "labels=''", "ray=''"],
+        ),
+        (lambda: classify(CLASSIFIER, ["a.jpg", ""]), ["pictures=['a.jpg', '']: item 2"]),
+        (lambda: accuracy(CLASSIFIER, "", out="", real="", ray=""), ["data=''", "out=''", "real=''", "ray=''"]),
+        (
+            lambda: FineTuning(base=EXTRACTOR, name="own", data="", out="", about="", cache="", flavours=()),
+            ["data=''", "out=''", "about=''", "cache=''", "flavours=()"],
+        ),
+    ],
+)
+def test_empty_paths_and_lists_are_refused_all_at_once(call, empty, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # which an empty path would be
+    monkeypatch.setattr(interface, "run_apart", lambda *_: pytest.fail("began to work"))
+    with pytest.raises(UsageError, match=r"^arguments of \w+ that cannot be used:\n  ") as refused:
+        call()
+    said = [line.replace(": should", " should") for line in str(refused.value).split("\n  ")[1:]]
+    assert said == [f"{one} should not be empty" for one in empty]
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_callback_may_be_any_object_that_can_be_called(tmp_path, monkeypatch):
     @dataclass
     class Kept:

@@ -52,6 +52,10 @@ def _reason(value: object, error: ValidationError) -> str:
     found = error.errors(include_url=False, include_context=False)
     if any(one["type"] == "sequence_str" for one in found):
         return f"should be a list, such as [{shown(repr(value))}]"
+    places = [one["loc"] for one in found if one["type"] in ("string_too_short", "too_short")]
+    if places:
+        item = next((part for part in places[0] if isinstance(part, int)), None)
+        return "should not be empty" if item is None else f"item {item + 1} should not be empty"
     return " or ".join(dict.fromkeys(one["msg"].removeprefix("Input ") for one in found))
 
 

@@ -87,10 +87,18 @@ class FineTuning:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        """Take text for paths too, as the functions of the Python interface do."""
-        for name in ("data", "out", "about", "cache"):
-            if isinstance(given := getattr(self, name), str):
-                object.__setattr__(self, name, Path(given))
+        """Take text for paths too, as the functions of the Python interface do.
+
+        Raises:
+            UsageError: a path, which would be the working directory, or `flavours` is empty; all such are named.
+        """
+        given = {name: getattr(self, name) for name in ("data", "out", "about", "cache", "flavours")}
+        empty = [f"\n  {name}={value!r}: should not be empty" for name, value in given.items() if value in ("", (), [])]
+        if empty:
+            raise UsageError(f"arguments of FineTuning that cannot be used:{''.join(empty)}")
+        for name, value in given.items():
+            if isinstance(value, str) and name != "flavours":
+                object.__setattr__(self, name, Path(value))
 
     @property
     def folder(self) -> Path:

@@ -17,7 +17,7 @@ Every function takes a list of handles of the catalog (none means all twelve) an
 - `custom`: a custom checkpoint, with the architecture and head of the one handle that is given with it.
 - `progress`: called with an `Event` (`convert.pipeline.progress`) for each step; if it raises, the work ends.
 
-Each raises `UsageError` before any work for what cannot succeed, arguments of another type included, and
+Each raises `UsageError` before any work for what cannot succeed, arguments of another type and empty ones included, and
 `HandlesFailedError` at the end if handles failed; both are `MixerError`.
 """
 
@@ -57,7 +57,9 @@ from models.errors import MixerError, UsageError
 from models.formats import FORMATS, Backend, FormatName
 from validation.previous.open import Published
 
-AnyPath = str | PathLike[str]
+_Word = Annotated[str, Field(min_length=1)]
+AnyPath = _Word | PathLike[str]  # an empty one would be the working directory
+_Flavours = Annotated[Sequence[Flavour], Field(min_length=1)]
 _Count = Annotated[int, Field(ge=1)]
 _Version = Annotated[int, Field(ge=1, le=999_999)]
 
@@ -79,7 +81,7 @@ def convert_all(
     cache: AnyPath | None = None,
     out: AnyPath,
     version: _Version = DEFAULT_VERSION,
-    flavours: Sequence[Flavour] = ("native",),
+    flavours: _Flavours = ("native",),
     overwrite: bool = False,
     jobs: _Count = 1,
     custom: CustomCheckpoint | None = None,
@@ -105,7 +107,7 @@ def validate(
     cache: AnyPath | None = None,
     out: AnyPath,
     version: _Version = DEFAULT_VERSION,
-    flavours: Sequence[Flavour] = ("native",),
+    flavours: _Flavours = ("native",),
     inputs_set: Literal["gate", "full"] = "gate",
     reference: AnyPath | None = None,
     custom: CustomCheckpoint | None = None,
@@ -170,7 +172,7 @@ def package(
     *,
     out: AnyPath,
     version: _Version = DEFAULT_VERSION,
-    flavours: Sequence[Flavour] = ("native",),
+    flavours: _Flavours = ("native",),
     overwrite: bool = False,
     sign_key: AnyPath | None = None,
     progress: Watch | None = None,
@@ -193,7 +195,7 @@ def package(
 @checked
 def classify(
     model: AnyPath,
-    pictures: Sequence[AnyPath],
+    pictures: Annotated[Sequence[AnyPath], Field(min_length=1)],
     *,
     out: AnyPath = "build",
     version: _Version = DEFAULT_VERSION,
@@ -201,7 +203,7 @@ def classify(
     labels: AnyPath | None = None,
     protocol: Literal["paper", "hub"] = "paper",
     exif: bool = True,
-    ray: str | None = None,
+    ray: _Word | None = None,
     progress: Watch | None = None,
 ) -> list[Classified]:
     """Classify pictures; the result of one that cannot be read has a `problem` instead of `scores`.
@@ -236,7 +238,7 @@ def accuracy(
     cache: AnyPath | None = None,
     checkpoint: AnyPath | None = None,
     record: bool = False,
-    ray: str | None = None,
+    ray: _Word | None = None,
     progress: Watch | None = None,
 ) -> AccuracyResult:
     """Measure a classifier on labelled pictures; `validation.accuracy.counts` counts the answers.
