@@ -643,7 +643,7 @@ def test_pictures_that_occur_with_different_labels_are_named(tiny_build, picture
     status, found, _ = measure(capfd, CLASSIFIER, "--data", data, "--out", tiny_build)
     assert status == 0
     assert "a picture occurs with different labels: 0/00.png, 1/again.png" in found["remarks"]
-    assert "not named as pictures: 1 file, left out, the first notes.txt" in found["remarks"]
+    assert "1 file left out, not named as a picture: notes.txt" in found["remarks"]
 
 
 def test_backends_of_different_checkpoints_are_not_compared(tiny_build, tiny_source, pictures, tmp_path, capfd):

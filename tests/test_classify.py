@@ -16,7 +16,7 @@ from command import run
 from PIL import Image
 
 from convert.cli import main
-from convert.pipeline.classify import _result
+from convert.pipeline.classify import _result, find_pictures
 from convert.pipeline.interface import classify
 from convert.pipeline.usable_model import UsableModel, _has_many_labels
 from models.catalog import ALL_HANDLES, LABELS_21K, TESTING_HANDLES
@@ -131,13 +131,43 @@ def test_a_broken_picture_is_named_and_the_others_go_on(build, tmp_path, capfd):
     shutil.copyfile(ROCKET, folder / "below" / "rocket.JPG")
     status, out, err = run(capfd, "classify", CLASSIFIER, folder, "--out", build, "--json")
     assert status == 1
-    assert "1 of 2 pictures were not classified" in err
-    assert f"not pictures by name, or no regular files: 1, left out, the first {folder / 'notes.txt'}" in err
+    assert "1 of 2 pictures was not classified" in err
+    assert f"{folder / 'notes.txt'} was left out, as it does not look like a picture: if it is one, give" in err
     assert f"{folder / 'broken.jpg'}: damaged" in err
     assert "function_node" not in err
     found = {Path(one["picture"]).name: one for one in json.loads(out)["pictures"]}
     assert len(found["rocket.JPG"]["classes"]) == 5
     assert (found["broken.jpg"]["classes"], found["broken.jpg"]["problems"][0][:7]) == ([], "damaged")
+
+
+def test_a_picture_that_is_not_there_is_named_and_the_others_go_on(build, tmp_path, capfd):
+    (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    given = (tmp_path / "missing.png", ROCKET, tmp_path / "empty", tmp_path / "pipe.png", ROCKET)
+    status, out, err = run(capfd, "classify", CLASSIFIER, *given, "--out", build, "--json")
+    assert (status, "3 of 4 pictures were not classified." in err) == (1, True), err
+    pictures = json.loads(out)["pictures"]
+    assert [one["picture"] for one in pictures] == [*map(str, given[:4])]
+    assert [one["problems"] for one in pictures] == [["does not exist"], [], ["contains no picture"], ["is not a file"]]
+    assert f"{given[0]}: does not exist" in err
+    assert len(pictures[1]["classes"]) == 5
+
+
+def test_nothing_is_said_about_classes_that_are_not_shown(build, tmp_path, capfd):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    status, out, err = run(capfd, "classify", CLASSIFIER, tmp_path / "broken.png", "--out", build)
+    assert (status, out, "1 of 1 picture was not classified." in err) == (1, "", True), err
+    assert "synthetic" not in err and "softmax" not in err
+
+
+def test_files_that_do_not_look_like_pictures_are_counted(tmp_path):
+    said = []
+    shutil.copyfile(ROCKET, tmp_path / "rocket.jpg")
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).touch()
+    assert find_pictures([str(tmp_path)], said.append) == {str(tmp_path / "rocket.jpg"): None}
+    assert "2 files were left out, as they do not look like pictures, the first of them" in said[0].text
+    assert f"{tmp_path / 'a.txt'}: if one of them is a picture, give its own path." in said[0].text
 
 
 def test_links_and_what_is_no_file_do_not_stop_a_folder(build, tmp_path, capfd):
@@ -366,11 +396,13 @@ def test_a_damaged_file_of_a_format_is_a_failure_in_words(tmp_path, capfd):
 def test_python_callers_get_results_and_problems(build, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     events = []
-    found = classify(CLASSIFIER, [ROCKET, tmp_path / "broken.png"], out=build, top=2, progress=events.append)
+    pictures = [ROCKET, tmp_path / "broken.png", "missing.png"]
+    found = classify(CLASSIFIER, pictures, out=build, top=2, progress=events.append)
     best = int(logits_of_the_signature(build / CLASSIFIER / "2", ROCKET)[0].argmax())
     assert (found[0].picture, found[0].problem, found[0].scores[0].index) == (str(ROCKET), None, best)
     assert (found[1].scores, len(found[0].scores)) == ((), 2)
     assert "not a picture" in found[1].problem
+    assert (found[2].picture, found[2].problem) == ("missing.png", "does not exist")
     assert [event.kind for event in events].count("finished") == 2
     with pytest.raises(UsageError, match="does not exist"):
         classify(CLASSIFIER, ["nosuch.png"], out=build)

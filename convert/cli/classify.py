@@ -30,8 +30,8 @@ Images = Annotated[
     list[str],
     typer.Argument(
         metavar="IMAGE...",
-        help="Picture files, folders of them, or - for standard input. A picture that cannot be read is named, and the "
-        "others go on (status 1).",
+        help="Picture files, folders of them, or - for standard input. A picture that does not exist or cannot be read "
+        "is named, and the others go on (status 1).",
     ),
 ]
 Top = Annotated[int, typer.Option(metavar="K", min=1, help="How many classes are shown for each picture.")]
@@ -65,7 +65,7 @@ def classify(
     as_csv: Csv = False,
 ) -> None:
     """Classify pictures: the likeliest classes of each, with their probabilities."""
-    from convert.pipeline.classify import STDIN, classify_pictures, find_pictures, raise_unreadable
+    from convert.pipeline.classify import STDIN, classify_pictures, find_pictures, in_order, raise_unreadable, usable
     from convert.pipeline.distributed import chosen_run, run_where
     from convert.pipeline.usable_model import UsableModel, find_model
 
@@ -76,20 +76,20 @@ def classify(
     if STDIN in images and sys.stdin.isatty():
         raise UsageError("- is standard input, which is a terminal here: expected a picture, by a pipe or `< FILE`.")
     way = chosen_run(ray)
-    watch, pictures, models = console.progress_bar(), list[str](), list[UsableModel]()
+    watch, given, models = console.progress_bar(), dict[str, str | None](), list[UsableModel]()
     finding = lambda: models.append(find_model(model, out, version, labels=labels))  # noqa: E731
-    each([finding, lambda: pictures.extend(find_pictures(images, watch))])
-    (found,) = models
+    each([finding, lambda: given.update(find_pictures(images, watch))])
+    (found,), pictures = models, usable(given)
     stdin = sys.stdin.buffer if STDIN in pictures else None
     work = partial(classify_pictures, found, pictures, top=top, protocol=protocol, exif=exif, stdin=stdin, run=way)
-    results = run_where(ray, work, watch if len(pictures) > 1 else None)
+    results = in_order(given, run_where(ray, work, watch if len(pictures) > 1 else None))
     if json:
         console.print_json(_as_json(found, results, protocol, exif=exif))
     elif as_csv:
         _print_csv(results)
     else:
         _print_table(found, results)
-    for note in _notes(found, protocol, exif=exif):
+    for note in _notes(found, results, protocol, exif=exif):
         console.tell(note)
     raise_unreadable(results)
 
@@ -145,7 +145,11 @@ def _scores(model: "UsableModel") -> str:
     return "sigmoid" if model.many_labels else "softmax"
 
 
-def _notes(model: "UsableModel", protocol: str, *, exif: bool) -> list[str]:
+def _notes(model: "UsableModel", results: Sequence["Classified"], protocol: str, *, exif: bool) -> list[str]:
+    unknown = ["what the model was made from is not known: no manifest or model.json was found with it."]
+    of_model = unknown if model.origin is None else []
+    if not any(one.scores for one in results):
+        return of_model
     turned = "turned upright by EXIF, then " if exif else ""
     resized = {
         "paper": "the smaller side resized and the middle cropped, as in the signature serving_bytes",
@@ -158,6 +162,4 @@ def _notes(model: "UsableModel", protocol: str, *, exif: bool) -> list[str]:
         notes.append("the classes have no names here: give a class list with --labels.")
     if model.origin == "seeded":
         notes.append("the weights are synthetic, never trained: these classes mean nothing.")
-    elif model.origin is None:
-        notes.append("what the model was made from is not known: no manifest or model.json was found with it.")
-    return notes
+    return [*notes, *of_model]

@@ -1,7 +1,7 @@
 """Classify pictures with a model of any format."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from convert.pipeline.frameworks import import_frameworks
 from convert.pipeline.picture_work import Run, run_here
 from convert.pipeline.progress import Event, Watch, steps
 from convert.pipeline.usable_model import UsableModel
-from models.errors import MixerError, UsageError, shown
+from models.errors import MixerError, UsageError, counted, shown
 from models.picture_files import MOST_BYTES, SUFFIXES, Listing, read_picture
 from models.preprocessing import Protocol
 
@@ -26,6 +26,7 @@ STDIN = "-"
 """The name that stands for a picture on standard input."""
 
 _BATCH = 16
+_ENDINGS = ", ".join(SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Classified:
     problem: str | None = None
 
 
-def find_pictures(given: Sequence[str], watch: Watch | None = None) -> list[str]:
-    """Return the files that are given and those in the given folders (recursively), each once.
+def find_pictures(given: Sequence[str], watch: Watch | None = None) -> dict[str, str | None]:
+    """Return the files that are given and those in the given folders (recursively), each once, with what is wrong.
 
     A folder gives the files whose names end as those of pictures do; others are left out, which is noted. Hidden files
     and links to folders are left out too.
@@ -58,34 +59,52 @@ def find_pictures(given: Sequence[str], watch: Watch | None = None) -> list[str]
         given: paths of files and folders; `-` is standard input.
         watch: called with notes for the user.
 
+    Returns:
+        By path, None or why there is no picture: it does not exist, or is a folder that contains none.
+
     Raises:
-        UsageError: a path does not exist, or a folder contains no picture; all such paths are named.
+        UsageError: there is no picture at all, or a folder cannot be read; all such paths are named.
     """
-    found: list[str] = []
+    found: dict[str, str | None] = {}
     others: list[Path] = []
-    problems = []
     for one in given:
         path = Path(one)
         if one == STDIN:
-            found.append(one)
-        elif one and os.path.isdir(path):  # noqa: PTH112 (unlike Path.is_dir it does not raise in an unreadable folder)
+            found[one] = None
+        elif os.path.isdir(path):  # noqa: PTH112 (unlike Path.is_dir it does not raise in an unreadable folder)
             listings = list(_listings(path))
             below = [str(file) for listing in listings for file in listing.pictures]
             others += [file for listing in listings for file in listing.others]
-            found += below
-            if not below:
-                problems.append(f"{path} contains no picture: expected files that end in {', '.join(SUFFIXES)}.")
-        elif os.path.isfile(path):  # noqa: PTH113
-            found.append(one)
+            found |= dict.fromkeys(below) if below else {one: "contains no picture"}
         else:
-            problems.append(f"{one or repr(one)} {_why_not(path) if one else 'is no path'}: expected a picture.")
-    if problems:
-        raise UsageError("\n".join(problems))
+            found[one] = None if os.path.isfile(path) else _why_not(path)  # noqa: PTH113
+    if all(found.values()):
+        problems = [f"{name} {why}." for name, why in found.items()]
+        raise UsageError("\n".join((*problems, f"Expected pictures, or folders of files that end in {_ENDINGS}.")))
     if others and watch is not None:
-        said = f"not pictures by name, or no regular files: {len(others):,}, left out"
-        first = f"the first {shown(others[0], 300)}"
-        watch(Event("noted", f"{said}, {first}. Give a picture of another name by its own path."))
-    return list(dict.fromkeys(found))
+        watch(Event("noted", _left_out(others)))
+    return found
+
+
+def _left_out(files: Sequence[Path]) -> str:
+    first = shown(files[0], 300)
+    if len(files) == 1:
+        return f"{first} was left out, as it does not look like a picture: if it is one, give its own path."
+    return (
+        f"{len(files):,} files were left out, as they do not look like pictures, the first of them {first}: if one of "
+        "them is a picture, give its own path."
+    )
+
+
+def usable(found: Mapping[str, str | None]) -> list[str]:
+    """Return the pictures among what `find_pictures` found."""
+    return [name for name, why in found.items() if why is None]
+
+
+def in_order(found: Mapping[str, str | None], results: Sequence[Classified]) -> list[Classified]:
+    """Return a result for all that `find_pictures` found, given those of the pictures."""
+    of_pictures = {one.picture: one for one in results}
+    return [of_pictures[name] if why is None else Classified(name, problem=why) for name, why in found.items()]
 
 
 def _why_not(path: Path) -> str:
@@ -223,4 +242,6 @@ def raise_unreadable(results: Sequence[Classified]) -> None:
     """
     problems = [f"{one.picture}: {one.problem}" for one in results if one.problem]
     if problems:
-        raise MixerError("\n".join((f"{len(problems)} of {len(results)} pictures were not classified.", *problems)))
+        were = "was" if len(problems) == 1 else "were"
+        total = counted(len(results), "picture")
+        raise MixerError("\n".join((f"{len(problems):,} of {total} {were} not classified.", *problems)))

@@ -36,7 +36,7 @@ from convert.pipeline.accuracy import AccuracyResult, find_pictures_of, measure_
 from convert.pipeline.accuracy_record import check_recordable, record_accuracy
 from convert.pipeline.arguments import checked
 from convert.pipeline.batch import check_batch, run_batch
-from convert.pipeline.classify import Classified, classify_pictures, find_pictures
+from convert.pipeline.classify import Classified, classify_pictures, find_pictures, in_order, usable
 from convert.pipeline.contenders import find_contenders
 from convert.pipeline.distributed import chosen_run
 from convert.pipeline.export_formats import ExportOutcome, Exports, check_exports, run_exports
@@ -206,7 +206,7 @@ def classify(
     ray: _Word | None = None,
     progress: Watch | None = None,
 ) -> list[Classified]:
-    """Classify pictures; the result of one that cannot be read has a `problem` instead of `scores`.
+    """Classify pictures; the result of one that does not exist or cannot be read has a `problem` instead of `scores`.
 
     - `model`: a classifier: its name below `out`, the directory of a SavedModel, or an exported file.
     - `pictures`: files, and folders of them.
@@ -217,9 +217,9 @@ def classify(
     """
     run = chosen_run(ray)
     found = find_pictures([str(one) for one in pictures], progress)
-    usable = find_model(str(model), Path(out), version, labels=_path(labels))
-    call = partial(classify_pictures, usable, found, top=top, protocol=protocol, exif=exif, run=run)
-    return run_apart(call, progress)
+    classifier = find_model(str(model), Path(out), version, labels=_path(labels))
+    call = partial(classify_pictures, classifier, usable(found), top=top, protocol=protocol, exif=exif, run=run)
+    return in_order(found, run_apart(call, progress))
 
 
 @checked

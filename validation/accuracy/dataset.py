@@ -170,7 +170,8 @@ def _in_folders(
     if part and len(occurring) > 1 and layout == BY_INDEX and occurring == tuple(range(len(occurring))):
         remarks.append("these are its first classes: if the folders have numbers of another list, all labels are wrong")
     if others:
-        remarks.append(f"not named as pictures: {counted(len(others), 'file')}, left out, the first {others[0].name}")
+        named = "pictures, the first of them" if len(others) > 1 else "a picture:"
+        remarks.append(f"{counted(len(others), 'file')} left out, not named as {named} {others[0].name}")
     if count == imagenet.CLASSES and not part:
         remarks += _uneven(pictures)
     return Dataset(directory, layout, tuple(pictures), occurring if part else None, remarks=tuple(remarks))
