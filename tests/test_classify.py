@@ -199,6 +199,19 @@ def test_what_is_no_picture_and_no_model_is_named_at_once(build, tmp_path, capfd
     assert not any("_fe" in name for name in suggestion)
 
 
+def test_only_models_that_have_classes_are_suggested(build, tmp_path, capfd):
+    for name in (CLASSIFIER, EXTRACTOR):
+        shutil.copytree(build / name, tmp_path / name.replace(CLASSIFIER, "mine").replace(EXTRACTOR, "mine_fe"))
+    for command in (("classify", "mine_f", ROCKET), ("accuracy", "mine_f", "--data", PHOTOGRAPHS.parent)):
+        status, _, err = run(capfd, *command, "--out", tmp_path)
+        assert (status, f"Did you mean mine? Version 2 below {tmp_path}: mine." in err) == (2, True), err
+    status, _, err = run(capfd, "classify", "mine_fe", ROCKET, "--out", tmp_path)
+    assert (status, "is a feature extractor, which has no classes: give a classifier, such as mine." in err) == (
+        2,
+        True,
+    )
+
+
 def test_the_file_of_a_saved_model_is_no_model(build, capfd):
     directory = build / CLASSIFIER / "2"
     status, _, err = run(capfd, "classify", directory / "saved_model.pb", ROCKET)

@@ -505,6 +505,28 @@ def test_an_extractor_that_is_not_there_is_named_with_what_is_meant(out, picture
     assert not (tmp_path / "new").exists()
 
 
+def test_the_extractors_below_out_are_named_the_nearest_first(out, pictures, tiny_build, capfd):
+    shutil.copytree(tiny_build / CLASSIFIER, out / "mine")
+
+    def refused(base, expected):
+        status, _, err = run(capfd, "finetune", base, "--data", pictures, "--name", "n", "--out", out)
+        assert (status, expected in " ".join(err.split())) == (2, True), err
+
+    tuned = out / "finetune" / "mine" / "mine.npz"
+    shutil.rmtree(out / EXTRACTOR)
+    options = f"--name mine_fe --out {out} --version 2` first, and give mine_fe."
+    refused("mine", f"run `mixer-jax2tf convert-all {EXTRACTOR} --checkpoint FILE {options}")
+    tuned.parent.mkdir(parents=True)
+    tuned.touch()
+    refused("mine", f"run `mixer-jax2tf convert-all {EXTRACTOR} --checkpoint {tuned} {options}")
+    shutil.copytree(tiny_build / EXTRACTOR, out / "a_fe")
+    shutil.copytree(tiny_build / EXTRACTOR, out / "mine_fe")
+    refused("mine", "is a classifier, and fine-tuning starts from a feature extractor: give mine_fe or a_fe.")
+    for mistyped in ("mine_f", "mine_fe-graph"):
+        refused(mistyped, "Did you mean mine_fe")
+    refused("x", f"Version 2 below {out}: a_fe, mine_fe.")
+
+
 def test_too_little_disk_space_is_said_before_training(out, pictures, capfd, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5_000_000))
     status, _, err = run(capfd, *command(out, pictures))

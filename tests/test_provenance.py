@@ -109,6 +109,7 @@ DECIDES_NOTHING = (
     "convert/pipeline/for_each.py",
     "convert/pipeline/interface.py",
     "convert/pipeline/job.py",
+    "convert/pipeline/made_models.py",
     "convert/pipeline/matrix.py",
     "convert/pipeline/outcome.py",
     "convert/pipeline/packages.py",

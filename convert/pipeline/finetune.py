@@ -1,6 +1,6 @@
 """Fine-tune a feature extractor on labelled pictures, and convert and check what comes out."""
 
-import difflib
+import shlex
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from convert.pipeline.batch import BYTES_OF_GRAPH, BYTES_PER_PARAMETER, check_ba
 from convert.pipeline.cards import write_cards
 from convert.pipeline.fine_tuning import FineTuning, prepared_folder, settings_of
 from convert.pipeline.job import Batch, Task
+from convert.pipeline.made_models import made_below, nearest, similar
 from convert.pipeline.outcome import Outcome
 from convert.pipeline.processes import run_apart
 from convert.pipeline.progress import Event, Watch
@@ -23,15 +24,17 @@ from export.cards.publisher import Publisher
 from export.install import prepare_out
 from models.catalog import ALL_HANDLES, BUCKET, DEFAULT_VERSION, GRAPH_SUFFIX, Handle
 from models.errors import MixerError, UsageError
+from models.formats import FORMATS
 from models.records.about import parse_about
 from models.records.contents import refuse_changed
-from models.records.layout import ModelPaths
+from models.records.layout import ModelPaths, fine_tuned_checkpoint
 from models.records.manifest import Manifest
 from models.selection import custom_handle, is_catalogued, template_of
 from models.storage.files import require_room, write_atomically
 from validation.accuracy.dataset import find_classes
 
 _ROOM = "free some space, or give another --out."
+_MOST_NAMED = 12
 
 
 @dataclass(frozen=True)
@@ -171,11 +174,37 @@ def _find_base(tuning: FineTuning) -> tuple[ModelPaths, Manifest, Handle]:
     manifest = Manifest.read(paths.manifest)
     if manifest.head != "fe":
         raise UsageError(
-            f"{tuning.base} is a classifier, and fine-tuning starts from a feature extractor: convert its checkpoint "
-            "with the handle of one."
+            f"{tuning.base} is a classifier, and fine-tuning starts from a feature extractor: "
+            f"{_instead(tuning, manifest)}."
         )
     refuse_changed(paths.directory, manifest.files, paths.manifest, "Convert the model again (--overwrite).")
     return paths, manifest, template_of(manifest.architecture, "classification")
+
+
+def _extractors(tuning: FineTuning) -> list[str]:
+    """Return the names of the feature extractors below `out` that can be fine-tuned."""
+    made = made_below(tuning.out, tuning.version, "fe")
+    exports = tuple(f"-{name}" for name in FORMATS)
+    return [
+        name
+        for name in made
+        if not name.endswith(exports) and ModelPaths.of(tuning.out, name, tuning.version).manifest.is_file()
+    ]
+
+
+def _instead(tuning: FineTuning, manifest: Manifest) -> str:
+    """Return what to do instead of fine-tuning a custom classifier."""
+    if made := _extractors(tuning):
+        return f"give {' or '.join(nearest(tuning.base, made))}"
+    name = tuning.base.removesuffix(GRAPH_SUFFIX)
+    tuned = fine_tuned_checkpoint(tuning.out, name)
+    checkpoint = shlex.quote(str(tuned)) if tuned.is_file() else "FILE"
+    words = ("--name", f"{name}_fe", "--out", str(tuning.out), "--version", str(tuning.version))
+    extractor = template_of(manifest.architecture, "fe").name
+    return (
+        f"run `mixer-jax2tf convert-all {extractor} --checkpoint {checkpoint} {shlex.join(words)}` first, and give "
+        f"{name}_fe"
+    )
 
 
 def _no_base(tuning: FineTuning) -> str:
@@ -192,9 +221,13 @@ def _no_base(tuning: FineTuning) -> str:
             "that of the new model and of the one to start from."
         )
     extractors = [name for name, handle in ALL_HANDLES.items() if handle.head == "fe" and is_catalogued(name)]
-    near = difflib.get_close_matches(tuning.base, extractors, n=3, cutoff=0.5)
+    made = _extractors(tuning)
+    near = similar(tuning.base, made) or similar(tuning.base, extractors)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    return f"no feature extractor {tuning.base!r} below {tuning.out}: expected its name, no path or pattern.{hint}"
+    there = f" Version {tuning.version} below {tuning.out}: {', '.join(made[:_MOST_NAMED])}." if made else ""
+    return (
+        f"no feature extractor {tuning.base!r} below {tuning.out}: expected its name, no path or pattern.{hint}{there}"
+    )
 
 
 def _batch(task: Task, tuning: FineTuning, template: Handle, custom: CustomCheckpoint) -> Batch:

@@ -1,13 +1,12 @@
 """Find the model that a user names, in any format, and open it for use: images in, logits out."""
 
-import difflib
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from convert.pipeline.made_models import made_below, nearest, similar
 from models.catalog import ALL_HANDLES, GRAPH_SUFFIX
 from models.errors import MixerError, UsageError, counted, shown
 from models.formats import FORMATS, LABELS, FormatName
@@ -143,11 +142,10 @@ def _in_directory(path: Path, classes: tuple[str, ...] | None) -> UsableModel:
 
 
 def _saved_model(path: Path, classes: tuple[str, ...] | None) -> UsableModel:
-    facts = _read_facts(path)
+    facts, paths = _read_facts(path), ModelPaths.around(path)
     name = str(facts.get("handle", path.name))
     if "features" in str(_below(facts, "output", "meaning") or ""):
-        raise _extractor(name)
-    paths = ModelPaths.around(path)
+        raise _extractor(name, paths)
     if paths.manifest.is_file():  # else it was copied elsewhere, or not made here
         again = "Convert the model again (--overwrite)."
         refuse_changed(path, Manifest.read(paths.manifest).files, paths.manifest, again)
@@ -167,7 +165,7 @@ def _exported(path: Path, classes: tuple[str, ...] | None) -> UsableModel:
         return UsableModel(path.name, path, kind, None, None, classes, many_labels=False)
     manifest = ExportManifest.read(paths.manifest)
     if manifest.head == "fe":
-        raise _extractor(manifest.handle)
+        raise _extractor(manifest.handle, paths)
     needed = {name: one for name, one in manifest.files.items() if classes is None or name != LABELS}
     refuse_changed(path.parent, needed, paths.manifest, "Export the model again (--overwrite).")
     own = path.with_name(LABELS)
@@ -216,19 +214,23 @@ def _below(facts: dict[str, Any], *keys: str) -> Any:  # noqa: ANN401 (as in JSO
     return found
 
 
-def _extractor(name: str) -> UsageError:
-    return UsageError(f"{name} is a feature extractor, which has no classes: give a classifier.")
+def _extractor(name: str, paths: ModelPaths) -> UsageError:
+    """Say that a model has no classes, and name the classifiers beside it."""
+    made = made_below(paths.out, paths.version, "classification") if paths.stem.isdecimal() else []
+    such = f", such as {' or '.join(nearest(name, made))}" if made else ""
+    return UsageError(f"{shown(name)} is a feature extractor, which has no classes: give a classifier{such}.")
 
 
 def _not_found(given: str, out: Path, version: int) -> str:
     expected = "expected a model's name below --out, the directory of a SavedModel, or an exported file."
-    made = list(_names_below(out, version))
+    made = made_below(out, version, "classification")
     versions = sorted((folder.name for folder in (out / given).glob("*") if folder.name.isdigit()), key=int)
     if "/" not in given and versions:
         return f"{given} has no version {version} below {out}: found {', '.join(versions)} (--version)."
     known = ALL_HANDLES.get(given.removesuffix(GRAPH_SUFFIX))
     if known is not None and known.head == "fe":
-        return f"{_extractor(given)} Did you mean {given.replace('_fe', '_classification')}?"
+        meant = given.replace("_fe", "_classification")
+        return f"{given} is a feature extractor, which has no classes: give a classifier. Did you mean {meant}?"
     if is_catalogued(given):
         return (
             f"{ModelPaths.of(out, given, version).directory} does not exist: run "
@@ -241,23 +243,11 @@ def _not_found(given: str, out: Path, version: int) -> str:
                 f"{ModelPaths.of(out, given, version).directory} does not exist: run `mixer-jax2tf export {base} --to "
                 f"{name}` first, or give the --out and --version of the export."
             )
-    usable = [name for name in made if not _is_extractor(name)]
-    near = difflib.get_close_matches(given.split("/")[0], usable, n=3, cutoff=0.5) or difflib.get_close_matches(
-        given, [name for name, handle in ALL_HANDLES.items() if handle.head != "fe"], n=3, cutoff=0.5
-    )
+    catalogued = [name for name, handle in ALL_HANDLES.items() if handle.head != "fe"]
+    near = similar(given.split("/")[0], made) or similar(given, catalogued)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    there = f" Version {version} below {out}: {', '.join(usable[:12])}." if usable else ""
+    there = f" Version {version} below {out}: {', '.join(made[:12])}." if made else ""
     return f"no model {given!r}: {expected}{hint}{there}"
-
-
-def _is_extractor(name: str) -> bool:
-    return name.removesuffix(GRAPH_SUFFIX) in ALL_HANDLES and ALL_HANDLES[name.removesuffix(GRAPH_SUFFIX)].head == "fe"
-
-
-def _names_below(out: Path, version: int) -> Iterator[str]:
-    for folder in sorted(out.glob("*")):
-        if ModelPaths(folder, str(version)).directory.is_dir():
-            yield folder.name
 
 
 def _open_saved_model(path: Path) -> "RunnableModel":
