@@ -494,6 +494,15 @@ def test_without_a_manifest_there_is_nothing_to_check_against(siblings):
         verify(siblings.archive)
 
 
+def test_a_folder_of_versions_or_of_models_names_what_to_give(siblings):
+    for folder in (siblings.folder, siblings.out):
+        with pytest.raises(UsageError, match=rf"{folder} is no model, but contains some: give {siblings.directory}\."):
+            verify(folder)
+    shutil.rmtree(siblings.directory)
+    with pytest.raises(UsageError, match=f"give {siblings.archive}"):
+        verify(siblings.folder)
+
+
 @pytest.mark.parametrize("name", ["2.report.json", "nowhere", "nowhere.tar.gz"])
 def test_what_is_neither_directory_nor_archive_is_refused(name, siblings):
     with pytest.raises(UsageError, match=r"(is neither|does not exist): expected the directory of a SavedModel"):

@@ -28,6 +28,7 @@ from models.storage.files import FileHashes
 
 _SPARE = 1 << 24  # bytes read beyond the size in the manifest, to report what they are
 _LONGEST = 500  # characters of a reported difference
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -104,10 +105,7 @@ def verify(
     refuse_aside(ModelPaths(path.absolute().parent, path.absolute().name.removesuffix(ARCHIVE_SUFFIX)))
     siblings = ModelPaths.around(path)
     if not siblings.manifest.is_file():
-        raise UsageError(
-            f"{siblings.manifest} is missing, so there is nothing to compare {path} with: download the manifest from "
-            "where the model was published, and put it beside the model."
-        )
+        raise UsageError(_no_manifest(path, siblings))
     findings = _Findings(hashes or FileHashes())
     try:
         records = _read(path, siblings, handle, findings)
@@ -124,6 +122,19 @@ def verify(
         tuple(findings.checked),
         tuple(findings.not_checked),
         tuple(printable(one, _LONGEST) for one in findings.differences),
+    )
+
+
+def _no_manifest(path: Path, siblings: ModelPaths) -> str:
+    """Return in words that there is no manifest, and which models below the path may be meant."""
+    below = [one.directory if one.directory.is_dir() else one.archive for one in ModelPaths.within(path)]
+    models = [str(one) for one in below if one.exists()]
+    if models:
+        more = f", ... ({len(models)} in all)" if len(models) > _MOST_NAMED else ""
+        return f"{path} is no model, but contains some: give {' or '.join(models[:_MOST_NAMED])}{more}."
+    return (
+        f"{siblings.manifest} is missing, so there is nothing to compare {path} with: download the manifest from where "
+        "the model was published, and put it beside the model."
     )
 
 

@@ -9,6 +9,7 @@ from models.errors import MixerError, UsageError
 from models.selection import RUNS, command_for
 
 ARCHIVE_SUFFIX = ".tar.gz"
+_MANIFEST = ".manifest.json"
 
 
 def fine_tuned_checkpoint(out: Path, name: str) -> Path:
@@ -44,6 +45,12 @@ class ModelPaths:
             return cls(path.absolute().parent, path.name.removesuffix(ARCHIVE_SUFFIX))
         raise UsageError(f"{path} {'is neither' if path.exists() else 'does not exist'}: {expected}.")
 
+    @classmethod
+    def within(cls, folder: Path) -> list[Self]:
+        """Return the paths of the models whose manifests are in a folder, or in the folders in it."""
+        found = [*folder.glob(f"*{_MANIFEST}"), *folder.glob(f"*/*{_MANIFEST}")]
+        return [cls(path.parent, path.name.removesuffix(_MANIFEST)) for path in sorted(found)]
+
     @property
     def out(self) -> Path:
         """The directory of all handles."""
@@ -78,7 +85,7 @@ class ModelPaths:
     @property
     def manifest(self) -> Path:
         """The manifest: what the model is."""
-        return self._beside(".manifest.json")
+        return self._beside(_MANIFEST)
 
     @property
     def report(self) -> Path:
