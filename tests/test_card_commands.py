@@ -49,7 +49,7 @@ def test_without_gradients_the_command_says_what_to_do(build, capfd):
     assert code == 1
     assert "not all cards could be written:" in err
     assert f"{EXTRACTOR}: version 2 cannot have a card:" in err
-    assert f"`mixer-jax2tf validate {EXTRACTOR} --set full` does" in err
+    assert f"`mixer-jax2tf validate {EXTRACTOR} --set full --out {build}` does" in err
     assert ModelPaths.of(build, CLASSIFIER, 2).card.is_file()
     assert not ModelPaths.of(build, EXTRACTOR, 2).card.exists()
 

@@ -90,7 +90,7 @@ def test_the_head_learns_and_the_model_is_proven(out, pictures, tiny_source, cap
     status, _, err = run(
         capfd, "card", "colours", "--publisher", "me", "--assets", "https://example.org/m", "--out", out
     )
-    assert (status, "`mixer-jax2tf validate colours --set full`" in " ".join(err.split())) == (1, True), err
+    assert (status, f"`mixer-jax2tf validate colours --set full --out {out}`" in " ".join(err.split())) == (1, True), err
     # The params below the head are those of the extractor, bit for bit.
     with np.load(said["checkpoint"]) as tuned, np.load(tiny_source / "testing" / "Mixer-Ti_8.npz") as original:
         assert sorted(tuned.files) == sorted(TINY.arrays(3))
@@ -496,7 +496,7 @@ def test_an_extractor_that_is_not_there_is_named_with_what_is_meant(out, picture
         ("mixer_b32_sam_f", "no feature extractor 'mixer_b32_sam_f'"),
         ("mixer_b32_sam_f", "Did you mean mixer_b32_sam_fe"),
         ("*fe", "expected its name, no path or pattern"),
-        ("mixer_b32_sam_fe", "run `mixer-jax2tf convert-all mixer_b32_sam_fe --version 3` first"),
+        ("mixer_b32_sam_fe", f"convert-all mixer_b32_sam_fe --version 3 --out {tmp_path / 'new'}` first"),
     ):
         words = [*command(tmp_path / "new", pictures), "--version", 3]
         words[words.index(EXTRACTOR)] = base

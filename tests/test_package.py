@@ -396,7 +396,8 @@ def test_the_command_packs_what_it_can_and_tells_the_rest(destination, capfd):
     assert (packed["handle"], packed["version"], packed["problems"]) == (HANDLE, 2, [])
     assert packed["sha256"] == sha256(destination.archive)
     assert failed["handle"] == f"{HANDLE}-graph"
-    assert f"1 of 2 handles failed.\n{HANDLE}-graph: {failed['problems'][0]}" in err
+    advised = failed["problems"][0].replace("--flavour graph", f"--flavour graph --out {destination.out}")
+    assert f"1 of 2 handles failed.\n{HANDLE}-graph: {advised}" in err
     assert "Traceback" not in err
 
 
