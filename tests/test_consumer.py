@@ -407,10 +407,9 @@ def test_a_model_is_emptied_after_its_check(tiny_build):
     assert on.spent == []
 
 
+@pytest.mark.whole
 @pytest.mark.filterwarnings("ignore:pkg_resources")  # as tensorflow_hub imports it
-@pytest.mark.parametrize(
-    "way", [pytest.param("hub.KerasLayer, trainable", marks=pytest.mark.whole), "Keras 3 TFSMLayer"]
-)
+@pytest.mark.parametrize("way", ["hub.KerasLayer, trainable", "Keras 3 TFSMLayer"])
 def test_training_makes_no_slots(tiny_build, way, monkeypatch):
     keras, optimizers = tf_keras if way.startswith("hub") else importlib.import_module("keras"), []
     usual = keras.Model.compile

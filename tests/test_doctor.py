@@ -84,7 +84,8 @@ def test_it_knows_the_ranges_of_the_flavours():
     assert set(doctor.WHAT) == set(FLAVOURS)
 
 
-@pytest.mark.parametrize("flavour", [pytest.param("native", marks=pytest.mark.whole), "graph"])
+@pytest.mark.whole
+@pytest.mark.parametrize("flavour", ["native", "graph"])
 def test_a_right_model_runs_here(tiny_build, flavour):
     command = [sys.executable, FILE, directory_of(tiny_build, flavour)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

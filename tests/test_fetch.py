@@ -337,7 +337,8 @@ def test_transfer_that_does_not_move_is_ended(store, tmp_path, monkeypatch, star
 # What goes wrong
 
 
-@pytest.mark.parametrize("before", [0, pytest.param(5 * MIB, marks=pytest.mark.whole)])
+@pytest.mark.whole
+@pytest.mark.parametrize("before", [0, 5 * MIB])
 def test_portal_that_answers_with_a_web_page_is_noticed(before, store, tmp_path, monkeypatch, started):
     monkeypatch.setattr(gsutil, "PATIENCE", 20)
     put(store, BIG)

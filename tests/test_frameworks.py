@@ -22,6 +22,7 @@ def process(*words, **variables):
     return subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)
 
 
+@pytest.mark.whole
 def test_conversion_writes_the_same_bytes_whatever_the_environment_sets(tiny_build, made_elsewhere):
     assert "ignored: JAX_ENABLE_X64=1" in (made_elsewhere / "said").read_text()
     for name in MADE:

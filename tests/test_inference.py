@@ -205,6 +205,7 @@ def test_starting_is_measured_step_by_step_and_a_model_that_does_not_start_is_to
         _start_once(HANDLE, tmp_path)
 
 
+@pytest.mark.whole
 def test_the_command_measures_the_engines_that_are_chosen(tiny_source, tiny_exports, tmp_path):
     """Those that start without TensorFlow; nothing is missing of what they need."""
     chosen = ["jax", "onnx", "openvino"]
