@@ -18,8 +18,9 @@ def card(
 ) -> None:
     """Write the cards of models that passed their check, for TensorFlow Hub, Kaggle and Hugging Face.
 
-    All figures come from the manifest and the report; only a report of `validate --set full` says whether the model can
-    be fine-tuned. Existing cards are replaced.
+    All figures come from the manifest and the report. Existing cards are replaced.
+
+    Only a report of `validate --set full` says whether a model can be fine-tuned.
     """
     from convert.pipeline.cards import write_cards
     from convert.pipeline.selection import chosen_names

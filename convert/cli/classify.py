@@ -29,7 +29,7 @@ Model = Annotated[
 Images = Annotated[
     list[str],
     typer.Argument(
-        metavar="IMAGE...",
+        metavar="IMAGE",
         help="Picture files, folders of them, or - for standard input. A picture that does not exist or cannot be read "
         "is named, and the others go on (status 1).",
     ),
