@@ -1244,7 +1244,7 @@ def test_a_process_says_what_it_does_and_nothing_else(tiny_source, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert [outcome["verdict"] for outcome in json.loads(result.stdout)] == ["passed", "passed"]
-    ours = r"\S+ MB of disk space needed in |importing |loading |converting |checking |mixer_\w+: passed in "
+    ours = r"\S+ MB of disk space needed in |importing |loading |tracing |converting |checking |mixer_\w+: passed in "
     lines = result.stderr.splitlines()
     assert [line for line in lines if not re.match(f"{ours}|written: |not checked: ", line)] == []
     assert "not checked: cuda, rocm, tpu: exported, not run" in lines
