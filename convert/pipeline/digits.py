@@ -106,7 +106,7 @@ def run_digits(out: Path, watch: Watch | None = None, *, overwrite: bool = False
     from validation.digits.train import predict
 
     params, seconds = _train(architecture, trained, files.custom.path, watch)
-    write_atomically(out / "labels.txt", "".join(f"{name}\n" for name in NAMES).encode())
+    write_atomically(files.labels, "".join(f"{name}\n" for name in NAMES).encode())
     held_out = _HeldOut(tuple(map(str, held.save(files.pictures))), files.models)
     trained.save(files.training)
     left_out = _convert(handles["classification"], files, watch)

@@ -38,7 +38,12 @@ class DigitsFiles:
     @property
     def custom(self) -> CustomCheckpoint:
         """The checkpoint that training writes, and its class list."""
-        return CustomCheckpoint(self.out / f"{NAME}.npz", NAME, self.out / "labels.txt")
+        return CustomCheckpoint(self.out / f"{NAME}.npz", NAME, self.labels)
+
+    @property
+    def labels(self) -> Path:
+        """The class list."""
+        return self.out / "labels.txt"
 
     @property
     def pictures(self) -> Path:
@@ -115,7 +120,7 @@ class DigitsFiles:
 
     @property
     def _single(self) -> tuple[Path, ...]:
-        return (self.custom.path, self.out / "labels.txt", self.drawing)
+        return (self.custom.path, self.labels, self.drawing)
 
     def _strange(self) -> Iterator[Path]:
         """Yield what stands where a run writes, and is of another kind."""
