@@ -428,7 +428,7 @@ def test_fetch_tells_what_is_missing_and_does_the_rest(run, tiny_source):
     assert f"sam/Mixer-B_32.npz is missing in {tiny_source}" in result.err
 
 
-@pytest.mark.whole  # it waits for the client to give up
+@pytest.mark.whole  # it traces a graph of full size
 def test_a_store_that_cannot_be_reached_is_asked_once(run, tmp_path, monkeypatch):
     asked = []
 

@@ -5,8 +5,12 @@ import threading
 
 import pytest
 
+from convert.checkpoints.open import Source
 from convert.pipeline import tracing
+from convert.pipeline.batch import run_batch
+from convert.pipeline.job import Batch
 from models.catalog import TESTING_HANDLES
+from models.digests import DigestTable
 from models.errors import MixerError
 
 KEYS = [
@@ -69,26 +73,50 @@ def test_what_cannot_be_traced_ahead_is_complained_of_where_it_is_needed(traced,
         monkeypatch.undo()
 
 
-def test_a_block_that_fails_leaves_the_rest_untraced(traced, monkeypatch):
-    begun, failed = threading.Event(), threading.Event()
-    trace = tracing._trace
+@pytest.fixture
+def begun(traced, monkeypatch):
+    """Set when the first graph is begun; it is finished only when the thread that traces is waited for."""
+    begun, trace = threading.Event(), tracing._trace
+
+    class Joined(threading.Thread):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            self.waited_for = threading.Event()
+
+        def join(self, timeout=None):
+            self.waited_for.set()
+            super().join(timeout)
 
     def slowly(key):
         begun.set()
-        failed.wait()
+        threading.current_thread().waited_for.wait()
         return trace(key)
-
-    class Joined(threading.Thread):
-        def join(self, timeout=None):
-            failed.set()
-            super().join(timeout)
 
     monkeypatch.setattr(tracing, "_trace", slowly)
     monkeypatch.setattr(threading, "Thread", Joined)
+    return begun
+
+
+def test_a_block_that_fails_leaves_the_rest_untraced(traced, begun):
     with pytest.raises(KeyboardInterrupt), tracing.tracing_ahead(KEYS):
         begun.wait()
         raise KeyboardInterrupt
     assert len(traced) == 1 < len(KEYS)
+
+
+def test_a_block_that_stops_it_leaves_the_rest_untraced(traced, begun):
+    with tracing.tracing_ahead(KEYS) as stop:
+        begun.wait()
+        stop()
+    assert len(traced) == 1 < len(KEYS)
+
+
+@pytest.mark.parametrize("task", ["convert", "convert-all"])
+def test_graphs_of_a_checkpoint_that_cannot_be_opened_are_left_untraced(task, traced, begun, tmp_path):
+    handles = [handle.in_flavour(flavour) for handle in TESTING_HANDLES.values() for flavour in ("native", "graph")]
+    work = Batch(task, tuple(handles), Source(str(tmp_path), None, DigestTable.read()), tmp_path / "out", 2)
+    assert {outcome.verdict for outcome in run_batch(work)} == {"failed"}
+    assert len(traced) <= 1 < len(work.graphs_needed(work.items))
 
 
 def test_python_changes_threads_often_only_meanwhile(traced):

@@ -101,12 +101,14 @@ def run_batch(batch: Batch, watch: Watch | None = None) -> list[Outcome]:
         outcomes: list[Outcome] = []
         converts = batch.task == "convert"
         room = ReusableBuffer(_largest(items)) if converts else None  # checks release theirs bit by bit
-        with imports_passed_over(), tracing_ahead(batch.graphs_needed(items) if converts else [], batch.kept):
+        ahead = tracing_ahead(batch.graphs_needed(items) if converts else [], batch.kept)
+        with imports_passed_over(), ahead as stop_tracing:
             for group in groups.values():
                 for outcome in run_checkpoint(batch, group, on, room):
                     outcomes.append(outcome)
                     finish(outcome)
                 trim()
+            stop_tracing()  # what is untraced belongs to checkpoints that could not be opened
     return outcomes
 
 

@@ -82,9 +82,11 @@ def run_checkpoint(
     """Do the batch's task for items of one checkpoint; yield each outcome as it comes."""
     # Nothing can be traced while checks run: see `tracing_ahead`.
     begin, needed = time.perf_counter(), batch.graphs_needed(items) if batch.task == "convert-all" else []
-    with tracing_ahead(needed, batch.kept):
+    with tracing_ahead(needed, batch.kept) as stop_tracing:
         opened = attempt(lambda: _open(batch, items, steps, room))
-        if needed:
+        if isinstance(opened, Failure):
+            stop_tracing()
+        elif needed:
             steps.start(f"tracing {counted(len(needed), 'graph')}")
     if isinstance(opened, Failure):
         for item in items:

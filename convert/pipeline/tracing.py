@@ -86,18 +86,20 @@ def graph_of(key: GraphKey, kept: "KeptGraphs | None" = None) -> "Graph":
 
 
 @contextmanager
-def tracing_ahead(keys: Sequence[GraphKey], kept: "KeptGraphs | None" = None) -> Iterator[None]:
-    """Trace graphs, in this order, in a thread during the block; all are traced when it ends, unless it fails.
+def tracing_ahead(keys: Sequence[GraphKey], kept: "KeptGraphs | None" = None) -> Iterator[Callable[[], None]]:
+    """Trace graphs, in this order, in a thread during the block; all are traced when it ends.
+
+    Unless it fails, or has called what it is given: graphs that were not begun by then are left untraced.
 
     Errors are left for `graph_of` to raise. While a graph is traced, tensors are equal only to themselves, in all
     threads (`export.saved_model.writer`), so the block must do nothing with them but write them.
     """
-    failed = threading.Event()
+    stopped = threading.Event()
 
     def work() -> None:
         for key in keys:
             with contextlib.suppress(Exception):
-                if not failed.is_set():
+                if not stopped.is_set():
                     graph_of(key, kept)
 
     thread = threading.Thread(target=work, name="graphs")
@@ -105,9 +107,9 @@ def tracing_ahead(keys: Sequence[GraphKey], kept: "KeptGraphs | None" = None) ->
     sys.setswitchinterval(SWITCH)
     thread.start()
     try:
-        yield
+        yield stopped.set
     except BaseException:
-        failed.set()
+        stopped.set()
         raise
     finally:
         thread.join()
