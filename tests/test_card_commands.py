@@ -10,9 +10,9 @@ from command import run
 from programs import PLACES, run_program
 from publishable import WHERE, tree, write_catalogued, write_report
 
-from export.cards.facts import read_card_facts
-from export.cards.hugging_face import render_model
-from export.cards.kaggle import render_variation
+from export.cards.facts import CardFacts
+from export.cards.hugging_face import Card
+from export.cards.kaggle import VariationMetadata
 from models.catalog import HANDLES, TESTING_HANDLES
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
@@ -130,7 +130,7 @@ def test_the_client_of_hugging_face_reads_the_header(name, tmp_path):
         warnings.simplefilter("ignore")
         from huggingface_hub import ModelCard
 
-    text = render_model(read_card_facts(write_catalogued(tmp_path, name), WHERE))
+    text = Card.of_model(CardFacts.read(write_catalogued(tmp_path, name), WHERE)).text
     card = ModelCard(text, ignore_metadata_errors=False)
     assert (card.data.license, card.data.pipeline_tag) == ("apache-2.0", tag(name))
     assert card.data.to_dict().keys() == {"license", "pipeline_tag", "tags", "datasets"}
@@ -145,6 +145,6 @@ def tag(name):
 def test_the_client_of_kaggle_knows_our_words(tmp_path):
     from kagglesdk.models.types.model_enums import ModelFramework, ModelInstanceType
 
-    said = json.loads(render_variation(read_card_facts(write_catalogued(tmp_path, "mixer_b16_i1k_fe"), WHERE)))
+    said = json.loads(VariationMetadata.of(CardFacts.read(write_catalogued(tmp_path, "mixer_b16_i1k_fe"), WHERE)).text)
     for form, word in ((ModelFramework, said["framework"]), (ModelInstanceType, said["modelInstanceType"])):
         assert any(one.name.replace("_", "").lower().endswith(word.lower()) for one in form)

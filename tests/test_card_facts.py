@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from publishable import HANDLE, WHERE, write_catalogued, write_model, write_report
 
-from export.cards.facts import read_card_facts
+from export.cards.facts import CardFacts
 from export.cards.publisher import Publisher
 from export.package.archive import package_model
 from export.package.facts import MODEL_JSON, SignatureFacts
@@ -25,7 +25,7 @@ from models.signatures import SIGNATURES, signatures_of
 
 def refused(destination):
     with pytest.raises(MixerError, match="version 2 cannot have a card:") as error:
-        read_card_facts(destination, WHERE)
+        CardFacts.read(destination, WHERE)
     return str(error.value).splitlines()[1:]
 
 
@@ -40,7 +40,7 @@ def model_json(**signatures):
 @pytest.mark.parametrize("name", HANDLES)
 def test_every_handle_is_what_its_records_say(name, flavour, tmp_path):
     destination = write_catalogued(tmp_path, name, flavour=flavour)
-    found = read_card_facts(destination, WHERE)
+    found = CardFacts.read(destination, WHERE)
     assert found.handle == HANDLES[name].in_flavour(flavour)
     assert found.manifest_sha256 == hashlib.sha256(destination.manifest.read_bytes()).hexdigest()
     assert found.report_sha256 == hashlib.sha256(destination.report.read_bytes()).hexdigest()
@@ -51,17 +51,17 @@ def test_every_handle_is_what_its_records_say(name, flavour, tmp_path):
 
 
 def test_platforms_are_those_that_the_report_ran_on(tmp_path):
-    found = read_card_facts(write_catalogued(tmp_path, "mixer_b16_i1k_fe"), WHERE)
+    found = CardFacts.read(write_catalogued(tmp_path, "mixer_b16_i1k_fe"), WHERE)
     assert found.manifest.platforms == ("cpu", "cuda", "rocm", "tpu")
     assert found.platforms_run == ("cpu",)
     everywhere = write_catalogued(tmp_path, "mixer_b16_i1k_fe", report={"not_checked": ()})
-    assert read_card_facts(everywhere, WHERE).platforms_run == ("cpu", "cuda", "rocm", "tpu")
+    assert CardFacts.read(everywhere, WHERE).platforms_run == ("cpu", "cuda", "rocm", "tpu")
 
 
 def test_a_real_report_says_what_was_run_as_it_is_read_here(tiny_build, tmp_path):
     """The note is of another package (`validation.parity.report`), which this one may not import."""
     report = Report.read(ModelPaths.of(tiny_build, HANDLE, 2).report)
-    subject = read_card_facts(write_model(tmp_path, platforms=("cpu", "cuda", "rocm", "tpu")), WHERE)
+    subject = CardFacts.read(write_model(tmp_path, platforms=("cpu", "cuda", "rocm", "tpu")), WHERE)
     assert replace(subject, report=report).platforms_run == ("cpu",)
 
 
@@ -70,13 +70,13 @@ def test_a_real_report_says_what_was_run_as_it_is_read_here(tiny_build, tmp_path
 )
 def test_only_what_may_be_an_original_was_trained_as_the_catalog_says(origin, trained, tmp_path):
     destination = write_catalogued(tmp_path, "mixer_b16_i1k_fe", checkpoint={"origin": origin})
-    assert read_card_facts(destination, WHERE).trained is trained
+    assert CardFacts.read(destination, WHERE).trained is trained
 
 
 def test_signatures_are_those_that_the_model_says_it_has(tmp_path):
     handle = HANDLES["mixer_b16_i1k_fe"]
     facts = {one.name: one.facts(handle) for one in signatures_of(handle)}
-    found = read_card_facts(write_catalogued(tmp_path, handle.name, more=model_json(**facts)), WHERE)
+    found = CardFacts.read(write_catalogued(tmp_path, handle.name, more=model_json(**facts)), WHERE)
     assert list(found.signatures) == ["serving_default", "serving_uint8", "serving_bytes", "token_features"]
     assert found.signatures["token_features"].output.shape == (None, 196, 768)
     assert found.signatures["serving_bytes"].input.dtype == "string"
@@ -86,7 +86,7 @@ def test_a_model_that_does_not_say_has_the_one_that_all_have(tmp_path):
     expected = {"serving_default": SignatureFacts(**SIGNATURES["serving_default"].facts(HANDLES["mixer_b16_i1k_fe"]))}
     for more in ({}, {MODEL_JSON: b"{}"}):
         destination = write_catalogued(tmp_path, "mixer_b16_i1k_fe", more=more)
-        assert read_card_facts(destination, WHERE).signatures == expected
+        assert CardFacts.read(destination, WHERE).signatures == expected
 
 
 @pytest.mark.parametrize("name", sorted(TESTING_HANDLES))
@@ -95,7 +95,7 @@ def test_the_signatures_of_a_real_model_are_read(name, tiny_build, tmp_path):
     destination = ModelPaths.of(tmp_path, name, 2)
     shutil.copytree(tiny_build / name, destination.directory.parent)
     write_report(destination, Manifest.read(destination.manifest))
-    found = read_card_facts(destination, WHERE)
+    found = CardFacts.read(destination, WHERE)
     assert set(found.signatures) == {one.name for one in signatures_of(TESTING_HANDLES[name])}
     assert found.trained is False
     assert (found.classes is None) == name.endswith("_fe")
@@ -105,14 +105,14 @@ def test_without_the_directory_the_archive_is_read(tmp_path):
     facts = {"serving_default": SIGNATURES["serving_default"].facts(HANDLES["mixer_b16_i1k_fe"])}
     destination = write_catalogued(tmp_path, "mixer_b16_i1k_fe", more=model_json(**facts))
     package_model(destination)
-    before = read_card_facts(destination, WHERE)
+    before = CardFacts.read(destination, WHERE)
     shutil.rmtree(destination.directory)
-    assert read_card_facts(destination, WHERE) == before
+    assert CardFacts.read(destination, WHERE) == before
 
 
 def test_only_the_end_of_a_line_ends_the_name_of_a_class(tmp_path):
     odd = "a\N{LINE SEPARATOR}b\x0bc\r\n\nü".encode() + b"\xff"
-    found = read_card_facts(write_model(tmp_path, more={"assets/labels.txt": odd}), WHERE)
+    found = CardFacts.read(write_model(tmp_path, more={"assets/labels.txt": odd}), WHERE)
     assert found.classes == ("a\N{LINE SEPARATOR}b\x0bc\r", "", "ü\N{REPLACEMENT CHARACTER}")
 
 
@@ -122,7 +122,7 @@ def test_ones_own_is_of_the_architecture_that_it_names(name, tmp_path):
     own = write_model(
         tmp_path, handle=name, flavour=flavour, architecture="B/32", num_classes=7, checkpoint={"origin": "own"}
     )
-    found = read_card_facts(own, WHERE)
+    found = CardFacts.read(own, WHERE)
     assert (found.handle.name, found.handle.flavour, found.handle.outputs) == (name, flavour, 7)
     assert found.handle.checkpoint.architecture.patch_size == 32
     assert (found.is_catalogued, found.handle.checkpoint.training.license) == (False, "unknown")
@@ -139,7 +139,7 @@ def test_names_of_the_catalog_are_known_in_both_flavours():
 
 def test_without_a_model_there_is_no_card(tmp_path):
     with pytest.raises(MixerError, match=r"2\.manifest\.json is missing: there is no converted model"):
-        read_card_facts(ModelPaths.of(tmp_path, HANDLE, 2), WHERE)
+        CardFacts.read(ModelPaths.of(tmp_path, HANDLE, 2), WHERE)
 
 
 def test_without_a_report_there_is_no_card(tmp_path):
@@ -176,7 +176,7 @@ def test_a_model_under_a_foreign_name_has_no_card(tmp_path):
 def test_an_architecture_that_nobody_knows_has_no_card(tmp_path):
     own = write_model(tmp_path, handle="my_mixer", architecture="H/14", checkpoint={"origin": "own"})
     with pytest.raises(MixerError, match="names the architecture 'H/14', which is none of the catalog's"):
-        read_card_facts(own, WHERE)
+        CardFacts.read(own, WHERE)
 
 
 @pytest.mark.parametrize("name", ["assets/labels.txt", MODEL_JSON])
@@ -185,10 +185,10 @@ def test_a_file_that_is_not_the_manifests_is_not_believed(name, tmp_path):
     path = destination.directory / name
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(MixerError, match="is not the file that the manifest lists: convert the model again"):
-        read_card_facts(destination, WHERE)
+        CardFacts.read(destination, WHERE)
     path.unlink()
     with pytest.raises(MixerError, match="is missing: convert the model again, with --overwrite"):
-        read_card_facts(destination, WHERE)
+        CardFacts.read(destination, WHERE)
 
 
 def test_a_model_json_that_cannot_be_read_is_told(tmp_path):
@@ -196,7 +196,7 @@ def test_a_model_json_that_cannot_be_read_is_told(tmp_path):
     with pytest.raises(
         MixerError, match=r"model\.json cannot be read: signatures\.a\.input: Field required \(and 1 more\)\."
     ):
-        read_card_facts(destination, WHERE)
+        CardFacts.read(destination, WHERE)
 
 
 def test_a_damaged_archive_is_told(tmp_path):
@@ -205,18 +205,18 @@ def test_a_damaged_archive_is_told(tmp_path):
     shutil.rmtree(destination.directory)
     destination.archive.write_bytes(b"no archive")
     with pytest.raises(MixerError, match=r"2\.tar\.gz is refused:\n  it is not a \.tar\.gz"):
-        read_card_facts(destination, WHERE)
+        CardFacts.read(destination, WHERE)
     with tarfile.open(destination.archive, "w:gz"):
         pass
     with pytest.raises(MixerError, match="is missing: convert the model again"):
-        read_card_facts(destination, WHERE)
+        CardFacts.read(destination, WHERE)
 
 
 def test_a_name_in_a_model_json_is_shown_escaped_and_cut(tmp_path):
     content = json.dumps({"signatures": {"\x1b[2J" + "n" * 60_000: {}}}).encode()
     destination = write_model(tmp_path, more={MODEL_JSON: content})
     with pytest.raises(MixerError, match="Field required") as error:
-        read_card_facts(destination, WHERE)
+        CardFacts.read(destination, WHERE)
     assert str(error.value).isprintable()
     assert len(str(error.value)) < 1000
 
@@ -226,7 +226,7 @@ def test_a_model_json_of_any_size_is_not_read(tmp_path):
     with pytest.raises(
         MixerError, match=r"model\.json has 3,145,732 bytes, according to its manifest; expected 1,048,576"
     ):
-        read_card_facts(destination, WHERE)
+        CardFacts.read(destination, WHERE)
 
 
 def test_an_archive_that_could_do_harm_has_no_card(tmp_path):
@@ -235,7 +235,7 @@ def test_an_archive_that_could_do_harm_has_no_card(tmp_path):
     with tarfile.open(destination.archive, "w:gz") as archive:
         archive.addfile(tarfile.TarInfo("../evil"))
     with pytest.raises(MixerError, match=r"is refused:\n  '\.\./evil' leads out of the directory"):
-        read_card_facts(destination, WHERE)
+        CardFacts.read(destination, WHERE)
 
 
 # --- who and where ---

@@ -4,8 +4,8 @@ import pytest
 import yaml
 from publishable import WHERE, write_catalogued, write_model
 
-from export.cards.facts import read_card_facts
-from export.cards.hugging_face import problems_of, render_collection, render_model
+from export.cards.facts import CardFacts
+from export.cards.hugging_face import Card
 from models.catalog import HANDLES
 
 
@@ -15,11 +15,11 @@ def header(text):
 
 @pytest.fixture
 def card(tmp_path):
-    return render_model(read_card_facts(write_catalogued(tmp_path, "mixer_l16_i1k_classification"), WHERE))
+    return Card.of_model(CardFacts.read(write_catalogued(tmp_path, "mixer_l16_i1k_classification"), WHERE)).text
 
 
 def test_the_header_says_what_the_model_is(card):
-    assert problems_of(card) == []
+    assert Card(card).problems == []
     assert header(card) == {
         "license": "apache-2.0",
         "pipeline_tag": "image-classification",
@@ -30,15 +30,15 @@ def test_the_header_says_what_the_model_is(card):
 
 
 def test_a_feature_extractor_is_no_classifier(tmp_path):
-    found = read_card_facts(write_catalogued(tmp_path, "mixer_l16_i21k_fe"), WHERE)
-    assert header(render_model(found))["pipeline_tag"] == "image-feature-extraction"
-    assert header(render_collection([found]))["pipeline_tag"] == "image-feature-extraction"
+    found = CardFacts.read(write_catalogued(tmp_path, "mixer_l16_i21k_fe"), WHERE)
+    assert header(Card.of_model(found).text)["pipeline_tag"] == "image-feature-extraction"
+    assert header(Card.of_collection([found]).text)["pipeline_tag"] == "image-feature-extraction"
 
 
 def test_seeded_weights_have_no_data_and_say_so(tmp_path):
-    found = read_card_facts(write_catalogued(tmp_path, "mixer_l16_i1k_fe", checkpoint={"origin": "seeded"}), WHERE)
-    for text in (render_model(found), render_collection([found])):
-        assert problems_of(text) == []
+    found = CardFacts.read(write_catalogued(tmp_path, "mixer_l16_i1k_fe", checkpoint={"origin": "seeded"}), WHERE)
+    for text in (Card.of_model(found).text, Card.of_collection([found]).text):
+        assert Card(text).problems == []
         assert "datasets" not in header(text)
         assert "seeded-weights" in header(text)["tags"]
         assert "\n\n**" in text
@@ -47,15 +47,15 @@ def test_seeded_weights_have_no_data_and_say_so(tmp_path):
 
 def test_ones_own_has_no_licence_that_is_known_here(tmp_path):
     own = write_model(tmp_path, handle="my_mixer", checkpoint={"origin": "own"})
-    text = render_model(read_card_facts(own, WHERE))
-    assert problems_of(text) == []
+    text = Card.of_model(CardFacts.read(own, WHERE)).text
+    assert Card(text).problems == []
     assert header(text)["license"] == "unknown"
 
 
 def test_the_repositorys_card_names_all_its_models(tmp_path):
-    members = [read_card_facts(write_catalogued(tmp_path, name), WHERE) for name in HANDLES]
-    text = render_collection(members)
-    assert problems_of(text) == []
+    members = [CardFacts.read(write_catalogued(tmp_path, name), WHERE) for name in HANDLES]
+    text = Card.of_collection(members).text
+    assert Card(text).problems == []
     assert header(text)["datasets"] == ["imagenet-1k", "imagenet-21k"]
     assert all(f"{name}/2.md" in text for name in HANDLES)
 
@@ -81,7 +81,7 @@ def test_the_repositorys_card_names_all_its_models(tmp_path):
 )
 def test_a_slip_is_told(old, new, said, card):
     assert old in card
-    problems = problems_of(card.replace(old, new, 1))
+    problems = Card(card.replace(old, new, 1)).problems
     assert any(said in problem for problem in problems), problems
 
 
@@ -89,4 +89,4 @@ def test_a_slip_is_told(old, new, said, card):
     "text", ["", "# a", "---\n---\n", "---\n[]\n---\n# a\n\nb", "---\nlicense: unknown\n---\n# a\n"]
 )
 def test_what_is_no_card_at_all_is_told(text):
-    assert problems_of(text)
+    assert Card(text).problems

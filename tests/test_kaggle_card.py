@@ -8,21 +8,21 @@ import pytest
 from publishable import WHERE, write_catalogued, write_model
 
 from export.cards.collection import COLLECTION
-from export.cards.facts import read_card_facts
-from export.cards.kaggle import model_problems, render_model, render_variation, variation_problems
+from export.cards.facts import CardFacts
+from export.cards.kaggle import ModelMetadata, VariationMetadata
 from models.catalog import HANDLES
 from models.records.about import About, AboutRecord
 
 
 @pytest.fixture
 def subject(tmp_path):
-    return read_card_facts(write_catalogued(tmp_path, "mixer_b16_i21k_fe"), WHERE)
+    return CardFacts.read(write_catalogued(tmp_path, "mixer_b16_i21k_fe"), WHERE)
 
 
 def test_a_variation_is_one_of_our_models(subject):
-    text = render_variation(subject)
+    text = VariationMetadata.of(subject).text
     said = json.loads(text)
-    assert variation_problems(text) == []
+    assert VariationMetadata.problems_of(text) == []
     assert said == {
         "ownerSlug": "somebody",
         "modelSlug": "mlp-mixer",
@@ -42,22 +42,22 @@ def test_a_variation_is_one_of_our_models(subject):
 
 
 def test_the_model_is_the_collection(subject):
-    text = render_model(WHERE, [subject])
+    text = ModelMetadata.of(WHERE, [subject]).text
     said = json.loads(text)
-    assert model_problems(text) == []
+    assert ModelMetadata.problems_of(text) == []
     assert (said["slug"], said["isPrivate"], said["publishTime"]) == (COLLECTION, True, "")
     assert "mixer_b16_i21k_fe/2.md" in said["description"]
 
 
 @pytest.mark.parametrize("tunable", [True, False])
 def test_fine_tunable_is_the_reports_result(tunable, tmp_path):
-    found = read_card_facts(write_catalogued(tmp_path, "mixer_b16_i1k_fe", report={"fine_tunable": tunable}), WHERE)
-    assert json.loads(render_variation(found))["fineTunable"] is tunable
+    found = CardFacts.read(write_catalogued(tmp_path, "mixer_b16_i1k_fe", report={"fine_tunable": tunable}), WHERE)
+    assert json.loads(VariationMetadata.of(found).text)["fineTunable"] is tunable
 
 
 def test_seeded_weights_were_trained_on_nothing_and_say_so(tmp_path):
-    found = read_card_facts(write_catalogued(tmp_path, "mixer_b16_i1k_fe", checkpoint={"origin": "seeded"}), WHERE)
-    said = json.loads(render_variation(found))
+    found = CardFacts.read(write_catalogued(tmp_path, "mixer_b16_i1k_fe", checkpoint={"origin": "seeded"}), WHERE)
+    said = json.loads(VariationMetadata.of(found).text)
     assert said["trainingData"] == []
     assert said["overview"].startswith("SEEDED WEIGHTS, NEVER TRAINED.")
     assert said["usage"].startswith("**SEEDED WEIGHTS, NEVER TRAINED")
@@ -75,22 +75,22 @@ def test_what_kaggles_client_cleans_stays_as_it_is(name, origin, tmp_path):
         model.about.write_bytes(record.to_bytes())
     else:
         model = write_catalogued(tmp_path, name, checkpoint={"origin": origin})
-    found = read_card_facts(model, WHERE)
-    said = json.loads(render_variation(found)), json.loads(render_model(WHERE, [found]))
+    found = CardFacts.read(model, WHERE)
+    said = json.loads(VariationMetadata.of(found).text), json.loads(ModelMetadata.of(WHERE, [found]).text)
     texts = [said[0]["overview"], said[0]["usage"], said[1]["subtitle"], said[1]["description"]]
     assert [bleach.clean(text) for text in texts] == texts
 
 
 def test_without_a_known_licence_there_is_none(tmp_path):
     own = write_model(tmp_path, handle="my_mixer", checkpoint={"origin": "own"})
-    assert render_variation(read_card_facts(own, WHERE)) is None
+    assert VariationMetadata.of(CardFacts.read(own, WHERE)) is None
 
 
 @pytest.mark.parametrize("name", HANDLES)
 def test_every_handle_can_be_a_variation(name, tmp_path):
     for flavour in ("native", "graph"):
-        found = read_card_facts(write_catalogued(tmp_path, name, flavour=flavour), WHERE)
-        assert variation_problems(render_variation(found)) == []
+        found = CardFacts.read(write_catalogued(tmp_path, name, flavour=flavour), WHERE)
+        assert VariationMetadata.problems_of(VariationMetadata.of(found).text) == []
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ def test_every_handle_can_be_a_variation(name, tmp_path):
     ],
 )
 def test_a_slip_in_a_variation_is_told(changes, said, subject):
-    values = json.loads(render_variation(subject)) | changes
-    (problem,) = variation_problems(json.dumps(values))
+    values = json.loads(VariationMetadata.of(subject).text) | changes
+    (problem,) = VariationMetadata.problems_of(json.dumps(values))
     assert said in problem
 
 
@@ -132,12 +132,12 @@ def test_a_slip_in_a_variation_is_told(changes, said, subject):
     ],
 )
 def test_a_slip_in_the_model_is_told(changes, said, subject):
-    values = json.loads(render_model(WHERE, [subject])) | changes
-    (problem,) = model_problems(json.dumps(values))
+    values = json.loads(ModelMetadata.of(WHERE, [subject]).text) | changes
+    (problem,) = ModelMetadata.problems_of(json.dumps(values))
     assert said in problem
 
 
-@pytest.mark.parametrize("check", [model_problems, variation_problems])
-def test_a_missing_field_and_what_is_no_json_are_told(check):
-    assert "the whole: Invalid JSON" in check("{")[0]
-    assert "ownerSlug: Field required" in check("{}")
+@pytest.mark.parametrize("form", [ModelMetadata, VariationMetadata])
+def test_a_missing_field_and_what_is_no_json_are_told(form):
+    assert "the whole: Invalid JSON" in form.problems_of("{")[0]
+    assert "ownerSlug: Field required" in form.problems_of("{}")

@@ -9,11 +9,10 @@ from publishable import CHECKPOINT, HANDLE, WHERE, write_catalogued, write_model
 from reporting import checks, export_of
 
 from export.cards.errata import ERRATA
-from export.cards.facts import WARMUP, read_card_facts
-from export.cards.hugging_face import render_collection as render_hugging_face_collection
-from export.cards.kaggle import render_model as render_kaggle_model
-from export.cards.tfhub import DATASETS, TASKS, render_collection, render_module, render_publisher
-from export.cards.tfhub_rules import problems_of, read_page
+from export.cards.facts import WARMUP, CardFacts
+from export.cards.hugging_face import Card
+from export.cards.kaggle import ModelMetadata
+from export.cards.tfhub import DATASETS, TASKS, Page
 from export.cards.write import write_model_cards
 from export.package.facts import MODEL_JSON
 from models.catalog import ALL_HANDLES, HANDLES
@@ -41,11 +40,11 @@ def measured(**figures):
 
 def subject_of(folder, name, **fields):
     fields["report"] = measured() | fields.get("report", {})
-    return read_card_facts(write_catalogued(folder, name, **fields), WHERE)
+    return CardFacts.read(write_catalogued(folder, name, **fields), WHERE)
 
 
 def page_of(folder, name, **fields):
-    return render_module(subject_of(folder, name, **fields))
+    return Page.of_module(subject_of(folder, name, **fields)).text
 
 
 def part(page, heading):
@@ -62,8 +61,8 @@ def part(page, heading):
 @each_handle
 def test_every_page_is_by_the_rules_and_tagged_as_the_catalog_says(name, flavour, tmp_path):
     page = page_of(tmp_path, name, flavour=flavour)
-    assert problems_of(page) == []
-    read, handle = read_page(page), HANDLES[name]
+    assert Page.read(page).problems == []
+    read, handle = Page.read(page), HANDLES[name]
     suffix = "-graph" if flavour == "graph" else ""
     assert read.name == f"somebody/{name}{suffix}/2"
     assert read.metadata == {
@@ -114,7 +113,7 @@ def test_no_path_of_this_machine_gets_onto_a_page(tmp_path):
 
 def test_figures_are_the_reports(tmp_path):
     subject = subject_of(tmp_path, "mixer_b16_i1k_classification")
-    page = render_module(subject)
+    page = Page.of_module(subject).text
     parity, tuning = part(page, "Is it the same model?"), part(page, "Fine-tuning")
     first = "outputs, 2 images, and those of a probing head, from JAX's, the largest difference"
     assert f"| {first} | 1.2e-06 | 5e-05 |" in parity
@@ -142,7 +141,7 @@ def test_other_figures_give_another_page(tmp_path):
 def test_fine_tunable_is_the_reports_result_and_nothing_else(tunable, flavour, tmp_path):
     for name in ("mixer_b16_i1k_fe", "mixer_b16_i1k_classification"):
         page = page_of(tmp_path, name, flavour=flavour, report={"fine_tunable": tunable})
-        assert read_page(page).metadata["fine-tunable"] == ["true" if tunable else "false"]
+        assert Page.read(page).metadata["fine-tunable"] == ["true" if tunable else "false"]
         assert ("Yes: every variable" in page) is tunable
         assert ("trainable=True" in page) is tunable
 
@@ -180,7 +179,7 @@ def test_a_classifier_gives_logits_and_names_its_classes(tmp_path):
     assert "| 2 | \\*shark\\* \\`x\\` |" in classes
     assert "| 6 | \\--&gt; |" in classes
     assert "| 3 |" not in classes
-    assert problems_of(page) == []
+    assert Page.read(page).problems == []
 
 
 def test_a_classifier_without_a_list_says_so(tmp_path):
@@ -219,7 +218,7 @@ def test_only_signatures_that_the_model_has_are_told(tmp_path):
 
 def test_seeded_weights_are_told_loudly_and_nothing_is_claimed_of_them(tmp_path):
     page = page_of(tmp_path, "mixer_b16_i1k_classification", checkpoint={"origin": "seeded"})
-    read = read_page(page)
+    read = Page.read(page)
     assert read.description.startswith("SEEDED WEIGHTS, NEVER TRAINED.")
     assert "dataset" not in read.metadata
     assert part(page, "Overview").strip().startswith("**SEEDED WEIGHTS, NEVER TRAINED")
@@ -237,17 +236,17 @@ def test_other_origins_are_told_too(origin, said, tmp_path):
 
 def test_ones_own_has_nothing_to_do_with_version_1_and_no_licence_here(tmp_path):
     own = write_model(tmp_path, handle="my_mixer", checkpoint={"origin": "own"})
-    page = render_module(read_card_facts(own, WHERE))
-    assert problems_of(page) == []
-    assert "license" not in read_page(page).metadata
+    page = Page.of_module(CardFacts.read(own, WHERE)).text
+    assert Page.read(page).problems == []
+    assert "license" not in Page.read(page).metadata
     assert "version 1" not in page
     assert "none is known here" in part(page, "Licence and citation")
 
 
 def test_a_model_of_the_tests_was_not_trained_whatever_its_origin(tmp_path):
-    page = render_module(read_card_facts(write_model(tmp_path), WHERE))
+    page = Page.of_module(CardFacts.read(write_model(tmp_path), WHERE)).text
     assert (CHECKPOINT.testing, HANDLE in page) == (True, True)
-    assert "dataset" not in read_page(page).metadata
+    assert "dataset" not in Page.read(page).metadata
 
 
 # --- exports ---
@@ -269,7 +268,7 @@ def test_exports_of_the_same_checkpoint_are_listed_with_the_figures_of_both_sett
     assert "Exported files" not in page_of(tmp_path, "mixer_b16_i1k_fe", flavour=flavour)
     put_export(tmp_path, "mixer_b16_i1k_fe")
     page = page_of(tmp_path, "mixer_b16_i1k_fe", flavour=flavour)
-    assert problems_of(page) == []
+    assert Page.read(page).problems == []
     assert (
         "| `model.xml` (OpenVINO IR, float32) | 24.0 MB | 7.9e-07 with `INFERENCE_PRECISION_HINT=f32` | 5e-05 "
         "| 3.2e-02 (bf16 on Some Processor) | openvino 2026.1 | 2023.0.0 |"
@@ -296,8 +295,8 @@ def test_an_export_that_is_not_proven_to_be_of_this_model_is_left_out_and_that_i
         write_catalogued(tmp_path, "mixer_b16_i1k_fe", flavour="graph", pipeline="0.2.0")
     checkpoint = {"sha256": "7" * 64} if spoil == "checkpoint" else {}
     model = write_catalogued(tmp_path, "mixer_b16_i1k_fe", checkpoint=checkpoint)
-    found = read_card_facts(model, WHERE)
-    assert "Exported files" not in render_module(found)
+    found = CardFacts.read(model, WHERE)
+    assert "Exported files" not in Page.of_module(found).text
     (note,) = found.left_out
     assert note.startswith("mixer_b16_i1k_fe-openvino is left out of the card: ")
     assert why in note
@@ -385,9 +384,9 @@ def test_the_comparison_with_version_1_is_told_where_there_was_one(differences, 
 
 def test_the_page_of_the_collection_lists_every_model_with_its_figures(tmp_path):
     members = [subject_of(tmp_path, name, flavour=flavour) for name in HANDLES for flavour in FLAVOURS]
-    page = render_collection(WHERE, members)
-    assert problems_of(page) == []
-    read = read_page(page)
+    page = Page.of_collection(WHERE, members).text
+    assert Page.read(page).problems == []
+    read = Page.read(page)
     assert read.name == "somebody/mlp-mixer/1"
     assert read.metadata["task"] == ["image-classification", "image-feature-vector"]
     assert read.metadata["dataset"] == ["imagenet-ilsvrc-2012-cls", "imagenet-21k"]
@@ -395,9 +394,9 @@ def test_the_page_of_the_collection_lists_every_model_with_its_figures(tmp_path)
     assert len(rows) == 24
     for member in members:  # the validator of TensorFlow Hub wants these, beside the links that work
         assert f"(https://tfhub.dev/somebody/{member.manifest.handle}/2)" in page
-    others = (render_hugging_face_collection(members), render_kaggle_model(WHERE, members))
+    others = (Card.of_collection(members).text, ModelMetadata.of(WHERE, members).text)
     assert not any("https://tfhub.dev" in text for text in others)
-    assert problems_of(page.replace("https://tfhub.dev/somebody/", "https://models.example/")) == [
+    assert Page.read(page.replace("https://tfhub.dev/somebody/", "https://models.example/")).problems == [
         "a page of a Collection needs a link https://tfhub.dev/PUBLISHER/NAME to a model of its publisher"
     ]
     assert all("| yes | 1.2e-06 | 5e-05 |" in row for row in rows)
@@ -412,14 +411,14 @@ def test_the_page_of_the_collection_counts_what_is_no_original(tmp_path):
         subject_of(tmp_path, "mixer_b16_i1k_fe"),
         subject_of(tmp_path, "mixer_b16_sam_fe", checkpoint={"origin": "seeded"}),
     ]
-    first = part(render_collection(WHERE, members), "Overview")
+    first = part(Page.of_collection(WHERE, members).text, "Overview")
     assert first.startswith("\n**1 of 2 models: SEEDED WEIGHTS, NEVER TRAINED")
-    page = render_collection(WHERE, members[1:])
-    assert problems_of(page) == []
-    assert "dataset" not in read_page(page).metadata
+    page = Page.of_collection(WHERE, members[1:]).text
+    assert Page.read(page).problems == []
+    assert "dataset" not in Page.read(page).metadata
 
 
 def test_the_page_of_the_publisher_is_by_the_rules():
-    page = render_publisher(WHERE)
-    assert problems_of(page) == []
-    assert read_page(page).name == "somebody"
+    page = Page.of_publisher(WHERE).text
+    assert Page.read(page).problems == []
+    assert Page.read(page).name == "somebody"

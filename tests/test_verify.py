@@ -16,7 +16,7 @@ from publishable import CHECKPOINT, HANDLE, WEIGHTS, WHERE, change, fields_of, t
 from reporting import forged
 
 from convert.cli import main
-from export.cards.facts import read_card_facts
+from export.cards.facts import CardFacts
 from export.package.archive import package_model
 from export.package.provenance import Statement
 from export.package.verify import verify
@@ -378,7 +378,7 @@ def test_whatever_a_model_says_otherwise_than_its_manifest_is_a_fault(place, val
     assert only in str(error.value)
     assert not destination.archive.exists()
     with pytest.raises(MixerError, match="cannot have a card") as error:
-        read_card_facts(destination, WHERE)
+        CardFacts.read(destination, WHERE)
     assert only in str(error.value)
 
 

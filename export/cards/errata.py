@@ -8,7 +8,7 @@ TIMM_PULL_REQUEST = "https://github.com/huggingface/pytorch-image-models/pull/65
 
 
 @dataclass(frozen=True)
-class Erratum:
+class _Erratum:
     """An error in version 1's pages: what they said, what is right, and for which models."""
 
     was: str
@@ -24,31 +24,31 @@ class Erratum:
 
 
 ERRATA = (
-    Erratum(
+    _Erratum(
         "pre-trained on ImageNet-21k and fine-tuned on ImageNet-1k",
         "trained on ImageNet-1k alone",
         TIMM_PULL_REQUEST,
         checkpoints=("b16_i1k", "l16_i1k"),
     ),
-    Erratum(
+    _Erratum(
         "fine-tuned on ImageNet-1k",
         "trained on ImageNet-1k from scratch, with SAM",
         checkpoints=("b32_sam",),
         heads=("fe",),
     ),
-    Erratum(
+    _Erratum(
         "fine-tunable, though it had been exported without gradients",
         "fine-tunable only if the report says so, which compares every gradient with JAX's",
         heads=("classification",),
     ),
-    Erratum("an image classifier, by its tag", "a feature extractor", heads=("fe",)),
-    Erratum(
+    _Erratum("an image classifier, by its tag", "a feature extractor", heads=("fe",)),
+    _Erratum(
         "nothing on what the outputs are",
         "logits, not probabilities; the class list comes with the model",
         heads=("classification",),
     ),
-    Erratum("nothing on what the outputs are", "the mean of the tokens after the last norm", heads=("fe",)),
-    Erratum(
+    _Erratum("nothing on what the outputs are", "the mean of the tokens after the last norm", heads=("fe",)),
+    _Erratum(
         "accuracies with evidence on a board that has shut down, one of them linked to another model",
         "every accuracy with its source, and none called measured that this project did not measure",
     ),

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
-from export.cards.errata import ERRATA, Erratum
 from export.cards.publisher import Publisher
 from export.package.consistency import Records
 from export.package.facts import ModelFacts, SignatureFacts, read_member
@@ -75,6 +75,40 @@ class CardFacts:
     left_out: tuple[str, ...] = ()
     """Why other exports are not among them."""
 
+    @classmethod
+    def read(cls, destination: ModelPaths, where: Publisher) -> Self:
+        """Read the facts for a model's card.
+
+        Raises:
+            MixerError: the model was not converted, not validated with the full set (only that checks gradients, which
+                decide whether it can be fine-tuned), or its files differ from its records. Lists all reasons.
+        """
+        records = _read_records(destination)
+        manifest, report = records.manifest, records.report
+        problems = list(_problems(records))
+        if problems or manifest is None or not isinstance(report, Report):
+            said = "".join(f"\n  {problem}" for problem in problems)
+            raise MixerError(f"version {destination.version} cannot have a card:{said}")
+        handle = handle_of(manifest.handle, manifest.architecture, manifest.head, manifest.num_classes)
+        handle = handle.in_flavour(manifest.flavour)
+        labels = manifest.class_list
+        exports, left_out = _read_exports(destination, manifest)
+        return cls(
+            where,
+            destination,
+            handle,
+            manifest,
+            records.found[destination.manifest.name].sha256,
+            report,
+            records.found[destination.report.name].sha256,
+            _signatures(records.facts, handle),
+            None if labels is None else _names(read_member(_model(destination), manifest, labels)),
+            records.accuracy,
+            None if records.about is None or is_catalogued(manifest.handle) else records.about.about,
+            exports,
+            left_out,
+        )
+
     @property
     def archive(self) -> str:
         """The URL of the model's archive."""
@@ -141,11 +175,6 @@ class CardFacts:
         return self.manifest.handle in HANDLES
 
     @property
-    def errata(self) -> tuple[Erratum, ...]:
-        """The errors in version 1's page of this model."""
-        return tuple(erratum for erratum in ERRATA if erratum.is_about(self.handle))
-
-    @property
     def fine_tunable(self) -> bool:
         """Whether every variable has JAX's gradient, as the report found."""
         return bool(self.report.fine_tunable)
@@ -156,40 +185,6 @@ class CardFacts:
         notes = [note.partition(": exported, not run") for note in self.report.not_checked]
         idle = {name for names, found, _ in notes if found for name in names.split(", ")}
         return tuple(platform for platform in self.manifest.platforms if platform not in idle)
-
-
-def read_card_facts(destination: ModelPaths, where: Publisher) -> CardFacts:
-    """Read the facts for a model's card.
-
-    Raises:
-        MixerError: the model was not converted, not validated with the full set (only that checks gradients, which
-            decide whether it can be fine-tuned), or its files differ from its records. Lists all reasons.
-    """
-    records = _read_records(destination)
-    manifest, report = records.manifest, records.report
-    problems = list(_problems(records))
-    if problems or manifest is None or not isinstance(report, Report):
-        said = "".join(f"\n  {problem}" for problem in problems)
-        raise MixerError(f"version {destination.version} cannot have a card:{said}")
-    handle = handle_of(manifest.handle, manifest.architecture, manifest.head, manifest.num_classes)
-    handle = handle.in_flavour(manifest.flavour)
-    labels = manifest.class_list
-    exports, left_out = _read_exports(destination, manifest)
-    return CardFacts(
-        where,
-        destination,
-        handle,
-        manifest,
-        records.found[destination.manifest.name].sha256,
-        report,
-        records.found[destination.report.name].sha256,
-        _signatures(records.facts, handle),
-        None if labels is None else _names(read_member(_model(destination), manifest, labels)),
-        records.accuracy,
-        None if records.about is None or is_catalogued(manifest.handle) else records.about.about,
-        exports,
-        left_out,
-    )
 
 
 def _read_exports(paths: ModelPaths, manifest: Manifest) -> tuple[tuple[Export, ...], tuple[str, ...]]:

@@ -10,7 +10,8 @@ which cards do not need.
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Literal, cast
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self, cast
 
 import yaml  # type: ignore[import-untyped]  # its types are a package of their own
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -62,24 +63,39 @@ class _Header(BaseModel):
         return str(yaml.safe_dump({name: value for name, value in self.model_dump().items() if value}, sort_keys=False))
 
 
-def render_model(subject: CardFacts, repository: str | None = None) -> str:
-    """Return the card of a model; of the `owner/repo` that it is published in, where that is known."""
-    manifest = subject.manifest
-    header = _header(
-        [subject],
-        license_=cast(_License, subject.license.lower()),
-        pipeline=PIPELINES[subject.handle.head],
-    )
-    title = f"{manifest.handle}, version {manifest.version}"
-    return _card(header, title, subject.summary, body="model.md", model=subject, repository=repository)
+@dataclass(frozen=True)
+class Card:
+    """A card."""
 
+    text: str
 
-def render_collection(members: Sequence[CardFacts]) -> str:
-    """Return the card of the repository that contains these models, each in its own folder."""
-    heads = {member.handle.head for member in members}
-    pipeline = PIPELINES["classification" if "classification" in heads else "fe"]
-    header = _header(members, license_="apache-2.0", pipeline=pipeline)
-    return _card(header, COLLECTION_TITLE, COLLECTION_SUMMARY, body="collection.md", members=members)
+    @classmethod
+    def of_model(cls, subject: CardFacts, repository: str | None = None) -> Self:
+        """Render the card of a model; of the `owner/repo` that it is published in, where that is known."""
+        manifest = subject.manifest
+        header = _header(
+            [subject],
+            license_=cast(_License, subject.license.lower()),
+            pipeline=PIPELINES[subject.handle.head],
+        )
+        title = f"{manifest.handle}, version {manifest.version}"
+        return cls(_with_header(header, title, subject.summary, body="model.md", model=subject, repository=repository))
+
+    @classmethod
+    def of_collection(cls, members: Sequence[CardFacts]) -> Self:
+        """Render the card of the repository that contains these models, each in its own folder."""
+        heads = {member.handle.head for member in members}
+        pipeline = PIPELINES["classification" if "classification" in heads else "fe"]
+        header = _header(members, license_="apache-2.0", pipeline=pipeline)
+        return cls(_with_header(header, COLLECTION_TITLE, COLLECTION_SUMMARY, body="collection.md", members=members))
+
+    @property
+    def problems(self) -> list[str]:
+        """The errors in it; empty if there are none."""
+        found = _PARTS.fullmatch(self.text)
+        if found is None:
+            return ["it does not begin with a header in YAML between two lines of ---"]
+        return [*_header_problems(found["header"]), *_body_problems(found["body"])]
 
 
 def _header(members: Sequence[CardFacts], *, license_: _License, pipeline: Pipeline) -> _Header:
@@ -90,16 +106,8 @@ def _header(members: Sequence[CardFacts], *, license_: _License, pipeline: Pipel
     return _Header(license=license_, pipeline_tag=pipeline, tags=tags, **({"datasets": known} if known else {}))
 
 
-def _card(header: _Header, title: str, description: str, *, body: str, **values: object) -> str:
+def _with_header(header: _Header, title: str, description: str, *, body: str, **values: object) -> str:
     return render("hugging_face.md", header=header.to_text(), title=title, description=description, body=body, **values)
-
-
-def problems_of(text: str) -> list[str]:
-    """Return the errors in a card; empty if there are none."""
-    found = _PARTS.fullmatch(text)
-    if found is None:
-        return ["it does not begin with a header in YAML between two lines of ---"]
-    return [*_header_problems(found["header"]), *_body_problems(found["body"])]
 
 
 def _header_problems(text: str) -> list[str]:

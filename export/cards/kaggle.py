@@ -57,12 +57,30 @@ Address = Annotated[str, Field(pattern=r"^(https://\S+)?$")]
 class _Metadata(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def to_text(self) -> str:
-        """Return the contents of the metadata's file: indented JSON."""
+    @property
+    def text(self) -> str:
+        """The contents of its file: indented JSON."""
         return json.dumps(self.model_dump(), indent=1, ensure_ascii=False) + "\n"
 
+    @property
+    def problems(self) -> list[str]:
+        """The errors in its file; empty if there are none."""
+        return self.problems_of(self.text)
 
-class _ModelMetadata(_Metadata):
+    @classmethod
+    def problems_of(cls, text: str) -> list[str]:
+        """Return the errors in a file of this kind; empty if there are none."""
+        try:
+            cls.model_validate_json(text)
+        except ValidationError as error:
+            return [
+                f"{'.'.join(map(str, one['loc'])) or 'the whole'}: {one['msg'].removeprefix('Value error, ')}"
+                for one in error.errors()
+            ]
+        return []
+
+
+class ModelMetadata(_Metadata):
     """`model-metadata.json`; an empty `publishTime` means the time of the upload."""
 
     ownerSlug: Slug  # noqa: N815 (Kaggle's names, here and below)
@@ -74,8 +92,22 @@ class _ModelMetadata(_Metadata):
     publishTime: Day  # noqa: N815
     provenanceSources: str  # noqa: N815
 
+    @classmethod
+    def of(cls, where: Publisher, members: Sequence[CardFacts]) -> Self:
+        """Return the metadata of the collection with these models; it is private until its owner makes it public."""
+        return cls(
+            ownerSlug=where.publisher,
+            title=COLLECTION_TITLE,
+            slug=COLLECTION,
+            subtitle=COLLECTION_SUMMARY,
+            isPrivate=True,
+            description=render("collection.md", members=members).strip(),
+            publishTime="",
+            provenanceSources=f"Weights: {REPOSITORY}. Version 1: {VERSION_1_PAGE}",
+        )
 
-class _VariationMetadata(_Metadata):
+
+class VariationMetadata(_Metadata):
     """`model-instance-metadata.json`."""
 
     ownerSlug: Slug  # noqa: N815
@@ -102,60 +134,25 @@ class _VariationMetadata(_Metadata):
                 raise ValueError(f"{name} is {base!r}, but modelInstanceType {kind!r}: only {of!r} has one")
         return self
 
-
-def render_variation(subject: CardFacts) -> str | None:
-    """Return the metadata of a model; None if its licence is unknown, because Kaggle requires one."""
-    training, about = subject.handle.checkpoint.training, subject.about
-    if subject.license not in LICENSES:
-        return None
-    base = training.source if about is None else about.source or ""
-    data = (training.data,) if subject.trained else ()
-    return _VariationMetadata(
-        ownerSlug=subject.where.publisher,
-        modelSlug=COLLECTION if subject.is_catalogued else subject.manifest.handle.removesuffix(GRAPH_SUFFIX),
-        instanceSlug=subject.manifest.handle,
-        framework="tensorFlow2",
-        overview=subject.summary,
-        usage=render("kaggle.md", model=subject).strip(),
-        licenseName=LICENSES[subject.license],
-        fineTunable=subject.fine_tunable,
-        trainingData=data if about is None else (about.training_data,),
-        modelInstanceType="ExternalVariant" if base else "BaseModel",
-        baseModelInstance="",
-        externalBaseModelUrl=base,
-    ).to_text()
-
-
-def render_model(where: Publisher, members: Sequence[CardFacts]) -> str:
-    """Return the metadata of the collection with these models; it is private until its owner makes it public."""
-    return _ModelMetadata(
-        ownerSlug=where.publisher,
-        title=COLLECTION_TITLE,
-        slug=COLLECTION,
-        subtitle=COLLECTION_SUMMARY,
-        isPrivate=True,
-        description=render("collection.md", members=members).strip(),
-        publishTime="",
-        provenanceSources=f"Weights: {REPOSITORY}. Version 1: {VERSION_1_PAGE}",
-    ).to_text()
-
-
-def model_problems(text: str) -> list[str]:
-    """Return the errors in a `model-metadata.json`; empty if there are none."""
-    return _problems(_ModelMetadata, text)
-
-
-def variation_problems(text: str) -> list[str]:
-    """Return the errors in a `model-instance-metadata.json`; empty if there are none."""
-    return _problems(_VariationMetadata, text)
-
-
-def _problems(form: type[_Metadata], text: str) -> list[str]:
-    try:
-        form.model_validate_json(text)
-    except ValidationError as error:
-        return [
-            f"{'.'.join(map(str, one['loc'])) or 'the whole'}: {one['msg'].removeprefix('Value error, ')}"
-            for one in error.errors()
-        ]
-    return []
+    @classmethod
+    def of(cls, subject: CardFacts) -> Self | None:
+        """Return the metadata of a model; None if its licence is unknown, because Kaggle requires one."""
+        training, about = subject.handle.checkpoint.training, subject.about
+        if subject.license not in LICENSES:
+            return None
+        base = training.source if about is None else about.source or ""
+        data = (training.data,) if subject.trained else ()
+        return cls(
+            ownerSlug=subject.where.publisher,
+            modelSlug=COLLECTION if subject.is_catalogued else subject.manifest.handle.removesuffix(GRAPH_SUFFIX),
+            instanceSlug=subject.manifest.handle,
+            framework="tensorFlow2",
+            overview=subject.summary,
+            usage=render("kaggle.md", model=subject).strip(),
+            licenseName=LICENSES[subject.license],
+            fineTunable=subject.fine_tunable,
+            trainingData=data if about is None else (about.training_data,),
+            modelInstanceType="ExternalVariant" if base else "BaseModel",
+            baseModelInstance="",
+            externalBaseModelUrl=base,
+        )

@@ -2,9 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Self
 
-from export.cards.tfhub_rules import read_page
 from models.errors import UsageError
 
 _NAME = re.compile(r"[a-z\d-]+")
@@ -43,16 +41,3 @@ class Publisher:
     def address(self, handle: str, version: int, suffix: str) -> str:
         """Return the URL of a file of a published model."""
         return f"{self.assets}/{handle}/{version}{suffix}"
-
-    @classmethod
-    def of_page(cls, text: str) -> Self | None:
-        """Return who publishes a model, according to its page on TensorFlow Hub; None if the page cannot be ours."""
-        page = read_page(text)
-        publisher, _, rest = page.name.partition("/")
-        path = (page.metadata.get("asset-path") or [""])[0]
-        if page.kind != "Module" or not path.endswith(f"/{rest}.tar.gz"):
-            return None
-        try:
-            return cls(publisher, path.removesuffix(f"/{rest}.tar.gz"))
-        except UsageError:
-            return None

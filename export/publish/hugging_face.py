@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from export.cards import hugging_face as hugging_face_card
-from export.cards.facts import read_card_facts
-from export.cards.hugging_face import FILE
-from export.cards.publisher import Publisher
+from export.cards.facts import CardFacts
+from export.cards.hugging_face import FILE, Card
+from export.cards.tfhub import Page
 from export.cards.write import CardFiles
 from export.publish.hub_upload import MANIFEST, HubUpload, require_client, translate_client_errors
 from export.publish.policy import PublishPolicy
@@ -144,14 +143,14 @@ def _read(api: "HfApi", name: str, path: str, commit: str | None, names: set[str
 def _cards(destination: ModelPaths, repository: str) -> dict[str, bytes]:
     """Return the cards for a repository by path: the model's, if its page names a publisher, and the collection's."""
     cards, page = {}, destination.card
-    where = Publisher.of_page(page.read_text(encoding="utf-8")) if page.is_file() else None
+    where = Page.read(page.read_text(encoding="utf-8")).publisher if page.is_file() else None
     if where is not None:
-        text = hugging_face_card.render_model(read_card_facts(destination, where), repository)
-        cards[f"{destination.handle}/{FILE}"] = text.encode()
+        card = Card.of_model(CardFacts.read(destination, where), repository)
+        cards[f"{destination.handle}/{FILE}"] = card.text.encode()
     collection = CardFiles(destination.out).hugging_face
     if collection.is_file():
         cards[FILE] = collection.read_bytes()
-    for name, card in cards.items():
-        if problems := hugging_face_card.problems_of(card.decode(errors="replace")):
+    for name, content in cards.items():
+        if problems := Card(content.decode(errors="replace")).problems:
             raise MixerError(f"the card {name} breaks Hugging Face's rules: {'; '.join(problems)}.")
     return cards

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
-from export.cards import write
+from export.cards.facts import CardFacts
+from export.cards.tfhub import Page
 from export.package.provenance import Statement
 from export.package.verify import verify
 from models.digests import DigestTable
@@ -61,10 +63,10 @@ class PublishPolicy:
             *_origin_problems(manifest, destination.handle, self),
             *_place_problems(manifest),
             *([] if self.allow_dirty else _source_problems(manifest)),
-            *(write.card_problems(destination) if self.needs_card or destination.card.is_file() else ()),
+            *(_card_problems(destination) if self.needs_card or destination.card.is_file() else ()),
         ]
         if not problems and destination.card.is_file():  # else the records to compare it with are wrong
-            problems += write.card_differences(destination)
+            problems += _card_differences(destination)
         if problems:
             said = "".join(f"\n  {problem}" for problem in problems)
             raise MixerError(f"version {destination.version} may not be published:{said}")
@@ -156,3 +158,58 @@ def _source_problems(manifest: Manifest) -> Iterator[str]:
         yield f"it was made from sources of no known git commit: {again}"
     elif manifest.git_dirty is not False:
         yield f"it was made from sources that differ from commit {manifest.git_commit}: {again}"
+
+
+def _card_problems(destination: ModelPaths) -> Iterator[str]:
+    """Yield why a model's page cannot be published: it is missing, cannot be read, or breaks TensorFlow Hub's rules."""
+    card = destination.card
+    if not card.is_file():
+        yield f"there is no {card.name}: {_command(destination.handle)} writes it"
+        return
+    try:
+        text = card.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        yield f"{card.name} cannot be read ({error}): {_command(destination.handle)} writes it again"
+        return
+    for problem in Page.read(text).problems:
+        yield f"{card.name} breaks a rule of TensorFlow Hub's pages: {problem}"
+
+
+def _card_differences(destination: ModelPaths) -> Iterator[str]:
+    """Yield where a model's page, which must be valid, differs from the one rendered from its manifest and report.
+
+    Raises:
+        MixerError: no page can be rendered, for example because there is no manifest or no report of the full set.
+    """
+    card = destination.card
+    found = card.read_text(encoding="utf-8")
+    where = Page.read(found).publisher
+    if where is None:
+        yield f"{card.name}: its asset-path is not <assets>/<handle>/<version>.tar.gz: {_again(destination.handle)}"
+        return
+    expected = Page.of_module(CardFacts.read(destination, where)).text
+    pairs = enumerate(zip_longest(found.split("\n"), expected.split("\n")), 1)
+    number, (is_there, due) = next(((number, pair) for number, pair in pairs if pair[0] != pair[1]), (0, ("", "")))
+    if number:
+        letters = enumerate(zip_longest(is_there or "", due or ""))
+        same = next((place for place, (one, other) in letters if one != other), 0)
+        yield (
+            f"{card.name} is not the card of this manifest and report (line {number} is {_excerpt(is_there, same)}, "
+            f"expected {_excerpt(due, same)}): {_again(destination.handle)}"
+        )
+
+
+def _excerpt(line: str | None, same: int) -> str:
+    """Return the part of a line to show, around the end of its first `same` characters, which are as expected."""
+    if line is None:
+        return "missing"
+    start, end = max(0, same - 30), same + 70
+    return repr(f"{'...' if start else ''}{line[start:end]}{'...' if len(line) > end else ''}")
+
+
+def _command(handle: str) -> str:
+    return f"`mixer-jax2tf card {handle} --publisher P --assets URL`"
+
+
+def _again(handle: str) -> str:
+    return f"{_command(handle)} writes it again"

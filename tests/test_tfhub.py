@@ -2,7 +2,7 @@
 
 import pytest
 
-from export.cards.tfhub_rules import KINDS, problems_of, read_page
+from export.cards.tfhub import KINDS, Page
 
 MODULE = """\
 # Module google/text-embedding/1
@@ -49,19 +49,19 @@ Text.
 
 @pytest.mark.parametrize("text", [MODULE, COLLECTION, PUBLISHER], ids=list(KINDS))
 def test_a_page_by_the_rules_has_no_problems(text):
-    assert problems_of(text) == []
+    assert Page.read(text).problems == []
 
 
 def test_a_page_is_read():
-    page = read_page(MODULE)
+    page = Page.read(MODULE)
     assert (page.kind, page.name, page.description) == (
         "Module",
         "google/text-embedding/1",
         "A description of two lines.",
     )
     assert page.metadata["asset-path"] == ["https://a.example/m/1.tar.gz"]
-    assert read_page(COLLECTION).metadata == {"task": ["image-classification", "image-feature-vector"]}
-    assert (read_page(PUBLISHER).kind, read_page(PUBLISHER).metadata) == ("Publisher", {})
+    assert Page.read(COLLECTION).metadata == {"task": ["image-classification", "image-feature-vector"]}
+    assert (Page.read(PUBLISHER).kind, Page.read(PUBLISHER).metadata) == ("Publisher", {})
 
 
 ASSET = "<!-- asset-path: https://a.example/m/1.tar.gz -->"
@@ -122,13 +122,15 @@ ASSET = "<!-- asset-path: https://a.example/m/1.tar.gz -->"
 def test_a_broken_rule_is_told(page, old, new, said):
     broken = page.replace(old, new, 1) if new != f"{ASSET}\n<!-- task" else page.replace("<!-- task", new, 1)
     assert broken != page
-    assert any(said in problem for problem in problems_of(broken)), problems_of(broken)
+    assert any(said in problem for problem in Page.read(broken).problems), Page.read(broken).problems
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# Module", "no page", "# Module a/b/1", "# Module a/b/1\n\n"])
 def test_what_is_no_page_at_all_is_told(text):
-    assert problems_of(text)
+    assert Page.read(text).problems
 
 
 def test_all_that_is_wrong_is_told_at_once():
-    assert len(problems_of(MODULE.replace("task:", "tasks:").replace("mixer", "mlp").replace("1.tar.gz", "1"))) == 4
+    assert (
+        len(Page.read(MODULE.replace("task:", "tasks:").replace("mixer", "mlp").replace("1.tar.gz", "1")).problems) == 4
+    )
