@@ -4,11 +4,10 @@ from collections.abc import Callable, Sequence
 
 from convert.pipeline.for_each import Problem, for_each
 from convert.pipeline.progress import Steps, Watch
-from export.publish.outdated import Now, PublishedState, compare_with_published
+from export.publish.outdated import PublishedState
 from export.publish.store import Store
 from models.catalog import Checkpoint, Handle
 from models.digests import DigestTable
-from models.records.provenance import library_versions, pipeline_version
 from models.storage.gsutil import SourceObject
 
 
@@ -26,10 +25,9 @@ def compare_all_with_published(
     `looked` returns a checkpoint's metadata at the source; `custom` are the names of custom models.
     """
     checkpoints = {made.name: made.checkpoint for made in models}
-    now = Now(library_versions(), pipeline_version(), digests)
 
     def work(name: str, on: Steps) -> PublishedState:
         on.start(f"comparing {name} with its published version")
-        return compare_with_published(name, store, looked(checkpoints[name]) if name in checkpoints else None, now)
+        return PublishedState.compare(name, store, looked(checkpoints[name]) if name in checkpoints else None, digests)
 
     return for_each([*checkpoints, *custom], work, watch)

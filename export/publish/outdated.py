@@ -1,7 +1,8 @@
 """Compare published models with what would be made now: which need a new version, and why."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Self
 
 from export.publish.publish import PublishedModel
 from export.publish.store import Store
@@ -9,19 +10,11 @@ from models.catalog import DEFAULT_VERSION
 from models.digests import DigestTable
 from models.errors import MixerError
 from models.records.manifest import CheckpointRecord, Manifest
+from models.records.provenance import library_versions, pipeline_version
 from models.storage.gsutil import SourceObject
 
 NO_MATTER = frozenset({"python"})
 """Entries of a manifest's libraries that do not matter: another release of them computes the same."""
-
-
-@dataclass(frozen=True)
-class Now:
-    """The libraries, pipeline version and checkpoint digests with which a model would be made now."""
-
-    libraries: Mapping[str, str]
-    pipeline: str
-    digests: DigestTable
 
 
 @dataclass(frozen=True)
@@ -38,41 +31,41 @@ class PublishedState:
     unknown: tuple[str, ...] = ()
     """What could not be compared."""
 
+    @classmethod
+    def compare(cls, handle: str, store: Store, source: SourceObject | None, digests: DigestTable) -> Self:
+        """Compare the highest published version of a model with what would be made now.
 
-def compare_with_published(handle: str, store: Store, source: SourceObject | None, now: Now) -> PublishedState:
-    """Compare the highest published version of a model with what would be made now.
+        Args:
+            handle: a handle of the catalog, or the name of a custom model.
+            store: where it is published.
+            source: the checkpoint's metadata; None for a custom model, whose checkpoint is not compared.
+            digests: those of original checkpoints.
 
-    Args:
-        handle: a handle of the catalog, or the name of a custom model.
-        store: where it is published.
-        source: the checkpoint's metadata; None for a custom model, whose checkpoint is not compared.
-        now: what it would be made with.
-
-    Raises:
-        MixerError: the published index or manifest cannot be read, or a custom model is not published.
-    """
-    there = PublishedModel.look(store, handle)
-    latest = there.index.latest
-    if source is None:
+        Raises:
+            MixerError: the published index or manifest cannot be read, or a custom model is not published.
+        """
+        there = PublishedModel.look(store, handle)
+        latest = there.index.latest
+        if source is None:
+            if latest is None:
+                raise MixerError("it is neither a handle of the catalog nor published there (`mixer-jax2tf list`).")
+            manifest = there.manifest(latest)
+            unknown = f"{manifest.checkpoint.object} is a custom checkpoint"
+            return cls(handle, latest, latest + 1, tuple(_pipeline_reasons(manifest)), (unknown,))
         if latest is None:
-            raise MixerError("it is neither a handle of the catalog nor published there (`mixer-jax2tf list`).")
+            return cls(handle, None, DEFAULT_VERSION, ("it was never published",))
         manifest = there.manifest(latest)
-        unknown = f"{manifest.checkpoint.object} is a custom checkpoint"
-        return PublishedState(handle, latest, latest + 1, tuple(_pipeline_reasons(manifest, now)), (unknown,))
-    if latest is None:
-        return PublishedState(handle, None, DEFAULT_VERSION, ("it was never published",))
-    manifest = there.manifest(latest)
-    was = manifest.checkpoint
-    md5, sha256 = _recorded_md5(was, now.digests), _known_sha256(was.object, source, now.digests)
-    known = sha256 is not None or (source.md5 is not None and md5 is not None)
-    unknown = (
-        f"{was.object} has the published size, but its digests cannot be compared: models/digests.json has no entry "
-        f"of sha256 {was.sha256}"
-    )
-    unsure = not known and source.size == was.size
-    pairs = (("size", source.size, was.size), ("sha256", sha256, was.sha256), ("md5", source.md5, md5))
-    reasons = (*_checkpoint_reasons(was.object, pairs), *_pipeline_reasons(manifest, now))
-    return PublishedState(handle, latest, latest + 1, reasons, (unknown,) if unsure else ())
+        was = manifest.checkpoint
+        md5, sha256 = _recorded_md5(was, digests), _known_sha256(was.object, source, digests)
+        known = sha256 is not None or (source.md5 is not None and md5 is not None)
+        unknown = (
+            f"{was.object} has the published size, but its digests cannot be compared: models/digests.json has no "
+            f"entry of sha256 {was.sha256}"
+        )
+        unsure = not known and source.size == was.size
+        pairs = (("size", source.size, was.size), ("sha256", sha256, was.sha256), ("md5", source.md5, md5))
+        reasons = (*_checkpoint_reasons(was.object, pairs), *_pipeline_reasons(manifest))
+        return cls(handle, latest, latest + 1, reasons, (unknown,) if unsure else ())
 
 
 def _recorded_md5(checkpoint: CheckpointRecord, digests: DigestTable) -> str | None:
@@ -99,10 +92,11 @@ def _checkpoint_reasons(name: str, pairs: Iterable[tuple[str, object, object]]) 
             return
 
 
-def _pipeline_reasons(manifest: Manifest, now: Now) -> Iterator[str]:
-    if manifest.pipeline != now.pipeline:
-        yield f"mixer-jax2tf {manifest.pipeline} is now {now.pipeline}"
-    for name in sorted((manifest.libraries.keys() | now.libraries.keys()) - NO_MATTER):
-        was, is_now = manifest.libraries.get(name), now.libraries.get(name)
+def _pipeline_reasons(manifest: Manifest) -> Iterator[str]:
+    pipeline, libraries = pipeline_version(), library_versions()
+    if manifest.pipeline != pipeline:
+        yield f"mixer-jax2tf {manifest.pipeline} is now {pipeline}"
+    for name in sorted((manifest.libraries.keys() | libraries.keys()) - NO_MATTER):
+        was, is_now = manifest.libraries.get(name), libraries.get(name)
         if was != is_now:
             yield f"{name} {was or '(none)'} is now {is_now or '(none)'}"
