@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from export.cards import markdown
-from export.cards.markdown import environment, render
+from export.cards.markdown import ENVIRONMENT, render
 
 TEMPLATES = Path(markdown.__file__).parent / "templates"
 PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
@@ -60,7 +60,7 @@ def on_one_line(text):
     return " ".join("".join(one if one.isprintable() else " " for one in text).split())
 
 
-compiled = cache(lambda template: environment().from_string(template))
+compiled = cache(lambda template: ENVIRONMENT.from_string(template))
 
 
 def drawn(template, **values):
@@ -173,4 +173,4 @@ def test_a_block_holds_its_lines_as_they_are(content):
 
 @pytest.mark.parametrize("template", sorted(path.name for path in TEMPLATES.glob("*.md")))
 def test_the_whole_of_a_template_is_one_that_jinja_reads(template):
-    assert environment().get_template(template)
+    assert ENVIRONMENT.get_template(template)

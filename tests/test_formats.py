@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from writing import digests
 
-from export.formats.metadata import describe_model
 from export.formats.writer import LABELS, WRITERS, write_format
 from models import formats
 from models.catalog import TESTING_HANDLES
@@ -130,8 +129,15 @@ def test_onnx_and_openvino_say_what_they_are(written, tiny_source):
     assert {key: read.get_rt_info(["model_info", key]).astype(str) for key in found | settings} == found | settings
 
 
-def test_a_model_without_a_description_says_nothing(tmp_path):
-    assert describe_model("onnx", tmp_path) == {}
+def test_a_model_without_a_description_says_nothing(tiny_build, tmp_path):
+    import onnx
+
+    source = shutil.copytree(tiny_build / f"{EXTRACTOR}-graph" / "2", tmp_path / "source")
+    (source / "assets.extra" / "model.json").unlink()
+    written = tmp_path / "written"
+    written.mkdir()
+    write_format("onnx", source, written)
+    assert not onnx.load(written / "model.onnx").metadata_props
 
 
 def test_onnx_has_one_input_one_output_and_a_free_batch(written):

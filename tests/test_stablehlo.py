@@ -21,8 +21,9 @@ from convert.flavours.native import PLATFORMS
 from export.saved_model import writer as saved_model_module
 from export.saved_model.canonical import rewrite_saved_model
 from export.saved_model.settings import CALLING_CONVENTION
-from export.saved_model.stablehlo import LoweringError, _lower_artifact
+from export.saved_model.stablehlo import _lower_artifact
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
+from models.errors import MixerError
 
 ROOT = Path(__file__).parent.parent
 MAGIC = b"ML\xefR"
@@ -237,7 +238,7 @@ def test_plain_artifact_is_lowered_and_smaller():
 )
 def test_unknown_calls_are_refused_by_name(function, names):
     artifact = artifact_of(function, allowed=names.split(", "))
-    with pytest.raises(LoweringError, match=rf"function calls {names}, and on which platforms that runs is unknown"):
+    with pytest.raises(MixerError, match=rf"function calls {names}, and on which platforms that runs is unknown"):
         _lower_artifact(artifact)
 
 
@@ -248,7 +249,7 @@ def test_unknown_calls_are_refused_by_name(function, names):
 )
 def test_what_came_after_0_9_0_is_refused(function):
     artifact = artifact_of(function)
-    with pytest.raises(LoweringError, match=r"cannot be written as StableHLO 0\.9\.0, which TensorFlow 2\.13 reads"):
+    with pytest.raises(MixerError, match=r"cannot be written as StableHLO 0\.9\.0, which TensorFlow 2\.13 reads"):
         _lower_artifact(artifact)
 
 
@@ -275,19 +276,19 @@ def test_the_gradient_of_top_k_in_a_symbolic_batch_is_refused_in_words(capfd):
         top, pull_back = jax.vjp(lambda x: jax.lax.top_k(x, 2)[0], x)
         return pull_back(top)[0]
 
-    with pytest.raises(LoweringError, match=r"reads: that version has no such scatter\. .* gradient of top_k"):
+    with pytest.raises(MixerError, match=r"reads: that version has no such scatter\. .* gradient of top_k"):
         _lower_artifact(artifact_of(gradient, batch=export.symbolic_shape("batch")[0]))
     assert "vhlo" not in capfd.readouterr().err
 
 
 def test_library_function_with_calls_of_one_platform_is_refused():
     artifact = artifact_of(lambda x: jnp.linalg.qr(x)[0], platforms=("cpu", "cuda"))
-    with pytest.raises(LoweringError, match=r"cannot be read back|function calls .*geqrf"):
+    with pytest.raises(MixerError, match=r"cannot be read back|function calls .*geqrf"):
         _lower_artifact(artifact)
 
 
 def test_what_is_no_artifact_is_refused():
-    with pytest.raises(LoweringError, match=r"cannot be read back .*: it is not an artifact, or contains more than"):
+    with pytest.raises(MixerError, match=r"cannot be read back .*: it is not an artifact, or contains more than"):
         _lower_artifact(b"garbage")
 
 
@@ -300,6 +301,6 @@ def test_refusal_leaves_the_file_alone(raw, tmp_path, monkeypatch):
     directory = shutil.copytree(raw, tmp_path / "model")
     before = (directory / "saved_model.pb").read_bytes()
     monkeypatch.setattr("export.saved_model.stablehlo.SHAPE_ASSERTION", "something")
-    with pytest.raises(LoweringError, match="calls shape_assertion"):
+    with pytest.raises(MixerError, match="calls shape_assertion"):
         rewrite_saved_model(directory)
     assert (directory / "saved_model.pb").read_bytes() == before

@@ -4,7 +4,6 @@ https://spec.commonmark.org/0.31.2/, https://github.github.com/gfm/#tables-exten
 """
 
 import re
-from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -33,11 +32,10 @@ _LONGEST = 4000
 
 def render(template: str, **values: Any) -> str:  # noqa: ANN401 (whatever the template shows)
     """Return a template in `templates/` filled with these values."""
-    return environment().get_template(template).render(values)
+    return ENVIRONMENT.get_template(template).render(values)
 
 
-@cache
-def environment() -> jinja2.Environment:
+def _environment() -> jinja2.Environment:
     """Return the environment of the templates: text is escaped for Markdown unless a filter made Markdown of it."""
     found = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -99,3 +97,6 @@ def _figure(value: float | None) -> str:
 
 def _markup(text: str) -> Markup:
     return Markup(text)  # noqa: S704 (escaped by those who call it)
+
+
+ENVIRONMENT = _environment()

@@ -13,7 +13,6 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from export.formats.metadata import describe_model
 from models.formats import INPUT_NAME, OUTPUT_NAME
 
 OPSET = 15
@@ -23,8 +22,8 @@ BATCH = "batch"
 """Name of the batch axis, which may have any size."""
 
 
-def write_onnx(saved_model: Path, path: Path) -> None:
-    """Write the signature `serving_default` of a SavedModel of the graph flavour as an ONNX file.
+def write_onnx(saved_model: Path, path: Path, description: dict[str, str]) -> None:
+    """Write the signature `serving_default` of a SavedModel of the graph flavour as an ONNX file with this metadata.
 
     Raises:
         OSError: the file cannot be written.
@@ -50,7 +49,7 @@ def write_onnx(saved_model: Path, path: Path) -> None:
     del model.graph.input[1:]
     initializers = {fixed[f"{name}:0"]: values for name, values in weights.items()}
     model.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in initializers.items())
-    onnx.helper.set_model_props(model, describe_model("onnx", saved_model))
+    onnx.helper.set_model_props(model, description)
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
 

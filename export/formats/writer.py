@@ -4,13 +4,14 @@ The SavedModel checks the shape of its input with an `Assert`, which every conve
 sizes themselves.
 """
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from export.formats.metadata import describe_model
+from models.catalog import GRAPH_SUFFIX
 from models.errors import MixerError
 from models.formats import FORMATS, LABELS, FormatName, import_openvino, openvino_core
 from models.storage.files import naming
@@ -49,7 +50,7 @@ def _write_onnx(saved_model: Path, directory: Path) -> None:
     from export.formats.onnx import write_onnx
 
     (file,) = FORMATS["onnx"].models
-    write_onnx(saved_model, directory / file)
+    write_onnx(saved_model, directory / file, _describe("onnx", saved_model))
 
 
 def _write_openvino(saved_model: Path, directory: Path) -> None:
@@ -62,7 +63,7 @@ def _write_openvino(saved_model: Path, directory: Path) -> None:
     for index, operation in enumerate(model.get_ordered_ops()):
         if operation.get_type_name() not in {"Parameter", "Result"}:
             operation.set_friendly_name(f"{operation.get_type_name()}_{index}")
-    for key, value in describe_model("openvino", saved_model).items():
+    for key, value in _describe("openvino", saved_model).items():
         model.set_rt_info(value, ["model_info", key])
     try:
         import_openvino().save_model(model, directory / file, compress_to_fp16=False)
@@ -86,6 +87,36 @@ WRITERS: dict[FormatName, Callable[[Path, Path], None]] = {
     "onnx": _write_onnx,
     "openvino": _write_openvino,
 }
+
+
+def _describe(name: FormatName, saved_model: Path) -> dict[str, str]:
+    """Return what a model file says of itself: the facts that its SavedModel contains; nothing if it has none.
+
+    `labels` is a JSON list, as are the settings of the runtime under which the model was checked, if it needs any.
+    """
+    description = saved_model / "assets.extra" / "model.json"
+    if not description.is_file():
+        return {}
+    facts = json.loads(description.read_bytes())
+    low, high = facts["input"]["range"]
+    entries = {
+        "name": facts["handle"].removesuffix(GRAPH_SUFFIX),
+        "version": str(facts["version"]),
+        "architecture": facts["architecture"],
+        "input_range": f"{low} to {high}",
+        "preprocessing": facts["input"]["preprocessing"],
+        "output": facts["output"]["meaning"],
+        "license": facts["license"],
+        "checkpoint": facts["checkpoint"]["object"],
+        "checkpoint_sha256": facts["checkpoint"]["sha256"],
+        "checkpoint_origin": facts["checkpoint"]["origin"],
+    }
+    if (listed := facts["output"].get("classes")) is not None:
+        lines = (saved_model / listed).read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        entries["labels"] = json.dumps(lines, ensure_ascii=False)
+    if FORMATS[name].settings:
+        entries["runtime_settings"] = json.dumps(FORMATS[name].settings)
+    return entries
 
 
 def _copy_companions(saved_model: Path, directory: Path) -> None:

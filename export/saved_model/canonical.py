@@ -38,8 +38,8 @@ def rewrite_saved_model(directory: Path) -> int:
         The number of artifacts lowered.
 
     Raises:
-        LoweringError: an artifact contains something that is not known to run in all supported TensorFlow releases.
-        MixerError: the file refers to its functions in an unknown way.
+        MixerError: an artifact contains something that is not known to run in all supported TensorFlow releases, or
+            the file refers to its functions in an unknown way.
     """
     path = directory / "saved_model.pb"
     saved_model = SavedModel.FromString(path.read_bytes())

@@ -52,10 +52,6 @@ _REFUSED = (ValueError, RuntimeError, ir.MLIRError)
 """The exceptions that MLIR's Python bindings raise."""
 
 
-class LoweringError(MixerError):
-    """An artifact cannot be lowered for the supported TensorFlow releases."""
-
-
 def lower_artifacts(saved_model: SavedModel) -> int:
     """Lower every artifact of a SavedModel, in place.
 
@@ -63,7 +59,7 @@ def lower_artifacts(saved_model: SavedModel) -> int:
         The number of artifacts lowered.
 
     Raises:
-        LoweringError: an artifact contains something that is not known to run in all supported TensorFlow releases.
+        MixerError: an artifact contains something that is not known to run in all supported TensorFlow releases.
     """
     lowered = 0
     for node in _xla_call_modules(saved_model):
@@ -77,7 +73,7 @@ def _lower_artifact(artifact: bytes) -> bytes:
     """Return a portable StableHLO artifact as `STABLEHLO_VERSION`, without debug locations.
 
     Raises:
-        LoweringError: the artifact contains more than StableHLO or an unknown custom call, or cannot be written in that
+        MixerError: the artifact contains more than StableHLO or an unknown custom call, or cannot be written in that
             version.
     """
     with ir.Context() as context:
@@ -97,7 +93,7 @@ def _lower_artifact(artifact: bytes) -> bytes:
         try:
             return _written(_read(context, artifact), EXPANDED)
         except _REFUSED as error:
-            raise LoweringError(
+            raise MixerError(
                 f"the exported function cannot be written as StableHLO {STABLEHLO_VERSION}, which TensorFlow 2.13 "
                 f"reads{_lacks(said)}. Write the model without it. (A batched gather or scatter comes from the "
                 "gradient of top_k, for one: such a function is exported without its gradient.)"
@@ -109,14 +105,14 @@ def _read(context: ir.Context, artifact: bytes) -> ir.Module:
     try:
         module = stablehlo.deserialize_portable_artifact(context, artifact)
     except _REFUSED as error:
-        raise LoweringError(
+        raise MixerError(
             f"the exported function cannot be read back ({error}): it is not an artifact, or contains more than "
             "StableHLO, such as the sharding of a linear solver. Write the model without it."
         ) from error
     calls = list(_custom_calls(module.operation))
     unknown = sorted(set(map(_target, calls)) - {SHAPE_ASSERTION})
     if unknown:
-        raise LoweringError(
+        raise MixerError(
             f"the exported function calls {', '.join(unknown)}, and on which platforms that runs is unknown. Write the "
             "model without it."
         )

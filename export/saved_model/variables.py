@@ -57,13 +57,12 @@ def copy_with_variables(saved_model: Path, directory: Path, changed: Mapping[str
         KeyError: the SavedModel has no variable of one of these names.
         OSError: the copy cannot be written, for example because the disk is full.
     """
-    reader, found = _read(saved_model)
-    unknown = sorted(changed.keys() - {*found.values()})
+    layout = Layout.read(saved_model, changed)
+    unknown = sorted(changed.keys() - {*layout.names.values()})
     if unknown:
         raise KeyError(f"no variables {', '.join(unknown)}")
     shutil.copytree(saved_model, directory, ignore=shutil.ignore_patterns("variables.*"))
-    keys = sorted(reader.get_variable_to_shape_map())
-    _save({key: changed.get(found.get(key, ""), reader.get_tensor(key)) for key in keys}, directory)
+    layout.write(changed, directory)
 
 
 def _read(directory: Path) -> tuple[Any, dict[str, str]]:

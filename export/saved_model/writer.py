@@ -58,7 +58,7 @@ class Graph:
         """Trace a function on the shapes of its float32 params.
 
         Raises:
-            LoweringError: the exported function would not run in all supported TensorFlow releases.
+            MixerError: the exported function would not run in all supported TensorFlow releases.
             OSError: there is no space for temporary files.
         """
         with fixed_settings():
