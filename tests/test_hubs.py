@@ -13,7 +13,8 @@ from publishable import CHECKPOINT, HANDLE, WEIGHTS, WHERE, tree, write_card, wr
 
 from export.cards.write import CardFiles, write_collection_cards
 from export.package.archive import package_model
-from export.publish import hub_upload
+from export.publish import destinations
+from export.publish.destinations import opened_place
 from export.publish.hugging_face import HuggingFaceRepository
 from export.publish.kaggle import KaggleModel
 from export.publish.policy import PublishPolicy
@@ -365,14 +366,13 @@ def test_a_place_is_read_strictly(place, name, said):
 
 
 @pytest.mark.parametrize(
-    ("place", "name", "client"),
-    [(KaggleModel, "kaggle:a/b", "kagglehub"), (HuggingFaceRepository, "hf:a/b", "huggingface_hub")],
-    ids=("kaggle", "hf"),
+    ("name", "client"), [("kaggle:a/b", "kagglehub"), ("hf:a/b", "huggingface_hub")], ids=("kaggle", "hf")
 )
-def test_a_missing_client_is_told_with_how_to_have_it(place, name, client, monkeypatch):
-    monkeypatch.setattr(hub_upload.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(UsageError, match=rf"--to {name} needs the package {client}, .*pip install -e '\.\[hub\]'"):
-        place.parse(name)
+def test_a_missing_client_is_told_with_how_to_have_it(name, client, monkeypatch, tmp_path):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    said = rf"--to {name} needs the package {client}, .*pip install -e '\.\[hub\]'"
+    with pytest.raises(UsageError, match=said), opened_place(name, tmp_path):
+        pass
 
 
 # --- the command ---
@@ -409,6 +409,6 @@ def test_the_clients_are_not_imported_before_they_are_needed():
 
     code = "import sys, convert.cli, export.publish.kaggle, export.publish.hugging_face\n"
     code += "print({'kagglehub', 'huggingface_hub'} & sys.modules.keys())"
-    root = Path(hub_upload.__file__).parents[2]
+    root = Path(destinations.__file__).parents[2]
     ran = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert ran.stdout == "set()\n"

@@ -65,7 +65,7 @@ class _Header(BaseModel):
 
 @dataclass(frozen=True)
 class Card:
-    """A card."""
+    """A card, for a model or for the repository."""
 
     text: str
 

@@ -1,12 +1,14 @@
 """Open the destination that `--to` names, by its prefix."""
 
 import functools
+import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from export.publish import hugging_face, kaggle
 from export.publish.bucket import Bucket
+from export.publish.hugging_face import HuggingFaceRepository
+from export.publish.kaggle import KaggleModel
 from export.publish.publish import Publication, publish
 from export.publish.store import Mirror, Store
 from models.errors import UsageError
@@ -15,11 +17,8 @@ from models.storage.gsutil import BUCKET_URL
 Send = Callable[..., Publication]
 """Publishes one model, given its paths and the keywords `rules`, `dry_run` and `progress`."""
 
-HUBS: dict[str, Callable[[str], Send]] = {
-    kaggle.PREFIX: lambda to: kaggle.KaggleModel.parse(to).publish,
-    hugging_face.PREFIX: lambda to: hugging_face.HuggingFaceRepository.parse(to).publish,
-}
-"""Hubs with a client of their own, by prefix; all other destinations are an `export.publish.store.Store`."""
+HUBS: tuple[type[KaggleModel | HuggingFaceRepository], ...] = (KaggleModel, HuggingFaceRepository)
+"""Hubs with a client of their own; all other destinations are an `export.publish.store.Store`."""
 
 
 @contextmanager
@@ -29,9 +28,11 @@ def opened_place(to: str, out: Path) -> Iterator[Send]:
     Raises:
         UsageError: `--to` names none of them, or the hub's client is not installed.
     """
-    hub = next((opener for prefix, opener in HUBS.items() if to.startswith(prefix)), None)
+    hub = next((hub for hub in HUBS if to.startswith(hub.PREFIX)), None)
     if hub is not None:
-        yield hub(to)
+        place = hub.parse(to)
+        _require_client(hub.CLIENT, to)
+        yield place.publish
         return
     with opened_store(to, out) as store:
         yield functools.partial(publish, store=store)
@@ -44,7 +45,7 @@ def opened_store(to: str, out: Path | None = None) -> Iterator[Store]:
     Raises:
         UsageError: `--to` names neither, or names the directory in which the models are made.
     """
-    if to.startswith(tuple(HUBS)):
+    if to.startswith(tuple(hub.PREFIX for hub in HUBS)):
         raise UsageError(
             f"{to}: only `publish` takes this destination; expected gs://bucket, gs://bucket/prefix or a directory."
         )
@@ -56,6 +57,14 @@ def opened_store(to: str, out: Path | None = None) -> Iterator[Store]:
     if out is not None and place.resolve() == out.resolve():
         raise UsageError(f"--to {to} is the output directory (--out): give another directory.")
     yield Mirror(place)
+
+
+def _require_client(name: str, destination: str) -> None:
+    if importlib.util.find_spec(name) is None:
+        raise UsageError(
+            f"--to {destination} needs the package {name}, which is not installed: .venv/bin/pip install -e '.[hub]' "
+            "installs it."
+        )
 
 
 def _parse(destination: str) -> str | Path:

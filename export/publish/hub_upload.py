@@ -1,6 +1,5 @@
 """Prepare uploads to hubs: the SavedModel's files, not packed, with manifest, report and provenance beside them."""
 
-import importlib.util
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Literal, Self
 from export.package.verify import verify
 from export.publish.policy import PublishPolicy
 from export.publish.publish import Item, Publication
-from models.errors import MixerError, UsageError
+from models.errors import MixerError
 from models.records.contents import compare_files
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
@@ -21,15 +20,16 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class HubUpload:
-    """A model that may be published, and its files by their paths in the upload."""
+    """A model that may be published at an address, and its files by their paths in the upload."""
 
+    address: str
     manifest: Manifest
     manifest_sha256: str
     files: dict[str, Path]
 
     @classmethod
-    def of(cls, destination: ModelPaths, rules: PublishPolicy) -> Self:
-        """Return the upload of a model.
+    def of(cls, destination: ModelPaths, rules: PublishPolicy, address: str) -> Self:
+        """Return the upload of a model to an address.
 
         Raises:
             MixerError: it may not be published, or its directory is missing or differs from its records.
@@ -50,9 +50,9 @@ class HubUpload:
         }
         files = {name: directory / name for name in admitted.manifest.files}
         files |= {name: path for name, path in beside.items() if path.is_file()}
-        return cls(admitted.manifest, admitted.files[destination.manifest].sha256, files)
+        return cls(address, admitted.manifest, admitted.files[destination.manifest].sha256, files)
 
-    def is_published(self, published: Manifest | None, address: str) -> bool:
+    def is_published(self, published: Manifest | None) -> bool:
         """Return whether it is the version that was published last, of which this is the manifest.
 
         Raises:
@@ -64,60 +64,45 @@ class HubUpload:
         here, number = self.manifest, published.version
         again = f"Convert with --version {number + 1}."
         if published.handle != here.handle:
-            raise MixerError(f"{address} contains {published.handle}, expected {here.handle}: check --to.")
+            raise MixerError(f"{self.address} contains {published.handle}, expected {here.handle}: check --to.")
         if number > here.version:
-            raise MixerError(f"version {here.version} is not above the published {number} ({address}). {again}")
+            raise MixerError(f"version {here.version} is not above the published {number} ({self.address}). {again}")
         if number < here.version:
             return False
         differences = compare_files(published.files, here.files)
         if differences:
             said = "".join(f"\n  {difference}" for difference in differences)
             raise MixerError(
-                f"version {number} is published already, with other files ({address}). Compared with the published "
-                f"manifest:{said}\n{again}"
+                f"version {number} is published already, with other files ({self.address}). Compared with the "
+                f"published manifest:{said}\n{again}"
             )
         return True
 
     def publication(
         self,
-        address: str,
         verdict: Literal["published", "to be published", "published already"],
         cards: Mapping[str, bytes] | None = None,
     ) -> Publication:
-        """Return the outcome for the upload at an address, and for cards, given by their addresses."""
+        """Return the outcome for the upload, and for cards, given by their addresses."""
         actions: dict[str, Literal["sent", "to be sent", "there already"]]
         actions = {"published": "sent", "to be published": "to be sent", "published already": "there already"}
-        sizes = {f"{address}/{name}": path.stat().st_size for name, path in sorted(self.files.items())}
+        sizes = {f"{self.address}/{name}": path.stat().st_size for name, path in sorted(self.files.items())}
         sizes |= {name: len(card) for name, card in (cards or {}).items()}
         items = tuple(Item(name, size, actions[verdict]) for name, size in sizes.items())
         return Publication(self.manifest.handle, self.manifest.version, verdict, items)
 
-
-@contextmanager
-def translate_client_errors(site: str, address: str, credentials: str) -> Iterator[None]:
-    """Turn the exceptions of a site's client, which are of many types, into one MixerError."""
-    try:
-        yield
-    except MixerError:
-        raise
-    except Exception as error:
-        why = "" if error.__cause__ is None else f" ({type(error.__cause__).__name__}: {error.__cause__})"
-        said = " ".join(f"{error}{why}".split())[:500].rstrip(".")
-        raise MixerError(
-            f"{address}: {site} or its client reports {type(error).__name__}: {said}. Expected an address that the "
-            f"credentials in {credentials} may read and write: check --to and the network, then run the same command "
-            "again."
-        ) from error
-
-
-def require_client(name: str, destination: str) -> None:
-    """Check that a site's client is installed.
-
-    Raises:
-        UsageError: it is not.
-    """
-    if importlib.util.find_spec(name) is None:
-        raise UsageError(
-            f"--to {destination} needs the package {name}, which is not installed: .venv/bin/pip install -e '.[hub]' "
-            "installs it."
-        )
+    @contextmanager
+    def translate_client_errors(self, site: str, credentials: str) -> Iterator[None]:
+        """Turn the exceptions of a site's client, which are of many types, into one MixerError."""
+        try:
+            yield
+        except MixerError:
+            raise
+        except Exception as error:
+            why = "" if error.__cause__ is None else f" ({type(error.__cause__).__name__}: {error.__cause__})"
+            said = " ".join(f"{error}{why}".split())[:500].rstrip(".")
+            raise MixerError(
+                f"{self.address}: {site} or its client reports {type(error).__name__}: {said}. Expected an address "
+                f"that the credentials in {credentials} may read and write: check --to and the network, then run the "
+                "same command again."
+            ) from error

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import ValidationError
 
@@ -18,7 +18,7 @@ from export.cards.facts import CardFacts
 from export.cards.hugging_face import FILE, Card
 from export.cards.tfhub import Page
 from export.cards.write import CardFiles
-from export.publish.hub_upload import MANIFEST, HubUpload, require_client, translate_client_errors
+from export.publish.hub_upload import MANIFEST, HubUpload
 from export.publish.policy import PublishPolicy
 from export.publish.publish import Publication
 from models.errors import MixerError, UsageError
@@ -30,13 +30,15 @@ from models.storage.files import read_small
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-PREFIX = "hf:"
 CREDENTIALS = "HF_TOKEN or those of `hf auth login`"
 
 
 @dataclass(frozen=True)
 class HuggingFaceRepository:
     """An existing repository of models."""
+
+    PREFIX: ClassVar = "hf:"
+    CLIENT: ClassVar = "huggingface_hub"
 
     name: str
     """`owner/repo`."""
@@ -46,12 +48,11 @@ class HuggingFaceRepository:
         """Parse `hf:owner/repo`.
 
         Raises:
-            UsageError: the destination has another form, or Hugging Face's client is not installed.
+            UsageError: the destination has another form.
         """
-        name = destination.removeprefix(PREFIX)
+        name = destination.removeprefix(cls.PREFIX)
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name, re.ASCII):
             raise UsageError(f"--to {destination!r} is not a repository on Hugging Face: expected hf:owner/repo.")
-        require_client("huggingface_hub", destination)
         return cls(name)
 
     def publish(
@@ -63,33 +64,32 @@ class HuggingFaceRepository:
             MixerError: the model may not be published, its version is taken or lower than the published one, or Hugging
                 Face or its client fails.
         """
-        upload = HubUpload.of(destination, rules)
-        handle, version = destination.handle, destination.version
-        address, tag = f"{PREFIX}{self.name}/{handle}", f"{handle}-v{version}"
-        with translate_client_errors("Hugging Face", address, CREDENTIALS):
+        handle, tag = destination.handle, f"{destination.handle}-v{destination.version}"
+        upload = HubUpload.of(destination, rules, f"{self.PREFIX}{self.name}/{handle}")
+        with upload.translate_client_errors("Hugging Face", CREDENTIALS):
             api = _api()
             now = api.model_info(self.name)
             names = {one.rfilename for one in now.siblings or ()}
             tagged = tag in {one.name for one in api.list_repo_refs(self.name).tags}
-            there = upload.is_published(_published(api, self.name, now.sha, handle, names), address)
+            there = upload.is_published(_published(api, self.name, now.sha, handle, names))
             if tagged and not there:
-                raise MixerError(f"{address}: the tag {tag} exists, but the folder contains another version.")
+                raise MixerError(f"{upload.address}: the tag {tag} exists, but the folder contains another version.")
             if there:
                 cards = {}
             else:
                 readme = _read(api, self.name, FILE, now.sha, names)
                 every = _cards(destination, self.name)
                 cards = {name: card for name, card in every.items() if (name, card) != (FILE, readme)}
-            planned = {f"{PREFIX}{self.name}/{name}": card for name, card in cards.items()}
+            planned = {f"{self.PREFIX}{self.name}/{name}": card for name, card in cards.items()}
             if dry_run:
-                return upload.publication(address, "published already" if there else "to be published", planned)
+                return upload.publication("published already" if there else "to be published", planned)
             commit = now.sha if there else self._commit(api, upload, cards, now.sha, names)
             if not tagged:  # or an earlier run ended between commit and tag
                 api.create_tag(self.name, tag=tag, revision=commit)
         if progress is not None and not there:
             size = sum(path.stat().st_size for path in upload.files.values())
             progress(size, size)
-        return upload.publication(address, "published already" if there else "published", planned)
+        return upload.publication("published already" if there else "published", planned)
 
     def _commit(
         self, api: "HfApi", upload: HubUpload, cards: Mapping[str, bytes], parent: str | None, names: set[str]
@@ -130,7 +130,9 @@ def _published(api: "HfApi", name: str, commit: str | None, handle: str, names: 
     try:
         return None if content is None else Manifest.model_validate_json(content)
     except ValidationError as error:
-        raise MixerError(f"{PREFIX}{name}/{path} is not a readable manifest of schema 1.") from error
+        raise MixerError(
+            f"{HuggingFaceRepository.PREFIX}{name}/{path} is not a readable manifest of schema 1."
+        ) from error
 
 
 def _read(api: "HfApi", name: str, path: str, commit: str | None, names: set[str]) -> bytes | None:

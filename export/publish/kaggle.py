@@ -10,12 +10,12 @@ import tempfile
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
 from export.cards.kaggle import LICENSES
-from export.publish.hub_upload import MANIFEST, HubUpload, require_client, translate_client_errors
+from export.publish.hub_upload import MANIFEST, HubUpload
 from export.publish.policy import PublishPolicy
 from export.publish.publish import Publication
 from models.catalog import LICENSE
@@ -27,7 +27,6 @@ from models.records.manifest import MOST_BYTES, Manifest
 from models.selection import command_for, is_catalogued
 from models.storage.files import read_small
 
-PREFIX = "kaggle:"
 FRAMEWORK = "tensorFlow2"
 CREDENTIALS = "KAGGLE_API_TOKEN or ~/.kaggle"
 
@@ -35,6 +34,9 @@ CREDENTIALS = "KAGGLE_API_TOKEN or ~/.kaggle"
 @dataclass(frozen=True)
 class KaggleModel:
     """A model on Kaggle, with a variation for each handle."""
+
+    PREFIX: ClassVar = "kaggle:"
+    CLIENT: ClassVar = "kagglehub"
 
     name: str
     """`owner/model`."""
@@ -44,12 +46,11 @@ class KaggleModel:
         """Parse `kaggle:owner/model`.
 
         Raises:
-            UsageError: the destination has another form, or Kaggle's client is not installed.
+            UsageError: the destination has another form.
         """
-        name = destination.removeprefix(PREFIX)
+        name = destination.removeprefix(cls.PREFIX)
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*", name):
             raise UsageError(f"--to {destination!r} is not a model on Kaggle: expected kaggle:owner/model.")
-        require_client("kagglehub", destination)
         return cls(name)
 
     def publish(
@@ -61,20 +62,19 @@ class KaggleModel:
             MixerError: the model may not be published, its licence is unknown, its version is taken or lower than the
                 published one, or Kaggle or its client fails.
         """
-        upload = HubUpload.of(destination, rules)
-        license_name = LICENSES[_license_of(destination)]
         variation = f"{self.name}/{FRAMEWORK}/{destination.handle}"
-        address = f"{PREFIX}{variation}"
-        with translate_client_errors("Kaggle", address, CREDENTIALS):
-            if upload.is_published(_published(variation), address):
-                return upload.publication(address, "published already")
+        upload = HubUpload.of(destination, rules, f"{self.PREFIX}{variation}")
+        license_name = LICENSES[_license_of(destination)]
+        with upload.translate_client_errors("Kaggle", CREDENTIALS):
+            if upload.is_published(_published(variation)):
+                return upload.publication("published already")
             if dry_run:
-                return upload.publication(address, "to be published")
+                return upload.publication("to be published")
             _upload(upload, variation, license_name)
         if progress is not None:
             size = sum(path.stat().st_size for path in upload.files.values())
             progress(size, size)
-        return upload.publication(address, "published")
+        return upload.publication("published")
 
 
 def _client() -> Any:  # noqa: ANN401 (it has no type information)
@@ -100,7 +100,9 @@ def _published(variation: str) -> Manifest | None:
                 return None
             raise
         except ValidationError as error:
-            raise MixerError(f"{PREFIX}{variation}: its {MANIFEST} is not a readable manifest of schema 1.") from error
+            raise MixerError(
+                f"{KaggleModel.PREFIX}{variation}: its {MANIFEST} is not a readable manifest of schema 1."
+            ) from error
 
 
 def _license_of(destination: ModelPaths) -> str:

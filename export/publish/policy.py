@@ -162,14 +162,14 @@ def _source_problems(manifest: Manifest) -> Iterator[str]:
 
 def _card_problems(destination: ModelPaths) -> Iterator[str]:
     """Yield why a model's page cannot be published: it is missing, cannot be read, or breaks TensorFlow Hub's rules."""
-    card = destination.card
+    card, command = destination.card, _card_command(destination)
     if not card.is_file():
-        yield f"there is no {card.name}: {_command(destination.handle)} writes it"
+        yield f"there is no {card.name}: {command} writes it"
         return
     try:
         text = card.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
-        yield f"{card.name} cannot be read ({error}): {_command(destination.handle)} writes it again"
+        yield f"{card.name} cannot be read ({error}): {command} writes it again"
         return
     for problem in Page.read(text).problems:
         yield f"{card.name} breaks a rule of TensorFlow Hub's pages: {problem}"
@@ -181,11 +181,11 @@ def _card_differences(destination: ModelPaths) -> Iterator[str]:
     Raises:
         MixerError: no page can be rendered, for example because there is no manifest or no report of the full set.
     """
-    card = destination.card
+    card, again = destination.card, f"{_card_command(destination)} writes it again"
     found = card.read_text(encoding="utf-8")
     where = Page.read(found).publisher
     if where is None:
-        yield f"{card.name}: its asset-path is not <assets>/<handle>/<version>.tar.gz: {_again(destination.handle)}"
+        yield f"{card.name}: its asset-path is not <assets>/<handle>/<version>.tar.gz: {again}"
         return
     expected = Page.of_module(CardFacts.read(destination, where)).text
     pairs = enumerate(zip_longest(found.split("\n"), expected.split("\n")), 1)
@@ -195,7 +195,7 @@ def _card_differences(destination: ModelPaths) -> Iterator[str]:
         same = next((place for place, (one, other) in letters if one != other), 0)
         yield (
             f"{card.name} is not the card of this manifest and report (line {number} is {_excerpt(is_there, same)}, "
-            f"expected {_excerpt(due, same)}): {_again(destination.handle)}"
+            f"expected {_excerpt(due, same)}): {again}"
         )
 
 
@@ -207,9 +207,5 @@ def _excerpt(line: str | None, same: int) -> str:
     return repr(f"{'...' if start else ''}{line[start:end]}{'...' if len(line) > end else ''}")
 
 
-def _command(handle: str) -> str:
-    return f"`mixer-jax2tf card {handle} --publisher P --assets URL`"
-
-
-def _again(handle: str) -> str:
-    return f"{_command(handle)} writes it again"
+def _card_command(destination: ModelPaths) -> str:
+    return f"`mixer-jax2tf card {destination.handle} --publisher P --assets URL`"
