@@ -79,7 +79,7 @@ def _save(values: Mapping[str, Any], directory: Path) -> None:
             prefix=str(directory / PREFIX),
             tensor_names=list(values),
             shape_and_slices=[""] * len(values),
-            tensors=[one if isinstance(one, bytes) else shared(one) for one in values.values()],
+            tensors=[one if isinstance(one, bytes) else _shared(one) for one in values.values()],
         )
     except tf.errors.OpError as error:
         # The op's message begins with its node and the path: "{{node ...}} path; No space left on device [Op:SaveV2]".
@@ -88,6 +88,6 @@ def _save(values: Mapping[str, Any], directory: Path) -> None:
         raise OSError(number, reason) from error
 
 
-def shared(array: NDArray[Any]) -> tf.Tensor:
+def _shared(array: NDArray[Any]) -> tf.Tensor:
     """Return a tensor that shares memory with an array; `tf.constant` would copy the array twice."""
     return tf.experimental.dlpack.from_dlpack(np.require(array, requirements=["C", "W"]).__dlpack__())

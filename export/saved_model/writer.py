@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from export.saved_model.canonical import rewrite_saved_model
 from export.saved_model.preprocessing import checked, decoded
 from export.saved_model.settings import fixed_settings
-from export.saved_model.variables import Layout, shared
+from export.saved_model.variables import Layout
 from models.params import nest
 from models.resize import scale
 from models.signatures import OUTPUT, SERVING_DEFAULT, SIGNATURES
@@ -185,6 +185,7 @@ def _empty_variables(shapes: Shapes) -> tuple[dict[str, Any], list[tf.Variable]]
     variables = {}
     for path, shape in shapes.items():
         # NumPy's zeros take no memory until they are written to, which never happens.
-        variables[path] = tf.Variable(shared(np.zeros(shape, np.float32)), name=path)
+        zeros = tf.experimental.dlpack.from_dlpack(np.zeros(shape, np.float32).__dlpack__())
+        variables[path] = tf.Variable(zeros, name=path)
         tf.raw_ops.AssignVariableOp(resource=variables[path].handle, value=tf.zeros([0]))
     return nest(variables), list(variables.values())
