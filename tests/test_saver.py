@@ -11,7 +11,6 @@ from writing import directory_of
 
 from convert.checkpoints.reader import load_checkpoint
 from export.saved_model.canonical import rewrite_saved_model
-from export.saved_model.saver import add_saver
 from export.saved_model.variables import OBJECTS, PREFIX
 from models.catalog import TESTING_HANDLES
 from models.errors import MixerError
@@ -163,7 +162,10 @@ def test_one_saver_is_enough(tiny_build, tmp_path):
 
 def test_a_graph_that_does_not_tell_its_variables_is_refused(tmp_path):
     tf.saved_model.save(tf.Module(), str(tmp_path))
-    meta_graph = saved_in(tmp_path)
+    saved_model = SavedModel.FromString((tmp_path / "saved_model.pb").read_bytes())
+    (meta_graph,) = saved_model.meta_graphs
     del meta_graph.graph_def.node[:]
+    meta_graph.ClearField("saver_def")
+    (tmp_path / "saved_model.pb").write_bytes(saved_model.SerializeToString())
     with pytest.raises(MixerError, match="expected one string constant, which names the variables, found 0"):
-        add_saver(meta_graph)
+        rewrite_saved_model(tmp_path)

@@ -2,8 +2,12 @@
 
 TensorFlow numbers functions and custom gradients with a counter of the process, so their names depend on what was
 traced before; they are renumbered here, in the same order. It also writes a random number into `fingerprint.pb`, which
-nothing needs; the file is removed. The saver is added by `export.saved_model.saver`, because TensorFlow's own contains
-an operation that 2.6 does not know, `DisableCopyOnRead`.
+nothing needs; the file is removed.
+
+A saver restores and saves the variables for readers that run the graph: TensorFlow Serving, C++ and TensorFlow 1's
+loader call it (`SaverDef`); TensorFlow 2 restores without it. TensorFlow's own contains an operation that 2.6 does not
+know, `DisableCopyOnRead`, and consists of two functions, each of which takes every variable; that is a fifth of the
+work of tracing a graph. The one added here consists of plain operations of the graph, as TensorFlow 1 wrote them.
 """
 
 import copy
@@ -13,14 +17,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+from tensorflow.core.protobuf.saver_pb2 import SaverDef
+from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
-from export.saved_model.saver import add_saver
 from export.saved_model.stablehlo import lower_artifacts
+from export.saved_model.variables import OBJECTS
 from models.errors import MixerError
 
 ARGUMENT_NAME = "_user_specified_name"
@@ -39,7 +46,7 @@ def rewrite_saved_model(directory: Path) -> int:
 
     Raises:
         MixerError: an artifact contains something that is not known to run in all supported TensorFlow releases, or
-            the file refers to its functions in an unknown way.
+            the file names its variables or refers to its functions in an unknown way.
     """
     path = directory / "saved_model.pb"
     saved_model = SavedModel.FromString(path.read_bytes())
@@ -47,12 +54,83 @@ def rewrite_saved_model(directory: Path) -> int:
     for meta_graph in saved_model.meta_graphs:
         _drop_unsaved_gradients(meta_graph)
         if not meta_graph.HasField("saver_def"):
-            add_saver(meta_graph)
+            _add_saver(meta_graph)
         _drop_counted_arguments(meta_graph)
         _number_anew(meta_graph)
     path.write_bytes(saved_model.SerializeToString(deterministic=True))
     (directory / "fingerprint.pb").unlink(missing_ok=True)
     return lowered
+
+
+def _add_saver(meta_graph: MetaGraphDef) -> None:
+    """Add the saver to a graph that TensorFlow saved without one (`SaveOptions.experimental_skip_saver`)."""
+    there = {node.name: node for node in meta_graph.graph_def.node}
+    described = _description(meta_graph)
+    objects = TrackableObjectGraph.FromString(described.attr["value"].tensor.string_val[0])
+    found = [one for node in objects.nodes for one in node.attributes]
+    with tf.Graph().as_default() as graph:
+        variables = {one.checkpoint_key: _handle(there[one.full_name]) for one in found}
+        saver = _write_saver(variables, tf.raw_ops.Placeholder(dtype=tf.string, shape=[], name=described.name))
+        added = tf.compat.v1.train.export_meta_graph(graph=graph, strip_default_attrs=True)
+    meta_graph.graph_def.node.extend(node for node in added.graph_def.node if node.name not in there)
+    operations = meta_graph.meta_info_def.stripped_op_list.op
+    known = {operation.name: operation for operation in (*operations, *added.meta_info_def.stripped_op_list.op)}
+    del operations[:]
+    operations.extend(known[name] for name in sorted(known))
+    meta_graph.saver_def.CopyFrom(saver)
+
+
+def _description(meta_graph: MetaGraphDef) -> NodeDef:
+    """Return the graph's only string constant: the serialized `TrackableObjectGraph`, which names the variables."""
+    constants = [one for one in meta_graph.graph_def.node if one.op == "Const"]  # reading an attribute adds it
+    texts = [one for one in constants if one.attr["value"].tensor.dtype == tf.string.as_datatype_enum]
+    if len(texts) != 1:
+        raise MixerError(
+            f"TensorFlow saved an unexpected graph: expected one string constant, which names the variables, found "
+            f"{len(texts)}. Convert with the TensorFlow of the lock file (`make setup`)."
+        )
+    return texts[0]
+
+
+def _handle(node: NodeDef) -> tf.Tensor:
+    """Return a stand-in for a variable of the other graph, with the same name, dtype and shape."""
+    shape = [dim.size for dim in node.attr["shape"].shape.dim]
+    return tf.raw_ops.VarHandleOp(dtype=node.attr["dtype"].type, shape=shape, name=node.name)
+
+
+def _write_saver(variables: Mapping[str, tf.Tensor], description: tf.Tensor) -> SaverDef:
+    """Add the operations that save and restore variables, given as handles by checkpoint key, to the current graph."""
+    raw, keys, count = tf.raw_ops, [*variables], len(variables)
+    filename = raw.Placeholder(dtype=tf.string, shape=[], name="saver_filename")
+    types = [handle.op.get_attr("dtype") for handle in variables.values()]
+    found = raw.RestoreV2(
+        prefix=filename, tensor_names=keys, shape_and_slices=[""] * count, dtypes=types, name="saver_restore"
+    )
+    assigned = [
+        raw.AssignVariableOp(resource=handle, value=value, name="saver_restore/assign")
+        for handle, value in zip(variables.values(), found, strict=True)
+    ]
+    with tf.control_dependencies(assigned):
+        restore = raw.NoOp(name="saver_restore/done")
+    values = [
+        raw.ReadVariableOp(resource=handle, dtype=dtype, name="saver_save/value")
+        for handle, dtype in zip(variables.values(), types, strict=True)
+    ]
+    written = raw.SaveV2(
+        prefix=filename,
+        tensor_names=[*keys, OBJECTS],
+        shape_and_slices=[""] * (count + 1),
+        tensors=[*values, description],
+        name="saver_save",
+    )
+    with tf.control_dependencies([written]):
+        save = raw.Identity(input=filename, name="saver_save/done")
+    return SaverDef(
+        filename_tensor_name=filename.name,
+        save_tensor_name=save.name,
+        restore_op_name=restore.name,
+        version=SaverDef.V2,
+    )
 
 
 def _nodes(meta_graph: MetaGraphDef) -> Iterator[NodeDef]:
