@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from models.storage.files import placed_whole
+from models.storage.files import written_whole
 
 Params = dict[str, Any]
 """Leaves nested by name: `params["MixerBlock_0"]["token_mixing"]["Dense_0"]["kernel"]`."""
@@ -37,5 +37,5 @@ def save_params(params: Mapping[str, Any], path: Path) -> None:
     import numpy as np
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with placed_whole(path) as (_, file):
+    with written_whole(path) as file:
         np.savez(file, allow_pickle=False, **{name: np.asarray(array) for name, array in flatten(params).items()})

@@ -24,7 +24,7 @@ from models.storage.archives import (
     most_unpacked,
     read_file,
 )
-from models.storage.files import hash_file
+from models.storage.files import Hashes
 
 CONTENT = random.Random(7).randbytes(3000)  # noqa: S311 (content of a test: as incompressible as weights)
 
@@ -123,7 +123,7 @@ BAD_MEMBERS = {
 def test_an_honest_archive_is_digested_where_it_is(path, tmp_path):
     pack(path, *honest())
     found = digest_archive(path)
-    assert found.whole == hash_file(path)
+    assert found.whole == Hashes.of(path)
     assert {name: (one.sha256, one.size) for name, one in found.files.items()} == {
         info.name: (hashlib.sha256(content.getvalue()).hexdigest(), info.size)
         for info, content in HONEST

@@ -164,7 +164,7 @@ def test_second_run_and_second_handle_transfer_nothing(store, tmp_path, monkeypa
     first, second = (fetch(HANDLES[name].checkpoint, cache=tmp_path, digests=NOTHING) for name in names)
     assert (first.transferred, second.transferred) == (len(content), 0)
     assert store.served == len(content)
-    monkeypatch.setattr(cache_module, "hash_file", lambda _: pytest.fail("hashed again"))
+    monkeypatch.setattr(cache_module.Hashes, "of", lambda _: pytest.fail("hashed again"))
     assert fetch(CHECKPOINT, cache=tmp_path, digests=NOTHING).path == first.path
 
 

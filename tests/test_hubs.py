@@ -21,7 +21,7 @@ from export.publish.policy import PublishPolicy
 from models.digests import Digest, DigestTable
 from models.errors import MixerError, UsageError
 from models.records.manifest import Manifest
-from models.storage.files import hash_file
+from models.storage.files import Hashes
 
 pytestmark = [
     pytest.mark.hub,
@@ -115,7 +115,7 @@ def test_the_stand_in_of_kaggle_gets_our_number_in_the_notes_of_later_versions(k
     later = packed(tmp_path, version=5, seed=5)
     assert model.publish(later, RULES).verdict == "published"
     first, second = kaggle.variations[variation(kaggle)]
-    sha256 = hash_file(later.manifest).sha256
+    sha256 = Hashes.of(later.manifest).sha256
     assert second["versionNotes"] == f"{HANDLE} version 5, manifest sha256 {sha256}"
     assert second["files"] == expected(later)
     assert Manifest.model_validate_json(first["files"]["manifest.json"]).version == 2
@@ -149,7 +149,7 @@ def test_the_stand_in_of_hugging_face_gets_one_commit_and_a_tag(hugging_face, tm
         f"{HANDLE}/{name}": content for name, content in expected(destination).items()
     }
     assert commit["header"]["summary"] == f"{HANDLE} version 2"
-    assert commit["header"]["description"] == f"manifest sha256 {hash_file(destination.manifest).sha256}"
+    assert commit["header"]["description"] == f"manifest sha256 {Hashes.of(destination.manifest).sha256}"
     assert hugging_face.tags == {f"{HANDLE}-v2": commit["oid"]}
     assert (done.verdict, done.sent) == ("published", sum(map(len, [card, *expected(destination).values()])))
     assert {item.address for item in done.items} == {

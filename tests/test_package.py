@@ -30,7 +30,7 @@ from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.storage import archives
 from models.storage.archives import digest_archive, extract_archive
-from models.storage.files import Hashes, hash_file, written_whole
+from models.storage.files import Hashes, written_whole
 
 
 @pytest.fixture(autouse=True)
@@ -337,7 +337,7 @@ def test_hashes_are_those_of_the_file(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"x" * 3_000_000)
     md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).digest()
-    assert hash_file(path) == Hashes(3_000_000, sha256(path), base64.b64encode(md5).decode())
+    assert Hashes.of(path) == Hashes(3_000_000, sha256(path), base64.b64encode(md5).decode())
 
 
 # --- the signature ---

@@ -195,7 +195,8 @@ def open_descriptors():
 
 def test_a_temporary_file_that_cannot_be_removed_does_not_keep_its_lock(tmp_path):
     before = open_descriptors()
-    with pytest.raises(OSError, match=r"directory|permitted"), temporary_file(tmp_path / "x") as (partial, _):
+    with pytest.raises(OSError, match=r"directory|permitted"), temporary_file(tmp_path / "x") as file:
+        partial = Path(file.name)
         partial.unlink()
         partial.mkdir()
     assert open_descriptors() == before

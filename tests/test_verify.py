@@ -26,7 +26,7 @@ from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.published_index import INDEX, Index
 from models.storage.archives import MOST_BYTES, digest_archive, extract_archive
-from models.storage.files import hash_file
+from models.storage.files import Hashes
 
 ROOT = Path(__file__).parent.parent
 MODEL_JSON = "assets.extra/model.json"
@@ -412,7 +412,7 @@ def test_any_other_name_will_do(siblings):
 @pytest.fixture
 def mirrored(siblings):
     files = (siblings.archive, siblings.manifest, siblings.report, siblings.provenance)
-    digests = {path.name: {"sha256": hash_file(path).sha256, "size": path.stat().st_size} for path in files}
+    digests = {path.name: {"sha256": Hashes.of(path).sha256, "size": path.stat().st_size} for path in files}
     (siblings.folder / INDEX).write_bytes(Index(handle=HANDLE, versions={"2": digests}).to_bytes())
     shutil.rmtree(siblings.directory)
     return siblings

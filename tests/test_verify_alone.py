@@ -26,7 +26,7 @@ from export.package.verify import verify
 from models.records.about import About, AboutRecord
 from models.records.layout import ModelPaths
 from models.records.published_index import INDEX, Index, ListedFile
-from models.storage.files import hash_file
+from models.storage.files import Hashes
 from validation import verify as alone
 
 FILE = Path(alone.__file__)
@@ -34,7 +34,7 @@ FILE = Path(alone.__file__)
 
 def write_index(paths):
     files = {
-        path.name: ListedFile(**vars(hash_file(path)))
+        path.name: ListedFile(**vars(Hashes.of(path)))
         for path in (*paths.required, paths.signature, *paths.described)
         if path.is_file()
     }

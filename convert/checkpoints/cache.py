@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from models.digests import Digest
 from models.errors import MixerError
-from models.storage.files import hash_file, write_atomically
+from models.storage.files import Hashes, write_atomically
 from models.storage.gsutil import StoredObject
 
 VARIABLE = "MIXER_JAX2TF_CACHE"
@@ -145,4 +145,4 @@ class Slot:
 
 def is_object(path: Path, size: int, md5: str | None) -> bool:
     """Return whether a file has this size and MD5 (base64); False without an MD5 to compare."""
-    return path.is_file() and path.stat().st_size == size and md5 is not None and hash_file(path).md5 == md5
+    return path.is_file() and path.stat().st_size == size and md5 is not None and Hashes.of(path).md5 == md5

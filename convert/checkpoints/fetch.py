@@ -20,7 +20,7 @@ from models.digests import Digest, DigestTable
 from models.errors import MixerError, UsageError
 from models.progress import Progress
 from models.storage import gsutil
-from models.storage.files import hash_file
+from models.storage.files import Hashes
 from models.storage.gsutil import BUCKET_URL, SourceObject, StoredObject
 from models.storage.gsutil_errors import StoreUnreachableError
 
@@ -131,7 +131,7 @@ def record(
             f"{checkpoint.url}: the store gives no crc32c, which every object must have: nothing was recorded."
         )
     _bring(slot, stored, progress)
-    found = hash_file(slot.file)
+    found = Hashes.of(slot.file)
     if stored.md5 not in (None, found.md5):
         raise MixerError(
             f"{slot.file} has md5 {found.md5}, expected the store's {stored.md5}: it changed after it was checked. "
@@ -155,7 +155,7 @@ def probe(
     bucket = parse_source(source)
     if isinstance(bucket, Path):
         path = _from_directory(checkpoint, bucket).path
-        hashes = hash_file(path)
+        hashes = Hashes.of(path)
         return SourceObject(file_url(checkpoint.object), hashes.size, hashes.md5, hashes.sha256)
     url = f"{bucket}/{checkpoint.object}"
     slot = Slot.of(url, cache)

@@ -22,7 +22,7 @@ from models.catalog import ALL_HANDLES, Checkpoint, Shape
 from models.digests import Digest, DigestTable
 from models.errors import MixerError
 from models.progress import Progress
-from models.storage.files import placed_whole, sha256_of
+from models.storage.files import sha256_of, written_whole
 
 _CHUNK = 1 << 18  # values made at a time: with their raw bits and tails they fit into a level-2 cache
 _THREADS = 4  # at most; drawing and arithmetic release the interpreter lock
@@ -68,10 +68,10 @@ def write_seeded(checkpoint: Checkpoint, directory: Path, *, progress: Progress 
         if path.exists():
             return _keep(path, recorded)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with placed_whole(path) as (partial, file):
+        with written_whole(path) as file:
             _write(checkpoint, file, progress)
             file.flush()
-            found = sha256_of(partial)
+            found = sha256_of(Path(file.name))
             if recorded and found != recorded.sha256:
                 raise _SeedError(
                     f"the synthetic {checkpoint.name} has sha256 {found} here, but models/digests.json records "

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import MixerError
-from models.storage.files import CHUNK, placed_whole, sha256_of
+from models.storage.files import CHUNK, sha256_of, written_whole
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ class State:
             OSError: it cannot be written.
         """
         said = np.frombuffer(json.dumps(asdict(self)).encode(), np.uint8)
-        with placed_whole(path) as (partial, file):
+        with written_whole(path) as file:
             np.savez(file, allow_pickle=False, state=said, **{str(index): one for index, one in enumerate(arrays)})
             file.flush()
-            file.write(bytes.fromhex(sha256_of(partial)))
+            file.write(bytes.fromhex(sha256_of(Path(file.name))))
 
     @classmethod
     def read(cls, path: Path) -> tuple["State", list[NDArray[Any]]]:

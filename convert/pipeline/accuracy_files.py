@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convert.pipeline.accuracy import AccuracyResult
 from models.errors import UsageError
-from models.storage.files import placed_whole
+from models.storage.files import written_whole
 from models.storage.temporary import temporary_folder
 from validation.accuracy.counts import count
 
@@ -95,7 +95,7 @@ def write_csv(result: AccuracyResult, path: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    with placed_whole(path) as (_, file):
+    with written_whole(path) as file:
         text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="", write_through=True)
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(_COLUMNS)

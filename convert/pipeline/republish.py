@@ -30,7 +30,7 @@ from models.errors import MixerError, UsageError
 from models.records.contents import compare_files
 from models.records.layout import ModelPaths
 from models.records.provenance import git_state
-from models.storage.files import hash_file
+from models.storage.files import Hashes
 from models.storage.gsutil import SourceObject
 
 
@@ -176,7 +176,7 @@ def _free_number(standing: PublishedState, store: Store, out: Path) -> int:
 def _same(stored: Mapping[str, StoredFile], folder: Path) -> bool:
     def same(path: Path, there: StoredFile) -> bool:
         of_that_size = path.is_file() and path.stat().st_size == there.size  # else it need not be read
-        return of_that_size and not compare_files({path.name: hash_file(path)}, {path.name: there})
+        return of_that_size and not compare_files({path.name: Hashes.of(path)}, {path.name: there})
 
     return all(same(folder / name, one) for name, one in stored.items())
 

@@ -22,7 +22,7 @@ from models.records.report import Report
 from models.records.tolerances import TOLERANCES
 from models.selection import command_for, handle_of, is_catalogued
 from models.signatures import SERVING_DEFAULT, SIGNATURES
-from models.storage.files import hash_file, sha256_of
+from models.storage.files import Hashes, sha256_of
 
 _SEEDED = "SEEDED WEIGHTS, NEVER TRAINED"
 
@@ -248,7 +248,7 @@ def _read_records(destination: ModelPaths) -> Records:
         about=AboutRecord.read(destination.about) if destination.about in there else None,
         accuracy=AccuracyRecord.read(destination.accuracy) if destination.accuracy in there else None,
         facts=ModelFacts.read(_model(destination), manifest),
-        found={path.name: hash_file(path) for path in there},
+        found={path.name: Hashes.of(path) for path in there},
     )
 
 

@@ -31,7 +31,7 @@ from models.records.report import Report
 from models.records.tolerances import TOLERANCES, export_tolerances
 from models.selection import command_for
 from models.storage.archives import MOST_OF_HEADERS, most_unpacked
-from models.storage.files import Hashing, hash_file, write_atomically, written_whole
+from models.storage.files import Hashes, Hashing, write_atomically, written_whole
 
 COMPRESSION = 1
 """ISA-L's level: as fast as hashing, and no worse than zlib's level 1; trained weights hardly shrink at any level."""
@@ -119,7 +119,7 @@ def package_model(
 
 def _write_provenance(destination: ModelPaths, manifest: Manifest, bound: dict[str, str]) -> None:
     with _translate_os_errors(destination.provenance):
-        described = {path.name: hash_file(path).sha256 for path in destination.described if path.is_file()}
+        described = {path.name: Hashes.of(path).sha256 for path in destination.described if path.is_file()}
         write_atomically(destination.provenance, Statement.of(manifest, bound | described).to_bytes())
 
 
@@ -141,7 +141,7 @@ def _proven(destination: ModelPaths) -> tuple[Manifest, dict[str, str]]:
     if not destination.report.is_file():
         raise MixerError(f"{destination.report} is missing: the model was not checked. {again} first.")
     manifest, report = read_manifest(destination.manifest), read_report(destination.report)
-    found = {path.name: hash_file(path) for path in (destination.manifest, destination.report)}
+    found = {path.name: Hashes.of(path) for path in (destination.manifest, destination.report)}
     _refuse_contradictions(
         Records(destination, manifest, destination.handle, destination.version, report=report, found=found)
     )

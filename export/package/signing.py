@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from models.errors import MixerError, UsageError
-from models.storage.files import placed_whole
+from models.storage.files import written_whole
 
 Signer = Callable[[Path, Path], None]
 """Signs a file (the first path) and writes the bundle (the second)."""
@@ -39,8 +39,8 @@ def signer(key: Path) -> Signer:
 
     def sign(file: Path, bundle: Path) -> None:
         try:
-            with placed_whole(bundle) as (partial, _):
-                config.sign(file, partial)
+            with written_whole(bundle) as whole:
+                config.sign(file, Path(whole.name))
         except (OSError, ValueError) as error:
             raise MixerError(f"{file} could not be signed ({type(error).__name__}: {error}).") from error
 

@@ -22,7 +22,7 @@ from models.records.contents import compare_files
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.published_index import INDEX, Index, ListedFile
-from models.storage.files import Hashes, hash_file
+from models.storage.files import Hashes
 
 _LOCAL = "the model here"
 
@@ -252,7 +252,7 @@ def _write_index(place: PublishedModel, index: Index) -> None:
         file = Path(folder, INDEX)
         file.write_bytes(index.to_bytes())
         place.store.replace(file, place.handle, place.index_seen)
-        written = {INDEX: hash_file(file)}
+        written = {INDEX: Hashes.of(file)}
     stored = {name: one for name, one in place.store.files(place.handle).items() if name == INDEX}
     differences = compare_files(written, stored, _LOCAL)
     if differences:

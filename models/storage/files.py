@@ -43,17 +43,17 @@ class Hashes:
     sha256: str
     md5: str
 
+    @classmethod
+    def of(cls, path: Path) -> "Hashes":
+        """Compute those of a file.
 
-def hash_file(path: Path) -> Hashes:
-    """Return size and hashes of a file.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with path.open("rb") as file, Hashing() as hashing:
-        while chunk := file.read(CHUNK):
-            hashing.update(chunk)
-        return hashing.result()
+        Raises:
+            OSError: it cannot be read.
+        """
+        with path.open("rb") as file, Hashing() as hashing:
+            while chunk := file.read(CHUNK):
+                hashing.update(chunk)
+            return hashing.result()
 
 
 def sha256_of(path: Path) -> str:
@@ -102,7 +102,7 @@ class FileHashes:
             OSError: it cannot be read.
         """
         if path not in self._known:
-            self._known[path] = hash_file(path)
+            self._known[path] = Hashes.of(path)
         return self._known[path]
 
 
@@ -166,7 +166,7 @@ def naming(path: Path) -> Iterator[None]:
 def written_whole(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
     """Yield a temporary file that moves to `path` when the block succeeds, and is removed when it fails.
 
-    A reader sees the old content or the new.
+    A reader sees the old content or the new. For code that needs the temporary file by its path: that is its `name`.
 
     Args:
         path: of the file.
@@ -176,16 +176,10 @@ def written_whole(path: Path, *, replace: bool = True) -> Iterator[BinaryIO]:
         FileExistsError: it may not, and `path` exists when the block ends.
         OSError: it cannot be written.
     """
-    with placed_whole(path, replace=replace) as (_, file):
+    with naming(path), temporary_file(path) as file:
         yield file
-
-
-@contextmanager
-def placed_whole(path: Path, *, replace: bool = True) -> Iterator[tuple[Path, BinaryIO]]:
-    """Like `written_whole`, but also yield the temporary path, for code that needs the file by its path."""
-    with naming(path), temporary_file(path) as (partial, file):  # closing the file writes too
-        yield partial, file
-        file.close()
+        file.close()  # which writes too
+        partial = Path(file.name)
         if replace:
             partial.replace(path)
         else:

@@ -67,9 +67,10 @@ def let_none_begin() -> bool:
 
 
 @contextmanager
-def temporary_file(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """Yield a new file beside `path`, `.<name>.partial-...`, to write into; remove it at the end if it still exists.
+def temporary_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a new file beside `path`, to write into; remove it at the end if it still exists.
 
+    Its `name` is its own path, `.<name>.partial-...`.
     Files that ended processes left in that folder are removed too.
 
     Raises:
@@ -80,8 +81,9 @@ def temporary_file(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
         partial, lock = _claim(lambda: path.with_name(f".{path.name}{PARTIAL}{_random()}"), lambda made: made)
         _held[partial] = _nothing
     try:
-        with os.fdopen(os.dup(lock), "wb") as file:  # a duplicate: closing the last descriptor releases the lock
-            yield partial, file
+        # A duplicate: closing the last descriptor releases the lock.
+        with open(partial, "wb", opener=lambda *_: os.dup(lock)) as file:
+            yield file
     finally:
         with _freeing(lock):
             try:

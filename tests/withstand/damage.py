@@ -39,7 +39,7 @@ from models.records.about import About, AboutRecord
 from models.records.accuracy import AccuracyRecord, Measurement
 from models.records.layout import ModelPaths
 from models.records.published_index import INDEX
-from models.storage.files import hash_file
+from models.storage.files import Hashes
 from validation import verify as alone
 from validation.accuracy.dataset import Picture
 from withstand.rows import Row
@@ -107,7 +107,7 @@ def write_more(paths: ModelPaths) -> None:
         remarks=(),
         libraries={},
     )
-    digest = hash_file(paths.manifest).sha256
+    digest = Hashes.of(paths.manifest).sha256
     record = AccuracyRecord(handle=paths.handle, version=2, manifest_sha256=digest, measurements=(measured,))
     paths.accuracy.write_bytes(record.to_bytes())
     about = About(license="MIT", training_data="nothing", description=f"Weights of {paths.handle}, made up.")
@@ -186,7 +186,7 @@ def readers(folder: Path) -> list[tuple[str, str, list[Path], Reader]]:
     """Return kinds of files that are kept for a next run: where, who is asked, the file, the reader."""
     row = TESTING_HANDLES[NAMES[0]].checkpoint
     cached = folder / "source" / row.object
-    hashes = hash_file(cached)
+    hashes = Hashes.of(cached)
     entry = Digest(row.object, "original", hashes.size, hashes.md5, "AAAAAA==", hashes.sha256)
     source = Source(str(folder / "source"), None, DigestTable((entry,)))
     state = folder / "state.npz"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.storage.files import placed_whole
+from models.storage.files import written_whole
 from validation.accuracy.counts import Answer
 
 _MOST_NAMED = 40  # classes; the names of more would overlap
@@ -54,5 +54,5 @@ def draw_confusion(answers: Sequence[Answer], names: Sequence[str] | None, path:
             for row, column in np.argwhere(counts):
                 colour = "white" if shares[row, column] > _DARK else "black"
                 axes.text(column, row, f"{counts[row, column]:.0f}", ha="center", va="center", fontsize=7, color=colour)
-        with placed_whole(path) as (_, file):
+        with written_whole(path) as file:
             figure.savefig(file, format="png")

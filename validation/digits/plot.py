@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from models.storage.files import placed_whole
+from models.storage.files import written_whole
 from validation.digits.pictures import Digits
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def draw_predictions(digits: Digits, predicted: Sequence[int], probabilities: Se
             axes.set_title(f"{predicted[index]}{label} ({probabilities[index]:.0%})", fontsize=7, color=colour)
         for axes in grid.flat[len(shown) :]:
             axes.set_axis_off()
-        with placed_whole(path) as (_, file):
+        with written_whole(path) as file:
             figure.savefig(file, format="png")
 
 
