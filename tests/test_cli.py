@@ -32,7 +32,7 @@ from models.records.manifest import Manifest
 from models.records.provenance import sources_sha256
 from models.records.report import Report
 from models.records.tolerances import TOLERANCES
-from models.storage import gsutil
+from models.storage.gsutil import StoredObject
 from models.storage.gsutil_errors import StoreUnreachableError
 from validation import gate
 
@@ -436,7 +436,7 @@ def test_a_store_that_cannot_be_reached_is_asked_once(run, tmp_path, monkeypatch
         asked.append(url)
         raise StoreUnreachableError(f"{url}: the store cannot be reached. Check the network.\n  gsutil: said")
 
-    monkeypatch.setattr(gsutil, "stat", stat)
+    monkeypatch.setattr(StoredObject, "of", stat)
     for words in (["fetch"], ["convert", "--out", tmp_path / "out"], ["outdated", "--published", tmp_path]):
         result = run(*words, "--source", "gs://some_bucket", "--cache", tmp_path, "--json")
         problems = [problem for row in result.json for problem in row["problems"]]

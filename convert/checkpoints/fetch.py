@@ -19,9 +19,8 @@ from models.catalog import BUCKET, Checkpoint
 from models.digests import Digest, DigestTable
 from models.errors import MixerError, UsageError
 from models.progress import Progress
-from models.storage import gsutil
 from models.storage.files import Hashes
-from models.storage.gsutil import BUCKET_URL, SourceObject, StoredObject
+from models.storage.gsutil import BUCKET_URL, StoredObject
 from models.storage.gsutil_errors import StoreUnreachableError
 
 _LOG = logging.getLogger(__name__)
@@ -97,7 +96,7 @@ def fetch(
     slot = Slot.of(url, cache)
     slot.prepare()
     try:
-        stored = (outage or Outage()).asked(lambda: gsutil.stat(url, slot.state))
+        stored = (outage or Outage()).asked(lambda: StoredObject.of(url, slot.state))
     except StoreUnreachableError as error:
         if not slot.holds_entry(entry):
             raise
@@ -125,7 +124,7 @@ def record(
     """
     slot = Slot.of(checkpoint.url, cache)
     slot.prepare()
-    stored = gsutil.stat(checkpoint.url, slot.state)
+    stored = StoredObject.of(checkpoint.url, slot.state)
     if stored.crc32c is None:
         raise MixerError(
             f"{checkpoint.url}: the store gives no crc32c, which every object must have: nothing was recorded."
@@ -143,7 +142,7 @@ def record(
 
 def probe(
     checkpoint: Checkpoint, *, source: str = BUCKET, cache: Path | None = None, outage: Outage | None = None
-) -> SourceObject:
+) -> Hashes | StoredObject:
     """Return the checkpoint's metadata at the source now; nothing is downloaded from a bucket.
 
     `outage` is as for `fetch`.
@@ -154,14 +153,11 @@ def probe(
     """
     bucket = parse_source(source)
     if isinstance(bucket, Path):
-        path = _from_directory(checkpoint, bucket).path
-        hashes = Hashes.of(path)
-        return SourceObject(file_url(checkpoint.object), hashes.size, hashes.md5, hashes.sha256)
+        return Hashes.of(_from_directory(checkpoint, bucket).path)
     url = f"{bucket}/{checkpoint.object}"
     slot = Slot.of(url, cache)
     slot.prepare()
-    stored = (outage or Outage()).asked(lambda: gsutil.stat(url, slot.state))
-    return SourceObject(url, stored.size, stored.md5, None)
+    return (outage or Outage()).asked(lambda: StoredObject.of(url, slot.state))
 
 
 def file_url(name: str) -> str:
@@ -243,7 +239,7 @@ def _bring(slot: Slot, stored: StoredObject, progress: Progress | None) -> int:
 
 def _download(slot: Slot, stored: StoredObject, progress: Progress | None) -> int:
     _refuse_full_disk(slot, stored)
-    transferred = gsutil.download(stored, slot.partial, slot.state, progress)
+    transferred = stored.download(slot.partial, slot.state, progress)
     size = slot.partial.stat().st_size
     if size != stored.size:
         slot.partial.unlink()
@@ -255,8 +251,7 @@ def _download(slot: Slot, stored: StoredObject, progress: Progress | None) -> in
 
 
 def _refuse_full_disk(slot: Slot, stored: StoredObject) -> None:
-    partial = gsutil.partial_of(slot.partial)
-    needed = stored.size - (partial.stat().st_size if partial.exists() else 0)
+    needed = stored.left_to_download(slot.partial)
     free = shutil.disk_usage(slot.partial.parent).free
     if free < needed + _SPARE:
         raise MixerError(

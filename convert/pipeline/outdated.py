@@ -8,13 +8,14 @@ from export.publish.outdated import PublishedState
 from export.publish.store import Store
 from models.catalog import Checkpoint, Handle
 from models.digests import DigestTable
-from models.storage.gsutil import SourceObject
+from models.storage.files import Hashes
+from models.storage.gsutil import StoredObject
 
 
 def compare_all_with_published(
     models: Sequence[Handle],
     store: Store,
-    looked: Callable[[Checkpoint], SourceObject],
+    looked: Callable[[Checkpoint], Hashes | StoredObject],
     digests: DigestTable,
     watch: Watch | None = None,
     *,

@@ -31,7 +31,7 @@ from models.records.contents import compare_files
 from models.records.layout import ModelPaths
 from models.records.provenance import git_state
 from models.storage.files import Hashes
-from models.storage.gsutil import SourceObject
+from models.storage.gsutil import StoredObject
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _result(
 # --- checks before any work ---
 
 
-def _refuse(work: Work, looked: Callable[[Checkpoint], SourceObject]) -> None:
+def _refuse(work: Work, looked: Callable[[Checkpoint], Hashes | StoredObject]) -> None:
     checkpoints = dict.fromkeys(one.checkpoint for one in work.models)
     problems = [problem for one in checkpoints for problem in _changes(one, work, looked)]
     commit, dirty = git_state()
@@ -129,7 +129,9 @@ def _refuse(work: Work, looked: Callable[[Checkpoint], SourceObject]) -> None:
         raise MixerError(f"nothing was made or published:{said}")
 
 
-def _changes(checkpoint: Checkpoint, work: Work, looked: Callable[[Checkpoint], SourceObject]) -> Iterator[str]:
+def _changes(
+    checkpoint: Checkpoint, work: Work, looked: Callable[[Checkpoint], Hashes | StoredObject]
+) -> Iterator[str]:
     """Yield how the source's file differs from the recorded one, or that none is recorded."""
     digests, origins = work.rules.digests, sorted(work.rules.origins)
     accept = "record it with `mixer-jax2tf fetch --record`, review the change of models/digests.json, and commit it"

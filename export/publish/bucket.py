@@ -17,7 +17,7 @@ from models.errors import MixerError
 from models.progress import Progress
 from models.records.manifest import MOST_BYTES
 from models.storage import gsutil
-from models.storage.gsutil_errors import GsutilResult, KnownFailure, unreachable
+from models.storage.gsutil_errors import GsutilResult, KnownFailure
 
 ARCHIVE = ("-h", "Content-Type:application/gzip")  # else the store may decompress it for readers
 INDEX = ("-h", "Cache-Control:no-cache", "-h", "Content-Type:application/json")
@@ -48,7 +48,7 @@ _WRITING = (
         "the data that arrived differs from the data sent, and was deleted. Run the same command again; if this "
         "repeats, something between here and the store (a proxy?) changes the data.",
     ),
-    *unreachable("run the same command again; finished files are not sent again."),
+    *KnownFailure.unreachable("run the same command again; finished files are not sent again."),
 )
 
 

@@ -11,7 +11,8 @@ from models.digests import DigestTable
 from models.errors import MixerError
 from models.records.manifest import CheckpointRecord, Manifest
 from models.records.provenance import library_versions, pipeline_version
-from models.storage.gsutil import SourceObject
+from models.storage.files import Hashes
+from models.storage.gsutil import StoredObject
 
 NO_MATTER = frozenset({"python"})
 """Entries of a manifest's libraries that do not matter: another release of them computes the same."""
@@ -32,7 +33,7 @@ class PublishedState:
     """What could not be compared."""
 
     @classmethod
-    def compare(cls, handle: str, store: Store, source: SourceObject | None, digests: DigestTable) -> Self:
+    def compare(cls, handle: str, store: Store, source: Hashes | StoredObject | None, digests: DigestTable) -> Self:
         """Compare the highest published version of a model with what would be made now.
 
         Args:
@@ -75,7 +76,7 @@ def _recorded_md5(checkpoint: CheckpointRecord, digests: DigestTable) -> str | N
     return next((entry.md5 for entry in same), None)
 
 
-def _known_sha256(name: str, source: SourceObject, digests: DigestTable) -> str | None:
+def _known_sha256(name: str, source: Hashes | StoredObject, digests: DigestTable) -> str | None:
     """Return the SHA-256 of the source's file: as the source gives it, or of the recorded file of this size and MD5."""
     same = (
         entry.sha256

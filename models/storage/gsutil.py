@@ -25,7 +25,7 @@ from typing import Self
 from models.errors import MixerError
 from models.progress import Progress
 from models.storage import lifeline as lifeline_program
-from models.storage.gsutil_errors import DOWNLOADING, READING, SIGN_IN, GsutilResult, StoreUnreachableError, used
+from models.storage.gsutil_errors import DOWNLOADING, READING, SIGN_IN, GsutilResult, StoreUnreachableError
 from models.storage.gsutil_settings import GsutilSettings
 from models.storage.lifeline import lifeline
 
@@ -58,6 +58,21 @@ class StoredObject:
     md5: str | None
     crc32c: str | None
     generation: str
+    sha256: None = None
+    """No store has it."""
+
+    @classmethod
+    def of(cls, url: str, state: Path) -> Self:
+        """Return the metadata of the object at `url`; `state` is gsutil's state directory.
+
+        Raises:
+            StoreUnreachableError: the store does not answer.
+            MixerError: there is no such object, it may not be read, or gsutil cannot do its work.
+        """
+        ran = run(["stat", url], state, state, watch=lambda _: 0)
+        if ran.status != 0:
+            raise ran.failure(url)
+        return cls.parse(url, ran.output)
 
     @classmethod
     def parse(cls, url: str, output: str) -> Self:
@@ -80,71 +95,50 @@ class StoredObject:
             fields["Generation"],
         )
 
+    def left_to_download(self, destination: Path) -> int:
+        """Return the bytes that an earlier, unfinished `download` to `destination` did not get."""
+        return self.size - _size(_partial_of(destination))
 
-@dataclass(frozen=True)
-class SourceObject:
-    """A checkpoint's metadata at its source, without a download: `md5` in base64, `sha256` in hexadecimal."""
+    def download(self, destination: Path, state: Path, progress: Progress | None = None) -> int:
+        """Download the object to `destination`, resuming an earlier run; return the bytes transferred now.
 
-    url: str
-    size: int
-    md5: str | None
-    sha256: str | None
-    """None for a bucket, which has no sha256."""
+        Gsutil itself checks the hash, and deletes a file that differs.
 
+        Raises:
+            StoreUnreachableError: the connection is lost or stalls; the bytes received are kept.
+            MixerError: the bytes differ from their hash, the disk is full, or gsutil was ended by someone.
+        """
+        partial = _partial_of(destination)
+        # Left by an earlier, larger object, or by a run that was killed while a web page arrived.
+        for left in (partial, destination):
+            if _size(left) > self.size or (left == partial and _ends_as_page(left)):
+                left.unlink()
+        before = _size(partial)
 
-def stat(url: str, state: Path) -> StoredObject:
-    """Return the metadata of the object at `url`; `state` is gsutil's state directory.
+        def watch(_: int) -> int:
+            size = max(_size(partial), _size(destination))
+            if size > self.size or _ends_as_page(partial):  # gsutil would accept a page as a part, and request the next
+                raise StoreUnreachableError(
+                    f"{self.url}: a web page arrived instead of the object. {SIGN_IN} run the same command again."
+                )
+            if progress is not None:
+                progress(min(size, self.size), self.size)
+            return size
 
-    Raises:
-        StoreUnreachableError: the store does not answer.
-        MixerError: there is no such object, it may not be read, or gsutil cannot do its work.
-    """
-    ran = run(["stat", url], state, state, watch=lambda _: 0)
-    if ran.status != 0:
-        raise ran.failure(url)
-    return StoredObject.parse(url, ran.output)
-
-
-def download(stored: StoredObject, destination: Path, state: Path, progress: Progress | None = None) -> int:
-    """Download the object to `destination`, resuming an earlier run; return the bytes transferred now.
-
-    Gsutil itself checks the hash, and deletes a file that differs.
-
-    Raises:
-        StoreUnreachableError: the connection is lost or stalls; the bytes received are kept.
-        MixerError: the bytes differ from their hash, the disk is full, or gsutil was ended by someone.
-    """
-    partial = partial_of(destination)
-    # Left by an earlier, larger object, or by a run that was killed while a web page arrived.
-    for left in (partial, destination):
-        if _size(left) > stored.size or (left == partial and _ends_as_page(left)):
-            left.unlink()
-    before = _size(partial)
-
-    def watch(_: int) -> int:
-        size = max(_size(partial), _size(destination))
-        if size > stored.size or _ends_as_page(partial):  # gsutil would accept a page as a part, and request the next
-            raise StoreUnreachableError(
-                f"{stored.url}: a web page arrived instead of the object. {SIGN_IN} run the same command again."
-            )
-        if progress is not None:
-            progress(min(size, stored.size), stored.size)
-        return size
-
-    # Only the name: gsutil would read brackets or stars in the path of the cache as a pattern.
-    copy = ["cp", f"{stored.url}#{stored.generation}", destination.name]
-    try:
-        ran = run(copy, destination.parent, state, watch)
-    finally:
-        if _ends_as_page(partial):
-            partial.unlink()
-    if ran.status != 0:
-        raise ran.failure(stored.url, _size(partial), (*DOWNLOADING, *READING))
-    watch(0)
-    return stored.size - (before if re.search("Resuming download|Download already complete", ran.errors) else 0)
+        # Only the name: gsutil would read brackets or stars in the path of the cache as a pattern.
+        copy = ["cp", f"{self.url}#{self.generation}", destination.name]
+        try:
+            ran = run(copy, destination.parent, state, watch)
+        finally:
+            if _ends_as_page(partial):
+                partial.unlink()
+        if ran.status != 0:
+            raise ran.failure(self.url, _size(partial), (*DOWNLOADING, *READING))
+        watch(0)
+        return self.size - (before if re.search("Resuming download|Download already complete", ran.errors) else 0)
 
 
-def partial_of(destination: Path) -> Path:
+def _partial_of(destination: Path) -> Path:
     """Return the partial file of gsutil's download to `destination`."""
     return destination.with_name(f"{destination.name}_.gstmp")
 
@@ -181,13 +175,13 @@ def run(arguments: list[str], folder: Path, state: Path, watch: Callable[[int], 
     """
     address = next(word for word in arguments if word.startswith("gs://"))
     environment = _environment()
-    proxy = GsutilSettings.read(environment).proxy
+    through = GsutilSettings.read(environment).through
     seen, since = -1, time.monotonic()
     with _started(arguments, folder, state, environment) as process:
         while True:
             try:
                 output, errors = process.communicate(timeout=_POLL)
-                return GsutilResult(process.returncode, output, errors, proxy)
+                return GsutilResult(process.returncode, output, errors, through)
             except subprocess.TimeoutExpired:
                 size = watch(process.pid)
             if size != seen:
@@ -195,7 +189,7 @@ def run(arguments: list[str], folder: Path, state: Path, watch: Callable[[int], 
             elif time.monotonic() - since > PATIENCE:
                 raise StoreUnreachableError(
                     f"{address}: no data was transferred for {PATIENCE:.0f} seconds, so gsutil was stopped. Check the "
-                    "network and run the same command again; it continues with what was finished." + used(proxy)
+                    "network and run the same command again; it continues with what was finished.{through}"
                 )
 
 

@@ -3,6 +3,7 @@
 import re
 import signal
 from dataclasses import dataclass
+from typing import Self
 
 from models.errors import MixerError, understood
 
@@ -18,6 +19,23 @@ class KnownFailure:
     pattern: str
     words: str
     kind: type[MixerError] = MixerError
+
+    @classmethod
+    def unreachable(cls, then: str) -> tuple[Self, ...]:
+        """Return the failures of a store that cannot be reached; `then` says what to do once it can."""
+        page = f"a web page arrived instead of the store's answer. {SIGN_IN} {then}"
+        return (
+            cls("Error decoding response|KeyError: 'location'", page, StoreUnreachableError),
+            *(
+                cls(
+                    pattern,
+                    f"the store cannot be reached: {reason}. Check the network (behind a proxy, set https_proxy) and "
+                    f"{then}",
+                    StoreUnreachableError,
+                )
+                for pattern, reason in _REASONS.items()
+            ),
+        )
 
 
 _STATUS = re.compile(r"Exception: (\d{3})\b|'status': '(\d{3})'|Error code: (\d{3})")
@@ -49,23 +67,6 @@ _REASONS = {
 """Why a store cannot be reached, by what gsutil says then."""
 
 
-def unreachable(then: str) -> tuple[KnownFailure, ...]:
-    """Return the failures of a store that cannot be reached; `then` says what to do once it can."""
-    page = f"a web page arrived instead of the store's answer. {SIGN_IN} {then}"
-    return (
-        KnownFailure("Error decoding response|KeyError: 'location'", page, StoreUnreachableError),
-        *(
-            KnownFailure(
-                pattern,
-                f"the store cannot be reached: {reason}. Check the network (behind a proxy, set https_proxy) and "
-                f"{then}",
-                StoreUnreachableError,
-            )
-            for pattern, reason in _REASONS.items()
-        ),
-    )
-
-
 DOWNLOADING = (
     KnownFailure(
         "No URLs matched|NotFoundException|Exception: 404",
@@ -95,7 +96,7 @@ READING = (
         "the store has no such object. Expected a bucket of the layout <folder>/Mixer-<size>_<patch>.npz: check "
         "--source (`mixer-jax2tf list` names the objects).",
     ),
-    *unreachable("run the same command again, or give --source a directory with the checkpoints."),
+    *KnownFailure.unreachable("run the same command again, or give --source a directory with the checkpoints."),
 )
 
 
@@ -106,8 +107,8 @@ class GsutilResult:
     status: int
     output: str
     errors: str
-    proxy: str | None = None
-    """The proxy that it used."""
+    through: str = ""
+    """The sentence about the proxy that it used, if it used one."""
 
     def failure(self, url: str, kept: int = 0, known: tuple[KnownFailure, ...] = READING) -> MixerError:
         """Return the error for a failed run, which quotes its last lines."""
@@ -123,16 +124,11 @@ class GsutilResult:
             )
         for one in known:
             if re.search(one.pattern, said):
-                through = used(self.proxy) if one.kind is StoreUnreachableError else ""
+                through = self.through if one.kind is StoreUnreachableError else ""
                 return one.kind(f"{url}: {one.words}{answered}{through}{rest}{quoted}")
         failed = "the store refuses." if status else understood(OSError(self.errors))
         failed = failed or f"gsutil failed with status {self.status}, expected 0."
         return MixerError(f"{url}: {failed}{answered}{rest}{quoted}")
-
-
-def used(proxy: str | None) -> str:
-    """Return what a message says about the proxy through which a store could not be reached."""
-    return f" The proxy is {proxy}." if proxy else ""
 
 
 def _last_lines(errors: str, count: int = 3) -> str:

@@ -21,6 +21,11 @@ class GsutilSettings:
     proxy: str | None = None
     """`host:port (where it is set)`, without credentials."""
 
+    @property
+    def through(self) -> str:
+        """What messages say about the proxy through which a store could not be reached: a sentence, or nothing."""
+        return f" The proxy is {self.proxy}." if self.proxy else ""
+
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:
         """Return what applies in this environment; a file that cannot be read says nothing."""
