@@ -24,7 +24,7 @@ from models.records.manifest import Manifest
 from models.records.published_index import INDEX, Index
 from models.records.report import Report
 from models.storage.archives import MOST_BYTES, digest_archive
-from models.storage.files import FileHashes
+from models.storage.files import Hashes
 
 _SPARE = 1 << 24  # bytes read beyond the size in the manifest, to report what they are
 _LONGEST = 500  # characters of a reported difference
@@ -59,7 +59,7 @@ _Record = TypeVar("_Record")
 class _Findings:
     """The results so far."""
 
-    def __init__(self, hashes: FileHashes) -> None:
+    def __init__(self, hashes: dict[str, Hashes]) -> None:
         self.hashes = hashes
         self.checked: list[str] = []
         self.not_checked: list[str] = []
@@ -84,7 +84,7 @@ def verify(
     path: Path,
     *,
     handle: str | None = None,
-    hashes: FileHashes | None = None,
+    hashes: dict[str, Hashes] | None = None,
     check_signature: Callable[[Path, Path], str | None] | None = None,
 ) -> _Verification:
     """Check the directory or archive of a SavedModel or an export against its manifest, report, provenance and index.
@@ -94,7 +94,7 @@ def verify(
     Args:
         path: the directory or the archive.
         handle: the handle that its records must name; None to accept any.
-        hashes: known hashes of the files, to which those computed here are added.
+        hashes: gets the hashes of the files beside the model, by name, each read once.
         check_signature: returns what is wrong with the signature (the second path) of the provenance (the first), or
             None; without it, the signature is not checked.
 
@@ -106,7 +106,7 @@ def verify(
     siblings = ModelPaths.around(path)
     if not siblings.manifest.is_file():
         raise UsageError(_no_manifest(path, siblings))
-    findings = _Findings(hashes or FileHashes())
+    findings = _Findings({} if hashes is None else hashes)
     try:
         records = _read(path, siblings, handle, findings)
     except OSError as error:
@@ -144,6 +144,9 @@ def _read(path: Path, siblings: ModelPaths, handle: str | None, findings: _Findi
     whole = _check_contents(path, siblings, manifest, findings)
     index = siblings.folder / INDEX
     is_archive = not path.is_dir()
+    for file in sorted(siblings.folder.glob(f"{glob.escape(siblings.stem)}.*")):
+        if file.is_file() and file.name not in findings.hashes and (is_archive or file != siblings.archive):
+            findings.hashes[file.name] = Hashes.of(file)
     return Records(
         siblings,
         manifest,
@@ -155,11 +158,7 @@ def _read(path: Path, siblings: ModelPaths, handle: str | None, findings: _Findi
         findings.read(lambda: ModelFacts.read(path, manifest)) if whole and manifest is not None else None,
         findings.read(lambda: Statement.read(siblings.provenance)) if siblings.provenance.is_file() else None,
         findings.read(lambda: Index.read(index)) if index.is_file() else None,
-        {
-            file.name: findings.hashes.of(file)
-            for file in sorted(siblings.folder.glob(f"{glob.escape(siblings.stem)}.*"))
-            if file.is_file() and (is_archive or file != siblings.archive)
-        },
+        findings.hashes,
         is_archive,
     )
 
@@ -173,7 +172,7 @@ def _check_contents(path: Path, siblings: ModelPaths, manifest: Manifest | None,
         else:
             archive = digest_archive(path, most)
             found = archive.files
-            findings.hashes.note(siblings.archive, archive.whole)
+            findings.hashes[siblings.archive.name] = archive.whole
     except MixerError as error:
         findings.differences.append(str(error))
         return False

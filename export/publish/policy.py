@@ -18,7 +18,7 @@ from models.records.manifest import Manifest
 from models.records.report import ZERO_HEAD, Report
 from models.records.tolerances import TOLERANCES
 from models.selection import is_catalogued
-from models.storage.files import FileHashes, Hashes
+from models.storage.files import Hashes
 
 ORIGINS = frozenset({"original"})
 """The origins of checkpoints that may be published under a handle of the catalog."""
@@ -52,7 +52,7 @@ class PublishPolicy:
             MixerError: the model may not be published; lists all reasons.
         """
         destination.require_manifest()
-        manifest, hashes = read_manifest(destination.manifest), FileHashes()
+        manifest, hashes = read_manifest(destination.manifest), dict[str, Hashes]()
         if isinstance(manifest, ExportManifest):
             raise MixerError(f"{manifest.handle} is an export: only SavedModels, which have cards, are published.")
         problems = [
@@ -71,7 +71,7 @@ class PublishPolicy:
             said = "".join(f"\n  {problem}" for problem in problems)
             raise MixerError(f"version {destination.version} may not be published:{said}")
         extra = [path for path in (destination.signature, *destination.described) if path.is_file()]
-        return Publishable(manifest, {path: hashes.of(path) for path in (*destination.required, *extra)})
+        return Publishable(manifest, {path: hashes[path.name] for path in (*destination.required, *extra)})
 
 
 def _missing(destination: ModelPaths) -> Iterator[str]:
@@ -85,7 +85,7 @@ def _missing(destination: ModelPaths) -> Iterator[str]:
             yield f"there is no {path.name}: `{command}` writes it"
 
 
-def _differences(destination: ModelPaths, hashes: FileHashes) -> tuple[str, ...]:
+def _differences(destination: ModelPaths, hashes: dict[str, Hashes]) -> tuple[str, ...]:
     """Verify the archive, or the directory if the model is not packed, and return the differences."""
     path = destination.archive if destination.archive.is_file() else destination.directory
     return verify(path, handle=destination.handle, hashes=hashes).differences if path.exists() else ()

@@ -85,27 +85,6 @@ def read_small(path: Path, most: int) -> bytes:
     return content
 
 
-class FileHashes:
-    """The hashes of files, each read only once; the files must not change meanwhile."""
-
-    def __init__(self) -> None:
-        self._known: dict[Path, Hashes] = {}
-
-    def note(self, path: Path, hashes: Hashes) -> None:
-        """Record hashes that were computed while the file was read for another purpose."""
-        self._known[path] = hashes
-
-    def of(self, path: Path) -> Hashes:
-        """Return the hashes of a file.
-
-        Raises:
-            OSError: it cannot be read.
-        """
-        if path not in self._known:
-            self._known[path] = Hashes.of(path)
-        return self._known[path]
-
-
 class Hashing:
     """Compute size and hashes of bytes while they are used, so that they need not be read again.
 
