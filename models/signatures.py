@@ -4,7 +4,7 @@
 token. All compute with the same weights, and their only output is `output_0`, float32.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,11 @@ class Signature:
     input_name: str
     dtype: Dtype
     heads: tuple[Head, ...] = HEADS
+
+    @classmethod
+    def of(cls, handle: Handle) -> Iterator["Signature"]:
+        """Yield the signatures of a handle's SavedModel."""
+        return (signature for signature in SIGNATURES.values() if handle.head in signature.heads)
 
     def input_shape(self, image_size: int) -> tuple[int | None, ...]:
         """Return the shape of the input, with None for the batch."""
@@ -80,8 +85,3 @@ SIGNATURES = {
     )
 }
 """All signatures, by name."""
-
-
-def signatures_of(handle: Handle) -> Iterable[Signature]:
-    """Return the signatures of a handle's SavedModel."""
-    return (signature for signature in SIGNATURES.values() if handle.head in signature.heads)

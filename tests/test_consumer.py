@@ -22,7 +22,7 @@ from models.records.check import MadeOn
 from models.records.layout import ModelPaths
 from models.records.report import Report
 from models.records.tolerances import TOLERANCES
-from models.signatures import signatures_of
+from models.signatures import Signature
 from validation import consumer
 from validation.compatibility import run_consumer as consumption
 from validation.compatibility.run_consumer import LARGE, check_consumer, run_consumer
@@ -278,7 +278,7 @@ def test_nan_that_is_spread_or_hidden_fails(wrong, way, tmp_path):
 
 @each_handle
 def test_each_signature_is_called_with_what_it_takes(checks, name):
-    expected = ", ".join(sorted(signature.name for signature in signatures_of(TESTING_HANDLES[name])))
+    expected = ", ".join(sorted(signature.name for signature in Signature.of(TESTING_HANDLES[name])))
     assert checks["signatures"]["detail"] == expected
 
 

@@ -12,7 +12,7 @@ from export.formats.litert_editor import _ALIGNMENT
 from models.catalog import ALL_HANDLES, HANDLES, TESTING_HANDLES
 from models.errors import MixerError
 from models.records.tolerances import EXPORT_TOLERANCES
-from models.rotation import MOST_INPUTS, rotate, rotation, unrotate
+from models.rotation import MOST_INPUTS, Rotation
 from validation.formats.runtimes import open_model
 from validation.formats.weights import read_kernels
 from validation.parity.images import Inputs
@@ -35,7 +35,8 @@ def kernels(tiny_source):
 
 @pytest.mark.parametrize(("inputs", "size"), [(1, 1), (49, 1), (48, 16), (768, 128), (3072, 128), (384, 128)])
 def test_a_rotation_is_exact_and_undone(inputs, size):
-    matrix = rotation(inputs)
+    rotation = Rotation.of(inputs)
+    matrix = rotation.matrix
     assert matrix.shape == (size, size)
     assert size <= MOST_INPUTS
     np.testing.assert_array_equal(matrix, matrix.T)
@@ -43,13 +44,13 @@ def test_a_rotation_is_exact_and_undone(inputs, size):
     np.testing.assert_array_equal(product, np.eye(size) * product[0, 0])
     assert np.frexp(product[0, 0])[0] == np.frexp(abs(matrix[0, 0]))[0] == 0.5  # powers of two
     kernel = np.random.default_rng(1).standard_normal((5, inputs), np.float32)
-    np.testing.assert_allclose(unrotate(rotate(kernel, matrix), matrix), kernel, rtol=1e-12)
+    np.testing.assert_allclose(rotation.unrotate(rotation.rotate(kernel)), kernel, rtol=1e-12)
 
 
 def test_a_rotation_spreads_an_outlier():
     kernel = np.zeros((1, 128), np.float32)
     kernel[0, 7] = 1
-    assert np.ptp(np.abs(rotate(kernel, rotation(128)))) == 0
+    assert np.ptp(np.abs(Rotation.of(128).rotate(kernel))) == 0
 
 
 def test_the_file_stores_every_kernel_under_its_name_within_half_a_step(file, kernels):

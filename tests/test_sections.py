@@ -20,7 +20,7 @@ from models.citations import ACCURACIES, CITATIONS
 from models.flavours import FLAVOURS
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
-from models.signatures import signatures_of
+from models.signatures import Signature
 
 each_handle = pytest.mark.parametrize("name", HANDLES)
 each_flavour = pytest.mark.parametrize("flavour", FLAVOURS)
@@ -84,7 +84,7 @@ def test_every_page_is_by_the_rules_and_tagged_as_the_catalog_says(name, flavour
 def test_every_page_is_drawn_as_it_is_meant(name, tmp_path):
     """A real parser of Markdown sees no HTML but the metadata, and every row of a table as long as its heading."""
     handle = HANDLES[name]
-    facts = {one.name: one.facts(handle) for one in signatures_of(handle)}
+    facts = {one.name: one.facts(handle) for one in Signature.of(handle)}
     page = page_of(tmp_path, name, more={MODEL_JSON: json.dumps({"signatures": facts}).encode()})
     tokens = MarkdownIt("commonmark").enable("table").parse(page)
     drawn = [child for token in tokens for child in token.children or ()]
@@ -200,7 +200,7 @@ def test_only_signatures_that_the_model_has_are_told(tmp_path):
     page = page_of(tmp_path, "mixer_b16_i1k_fe")
     assert "`serving_default`" in page
     assert not [said for said in ("serving_bytes", "serving_uint8", "token_features", warned, warms) if said in page]
-    facts = {one.name: one.facts(HANDLES["mixer_b16_i1k_fe"]) for one in signatures_of(HANDLES["mixer_b16_i1k_fe"])}
+    facts = {one.name: one.facts(HANDLES["mixer_b16_i1k_fe"]) for one in Signature.of(HANDLES["mixer_b16_i1k_fe"])}
     more = {MODEL_JSON: json.dumps({"signatures": facts}).encode(), WARMUP: b"requests"}
     page = page_of(tmp_path, "mixer_b16_i1k_fe", more=more)
     takes = part(page, "Input and output")

@@ -7,7 +7,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from export.saved_model.extra_assets import BATCHES, WARMUP
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
-from models.signatures import signatures_of
+from models.signatures import Signature
 
 MODULES = {
     module.name: module
@@ -37,7 +37,7 @@ def test_each_request_runs_through_the_loaded_signature(tiny_build, name):
         np.testing.assert_allclose(outputs, np.repeat(outputs[:1], batch, axis=0), atol=1e-5)
         assert outputs.shape[0] == batch
         replayed.append((request.model_spec.signature_name, batch))
-    assert replayed == [(signature.name, batch) for signature in signatures_of(handle) for batch in BATCHES]
+    assert replayed == [(signature.name, batch) for signature in Signature.of(handle) for batch in BATCHES]
 
 
 @each_module

@@ -25,7 +25,7 @@ from export.install import prepare_out
 from models.catalog import ALL_HANDLES, BUCKET, DEFAULT_VERSION, GRAPH_SUFFIX, Handle
 from models.errors import MixerError, UsageError
 from models.formats import FORMATS
-from models.records.about import parse_about
+from models.records.about import About
 from models.records.contents import refuse_changed
 from models.records.layout import ModelPaths, fine_tuned_checkpoint
 from models.records.manifest import Manifest
@@ -66,7 +66,7 @@ def run_finetune(
     """
     tuning.check()
     refuse_brackets(tuning.out)
-    about = None if tuning.about is None else parse_about(tuning.about)
+    about = None if tuning.about is None else About.given(tuning.about)
     base, manifest, template = _find_base(tuning)
     prepare_out(tuning.out)
     custom_handle(template, tuning.name, 1)  # refuses an unusable name

@@ -14,7 +14,7 @@ from models.catalog import GRAPH_SUFFIX, HANDLES, Flavour, Handle
 from models.digests import DigestTable
 from models.errors import UsageError, shown
 from models.formats import FORMATS
-from models.records.about import parse_about
+from models.records.about import About
 from models.records.formats import ExportManifest, read_manifest
 from models.records.layout import ModelPaths, fine_tuned_checkpoint
 from models.selection import custom_handle, is_catalogued, select_handles, template_of
@@ -89,7 +89,7 @@ def custom_checkpoint(
             "a custom model needs both --checkpoint FILE and --name NAME (--labels, --strip-prefix and --about are "
             "optional)."
         )
-    said = None if about is None else parse_about(about)
+    said = None if about is None else About.given(about)
     return CustomCheckpoint(checkpoint, name, labels, strip_prefix or "", said)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.rotation import ROTATED, rotate, rotation
+from models.rotation import ROTATED, Rotation
 
 _ALIGNMENT = 16
 """Constants begin at multiples of so many bytes, as the schema asks."""
@@ -65,10 +65,10 @@ class LiteRTEditor:
         if precise:
             stored, version = self._constant(name, kernel.astype(np.float16)), 3
         else:
-            matrix = rotation(kernel.shape[1] if kernel.ndim == 2 else 1)
-            if len(matrix) > 1:
-                new += self._rotate_input(operation, matrix, name)
-                kernel, name = rotate(kernel, matrix).astype(np.float32), f"{name}{ROTATED}{len(matrix)}"
+            rotation = Rotation.of(kernel.shape[1] if kernel.ndim == 2 else 1)
+            if (size := len(rotation.matrix)) > 1:
+                new += self._rotate_input(operation, rotation.matrix, name)
+                kernel, name = rotation.rotate(kernel).astype(np.float32), f"{name}{ROTATED}{size}"
             values, scales = _round(kernel)
             stored, version = self._constant(name, values), 5
             quantization = self._schema.QuantizationParametersT()

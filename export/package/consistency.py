@@ -13,7 +13,7 @@ from export.package.facts import MODEL_JSON, ModelFacts
 from export.package.provenance import LOCAL_BUILDER, WORKFLOW, Statement
 from models.records.about import AboutRecord
 from models.records.accuracy import AccuracyRecord
-from models.records.contents import Bound, Described, compare_files
+from models.records.contents import Described, compare_files
 from models.records.formats import ExportReport
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
@@ -192,20 +192,28 @@ def _files(records: Records, name: Name) -> Iterator[str]:
     yield from compare_files(seen, there, record)
 
 
+@dataclass(frozen=True)
+class _Bound:
+    """A file of which only the sha256 is known."""
+
+    sha256: str
+    size: None = None
+
+
 def _listed(records: Records, name: Name) -> Mapping[str, Described] | None:
     """Return a record's entries for files beside the model, by name; None where it has no such list."""
     paths, report, provenance, index = records.paths, records.report, records.provenance, records.index
     if name == "report" and report is not None:
         outputs = report.outputs_sha256 if isinstance(report, Report) else None
         return {
-            paths.manifest.name: Bound(report.manifest_sha256),
-            **({} if outputs is None else {paths.outputs.name: Bound(outputs)}),
+            paths.manifest.name: _Bound(report.manifest_sha256),
+            **({} if outputs is None else {paths.outputs.name: _Bound(outputs)}),
         }
     bound = {"about": records.about, "accuracy": records.accuracy}.get(name)
     if bound is not None:
-        return {paths.manifest.name: Bound(bound.manifest_sha256)}
+        return {paths.manifest.name: _Bound(bound.manifest_sha256)}
     if name == "provenance" and provenance is not None:
-        return {key: Bound(sha256) for key, sha256 in provenance.bound.items()}
+        return {key: _Bound(sha256) for key, sha256 in provenance.bound.items()}
     if name == "index" and index is not None:
         return index.versions.get(paths.stem, {})
     return None

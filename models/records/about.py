@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError
 
@@ -17,6 +17,11 @@ License = Literal[
 
 Line = Annotated[str, Field(pattern=r"^[^\s][^\r\n]*$", max_length=500)]
 Address = Annotated[str, Field(pattern=r"^https://\S+$", max_length=500)]
+
+_EXPECTED = (
+    "license, training_data and description, and perhaps source (an https address) and [[accuracy]] with top1, data "
+    "and source"
+)
 
 
 class ClaimedAccuracy(Record):
@@ -39,6 +44,26 @@ class About(Record):
     """Where the weights come from."""
     accuracy: tuple[ClaimedAccuracy, ...] = ()
 
+    @classmethod
+    def given(cls, path: Path) -> Self:
+        """Read what `--about` gives: a file in TOML with these fields.
+
+        Raises:
+            UsageError: it cannot be read, or has other fields or values; lists all problems.
+        """
+        try:
+            values = tomllib.loads(read_small(path, MOST_BYTES).decode())
+        except OSError as error:
+            raise UsageError(f"--about {path} cannot be read ({error.strerror or error}).") from error
+        except ValueError as error:  # not UTF-8, or not TOML
+            raise UsageError(f"--about {path} is not TOML ({error}): expected {_EXPECTED}.") from error
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_context=False)
+            lines = [f"  {shown('.'.join(map(str, one['loc'])))}: {shown(one['msg'])}" for one in found]
+            raise UsageError("\n".join([f"--about {path}: expected {_EXPECTED}.", *lines])) from error
+
 
 class AboutRecord(SealedRecord):
     """What its owner says of one make of a custom model, bound to its manifest: `<version>.about.json`."""
@@ -50,29 +75,3 @@ class AboutRecord(SealedRecord):
     version: Count
     manifest_sha256: str
     about: About
-
-
-def parse_about(path: Path) -> About:
-    """Read what `--about` gives: a file in TOML with the fields of `About`.
-
-    Raises:
-        UsageError: it cannot be read, or has other fields or values; lists all problems.
-    """
-    try:
-        values = tomllib.loads(read_small(path, MOST_BYTES).decode())
-    except OSError as error:
-        raise UsageError(f"--about {path} cannot be read ({error.strerror or error}).") from error
-    except ValueError as error:  # not UTF-8, or not TOML
-        raise UsageError(f"--about {path} is not TOML ({error}): expected {_EXPECTED}.") from error
-    try:
-        return About.model_validate(values)
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False)
-        lines = [f"  {shown('.'.join(map(str, one['loc'])))}: {shown(one['msg'])}" for one in found]
-        raise UsageError("\n".join([f"--about {path}: expected {_EXPECTED}.", *lines])) from error
-
-
-_EXPECTED = (
-    "license, training_data and description, and perhaps source (an https address) and [[accuracy]] with top1, data "
-    "and source"
-)

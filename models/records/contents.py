@@ -1,7 +1,6 @@
 """Compare files with their recorded sizes and digests."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -19,14 +18,6 @@ class Described(Protocol):
     @property
     def size(self) -> int | None:
         """Bytes."""
-
-
-@dataclass(frozen=True)
-class Bound:
-    """A file of which only the sha256 is known."""
-
-    sha256: str
-    size: None = None
 
 
 def digest_files(directory: Path, most: int | None = None) -> dict[str, FileDigest]:

@@ -45,7 +45,7 @@ from models.digests import DigestTable
 from models.errors import MixerError
 from models.params import flatten
 from models.pictures import decode
-from models.records.about import parse_about
+from models.records.about import About
 from models.records.layout import ModelPaths
 from validation import verify as alone
 from validation.accuracy.dataset import find_classes, find_dataset
@@ -269,7 +269,7 @@ def _is_same(content: bytes, good: bytes) -> bool:
 
 def reads_about(folder: Path, content: bytes, _: bytes) -> str | None:
     (folder / "about.toml").write_bytes(content)
-    about = parse_about(folder / "about.toml")
+    about = About.given(folder / "about.toml")
     return None if about.description.strip() else "accepted without a description"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import MixerError
-from models.rotation import ROTATED, rotate, rotation, unrotate
+from models.rotation import ROTATED, Rotation
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class StoredKernel:
         if self.scales is not None:
             kernel *= self.scales.reshape(-1, *[1] * (kernel.ndim - 1))
         if self.rotated:
-            kernel = unrotate(kernel, rotation(kernel.shape[1])).astype(np.float32)
+            kernel = Rotation.of(kernel.shape[1]).unrotate(kernel).astype(np.float32)
         return np.moveaxis(kernel, 0, -1)
 
     def steps_from(self, array: NDArray[np.float32]) -> float:
@@ -46,7 +46,7 @@ class StoredKernel:
         if self.scales is None:
             return 0.0 if np.array_equal(kernel.astype(self.values.dtype), self.values) else float("inf")
         if self.rotated:
-            kernel = rotate(kernel, rotation(kernel.shape[1]))
+            kernel = Rotation.of(kernel.shape[1]).rotate(kernel)
         scales = self.scales.reshape(-1, *[1] * (kernel.ndim - 1))
         return float(np.abs(kernel / scales - self.values).max())
 
