@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from convert.checkpoints.cache import Slot
-from models.records.provenance import digest_sources, sources_sha256
+from models.records.provenance import sources_sha256
 from models.storage.files import read_small, sha256_of, written_whole
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class KeptGraphs:
         """Keep a graph, unless this project's sources have changed since the program started."""
         facts = self._facts(key)
         try:
-            if digest_sources(*_SOURCES) != self.sources:
+            if sources_sha256.__wrapped__(*_SOURCES) != self.sources:
                 return
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if not self._is_private():

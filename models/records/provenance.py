@@ -90,12 +90,10 @@ def pipeline_version() -> str:
 
 @cache
 def sources_sha256(*sources: str) -> str:
-    """Return what `digest_sources` returned when first called in this process."""
-    return digest_sources(*sources)
+    """Return one digest over these files, and over the sources and photographs in these folders, names included.
 
-
-def digest_sources(*sources: str) -> str:
-    """Return one digest over these files, and over the sources and photographs in these folders, names included."""
+    It is of what they were at the first call in this process; `sources_sha256.__wrapped__` reads them again.
+    """
     digest = hashlib.sha256()
     for path in _source_files(*sources):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
