@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from models.errors import MixerError, shown
-from models.records.manifest import MOST_BYTES, FileDigest, fault_of
+from models.records.manifest import MOST_BYTES, FileDigest, Record, fault_of
 from models.storage.files import read_small
 
 INDEX = "index.json"
@@ -22,14 +22,12 @@ class ListedFile(FileDigest):
     """None in indexes written before this field existed."""
 
 
-class Index(BaseModel):
+class Index(Record):
     """The versions of a handle that were published completely."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: Literal[1] = 1
     handle: str
-    versions: dict[str, dict[str, ListedFile]] = {}
+    versions: dict[str, dict[str, ListedFile]] = {}  # noqa: RUF012 (pydantic copies it)
     """Version -> name of each of its files -> size and digests."""
 
     @property
@@ -42,12 +40,8 @@ class Index(BaseModel):
         listed = {**self.versions, str(version): files}
         return Index(handle=self.handle, versions={name: listed[name] for name in sorted(listed, key=int)})
 
-    def to_bytes(self) -> bytes:
-        """Return the index as stored: indented JSON, UTF-8."""
-        return self.model_dump_json(indent=1).encode() + b"\n"
-
     @classmethod
-    def parse(cls, content: bytes, where: str) -> Self:
+    def parse(cls, content: bytes, where: object) -> Self:
         """Parse an index; errors name `where` as its source.
 
         Raises:
@@ -73,4 +67,4 @@ class Index(BaseModel):
             content = read_small(path, MOST_BYTES)
         except OSError as error:
             raise MixerError(f"{path} cannot be read ({error.strerror}).") from error
-        return cls.parse(content, str(path))
+        return cls.parse(content, path)
