@@ -252,16 +252,18 @@ def test_an_address_is_taken(assets):
 @pytest.mark.parametrize(
     "assets",
     ["", "http://a.example", "gs://bucket", "https://", "https://a.example/", "https://a.example/b c", "/srv/a",
-     "https://a.example/-->", "https://a.example/b\n", "https://a.example/b?c", "https://user:pw@a.example"],
+     "https://a.example/-->", "https://a.example/b\n", "https://a.example/b?c", "https://user:pw@a.example", "https://a:٣"],
 )  # fmt: skip
 def test_an_address_that_cannot_stand_on_a_card_is_refused(assets):
     with pytest.raises(UsageError, match="is no address to download from: expected https://HOST/PATH"):
         Publisher("somebody", assets)
 
 
-@pytest.mark.parametrize("publisher", ["", "Somebody", "some_body", "some body", "a/b", "a\n", "-->", "ä"])
+@pytest.mark.parametrize(
+    "publisher", ["", "Somebody", "some_body", "some body", "a/b", "a\n", "-->", "-x", "ä", "٣", 101 * "a"]
+)
 def test_a_name_that_cannot_stand_on_a_card_is_refused(publisher):
-    with pytest.raises(UsageError, match="is no name that TensorFlow Hub takes: expected lower-case letters"):
+    with pytest.raises(UsageError, match="is no name that TensorFlow Hub and Kaggle take: expected at most 100"):
         Publisher(publisher, "https://a.example")
 
 

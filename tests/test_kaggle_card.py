@@ -10,6 +10,7 @@ from publishable import WHERE, write_catalogued, write_model
 from export.cards.collection import COLLECTION
 from export.cards.facts import CardFacts
 from export.cards.kaggle import ModelMetadata, VariationMetadata
+from export.cards.publisher import Publisher
 from models.catalog import HANDLES
 from models.records.about import About, AboutRecord
 
@@ -47,6 +48,13 @@ def test_the_model_is_the_collection(subject):
     assert ModelMetadata.problems_of(text) == []
     assert (said["slug"], said["isPrivate"], said["publishTime"]) == (COLLECTION, True, "")
     assert "mixer_b16_i21k_fe/2.md" in said["description"]
+
+
+@pytest.mark.parametrize("name", ["0", "a-", 100 * "a"])
+def test_every_publisher_that_is_accepted_can_own_a_variation(name, tmp_path):
+    destination = write_catalogued(tmp_path, "mixer_b16_i21k_fe")
+    found = CardFacts.read(destination, Publisher(name, "https://a.example"))
+    assert json.loads(VariationMetadata.of(found).text)["ownerSlug"] == name
 
 
 @pytest.mark.parametrize("tunable", [True, False])

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from models.errors import UsageError
 
-_NAME = re.compile(r"[a-z\d-]+")
-"""Matches a publisher's name that TensorFlow Hub accepts."""
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
+"""Matches a publisher's name that TensorFlow Hub and Kaggle accept."""
 
-_ASSETS = re.compile(r"https://[A-Za-z0-9.-]+(:\d+)?(/[A-Za-z0-9._~-]+)*")
+_ASSETS = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]+)?(/[A-Za-z0-9._~-]+)*")
 """Matches the URL of published models, without characters that could end a line or comment of a card."""
 
 
@@ -27,8 +27,8 @@ class Publisher:
         problems = []
         if not _NAME.fullmatch(self.publisher):
             problems.append(
-                f"--publisher {self.publisher!r} is no name that TensorFlow Hub takes: expected lower-case letters, "
-                "digits and '-'."
+                f"--publisher {self.publisher!r} is no name that TensorFlow Hub and Kaggle take: expected at most 100 "
+                "lower-case letters, digits and '-', the first of them no '-'."
             )
         if not _ASSETS.fullmatch(self.assets):
             problems.append(
