@@ -11,8 +11,8 @@ from models.errors import MixerError, UsageError, shown
 from models.formats import FORMATS
 
 _EXPORT_SUFFIXES = tuple(f"-{name}" for name in FORMATS)
-_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
-"""What can name a custom model."""
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,89}")
+"""What can name a custom model: with the ending of a flavour or a format it is what Kaggle takes, too."""
 
 RUNS = "finetune"
 """Name of the folder of fine-tuning runs below `--out`."""
@@ -104,7 +104,7 @@ def custom_handle(template: Handle, name: str, num_classes: int) -> Handle:
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"--name {name!r} cannot name a model: expected lower-case letters, digits, '_', '-' and '.', "
-            "starting with a letter or digit, at most 100 characters."
+            "starting with a letter or digit, at most 90 characters."
         )
     training = replace(
         template.checkpoint.training,

@@ -11,8 +11,17 @@ from export.cards.collection import COLLECTION
 from export.cards.facts import CardFacts
 from export.cards.kaggle import ModelMetadata, VariationMetadata
 from export.cards.publisher import Publisher
-from models.catalog import HANDLES
+from models.catalog import GRAPH_SUFFIX, HANDLES
+from models.errors import MixerError
 from models.records.about import About, AboutRecord
+
+
+def custom(tmp_path, name, about, origin="own"):
+    model = write_model(tmp_path, handle=name, checkpoint={"origin": origin})
+    digest = hashlib.sha256(model.manifest.read_bytes()).hexdigest()
+    record = AboutRecord(handle=name, version=2, manifest_sha256=digest, about=about)
+    model.about.write_bytes(record.to_bytes())
+    return CardFacts.read(model, WHERE)
 
 
 @pytest.fixture
@@ -76,17 +85,27 @@ def test_seeded_weights_were_trained_on_nothing_and_say_so(tmp_path):
 def test_what_kaggles_client_cleans_stays_as_it_is(name, origin, tmp_path):
     """`kaggle models create` runs these texts through `bleach.clean`, with its defaults."""
     if name == "digits":
-        model = write_model(tmp_path, handle=name, checkpoint={"origin": origin})
-        digest = hashlib.sha256(model.manifest.read_bytes()).hexdigest()
         about = About(license="MIT", training_data="1,437 digits", description="Digits > 3 & < 9, in `code`.\n> quoted")
-        record = AboutRecord(handle=name, version=2, manifest_sha256=digest, about=about)
-        model.about.write_bytes(record.to_bytes())
+        found = custom(tmp_path, name, about, origin)
     else:
-        model = write_catalogued(tmp_path, name, checkpoint={"origin": origin})
-    found = CardFacts.read(model, WHERE)
+        found = CardFacts.read(write_catalogued(tmp_path, name, checkpoint={"origin": origin}), WHERE)
     said = json.loads(VariationMetadata.of(found).text), json.loads(ModelMetadata.of(WHERE, [found]).text)
     texts = [said[0]["overview"], said[0]["usage"], said[1]["subtitle"], said[1]["description"]]
     assert [bleach.clean(text) for text in texts] == texts
+
+
+def test_the_longest_custom_name_can_be_a_variation_in_each_flavour(tmp_path):
+    about = About(license="MIT", training_data="1,437 digits", description="Digits.")
+    name = 90 * "a" + GRAPH_SUFFIX
+    assert json.loads(VariationMetadata.of(custom(tmp_path, name, about)).text)["instanceSlug"] == name
+
+
+def test_what_is_said_of_a_custom_model_and_kaggle_does_not_take_is_named(tmp_path):
+    about = About(license="MIT", training_data="INSERT_DATA_HERE", description="INSERT_SUMMARY_HERE")
+    with pytest.raises(
+        MixerError, match=r"(?s)Kaggle would not take .* my_mixer:\n  overview: .*\n  trainingData\.0: "
+    ):
+        VariationMetadata.of(custom(tmp_path, "my_mixer", about))
 
 
 def test_without_a_known_licence_there_is_none(tmp_path):
