@@ -23,8 +23,7 @@ from models.params import flatten, nest
 from models.records.report import Report
 from validation.parity.images import Inputs
 from validation.parity.reference import Reference
-from validation.previous.compare import _match_variables, compare_versions
-from validation.previous.inspect import Fingerprint
+from validation.previous.compare import _Fingerprint, _match_variables, compare_versions
 from validation.previous.open import Published
 
 CLASSIFIER, EXTRACTOR = TESTING_HANDLES
@@ -328,7 +327,7 @@ def test_that_todays_model_does_not_load_is_told_as_such(model, tmp_path, compar
 
 
 def prints(*pairs):
-    return [Fingerprint(name, ("float32", "[3]", bits)) for name, bits in pairs]
+    return [_Fingerprint(name, ("float32", "[3]", bits)) for name, bits in pairs]
 
 
 def test_names_count_only_where_they_are_one_variables_alone():
@@ -349,9 +348,9 @@ def test_each_counterpart_serves_once():
 
 
 def test_equal_bits_of_another_shape_or_type_do_not_count():
-    ours = [Fingerprint("a", ("float32", "[4]", "0"))]
+    ours = [_Fingerprint("a", ("float32", "[4]", "0"))]
     for contents in (("float32", "[2, 2]", "0"), ("int32", "[4]", "0")):
-        assert _match_variables(ours, [Fingerprint("b", contents)]).equal == 0
+        assert _match_variables(ours, [_Fingerprint("b", contents)]).equal == 0
 
 
 # --- the command line ---
