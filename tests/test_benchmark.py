@@ -23,7 +23,6 @@ from models.catalog import B16, HANDLES, L16, TESTING_HANDLES
 from models.errors import MixerError
 from models.markdown import markdown_table
 from validation.benchmark import conversion, preparation, synthetic_models
-from validation.benchmark import tables as bench_tables
 from validation.benchmark.conversion import (
     Folders,
     Scale,
@@ -35,6 +34,7 @@ from validation.benchmark.conversion import (
 )
 from validation.benchmark.engines import ENGINES
 from validation.benchmark.records import (
+    QUICK_RATIOS,
     ConversionBenchmark,
     EngineSpeed,
     InferenceBenchmark,
@@ -48,7 +48,8 @@ from validation.benchmark.records import (
     circumstances,
 )
 from validation.benchmark.stopwatch import Run, time_commands
-from validation.benchmark.targets import QUICK_RATIOS, _further_seconds, findings, regressions
+from validation.benchmark.tables import Tables, markdown_lines
+from validation.benchmark.targets import Finding, _further_seconds
 
 ROOT = Path(__file__).parent.parent
 CLASSIFIER, FE = TESTING_HANDLES
@@ -264,9 +265,12 @@ def test_a_quick_run_names_the_ratios_that_have_grown(before, status, tiny_build
 
 
 def test_a_ratio_may_grow_by_a_fifth_and_must_be_measured():
-    before = {"a": 1.0, "b": 2.0, "c": 3.0}
-    assert regressions({"a": 1.19, "b": 1.0, "c": 3.0, "d": 9.0}, before) == []
-    assert regressions({"a": 1.21, "b": 2.0}, before) == ["c is missing, 3.00 before", "a grew from 1.00 to 1.21"]
+    def quick(**ratios):
+        return QuickBenchmark(**CIRCUMSTANCES, handles=(), ratios=ratios)
+
+    before = quick(a=1.0, b=2.0, c=3.0)
+    assert quick(a=1.19, b=1.0, c=3.0, d=9.0).regressions(before) == []
+    assert quick(a=1.21, b=2.0).regressions(before) == ["c is missing, 3.00 before", "a grew from 1.00 to 1.21"]
 
 
 def test_the_ratios_in_the_repository_are_those_that_a_quick_run_measures():
@@ -385,7 +389,7 @@ WHOLE = converted(
 
 
 def test_figures_are_ratios_of_medians():
-    found = {one.what.split(",")[0]: one for one in findings(WHOLE)}
+    found = {one.what.split(",")[0]: one for one in Finding.all_of(WHOLE)}
     values = [one.value for one in found.values() if one.value is not None]
     assert values == pytest.approx([0.2, 2.0, 3.0, 2.0, 4.0, 1.0, 0.6, 2.5, 2.5])
     assert [one.met for one in found.values()] == [True, True, None, False, True, False, True, True, True, False]
@@ -396,8 +400,8 @@ def test_figures_are_ratios_of_medians():
 
 def test_what_was_not_measured_has_no_figure():
     some = converted(side("convert", 20.0), Side(name="notebook", what="n", failure="no"), further=())
-    assert [one.value for one in findings(some)] == [None] * 10
-    assert [one.met for one in findings(some)] == [None] * 10
+    assert [one.value for one in Finding.all_of(some)] == [None] * 10
+    assert [one.met for one in Finding.all_of(some)] == [None] * 10
 
 
 def speeds(*engines):
@@ -420,7 +424,7 @@ RUNNING = speeds(
 
 
 def test_engines_are_held_against_jax():
-    assert [(one.what, round(one.value, 2), one.met) for one in findings(RUNNING)] == [
+    assert [(one.what, round(one.value, 2), one.met) for one in Finding.all_of(RUNNING)] == [
         ("B/16, batch 8: native over JAX", 1.05, True),
         ("B/16, batch 32: native over JAX", 1.1, False),
         ("B/16, batch 1: graph over JAX", 1.2, True),
@@ -439,7 +443,7 @@ def test_engines_are_held_against_jax():
 def test_nothing_exceeds_the_limit(product, limit, said):
     found = RUNNING.model_copy(update={"product": product})
     assert found.limit == pytest.approx(limit)
-    tables = bench_tables.tabulate(found)
+    tables = Tables.of(found)
     assert tables.title.endswith(f"(the limit: {said})")
     shares = [float(cell.rstrip("%")) for row in tables.rows for cell in row if cell.endswith("%")]
     assert len(shares) == 9
@@ -461,7 +465,7 @@ STARTED = StartBenchmark(**CIRCUMSTANCES, sides=(begun("native"), begun("graph")
 
 
 def test_the_first_call_is_held_against_the_second():
-    native, graph = findings(STARTED)
+    native, graph = Finding.all_of(STARTED)
     for found, flavour, limit in ((native, "native", 1.2), (graph, "graph", 0.5)):
         assert found.what == f"B/16, {flavour}: first call minus the second, seconds"
         assert (found.value, found.met, found.limit) == (pytest.approx(0.5), True, limit)
@@ -469,14 +473,12 @@ def test_the_first_call_is_held_against_the_second():
 
 
 def test_tables_have_a_row_a_side_and_show_what_failed():
-    tables = bench_tables.tabulate(
-        WHOLE.model_copy(update={"sides": (*WHOLE.sides[:3], Side(name="x", what="X", failure="why"))})
-    )
+    tables = Tables.of(WHOLE.model_copy(update={"sides": (*WHOLE.sides[:3], Side(name="x", what="X", failure="why"))}))
     assert tables.rows[0] == ("the side notebook", "100.0", "90.0 to 110.0", "50.0", "25.0", "1,000", "1.00", "10.00")
     assert tables.rows[1][-2:] == ("", "")
     assert tables.rows[3] == ("X", "failed", *[""] * 6)
     assert tables.failures == ("x: why",)
-    tables = bench_tables.tabulate(RUNNING)
+    tables = Tables.of(RUNNING)
     assert tables.rows[0] == (
         "B/16",
         "JAX, `jit` 1",
@@ -493,9 +495,7 @@ def test_tables_have_a_row_a_side_and_show_what_failed():
     assert tables.title.startswith("A loaded classifier, 2 threads (the limit: the fastest seen, 105 GFLOP/s; ")
     assert tables.rows[3] == ("B/16", "PyTorch", *[""] * 9)
     assert (tables.failures, tables.absent) == ((), ("PyTorch: not installed: install it",))
-    tables = bench_tables.tabulate(
-        StartBenchmark(**CIRCUMSTANCES, sides=(begun("native"), begun("graph", runs=(), failure="no")))
-    )
+    tables = Tables.of(StartBenchmark(**CIRCUMSTANCES, sides=(begun("native"), begun("graph", runs=(), failure="no"))))
     given = ("0.10", "4.00", "0.50", "0.80", "0.25", "0.30", "5.40")
     assert tables.rows[0] == ("mixer_b16_i1k_classification", "native", *given)
     assert tables.rows[1][2:] == ("failed", *[""] * 6)
@@ -516,7 +516,7 @@ def test_records_are_read_as_written(tmp_path):
 )
 def test_figures_of_a_busy_machine_are_called_a_trial(load, busy, trial):
     found = WHOLE.model_copy(update={"machine": MACHINE.model_copy(update={"load": load, "busy": busy})})
-    said = next(line for line in bench_tables.markdown_lines([found]) if "Measured on" in line)
+    said = next(line for line in markdown_lines([found]) if "Measured on" in line)
     assert ("**A trial: the machine was busy with something else.**" in said) == trial
 
 
@@ -546,7 +546,7 @@ def test_the_page_shows_what_the_program_writes():
         speeds(*(engine(name, 1.0, 2.0, 8.0) for name in ENGINES)),
         STARTED,
     ]
-    written = [_shape(line) for line in bench_tables.markdown_lines(example)]
+    written = [_shape(line) for line in markdown_lines(example)]
     for line in part.splitlines():
         assert _shape(line) in written, line
     for sizes in (B16, L16):
@@ -562,8 +562,8 @@ def _shape(line):
 
 
 def test_the_tables_are_markdown():
-    lines = list(bench_tables.markdown_lines([WHOLE, RUNNING, STARTED]))
+    lines = list(markdown_lines([WHOLE, RUNNING, STARTED]))
     assert lines[0] == "<!-- made by: mixer-jax2tf bench --markdown -->"
-    tables = bench_tables.tabulate(WHOLE)
+    tables = Tables.of(WHOLE)
     assert markdown_table(tables.columns, tables.rows) in "\n".join(lines)
     assert "- PyTorch: not installed: install it" in lines

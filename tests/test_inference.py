@@ -17,7 +17,7 @@ from models.errors import MixerError, UsageError
 from validation.benchmark import inference, startup, startup_probe
 from validation.benchmark.engine_worker import _serve
 from validation.benchmark.engines import ENGINES, Engine, OpenModel
-from validation.benchmark.inference import Contender, _image_flops, _large_products, _largest_difference, measure_model
+from validation.benchmark.inference import _image_flops, _large_products, _largest_difference, measure_model
 from validation.benchmark.records import InferenceBenchmark, StartBenchmark
 from validation.benchmark.startup import _start_once, measure_starts
 from validation.parity.oracle import run_oracle
@@ -31,9 +31,9 @@ def silent(text):
     pass
 
 
-def measure(*contenders, **options):
+def measure(*paths, **options):
     given = {"batches": (1, 2), "threads": 1, "repeats": 1, "started": silent, "finished": silent}
-    return measure_model(HANDLE, contenders, **given | options)
+    return measure_model(HANDLE, dict(paths), **given | options)
 
 
 def test_operations_are_those_of_the_paper():
@@ -88,7 +88,7 @@ def test_an_engine_of_arrays_gives_the_oracles_outputs_or_says_what_it_needs(nam
 def onnx(models):
     """An engine that starts without TensorFlow, with a model among these."""
     engine = ENGINES["onnx"]
-    return Contender(engine, engine.path(models, HANDLE, DEFAULT_VERSION, Path()))
+    return engine, engine.path(models, HANDLE, DEFAULT_VERSION, Path())
 
 
 @pytest.mark.whole
@@ -98,7 +98,7 @@ def test_a_wrong_peer_is_not_timed(tiny_source, tiny_exports, tmp_path):
         arrays = {name: file[name] for name in file.files}
     arrays["head/bias"][7] += 0.01
     np.savez(tmp_path / "other.npz", **arrays)
-    found = measure(Contender(ENGINES["jax"], tmp_path / "other.npz"), onnx(tiny_exports))
+    found = measure((ENGINES["jax"], tmp_path / "other.npz"), onnx(tiny_exports))
     jax, peer = found.model.engines
     assert jax.failure is None
     assert {batch: len(seconds) for batch, seconds in jax.seconds.items()} == {1: 8, 2: 4}
@@ -113,7 +113,7 @@ def test_a_wrong_peer_is_not_timed(tiny_source, tiny_exports, tmp_path):
 def test_a_model_that_is_not_there_is_told_and_the_others_go_on(tiny_source, tmp_path):
     checkpoint = tiny_source / HANDLE.checkpoint.object
     told = []
-    found = measure(Contender(ENGINES["jax"], checkpoint), onnx(tmp_path / "none"), finished=told.append)
+    found = measure((ENGINES["jax"], checkpoint), onnx(tmp_path / "none"), finished=told.append)
     jax, absent = found.model.engines
     assert jax.seconds[2]
     assert absent.failure.startswith(f"{ENGINES['onnx'].title} ended with status 1: ")
@@ -122,7 +122,7 @@ def test_a_model_that_is_not_there_is_told_and_the_others_go_on(tiny_source, tmp
 
 
 def test_without_jax_nothing_is_held_against_it(tiny_exports, tmp_path):
-    found = measure(Contender(ENGINES["jax"], tmp_path / "none.npz"), onnx(tiny_exports))
+    found = measure((ENGINES["jax"], tmp_path / "none.npz"), onnx(tiny_exports))
     assert [bool(one.failure) for one in found.model.engines] == [True, True]
     assert found.model.engines[1].failure == "not run, since there is nothing to compare it with: jax failed"
     assert found.product is None
@@ -140,7 +140,7 @@ def test_an_engine_that_dies_on_the_way_is_told(tiny_source, monkeypatch):
         return real(self, name, ask, request)
 
     monkeypatch.setattr(inference._Race, "_ask", ask)
-    found = measure(Contender(ENGINES["jax"], tiny_source / HANDLE.checkpoint.object))
+    found = measure((ENGINES["jax"], tiny_source / HANDLE.checkpoint.object))
     assert "ended with status 1: FileNotFoundError" in found.model.engines[0].failure
     assert found.model.engines[0].seconds == {}
 
@@ -157,7 +157,7 @@ def test_every_engine_runs_with_as_many_threads_on_as_many_cores(tiny_source, mo
         return ask(request)
 
     monkeypatch.setattr(inference._Race, "_ask", see)
-    measure(Contender(ENGINES["jax"], tiny_source / HANDLE.checkpoint.object), threads=1)
+    measure((ENGINES["jax"], tiny_source / HANDLE.checkpoint.object), threads=1)
     assert set(seen) == {1}
 
 

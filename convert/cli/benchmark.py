@@ -154,14 +154,14 @@ def _print(parts: "Sequence[Part]", done: "Sequence[Benchmark]", *, json: bool) 
     Raises:
         MixerError: some of it failed; the message says what.
     """
-    from validation.benchmark import tables
+    from validation.benchmark.tables import Tables
 
     if json:
         console.print_json({name: found.model_dump(mode="json") for name, found in zip(parts, done, strict=True)})
     else:
         for found in done:
-            _print_tables(tables.tabulate(found))
-    failures = [failure for found in done for failure in tables.tabulate(found).failures]
+            _print_tables(Tables.of(found))
+    failures = [failure for found in done for failure in Tables.of(found).failures]
     if failures:
         raise MixerError("not everything was measured.\n" + "\n".join(failures))
 

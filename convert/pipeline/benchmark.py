@@ -15,7 +15,7 @@ from models.storage.temporary import temporary_folder
 from validation.benchmark import conversion, preparation
 from validation.benchmark.conversion import COPYING, Folders, Scale, Scenario
 from validation.benchmark.engines import ENGINES, Engine
-from validation.benchmark.inference import Contender, measure_model
+from validation.benchmark.inference import measure_model
 from validation.benchmark.records import (
     Benchmark,
     ConversionBenchmark,
@@ -27,7 +27,6 @@ from validation.benchmark.records import (
 )
 from validation.benchmark.startup import measure_starts
 from validation.benchmark.synthetic_models import rows
-from validation.benchmark.targets import quick_ratios, regressions
 
 Part = Literal["conversion", "inference", "start"]
 PARTS: dict[Part, type[Benchmark]] = {
@@ -177,10 +176,9 @@ def run_quick(bench: Bench, watch: Watch | None = None) -> tuple[QuickBenchmark,
     found = cast(ConversionBenchmark, run_bench(bench, watch)[0])
     if failed := [f"{side.name} failed: {side.failure}" for side in found.sides if side.failure]:
         raise MixerError("\n".join(failed))
-    same = {name: getattr(found, name) for name in ("date", "machine", "libraries", "repeats", "handles")}
-    quick = QuickBenchmark(**same, ratios=quick_ratios(found))
+    quick = QuickBenchmark.of(found)
     quick.write(bench.out / QUICK.name)
-    return quick, regressions(quick.ratios, QuickBenchmark.read(QUICK).ratios)
+    return quick, quick.regressions(QuickBenchmark.read(QUICK))
 
 
 def _count(bench: Bench) -> int:
@@ -231,7 +229,7 @@ def _inference(bench: Bench, place: Folders, on: Steps) -> Benchmark:
     speeds = [
         measure_model(
             handle,
-            [Contender(one, _path(one, place, handle)) for one in here],
+            {one: _path(one, place, handle) for one in here},
             batches=bench.batches, threads=bench.threads, repeats=bench.repeats,
             started=on.start, finished=on.finish,
         )

@@ -69,6 +69,10 @@ class Folders:
         """The models of the many small checkpoints, which are copied."""
         return self.work / "many"
 
+    def scale_command(self, task: str, what: tuple[str, str, str], out: Path) -> Command:
+        """Return the command that makes or converts synthetic checkpoints (`convert/pipeline/benchmark_scale.py`)."""
+        return (*PYTHON, "convert.pipeline.benchmark_scale", task, *what, str(self.work / "seeds"), str(out))
+
 
 def further_handles(handles: Sequence[Handle]) -> tuple[str, ...]:
     """Return the handles of the checkpoints that need no new graph: earlier ones had the same, for all their heads."""
@@ -131,7 +135,7 @@ def _scale_ways(place: Folders, scale: Scale) -> list[Scenario]:
     shallow, deep = ((scale.deep, str(blocks), "1") for blocks in (scale.blocks, 2 * scale.blocks))
 
     def converted(what: tuple[str, str, str]) -> tuple[Command]:
-        return (scale_command("convert", what, place, out),)
+        return (place.scale_command("convert", what, out),)
 
     return [
         Scenario("blocks", f"a small model of {scale.blocks} blocks, both heads", converted(shallow), (), out),
@@ -142,11 +146,6 @@ def _scale_ways(place: Folders, scale: Scale) -> list[Scenario]:
             "many-cp", "copying (`cp`) their models", (("cp", "-r", str(place.many), str(out)),), (place.many,), out
         ),
     ]
-
-
-def scale_command(task: str, what: tuple[str, str, str], place: Folders, out: Path) -> Command:
-    """Return the command that makes or converts synthetic checkpoints; see `convert/pipeline/benchmark_scale.py`."""
-    return (*PYTHON, "convert.pipeline.benchmark_scale", task, *what, str(place.work / "seeds"), str(out))
 
 
 def run_scenarios(rows: Sequence[Scenario], repeats: int, *, started: Tell, finished: Tell) -> tuple[Side, ...]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,14 +37,6 @@ QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVI
 
 class _EngineError(MixerError):
     """An engine did not open the model, run it, or reproduce JAX's outputs."""
-
-
-@dataclass(frozen=True)
-class Contender:
-    """An engine and the path that it opens."""
-
-    engine: Engine
-    path: Path
 
 
 @dataclass(frozen=True)
@@ -76,7 +68,7 @@ def _large_products(sizes: Architecture, batch: int) -> list[tuple[int, int, int
 
 def measure_model(
     handle: Handle,
-    contenders: Sequence[Contender],
+    paths: Mapping[Engine, Path],
     *,
     batches: Sequence[int],
     threads: int,
@@ -84,13 +76,23 @@ def measure_model(
     started: Tell,
     finished: Tell,
 ) -> _Speeds:
-    """Time a model in all engines, interleaved; the others must reproduce the first one's outputs."""
+    """Time a model in all engines, interleaved; the others must reproduce the first one's outputs.
+
+    Args:
+        handle: the model.
+        paths: what each engine opens.
+        batches: the numbers of images of a call.
+        threads: of each engine.
+        repeats: rounds of calls for each batch.
+        started: called with what is being done.
+        finished: called with the times of a batch in words.
+    """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         race = _Race(handle, folder, batches, threads)
-        for contender in contenders:
-            started(f"{handle.name}: opening {contender.engine.title}")
-            race.enter(contender, stack)
+        for engine, path in paths.items():
+            started(f"{handle.name}: opening {engine.title}")
+            race.enter(engine, path, stack)
         for batch in batches:
             started(f"{handle.name}: batch {batch}")
             race.run(batch, repeats)
@@ -109,7 +111,7 @@ class _Race:
 
     def __init__(self, handle: Handle, folder: Path, batches: Sequence[int], threads: int) -> None:
         self._handle, self._folder, self._batches, self._threads = handle, folder, batches, threads
-        self._entered: dict[str, Contender] = {}
+        self._entered: dict[str, Engine] = {}
         self._asking: dict[str, Callable[[dict[str, Any]], float | None]] = {}
         self._failures: dict[str, str] = {}
         self._differences: dict[str, float] = {}
@@ -121,12 +123,12 @@ class _Race:
             noise = np.random.default_rng(SEED).uniform(-1, 1, (batch, size, size, 3)).astype(np.float32)
             np.save(folder / f"{batch}.npy", noise)
 
-    def enter(self, contender: Contender, stack: ExitStack) -> None:
+    def enter(self, engine: Engine, path: Path, stack: ExitStack) -> None:
         """Open the model in an engine, and compare its outputs for each batch with the first engine's."""
-        name = contender.engine.name
-        self._entered[name] = contender
+        name = engine.name
+        self._entered[name] = engine
         try:
-            ask = stack.enter_context(_worker(contender, self._handle, self._threads))
+            ask = stack.enter_context(_worker(engine, path, self._handle, self._threads))
             for batch in self._batches:
                 ask({"run": str(self._folder / f"{batch}.npy"), "to": str(self._folder / f"{name}-{batch}.npy")})
                 self._compare(name, batch)
@@ -186,11 +188,11 @@ class _Race:
 
     def results(self) -> Iterator[EngineSpeed]:
         """Yield the times of each engine, or why it failed."""
-        for name, contender in self._entered.items():
+        for name, engine in self._entered.items():
             yield EngineSpeed(
                 name=name,
-                title=contender.engine.title,
-                version=contender.engine.version,
+                title=engine.title,
+                version=engine.version,
                 difference=self._differences.get(name),
                 seconds={} if name in self._failures else {k: tuple(v) for k, v in self._seconds[name].items()},
                 failure=self._failures.get(name),
@@ -208,13 +210,15 @@ def _largest_difference(wanted: Any, found: Any) -> float:  # noqa: ANN401 (arra
 
 
 @contextmanager
-def _worker(contender: Contender, handle: Handle, threads: int) -> Iterator[Callable[[dict[str, Any]], float | None]]:
+def _worker(
+    engine: Engine, path: Path, handle: Handle, threads: int
+) -> Iterator[Callable[[dict[str, Any]], float | None]]:
     """Start an engine's process, and yield a function that sends it a request; it ends with the block.
 
     Raises:
         _EngineError: the process does not start, or ends before it answers.
     """
-    arguments = [contender.engine.name, handle.name, str(contender.path), str(threads)]
+    arguments = [engine.name, handle.name, str(path), str(threads)]
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "validation.benchmark.engine_worker", *arguments],
@@ -230,7 +234,7 @@ def _worker(contender: Contender, handle: Handle, threads: int) -> Iterator[Call
                 status = process.wait()
                 errors.seek(max(0, os.fstat(errors.fileno()).st_size - 2000))
                 said = errors.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"]
-                raise _EngineError(f"{contender.engine.title} ended with status {status}: {said[-1][:400]}")
+                raise _EngineError(f"{engine.title} ended with status {status}: {said[-1][:400]}")
             return dict(json.loads(line))
 
         def ask(request: dict[str, Any]) -> float | None:

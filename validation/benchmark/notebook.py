@@ -33,16 +33,16 @@ if trainable:
 model = MlpMixer(architecture, handle.num_classes)
 
 
-def predict(params: dict[str, jax.Array], images: jax.Array) -> jax.Array:
+def _predict(params: dict[str, jax.Array], images: jax.Array) -> jax.Array:
     """Return the model's outputs."""
     outputs: jax.Array = model.apply({"params": params}, images)  # type: ignore[assignment]
     return outputs
 
 
-converted = jax2tf.convert(predict, polymorphic_shapes=[None, f"(b, {size}, {size}, 3)"], with_gradient=trainable)
+converted = jax2tf.convert(_predict, polymorphic_shapes=[None, f"(b, {size}, {size}, 3)"], with_gradient=trainable)
 
 
-class Module(tf.Module):  # type: ignore[misc]  # TensorFlow has no types
+class _Module(tf.Module):  # type: ignore[misc]  # TensorFlow has no types
     """The model with its weights."""
 
     def __init__(self) -> None:
@@ -55,6 +55,6 @@ class Module(tf.Module):  # type: ignore[misc]  # TensorFlow has no types
         return converted(self.params, inputs)
 
 
-module = Module()
+module = _Module()
 options = tf.saved_model.SaveOptions(experimental_custom_gradients=trainable)
 tf.saved_model.save(module, directory, signatures=module.__call__.get_concrete_function(), options=options)

@@ -6,7 +6,7 @@ from pathlib import Path
 from models.catalog import Flavour, Handle
 from models.formats import FORMATS, FormatName
 from models.records.provenance import ROOT
-from validation.benchmark.conversion import COPYING, PYTHON, VERSION, Command, Folders, Scale, Scenario, scale_command
+from validation.benchmark.conversion import COPYING, PYTHON, VERSION, Command, Folders, Scale, Scenario
 from validation.benchmark.records import Tell
 from validation.benchmark.stopwatch import CommandError, time_commands
 
@@ -36,9 +36,9 @@ def for_conversion(handles: Sequence[Handle], place: Folders, scale: Scale, rows
         ("many-cp", scale.many(scale.count)),
     ):
         if name in chosen:
-            commands.append(scale_command("seed", what, place, place.many))
+            commands.append(place.scale_command("seed", what, place.many))
     if "many-cp" in chosen:
-        commands.append(scale_command("convert", scale.many(scale.count), place, place.many))
+        commands.append(place.scale_command("convert", scale.many(scale.count), place.many))
     return list(dict.fromkeys(commands))
 
 

@@ -9,7 +9,7 @@ import platform
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
@@ -19,6 +19,12 @@ from models.storage.files import write_atomically
 from validation.benchmark.stopwatch import Run
 
 Tell = Callable[[str], object]
+
+QUICK_RATIOS = (("convert", "floor"), ("convert-kept", "floor"), ("convert-all", "convert"), ("parity", "convert"))
+"""Pairs of sides whose times a quick run compares."""
+
+REGRESSION = 0.2
+"""How much a ratio of a quick run may grow."""
 
 QUIET = 0.3
 """Cores that may be busy with other work before the figures count only as a trial."""
@@ -94,6 +100,10 @@ class ConversionBenchmark(Benchmark):
         """Return the median seconds of a side; None if it was not measured."""
         return median([seconds for side in self.named(name) for seconds in side.walls])
 
+    def over(self, above: str, below: str) -> float | None:
+        """Return the median seconds of a side over another's; None if one of them was not measured."""
+        return ratio(self.wall(above), self.wall(below))
+
     def named(self, name: str) -> list[Side]:
         """Return the side of a name, if it was measured."""
         return [side for side in self.sides if side.name == name]
@@ -104,6 +114,20 @@ class QuickBenchmark(Benchmark):
 
     handles: tuple[str, ...]
     ratios: dict[str, float]
+
+    @classmethod
+    def of(cls, found: ConversionBenchmark) -> Self:
+        """Return the ratios that were measured, with two decimals."""
+        same = {name: getattr(found, name) for name in ("date", "machine", "libraries", "repeats", "handles")}
+        ratios = {f"{above} over {below}": found.over(above, below) for above, below in QUICK_RATIOS}
+        return cls(**same, ratios={name: round(value, 2) for name, value in ratios.items() if value is not None})
+
+    def regressions(self, earlier: "QuickBenchmark") -> list[str]:
+        """Return the ratios that grew by more than `REGRESSION`, or are missing, in words."""
+        now, before = self.ratios, earlier.ratios
+        found = [f"{name} is missing, {old:.2f} before" for name, old in before.items() if name not in now]
+        grown = {name: (old, now[name]) for name, old in before.items() if now.get(name, 0) > (1 + REGRESSION) * old}
+        return found + [f"{name} grew from {old:.2f} to {new:.2f}" for name, (old, new) in grown.items()]
 
 
 class EngineSpeed(Record):

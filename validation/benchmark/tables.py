@@ -13,7 +13,7 @@ from validation.benchmark.records import (
     median,
     ratio,
 )
-from validation.benchmark.targets import Finding, findings
+from validation.benchmark.targets import Finding
 
 
 @dataclass(frozen=True)
@@ -28,22 +28,22 @@ class Tables:
     absent: tuple[str, ...] = ()
     """Engines that were not measured because they are not installed."""
 
+    @classmethod
+    def of(cls, found: Benchmark) -> "Tables":
+        """Return the tables of a part."""
+        if isinstance(found, ConversionBenchmark):
+            return _conversion(found)
+        if isinstance(found, InferenceBenchmark):
+            return _inference(found)
+        if isinstance(found, StartBenchmark):
+            return _starts(found)
+        raise TypeError(f"no tables for {type(found).__name__}")
+
     @property
     def finding_rows(self) -> list[tuple[str, ...]]:
         """One row per figure: its value and its target."""
         said = {True: "met", False: "missed", None: "not measured"}
         return [(one.what, _number(one.value), f"{one.limit:.2f}", said[one.met]) for one in self.findings]
-
-
-def tabulate(found: Benchmark) -> Tables:
-    """Return the tables of a part."""
-    if isinstance(found, ConversionBenchmark):
-        return _conversion(found)
-    if isinstance(found, InferenceBenchmark):
-        return _inference(found)
-    if isinstance(found, StartBenchmark):
-        return _starts(found)
-    raise TypeError(f"no tables for {type(found).__name__}")
 
 
 def _conversion(found: ConversionBenchmark) -> Tables:
@@ -61,7 +61,7 @@ def _conversion(found: ConversionBenchmark) -> Tables:
         f"Converting {len(found.handles)} handles ({found.outputs / 1e9:.2f} GB)",
         columns,
         tuple(_conversion_row(found, side) for side in found.sides),
-        tuple(findings(found)),
+        tuple(Finding.all_of(found)),
         tuple(f"{side.name}: {side.failure}" for side in found.sides if side.failure),
     )
 
@@ -70,7 +70,7 @@ def _conversion_row(found: ConversionBenchmark, side: Side) -> tuple[str, ...]:
     if not side.runs:
         return (side.what, "failed", *[""] * 6)
     of_catalog = side.name in ("notebook", "floor", "parity") or side.name.startswith("convert")
-    over = [ratio(found.wall(side.name), found.wall(name)) if of_catalog else None for name in ("notebook", "floor")]
+    over = [found.over(side.name, name) if of_catalog else None for name in ("notebook", "floor")]
     return (
         side.what,
         f"{median(side.walls):.1f}",
@@ -100,7 +100,7 @@ def _inference(found: InferenceBenchmark) -> Tables:
         f"A loaded classifier, {found.threads} threads{_limit(found)}",
         ("model", "engine", *heads),
         tuple(rows),
-        tuple(findings(found)),
+        tuple(Finding.all_of(found)),
         tuple(
             f"{model.architecture}, {one.title}: {one.failure}"
             for model in found.models
@@ -145,7 +145,7 @@ def _starts(found: StartBenchmark) -> Tables:
         "From process start to first outputs, one image",
         ("model", "flavour", *(f"#{name}" for name in names)),
         tuple(rows),
-        tuple(findings(found)),
+        tuple(Finding.all_of(found)),
         tuple(f"{side.handle}, {side.flavour}: {side.failure}" for side in found.sides if side.failure),
     )
 
@@ -157,7 +157,7 @@ def markdown_lines(parts: Sequence[Benchmark]) -> Iterator[str]:
     """Yield the section of BENCHMARK.md."""
     yield "<!-- made by: mixer-jax2tf bench --markdown -->"
     for found in parts:
-        tables = tabulate(found)
+        tables = Tables.of(found)
         yield ""
         yield f"**{tables.title}.** {_where(found)}"
         yield ""

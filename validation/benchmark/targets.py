@@ -1,7 +1,7 @@
 """The targets of the benchmark, mostly ratios of sides that were measured in one run."""
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from models.catalog import HANDLES
@@ -13,12 +13,6 @@ from validation.benchmark.records import (
     median,
     ratio,
 )
-
-REGRESSION = 0.2
-"""How much a ratio of a quick run may grow."""
-
-QUICK_RATIOS = (("convert", "floor"), ("convert-kept", "floor"), ("convert-all", "convert"), ("parity", "convert"))
-"""Pairs of sides whose times a quick run compares."""
 
 CHECKPOINT_IN_MEMORY = 1.3
 """Memory that `convert` may use beyond that of importing, as a multiple of the largest checkpoint."""
@@ -32,19 +26,19 @@ class Finding:
     value: float | None
     limit: float
 
+    @classmethod
+    def all_of(cls, found: Benchmark) -> "list[Finding]":
+        """Return the figures about a part."""
+        if isinstance(found, ConversionBenchmark):
+            return _about_conversion(found)
+        if isinstance(found, InferenceBenchmark):
+            return _about_inference(found)
+        return _about_starts(found) if isinstance(found, StartBenchmark) else []
+
     @property
     def met(self) -> bool | None:
         """Whether it is within the limit; None if it is unknown."""
         return None if self.value is None else self.value <= self.limit
-
-
-def findings(found: Benchmark) -> list[Finding]:
-    """Return the figures about a part."""
-    if isinstance(found, ConversionBenchmark):
-        return _about_conversion(found)
-    if isinstance(found, InferenceBenchmark):
-        return _about_inference(found)
-    return _about_starts(found) if isinstance(found, StartBenchmark) else []
 
 
 def _about_conversion(found: ConversionBenchmark) -> list[Finding]:
@@ -78,7 +72,7 @@ def _peak(found: ConversionBenchmark, name: str) -> float | None:
 
 
 def _walls(above: str, below: str) -> Callable[[ConversionBenchmark], float | None]:
-    return lambda found: ratio(found.wall(above), found.wall(below))
+    return lambda found: found.over(above, below)
 
 
 def _further_seconds(found: ConversionBenchmark) -> float | None:
@@ -109,19 +103,6 @@ def _parity(found: ConversionBenchmark) -> list[Finding]:
 
 def _minutes(seconds: float | None) -> float | None:
     return None if seconds is None else seconds / 60
-
-
-def quick_ratios(found: ConversionBenchmark) -> dict[str, float]:
-    """Return the ratios of a quick run that were measured."""
-    ratios = {f"{above} over {below}": _walls(above, below)(found) for above, below in QUICK_RATIOS}
-    return {name: round(value, 2) for name, value in ratios.items() if value is not None}
-
-
-def regressions(now: Mapping[str, float], before: Mapping[str, float]) -> list[str]:
-    """Return the ratios that grew by more than `REGRESSION`, or are missing, in words."""
-    found = [f"{name} is missing, {old:.2f} before" for name, old in before.items() if name not in now]
-    grown = {name: (old, now[name]) for name, old in before.items() if now.get(name, 0) > (1 + REGRESSION) * old}
-    return found + [f"{name} grew from {old:.2f} to {new:.2f}" for name, (old, new) in grown.items()]
 
 
 def _depth(found: ConversionBenchmark) -> float | None:
