@@ -25,15 +25,15 @@ from models.digests import DigestTable
 from models.errors import UsageError
 from models.labels import LABELS_1K
 from validation.accuracy import imagenet
-from validation.accuracy.counts import Answer, Share, count, count_by_class, mcnemar
-from validation.accuracy.dataset import Picture, find_dataset
+from validation.accuracy.counts import Answer, Share, mcnemar
+from validation.accuracy.dataset import Dataset, Picture
 
 CLASSIFIER, EXTRACTOR = TESTING_HANDLES
 CLASSES = tuple(LABELS_1K.path.read_text().splitlines())
 
 
 def find(directory, classes=CLASSES, **options):
-    return find_dataset(directory, classes, **{"is_imagenet": classes == CLASSES, **options})
+    return Dataset.find(directory, classes, **{"is_imagenet": classes == CLASSES, **options})
 
 
 def lay_down(directory, names, pictures=1):
@@ -75,7 +75,7 @@ def test_all_validation_pictures_get_their_label(flat):
     assert dataset.layout == "ImageNet's validation pictures"
     assert len(dataset.pictures) == 50_000
     assert [picture.labels[0] for picture in dataset.pictures[:10]] == [65, 970, 230, 809, 516, 57, 334, 415, 674, 332]
-    assert [picture.labels for picture in dataset.pictures] == [(label,) for label in imagenet.validation_labels()]
+    assert [picture.labels for picture in dataset.pictures] == [*imagenet.validation_labels()]
     assert np.bincount([picture.labels[0] for picture in dataset.pictures]).tolist() == [50] * 1000
     assert dataset.remarks == ()
 
@@ -118,7 +118,7 @@ def test_folders_that_are_names_of_other_classes_than_their_numbers_are_refused(
 
 
 def test_real_gives_several_labels_and_leaves_out_those_without(flat, tmp_path):
-    labels = [(label, 7) if number % 9 == 0 else (label,) for number, label in enumerate(imagenet.validation_labels())]
+    labels = [(*one, 7) if number % 9 == 0 else one for number, one in enumerate(imagenet.validation_labels())]
     left_out = set(range(0, 3163 * 15, 15))
     labels = [() if number in left_out else one for number, one in enumerate(labels)]
     dataset = find(flat, real=real_json(tmp_path / "real.json", labels))
@@ -144,7 +144,7 @@ def lay_down_devkit(directory, change=lambda truth: truth):
     synsets = [*sorted(synsets), (1001, "n00001740")]
     dtype = [("ILSVRC2012_ID", "O"), ("WNID", "O")]
     savemat(directory / "data" / "meta.mat", {"synsets": np.array(synsets, dtype)})
-    truth = change([int(ids[label]) for label in imagenet.validation_labels()])
+    truth = change([int(ids[label]) for (label,) in imagenet.validation_labels()])
     file = directory / "data" / "ILSVRC2012_validation_ground_truth.txt"
     file.write_text("".join(f"{one}\n" for one in truth))
     return directory
@@ -248,7 +248,7 @@ def test_missing_pictures_are_named(flat, tmp_path):
     ],
 )
 def test_another_list_than_reals_is_refused(flat, tmp_path, change, expected):
-    labels = change([(label,) for label in imagenet.validation_labels()])
+    labels = change([*imagenet.validation_labels()])
     refused(flat, expected, real=real_json(tmp_path / "real.json", labels))
 
 
@@ -322,8 +322,8 @@ def test_a_share_of_nothing_says_nothing():
 
 def test_answers_are_counted_by_rank_and_by_class():
     answers = [Answer((1,), (1, 2, 3, 4, 5)), Answer((1, 9), (2, 9, 3, 4, 5)), Answer((9,), (2, 3, 4, 5, 6))]
-    assert (count(answers, 1), count(answers, 2), count(answers, 5)) == (Share(1, 3), Share(2, 3), Share(2, 3))
-    assert count_by_class(answers) == {1: Share(1, 2), 9: Share(0, 2)}
+    assert [Share.of(answers, within) for within in (1, 2, 5)] == [Share(1, 3), Share(2, 3), Share(2, 3)]
+    assert Share.by_class(answers) == {1: Share(1, 2), 9: Share(0, 2)}
 
 
 def test_mcnemars_test_is_exact():
@@ -437,7 +437,7 @@ def cache(tmp_path, monkeypatch):
 def interrupted(pictures, build, after=1):
     """Start a run in this process and end it after some batches, as a signal would."""
     model = find_contenders(CLASSIFIER, ["graph"], build, 2, source=Source("", None, DigestTable.read()))
-    dataset = find_dataset(pictures, CLASSES, is_imagenet=True)
+    dataset = Dataset.find(pictures, CLASSES, is_imagenet=True)
 
     def watch(event):
         if event.kind == "advanced" and event.done >= after * BATCH:

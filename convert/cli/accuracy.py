@@ -11,10 +11,10 @@ from convert.cli import classify, console, options
 from models.catalog import BUCKET, DEFAULT_VERSION
 from models.errors import MixerError, counted, each
 from models.formats import BACKENDS
+from validation.accuracy.counts import Share, mcnemar
 
 if TYPE_CHECKING:
     from convert.pipeline.accuracy import AccuracyResult, Measured
-    from validation.accuracy.counts import Share
 
 _MOST_SHOWN = 10  # pictures on which two backends differ
 _MOST_CLASSES = 12
@@ -144,9 +144,7 @@ def _print_tables(result: "AccuracyResult") -> None:
 
 def _print_classes(one: "Measured") -> None:
     """Print the classes, or those with the lowest accuracy if there are many."""
-    from validation.accuracy.counts import count_by_class
-
-    shares = sorted(count_by_class(one.answers).items(), key=lambda entry: (entry[1].value, entry[0]))
+    shares = sorted(Share.by_class(one.answers).items(), key=lambda entry: (entry[1].value, entry[0]))
     worst = shares[:_MOST_CLASSES]
     title = "lowest accuracy" if len(shares) > len(worst) else "accuracy"
     rows = [
@@ -157,27 +155,23 @@ def _print_classes(one: "Measured") -> None:
     console.print_table(f"classes by {title} ({one.backend})", columns, rows, prose=("class",), least=("index",))
 
 
-def _countings(one: "Measured") -> Iterator[tuple[str, tuple["Share", "Share"]]]:
-    from validation.accuracy.counts import count
-
-    yield one.backend, (count(one.answers, 1), count(one.answers, 5))
+def _countings(one: "Measured") -> Iterator[tuple[str, tuple[Share, Share]]]:
+    yield one.backend, (Share.of(one.answers, 1), Share.of(one.answers, 5))
     if one.within_subset is not None:
-        among = (count(one.within_subset, 1), count(one.within_subset, 5))
+        among = (Share.of(one.within_subset, 1), Share.of(one.within_subset, 5))
         yield f"{one.backend}, among the classes that occur", among
 
 
-def _share(share: "Share") -> tuple[str, str]:
+def _share(share: Share) -> tuple[str, str]:
     low, high = share.interval
     return f"{share.value:.2%}", f"{low:.2%} to {high:.2%}"
 
 
 def _notes(result: "AccuracyResult") -> Iterator[str]:
-    from validation.accuracy.counts import count
-
     yield from result.remarks
     for one in result.measured:
         classes = len(one.model.classes or ())
-        low, high = count(one.answers, 1).interval
+        low, high = Share.of(one.answers, 1).interval
         if classes > 1 and low <= 1 / classes and high <= 3 / classes + 0.01:
             yield f"{one.backend}: no better than guessing: check the labels, and that the class list is the model's."
         if one.model.origin == "seeded":
@@ -197,8 +191,6 @@ def _notes(result: "AccuracyResult") -> Iterator[str]:
 
 def _comparisons(result: "AccuracyResult") -> Iterator[dict[str, Any]]:
     """Compare the first backend with each of the others, as JSON values."""
-    from validation.accuracy.counts import mcnemar
-
     first, *others = result.measured
     for second in others:
         only_first, only_second, p = mcnemar(first.answers, second.answers)
@@ -231,8 +223,6 @@ def _write(result: "AccuracyResult", csv_file: Path | None, confusion: Path | No
 
 
 def _as_json(result: "AccuracyResult", protocol: str) -> dict[str, object]:
-    from validation.accuracy.counts import count_by_class
-
     return {
         "data": str(result.dataset.directory),
         "data_sha256": result.data_sha256,
@@ -261,7 +251,7 @@ def _as_json(result: "AccuracyResult", protocol: str) -> dict[str, object]:
                         "name": one.model.classes[index] if one.model.classes else None,
                         **_share_as_json(share),
                     }
-                    for index, share in count_by_class(one.answers).items()
+                    for index, share in Share.by_class(one.answers).items()
                 ],
             }
             for one in result.measured
@@ -269,5 +259,5 @@ def _as_json(result: "AccuracyResult", protocol: str) -> dict[str, object]:
     }
 
 
-def _share_as_json(share: "Share") -> dict[str, object]:
+def _share_as_json(share: Share) -> dict[str, object]:
     return {"right": share.right, "total": share.total, "value": share.value, "interval": list(share.interval)}

@@ -23,7 +23,7 @@ from models.picture_files import read_picture
 from models.preprocessing import Protocol
 from models.records.layout import ModelPaths
 from validation.accuracy.counts import Answer
-from validation.accuracy.dataset import Dataset, Picture, find_dataset, require_directory
+from validation.accuracy.dataset import Dataset, Picture, require_directory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -141,7 +141,7 @@ def find_pictures_of(
     """
     classes = contenders[0].model.classes
     directory, _ = unpack_data(data, cache, watch)
-    return find_dataset(directory, classes, is_imagenet=is_imagenet(classes), real=real, devkit=devkit)
+    return Dataset.find(directory, classes, is_imagenet=is_imagenet(classes), real=real, devkit=devkit)
 
 
 def measure_accuracy(

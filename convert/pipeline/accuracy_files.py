@@ -10,7 +10,7 @@ from convert.pipeline.accuracy import AccuracyResult
 from models.errors import UsageError
 from models.storage.files import written_whole
 from models.storage.temporary import temporary_folder
-from validation.accuracy.counts import count
+from validation.accuracy.counts import Share
 
 _MOST_SCALARS = 100
 _COLUMNS = ("picture", "sha256", "labels", "backend", "right", "first", "second", "third", "fourth", "fifth")
@@ -86,7 +86,7 @@ def write_scalars(result: AccuracyResult, directory: Path) -> None:
         log = ScalarLog(directory / one.backend)
         for done in sorted({*range(every, total, every), total}):
             part = one.answers[:done]
-            log.write({"top-1": count(part, 1).value, "top-5": count(part, 5).value}, done)
+            log.write({"top-1": Share.of(part, 1).value, "top-5": Share.of(part, 5).value}, done)
 
 
 def write_csv(result: AccuracyResult, path: Path) -> None:

@@ -16,7 +16,7 @@ from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.provenance import library_versions
 from models.storage.files import write_atomically
-from validation.accuracy.counts import count
+from validation.accuracy.counts import Share
 
 Recordable = Mapping[Path, str]
 """The sha256 of the manifest of each SavedModel that was found to be the one of its manifest, by its directory."""
@@ -94,10 +94,10 @@ def _record(
         command=shlex.join(["mixer-jax2tf", "accuracy", handle, "--data", data, *real, "--protocol", protocol]),
         pictures=len(measured.answers),
         not_decoded=len(result.problems),
-        top1=count(measured.answers, 1).right,
-        top5=count(measured.answers, 5).right,
-        subset_top1=None if within is None else count(within, 1).right,
-        subset_top5=None if within is None else count(within, 5).right,
+        top1=Share.of(measured.answers, 1).right,
+        top5=Share.of(measured.answers, 5).right,
+        subset_top1=None if within is None else Share.of(within, 1).right,
+        subset_top5=None if within is None else Share.of(within, 5).right,
         remarks=tuple(map(printable, result.remarks)),
         libraries=library_versions(),
     )

@@ -31,7 +31,7 @@ from models.records.layout import ModelPaths, fine_tuned_checkpoint
 from models.records.manifest import Manifest
 from models.selection import custom_handle, is_catalogued, template_of
 from models.storage.files import require_room, write_atomically
-from validation.accuracy.dataset import find_classes
+from validation.accuracy.dataset import Dataset
 
 _ROOM = "free some space, or give another --out."
 _MOST_NAMED = 12
@@ -71,7 +71,7 @@ def run_finetune(
     prepare_out(tuning.out)
     custom_handle(template, tuning.name, 1)  # refuses an unusable name
     directory, order = unpack_data(tuning.data, tuning.cache, watch, to_train=True)
-    classes, dataset = find_classes(directory, order)
+    classes, dataset = Dataset.find_classes(directory, order)
     pictures = Labelled(
         tuple(picture.path for picture in dataset.pictures), tuple(picture.labels[0] for picture in dataset.pictures)
     )

@@ -48,7 +48,7 @@ from models.pictures import decode
 from models.records.about import About
 from models.records.layout import ModelPaths
 from validation import verify as alone
-from validation.accuracy.dataset import find_classes, find_dataset
+from validation.accuracy.dataset import Dataset
 from withstand.guided import failing_inputs
 from withstand.rows import Row
 
@@ -285,7 +285,7 @@ def reads_folder(folder: Path, content: bytes, _: bytes) -> str | None:
     for line in content.split(b"\n")[:60]:
         _place(folder / "data", line[:-1], line[-1:])
     failures = []
-    for find in (find_classes, partial(find_dataset, classes=("red", "green", "blue"), is_imagenet=False)):
+    for find in (Dataset.find_classes, partial(Dataset.find, classes=("red", "green", "blue"), is_imagenet=False)):
         try:
             found = find(folder / "data")
         except MixerError:

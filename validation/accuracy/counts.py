@@ -3,9 +3,22 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 CONFIDENCE = 1.959963984540054
 """Standard normal quantile of a two-sided interval of 95 %."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of a picture: its likeliest classes, first to fifth, beside the true labels."""
+
+    labels: tuple[int, ...]
+    top: tuple[int, ...]
+
+    def is_right(self, within: int) -> bool:
+        """Return whether a true label is among the first `within` classes."""
+        return any(label in self.top[:within] for label in self.labels)
 
 
 @dataclass(frozen=True)
@@ -14,6 +27,22 @@ class Share:
 
     right: int
     total: int
+
+    @classmethod
+    def of(cls, answers: Sequence[Answer], within: int) -> Self:
+        """Count the answers with a true label among the first `within` classes."""
+        return cls(sum(answer.is_right(within) for answer in answers), len(answers))
+
+    @classmethod
+    def by_class(cls, answers: Iterable[Answer]) -> dict[int, Self]:
+        """Count the right first classes for each true label; a picture with several labels counts for each."""
+        right: dict[int, int] = {}
+        total: dict[int, int] = {}
+        for answer in answers:
+            for label in answer.labels:
+                total[label] = total.get(label, 0) + 1
+                right[label] = right.get(label, 0) + answer.is_right(1)
+        return {label: cls(right[label], total[label]) for label in sorted(total)}
 
     @property
     def value(self) -> float:
@@ -29,34 +58,6 @@ class Share:
         middle = (p + z * z / (2 * n)) / (1 + z * z / n)
         half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
         return max(0.0, middle - half), min(1.0, middle + half)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a model says of a picture: its likeliest classes, first to fifth, beside the true labels."""
-
-    labels: tuple[int, ...]
-    top: tuple[int, ...]
-
-    def is_right(self, within: int) -> bool:
-        """Return whether a true label is among the first `within` classes."""
-        return any(label in self.top[:within] for label in self.labels)
-
-
-def count(answers: Sequence[Answer], within: int) -> Share:
-    """Count the answers with a true label among the first `within` classes."""
-    return Share(sum(answer.is_right(within) for answer in answers), len(answers))
-
-
-def count_by_class(answers: Iterable[Answer]) -> dict[int, Share]:
-    """Count the right first classes for each true label; a picture with several labels counts for each."""
-    right: dict[int, int] = {}
-    total: dict[int, int] = {}
-    for answer in answers:
-        for label in answer.labels:
-            total[label] = total.get(label, 0) + 1
-            right[label] = right.get(label, 0) + answer.is_right(1)
-    return {label: Share(right[label], total[label]) for label in sorted(total)}
 
 
 def mcnemar(first: Sequence[Answer], second: Sequence[Answer]) -> tuple[int, int, float]:

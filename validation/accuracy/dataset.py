@@ -4,7 +4,7 @@ Every picture gets its true label, or the directory is refused: a wrong label wo
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,86 +39,88 @@ class Dataset:
     remarks: tuple[str, ...] = ()
     """What a reader of the figures must know, for instance that pictures are missing."""
 
+    @classmethod
+    def find(
+        cls,
+        directory: Path,
+        classes: Sequence[str] | None,
+        *,
+        is_imagenet: bool,
+        real: Path | None = None,
+        devkit: Path | None = None,
+    ) -> "Dataset":
+        """Find the pictures below a directory, and their labels.
 
-def find_dataset(
-    directory: Path,
-    classes: Sequence[str] | None,
-    *,
-    is_imagenet: bool,
-    real: Path | None = None,
-    devkit: Path | None = None,
-) -> Dataset:
-    """Find the pictures below a directory, and their labels.
+        The layouts are: one folder per class, named by class name, by class index (compared as numbers) or by WordNet
+        id; and the flat folder of ImageNet's validation pictures.
 
-    The layouts are: one folder per class, named by class name, by class index (compared as numbers) or by WordNet id;
-    and the flat folder of ImageNet's validation pictures.
+        Args:
+            directory: where the pictures are.
+            classes: the class names of the model, in order; None, which is refused, if they are not known.
+            is_imagenet: whether they are the classes of ImageNet-1k in their usual order.
+            real: `real.json` of ReaL, which gives the pictures of the flat layout several labels, or none.
+            devkit: the development kit of ILSVRC 2012, for the labels of the flat layout.
 
-    Args:
-        directory: where the pictures are.
-        classes: the class names of the model, in order; None, which is refused, if they are not known.
-        is_imagenet: whether they are the classes of ImageNet-1k in their usual order.
-        real: `real.json` of ReaL, which gives the pictures of the flat layout several labels, or none.
-        devkit: the development kit of ILSVRC 2012, for the labels of the flat layout.
+        Raises:
+            UsageError: the layout is not known, or a label would be a guess.
+        """
+        require_directory(directory)
+        if classes is None:
+            raise UsageError(
+                "the model has no class list, without which a label would be a guess: give it with --labels, one line "
+                "per class."
+            )
+        listing = Listing.of(directory)
+        if listing.pictures and not listing.folders:
+            found = _flat(directory, listing.pictures, is_imagenet=is_imagenet, real=real, devkit=devkit)
+        elif real is not None or devkit is not None:
+            raise UsageError("--real and --devkit are for the flat folder of ImageNet's validation pictures.")
+        elif not listing.folders:
+            raise UsageError(f"{directory} contains no pictures: expected files that end in {', '.join(SUFFIXES)}.")
+        else:
+            labels: list[tuple[str, dict[str, int]]] = []
+            inside = {folder: Listing.of(folder) for folder in listing.folders}
+            naming = lambda: labels.append(labels_of_folders(listing.folders, classes, is_imagenet=is_imagenet))  # noqa: E731
+            beside = lambda: _refuse_beside_folders(directory, listing)  # noqa: E731
+            each([naming, beside, lambda: _refuse_wrong_folders(inside)])
+            found = _in_folders(directory, *labels[0], inside, len(classes))
+        if not found.pictures:
+            raise UsageError(f"{directory} contains no picture with a label.")
+        return found
 
-    Raises:
-        UsageError: the layout is not known, or a label would be a guess.
-    """
-    require_directory(directory)
-    if classes is None:
-        raise UsageError(
-            "the model has no class list, without which a label would be a guess: give it with --labels, one line per "
-            "class."
-        )
-    listing = Listing.of(directory)
-    if listing.pictures and not listing.folders:
-        found = _flat(directory, listing.pictures, is_imagenet=is_imagenet, real=real, devkit=devkit)
-    elif real is not None or devkit is not None:
-        raise UsageError("--real and --devkit are for the flat folder of ImageNet's validation pictures.")
-    elif not listing.folders:
-        raise UsageError(f"{directory} contains no pictures: expected files that end in {', '.join(SUFFIXES)}.")
-    else:
-        labels: list[tuple[str, dict[str, int]]] = []
+    @classmethod
+    def find_classes(cls, directory: Path, order: Sequence[str] | None = None) -> tuple[tuple[str, ...], "Dataset"]:
+        """Find pictures in one folder per class; return the folders' names as the class list, and the pictures.
+
+        The names are in the given order; without one, names that are all numbers are sorted as numbers, others as text.
+
+        Raises:
+            UsageError: the layout is another, there are fewer than two classes, or a name cannot be a line of a class
+                list.
+        """
+        require_directory(directory)
+        listing = Listing.of(directory)
+        if listing.pictures or len(listing.folders) < 2:
+            raise UsageError(
+                f"{directory} contains {counted(len(listing.pictures), 'picture')} and "
+                f"{counted(len(listing.folders), 'folder')}: expected one folder per class, at least two, and no "
+                "pictures beside them."
+            )
+        names = [folder.name for folder in listing.folders]
+        unusable = [name for name in names if not name.isprintable() or name != name.strip()]
+        if unusable:
+            raise UsageError(
+                f"folders have names that cannot be lines of a class list: {some(map(repr, unusable))}. Rename them: "
+                "no line may begin or end with a blank, or contain a character that cannot be printed."
+            )
+        if order is not None:
+            names.sort(key=order.index)
+        elif all(name.isascii() and name.isdigit() for name in names):
+            names.sort(key=int)
+        labels = {name: index for index, name in enumerate(names)}
         inside = {folder: Listing.of(folder) for folder in listing.folders}
-        naming = lambda: labels.append(labels_of_folders(listing.folders, classes, is_imagenet=is_imagenet))  # noqa: E731
-        beside = lambda: _refuse_beside_folders(directory, listing)  # noqa: E731
-        each([naming, beside, lambda: _refuse_wrong_folders(inside)])
-        found = _in_folders(directory, *labels[0], inside, len(classes))
-    if not found.pictures:
-        raise UsageError(f"{directory} contains no picture with a label.")
-    return found
-
-
-def find_classes(directory: Path, order: Sequence[str] | None = None) -> tuple[tuple[str, ...], Dataset]:
-    """Find pictures in one folder per class; return the folders' names as the class list, and the pictures.
-
-    The names are in the given order; without one, names that are all numbers are sorted as numbers, others as text.
-
-    Raises:
-        UsageError: the layout is another, there are fewer than two classes, or a name cannot be a line of a class list.
-    """
-    require_directory(directory)
-    listing = Listing.of(directory)
-    if listing.pictures or len(listing.folders) < 2:
-        raise UsageError(
-            f"{directory} contains {counted(len(listing.pictures), 'picture')} and "
-            f"{counted(len(listing.folders), 'folder')}: expected one folder per class, at least two, and no pictures "
-            "beside them."
-        )
-    names = [folder.name for folder in listing.folders]
-    unusable = [name for name in names if not name.isprintable() or name != name.strip()]
-    if unusable:
-        raise UsageError(
-            f"folders have names that cannot be lines of a class list: {some(map(repr, unusable))}. Rename them: no "
-            "line may begin or end with a blank, or contain a character that cannot be printed."
-        )
-    if order is not None:
-        names.sort(key=order.index)
-    elif all(name.isascii() and name.isdigit() for name in names):
-        names.sort(key=int)
-    labels = {name: index for index, name in enumerate(names)}
-    inside = {folder: Listing.of(folder) for folder in listing.folders}
-    _refuse_wrong_folders(inside)
-    return tuple(names), _in_folders(directory, "one folder per class", labels, inside, len(names))
+        _refuse_wrong_folders(inside)
+        return tuple(names), _in_folders(directory, "one folder per class", labels, inside, len(names))
 
 
 def require_directory(directory: Path) -> None:
@@ -205,22 +207,15 @@ def _flat(
             f"{directory} contains ImageNet's validation pictures, and the class list here is another, or not known: "
             "give the model's own with --labels."
         )
-    truth: Callable[[int], tuple[int, ...]]
-    if real is not None and devkit is not None:
-        raise UsageError("--real and --devkit exclude each other: give one source of labels.")
-    if real is None:
-        labels = imagenet.validation_labels() if devkit is None else imagenet.read_devkit(devkit)
-        layout, truth = "ImageNet's validation pictures", lambda number: (labels[number - 1],)
-    else:
-        several = imagenet.read_real(real)
-        layout, truth = "ImageNet's validation pictures with the labels of ReaL", lambda number: several[number - 1]
-    pictures = [Picture(file, truth(number)) for file, number in numbers.items() if number is not None]
+    labels = imagenet.validation_labels(real=real, devkit=devkit)
+    pictures = [Picture(file, labels[number - 1]) for file, number in numbers.items() if number is not None]
     labelled = tuple(picture for picture in pictures if picture.labels)
     remarks = []
     if len(files) != imagenet.PICTURES:
         remarks.append(f"{len(files):,} of {imagenet.PICTURES:,} pictures: {_why_fewer(len(files))}")
     if len(labelled) < len(pictures):
         remarks.append(f"without a label in ReaL: {counted(len(pictures) - len(labelled), 'picture')}, left out")
+    layout = f"ImageNet's validation pictures{' with the labels of ReaL' if real is not None else ''}"
     return Dataset(directory, layout, labelled, real=real is not None, remarks=tuple(remarks))
 
 

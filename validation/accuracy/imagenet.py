@@ -47,24 +47,32 @@ def wordnet_ids() -> tuple[str, ...]:
     return tuple(_read("labels.txt", CLASSES, _WORDNET_SHA256))
 
 
-@cache
-def validation_labels() -> tuple[int, ...]:
-    """Return the class index of each validation picture, in the order of the file names.
+def validation_labels(*, real: Path | None = None, devkit: Path | None = None) -> tuple[tuple[int, ...], ...]:
+    """Return the class indices of each validation picture, in the order of the file names: one, or those of ReaL.
+
+    Args:
+        real: `real.json` of ReaL, which has several labels for a picture, or none for those to leave out.
+        devkit: the development kit of ILSVRC 2012: `ILSVRC2012_devkit_t12`, or its folder `data`. Without any, the
+            labels are those that come with tensorflow-datasets.
 
     Raises:
-        UsageError: tensorflow-datasets is not installed.
-        MixerError: its list is another one.
+        UsageError: both are given, a file is missing or another one, or tensorflow-datasets is not installed.
+        MixerError: the list of tensorflow-datasets is another one.
     """
+    if real is not None and devkit is not None:
+        raise UsageError("--real and --devkit exclude each other: give one source of labels.")
+    if real is not None:
+        return _read_real(real)
+    return tuple((label,) for label in (_original_labels() if devkit is None else _read_devkit(devkit)))
+
+
+@cache
+def _original_labels() -> tuple[int, ...]:
     index_of = {name: index for index, name in enumerate(wordnet_ids())}
     return tuple(index_of[name] for name in _read("validation_labels.txt", PICTURES, _TRUTH_SHA256))
 
 
-def read_real(path: Path) -> tuple[tuple[int, ...], ...]:
-    """Read `real.json` of ReaL: the labels of each validation picture, none for those to leave out.
-
-    Raises:
-        UsageError: the file is not ReaL's list, or its pictures are in another order.
-    """
+def _read_real(path: Path) -> tuple[tuple[int, ...], ...]:
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -78,7 +86,7 @@ def read_real(path: Path) -> tuple[tuple[int, ...], ...]:
             f"{path} is not ReaL's real.json: {count}{other}; expected {PICTURES:,} lists of class indices from 0 to "
             "999."
         )
-    labelled = [(labels, truth) for labels, truth in zip(found, validation_labels(), strict=True) if labels]
+    labelled = [(labels, truth) for labels, truth in zip(found, _original_labels(), strict=True) if labels]
     agreeing = sum(truth in labels for labels, truth in labelled) / max(1, len(labelled))
     if agreeing < _LEAST_AGREEMENT:
         raise UsageError(
@@ -92,17 +100,8 @@ def _are_labels(entry: object) -> bool:
     return isinstance(entry, list) and all(isinstance(label, int) and 0 <= label < CLASSES for label in entry)
 
 
-def read_devkit(directory: Path) -> tuple[int, ...]:
-    """Read the labels of the validation pictures from the development kit of ILSVRC 2012.
-
-    Its ground truth lists ILSVRC ids, in the order of the file names; `meta.mat` says which WordNet id each is.
-
-    Args:
-        directory: `ILSVRC2012_devkit_t12`, or its folder `data`.
-
-    Raises:
-        UsageError: the files are missing, or are not those of the kit.
-    """
+def _read_devkit(directory: Path) -> tuple[int, ...]:
+    """Read the development kit's ground truth: ILSVRC ids; `meta.mat` says which WordNet id each is."""
     if not directory.is_dir():
         what = "is not a directory" if os.path.lexists(directory) else "does not exist"
         raise UsageError(f"--devkit {directory} {what}: expected the folder ILSVRC2012_devkit_t12.")
