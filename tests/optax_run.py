@@ -18,7 +18,7 @@ from models.catalog import ALL_HANDLES  # noqa: E402
 from models.mixer import MlpMixer  # noqa: E402
 from models.params import flatten, nest  # noqa: E402
 from models.preprocessing import HALF_RANGE  # noqa: E402
-from validation.digits.pictures import load_digits  # noqa: E402
+from validation.digits.pictures import Digits  # noqa: E402
 
 CLASSES = 10
 
@@ -34,7 +34,7 @@ def compare(extractor, architecture, name, steps, whole):
     recipe = choose_recipe(name, 800, BATCH_SIZE, steps=steps)
     model = FineTuned(extractor, sizes, CLASSES, recipe, 0)
     start = model.arrays()
-    digits, _ = load_digits(sizes.image_size)
+    digits, _ = Digits.load(sizes.image_size)
     count = len(digits.labels) if whole else BATCH_SIZE
     images = (digits.pictures[:count].astype(np.float32) - HALF_RANGE) / HALF_RANGE
     chosen = np.random.default_rng(3).integers(0, count, (steps, BATCH_SIZE))

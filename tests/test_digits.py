@@ -20,14 +20,14 @@ from models.pictures import decode, preprocess
 from models.preprocessing import HALF_RANGE
 from models.records.formats import ExportReport
 from validation.digits import train as training
-from validation.digits.pictures import HELD_OUT, NAMES, load_digits
+from validation.digits.pictures import HELD_OUT, NAMES, Digits
 from validation.formats.runtimes import open_model
 from validation.parity.oracle import run_oracle
 
 
 @pytest.fixture(scope="module")
 def digits():
-    return load_digits(TINY.image_size)
+    return Digits.load(TINY.image_size)
 
 
 def test_pictures_are_either_trained_on_or_held_out(digits):
@@ -146,7 +146,7 @@ def test_an_output_directory_that_cannot_be_used_is_refused_by_its_own_name(tmp_
 
 def worst_error_on_held_out_pictures(folder, file):
     """The largest difference of a LiteRT file's logits from the oracle's, over their standard deviation."""
-    _, held = load_digits(TINY.image_size)
+    _, held = Digits.load(TINY.image_size)
     images = (held.pictures.astype(np.float32) - HALF_RANGE) / HALF_RANGE
     expected = run_oracle(folder / "digits.npz", images).logits
     found = open_model("litert", folder / "models" / "digits-litert" / "2" / file).run(images)

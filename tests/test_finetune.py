@@ -655,11 +655,11 @@ def trained_extractor(tmp_path_factory):
     from command import status_of
 
     from models.params import save_params
-    from validation.digits.pictures import load_digits
+    from validation.digits.pictures import Digits
     from validation.digits.train import train
 
     out = tmp_path_factory.mktemp("digits")
-    save_params(train(TINY, load_digits(TINY.image_size)[0]), out / "digits.npz")
+    save_params(train(TINY, Digits.load(TINY.image_size)[0]), out / "digits.npz")
     words = ("--checkpoint", out / "digits.npz", "--name", "digits-fe", "--out", out, "--flavour", "both")
     assert status_of("convert", EXTRACTOR, *words) == 0
     return out

@@ -93,16 +93,14 @@ def run_digits(out: Path, watch: Watch | None = None, *, overwrite: bool = False
         UsageError: scikit-learn is missing, or something is in the way.
         MixerError: a model does not pass its checks.
     """
-    from validation.digits.pictures import NAMES, load_digits, require_digits
+    from validation.digits.pictures import NAMES, Digits
 
-    require_digits()
     handles = {one.head: one for one in TESTING_HANDLES.values()}
     architecture = handles["classification"].checkpoint.architecture
-    trained, held = load_digits(architecture.image_size)
+    trained, held = Digits.load(architecture.image_size)
     files = DigitsFiles(out, overwrite)
     files.prepare(held.paths(files.pictures), trained.paths(files.training))
     import_frameworks()
-    from validation.digits.plot import draw_predictions
     from validation.digits.train import predict
 
     params, seconds = _train(architecture, trained, files.custom.path, watch)
@@ -118,7 +116,7 @@ def run_digits(out: Path, watch: Watch | None = None, *, overwrite: bool = False
     )
     best = logits.argmax(-1)
     probabilities = softmax(logits)[range(len(best)), best]
-    draw_predictions(held, best.tolist(), probabilities.tolist(), files.drawing)
+    held.draw(best.tolist(), probabilities.tolist(), files.drawing)
     missing = tuple(one.title for one in left_out)
     return DigitsResult(files.custom.path, files.pictures, files.models, files.drawing, seconds, tuple(found), missing)
 
