@@ -37,13 +37,12 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
 
-
-def without_empty_columns(table: Table) -> Table:
-    """Return a table without the columns that have nothing in any row."""
-    rows = [[cell if isinstance(cell, str) else cell.content for cell in row] for row in table.rows]
-    kept = [at for at in range(len(table.columns)) if any(row[at] != NOTHING for row in rows)] or [0]
-    columns = tuple(table.columns[at] for at in kept)
-    return replace(table, columns=columns, rows=tuple(tuple(row[at] for at in kept) for row in table.rows))
+    def without_empty_columns(self) -> "Table":
+        """Return it without the columns that have nothing in any row."""
+        rows = [[cell if isinstance(cell, str) else cell.content for cell in row] for row in self.rows]
+        kept = [at for at in range(len(self.columns)) if any(row[at] != NOTHING for row in rows)] or [0]
+        columns = tuple(self.columns[at] for at in kept)
+        return replace(self, columns=columns, rows=tuple(tuple(row[at] for at in kept) for row in self.rows))
 
 
 def linked(address: str, name: str) -> Markup:

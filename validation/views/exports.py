@@ -8,7 +8,7 @@ from markupsafe import Markup
 from models.errors import printable
 from models.formats import FORMATS
 from models.records.check import Check
-from validation.views.cells import NOTHING, Cell, Row, Table, figure_of, linked, without_empty_columns
+from validation.views.cells import NOTHING, Cell, Row, Table, figure_of, linked
 from validation.views.handle import badge
 from validation.views.model_records import ExportRecords
 
@@ -22,12 +22,7 @@ def exports_table(exports: Sequence[ExportRecords]) -> Table:
     """Return the exports in a directory, each file with its figures."""
     caption = "Exports: largest difference from the float64 oracle, over the scale of the image's outputs"
     rows = tuple(row for export in exports for row in _rows(export))
-    return without_empty_columns(Table(caption, _COLUMNS, rows))
-
-
-def problems_of(export: ExportRecords) -> tuple[str, ...]:
-    """Return what is wrong with an export, and with its records."""
-    return (*export.reasons, *(export.report.problems if export.report else ()))
+    return Table(caption, _COLUMNS, rows).without_empty_columns()
 
 
 def _rows(export: ExportRecords) -> Iterator[Row]:

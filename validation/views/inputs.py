@@ -4,7 +4,7 @@ import base64
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Self
 
 import numpy as np
 from markupsafe import Markup
@@ -15,35 +15,16 @@ from models.errors import printable
 from validation.views.cells import figure_of
 from validation.views.model_records import ModelRecords
 
-if TYPE_CHECKING:
-    from validation.parity.saved_outputs import SavedOutputs
-
 FIRST = 5
 _QUALITY = 80
 
 
 @dataclass(frozen=True)
-class Ranked:
+class _Ranked:
     """A class at one rank, and its logit, in words."""
 
     name: str
     logit: str
-
-
-@dataclass(frozen=True)
-class Input:
-    """An image, and the first classes that each side gives it, best first."""
-
-    name: str
-    picture: str
-    """Its id in the album."""
-    ranks: tuple[tuple[Ranked, Ranked], ...]
-    """JAX's and the SavedModel's class at each rank."""
-
-    @property
-    def is_photograph(self) -> bool:
-        """Whether it was read from a file, and not generated."""
-        return "." in self.name
 
 
 @dataclass
@@ -67,23 +48,37 @@ class Album:
         return list(zip(self._ids.values(), self._addresses, strict=True))
 
 
-def inputs_of(model: ModelRecords, album: Album) -> list[Input]:
-    """Return the inputs of a classifier whose outputs were saved; none of a feature extractor."""
-    if model.evidence is None or model.handle is None or model.handle.head != "classification":
-        return []
-    return list(_inputs(model.evidence, model.classes, album))
+@dataclass(frozen=True)
+class Input:
+    """An image, and the first classes that each side gives it, best first."""
+
+    name: str
+    picture: str
+    """Its id in the album."""
+    ranks: tuple[tuple[_Ranked, _Ranked], ...]
+    """JAX's and the SavedModel's class at each rank."""
+
+    @classmethod
+    def all_of(cls, model: ModelRecords, album: Album) -> list[Self]:
+        """Return the inputs of a classifier whose outputs were saved; none of a feature extractor."""
+        saved, classes = model.evidence, model.classes
+        if saved is None or model.handle is None or model.handle.head != "classification":
+            return []
+        return [
+            cls(name, album.add(pixels), tuple(zip(_first(jax, classes), _first(ours, classes), strict=True)))
+            for name, pixels, jax, ours in zip(saved.names, saved.images, saved.jax, saved.saved_model, strict=True)
+        ]
+
+    @property
+    def is_photograph(self) -> bool:
+        """Whether it was read from a file, and not generated."""
+        return "." in self.name
 
 
-def _inputs(saved: "SavedOutputs", classes: tuple[str, ...], album: Album) -> Iterator[Input]:
-    for name, pixels, jax, ours in zip(saved.names, saved.images, saved.jax, saved.saved_model, strict=True):
-        pairs = zip(_first(jax, classes), _first(ours, classes), strict=True)
-        yield Input(name, album.add(pixels), tuple(pairs))
-
-
-def _first(logits: NDArray[np.float32], classes: tuple[str, ...]) -> Iterator[Ranked]:
+def _first(logits: NDArray[np.float32], classes: tuple[str, ...]) -> Iterator[_Ranked]:
     for index in np.argsort(-logits, kind="stable")[:FIRST]:
         name = classes[index].partition(",")[0] if index < len(classes) else ""
-        yield Ranked(printable(name) or f"class {index}", figure_of(float(logits[index]), digits=5))
+        yield _Ranked(printable(name) or f"class {index}", figure_of(float(logits[index]), digits=5))
 
 
 def _address(pixels: NDArray[np.uint8]) -> Markup:

@@ -80,6 +80,11 @@ class _Records(Generic[MadeOf, Judged]):
 class ExportRecords(_Records[ExportManifest, ExportReport]):
     """An exported model of the page."""
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with it, and with its records."""
+        return (*self.reasons, *(self.report.problems if self.report else ()))
+
 
 @dataclass(frozen=True)
 class ModelRecords(_Records[Manifest, Report]):

@@ -19,10 +19,10 @@ from models.records.report import ZERO_HEAD, Report
 from models.selection import is_catalogued
 from models.storage.files import write_atomically
 from models.storage.temporary import locked
-from validation.views.cells import NOTHING, Cell, Table, figure_of, linked, share, without_empty_columns
-from validation.views.exports import exports_table, problems_of
+from validation.views.cells import NOTHING, Cell, Table, figure_of, linked, share
+from validation.views.exports import exports_table
 from validation.views.handle import ORIGINS, HandleView, badge, project
-from validation.views.inputs import Album, inputs_of
+from validation.views.inputs import Album, Input
 from validation.views.model_records import ExportRecords, ModelRecords, Status, read_all
 from validation.views.plots import Margin, Picture, draw_margins
 
@@ -52,7 +52,7 @@ def write_page(out: Path) -> Path | None:
 
 def _render(models: Sequence[ModelRecords], exports: Sequence[ExportRecords]) -> str:
     album, anchors = Album(), _anchors([model.name for model in models])
-    views = [HandleView(*of_one, inputs_of(of_one[0], album)) for of_one in zip(models, anchors, strict=True)]
+    views = [HandleView(*of_one, Input.all_of(of_one[0], album)) for of_one in zip(models, anchors, strict=True)]
     statuses = Counter(model.status for model in models)
     origins = Counter(model.manifest.checkpoint.origin for model in models if model.manifest)
     return (
@@ -71,7 +71,7 @@ def _render(models: Sequence[ModelRecords], exports: Sequence[ExportRecords]) ->
             overview=_overview(views),
             margins=_margins(models),
             exports=exports_table(exports),
-            export_reasons=[(one.name, reason) for one in exports for reason in problems_of(one)],
+            export_reasons=[(one.name, reason) for one in exports for reason in one.problems],
             album=album.pictures,
         )
     )
@@ -184,7 +184,7 @@ def _overview(views: Sequence[HandleView]) -> Table:
     caption = "The handles: largest difference between SavedModel and JAX, over the scale of the image's outputs"
     several = len({view.model.paths.version for view in views}) > 1
     rows = tuple((*_row(view), str(view.model.paths.version) if several else NOTHING) for view in views)
-    return without_empty_columns(Table(caption, _COLUMNS, rows))
+    return Table(caption, _COLUMNS, rows).without_empty_columns()
 
 
 def _row(view: HandleView) -> Iterator[Cell | str]:
