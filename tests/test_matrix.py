@@ -22,7 +22,7 @@ from models.markdown import markdown_table
 from validation import consumer, doctor
 from validation.compatibility import matrix
 from validation.compatibility.environments import RELEASES, EnvironmentMissingError, Release
-from validation.compatibility.matrix import NEEDED, Cell, Matrix, Model, Use, _Row, run_matrix
+from validation.compatibility.matrix import NEEDED, Cell, Matrix, Model, _Row, _Use, run_matrix
 from validation.compatibility.tables import markdown_lines, tabulate, uses_in_markdown
 from validation.consumer import LIMIT
 from validation.uses import REMEDIES
@@ -49,7 +49,7 @@ def cell(flavour="graph", architecture="Ti/8", *, promised=True, failure=None, d
 
 
 def use(name, status="passed", detail="as it was"):
-    return Use(name=name, status=status, detail=detail)
+    return _Use(name=name, status=status, detail=detail)
 
 
 def row(*cells, release="2.14", **facts):

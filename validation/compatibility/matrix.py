@@ -48,7 +48,7 @@ class Model:
     """Whether the uses of `validation/uses.py` are tried too."""
 
 
-class Use(Record):
+class _Use(Record):
     """What came of one use of a model: training, distributing or converting it."""
 
     name: str
@@ -76,7 +76,7 @@ class Cell(Record):
     """The first check that failed, and why; None if none failed."""
     doctor: bool
     """Whether `validation/doctor.py` says that this environment can run this model."""
-    uses: tuple[Use, ...] = ()
+    uses: tuple[_Use, ...] = ()
     """What came of further uses; empty if none was tried."""
 
     @property
@@ -241,7 +241,7 @@ def _run_cell(release: Release, model: Model, python: Path) -> tuple[Cell, dict[
 
 def _try_uses(
     release: Release, models: Sequence[Model], python: Path, started: Tell, finished: Tell
-) -> dict[str, tuple[Use, ...]]:
+) -> dict[str, tuple[_Use, ...]]:
     """Return what came of the uses of each model, by handle; converters are installed for them first."""
     if models:
         started(f"TensorFlow {release.name}: installing converters")
@@ -253,7 +253,7 @@ def _try_uses(
     for model in models:
         started(f"TensorFlow {release.name}: {model.handle}: uses")
         checks = [check for check in _consume(model, python, uses=True)["checks"] if check["name"] in REMEDIES]
-        tried[model.handle] = tuple(Use(**{name: check[name] for name in Use.model_fields}) for check in checks)
+        tried[model.handle] = tuple(_Use(**{name: check[name] for name in _Use.model_fields}) for check in checks)
     return tried
 
 
