@@ -25,7 +25,7 @@ from models.digests import DigestTable
 from models.records.tolerances import TOLERANCES
 from models.storage.files import write_atomically
 from validation.parity.images import Inputs
-from validation.parity.oracle import run_oracle
+from validation.parity.oracle import OracleOutputs
 
 FILE = Path(__file__).with_name("golden.json")
 IMAGES = ("noise", "blank", "binary noise", "checkerboard")
@@ -61,7 +61,7 @@ def compute(checkpoint: Checkpoint, path: Path) -> dict[str, Golden]:
     """Return the golden outputs of both handles of a seeded checkpoint, by handle."""
     entry = DigestTable.read().find(checkpoint.object, "seeded")
     given = inputs(checkpoint.architecture.image_size)
-    truth = run_oracle(path, given.images)
+    truth = OracleOutputs.compute(path, given.images)
     made = {}
     for handle in (one for one in (HANDLES | TINY_HANDLES).values() if one.checkpoint == checkpoint):
         outputs = truth.logits if handle.head == "classification" else truth.features

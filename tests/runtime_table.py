@@ -13,7 +13,7 @@ import numpy as np
 from models.formats import FORMATS
 from models.markdown import markdown_table
 from models.records.layout import ModelPaths
-from validation.formats.runtimes import open_model
+from validation.formats.runtimes import RunnableModel
 
 RELEASES = {
     "litert": ("1.0.1", "1.1.0", "1.2.0", "1.3.0", "1.4.0", "2.1.0"),
@@ -53,7 +53,7 @@ def rows(out: Path, handle: str, version: int):
             with tempfile.TemporaryDirectory() as folder:
                 python = install(Path(folder), f"{kind.runtime}=={release}")
                 for file in kind.models:
-                    expected = open_model(name, directory / file).run(images)
+                    expected = RunnableModel.open(name, directory / file).run(images)
                     given, found = Path(folder, "given.npy"), Path(folder, "found.npy")
                     np.save(given, images)
                     subprocess.run([python, "-c", RUN, name, directory / file, given, found], check=True)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from models.records.tolerances import TOLERANCES
-from validation.parity.batching import check_batching
 from validation.parity.outputs import Expected
 from validation.parity.scale import Scale
 
@@ -24,28 +23,28 @@ def batches(*added):
 
 
 def test_equal_outputs_pass():
-    (check,) = check_batching(batches(0, 0, 0), expected())
+    (check,) = expected().check_batching(batches(0, 0, 0))
     assert (check.name, check.measured, check.limit, check.problems) == ("batch_relative", 0, LIMIT, ())
     assert check.on == "a, b, c in different batches"
 
 
 def test_the_worst_image_counts_over_its_scale():
-    (check,) = check_batching(batches(0, 1, 0), expected())
+    (check,) = expected().check_batching(batches(0, 1, 0))
     assert check.measured == pytest.approx(0.5)
     assert check.problems == (f"a, b, c in different batches: batch_relative 0.5 is over {LIMIT:g}",)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_no_number_is_infinitely_far(value):
-    (check,) = check_batching(batches(0, value, 0), expected())
+    (check,) = expected().check_batching(batches(0, value, 0))
     assert check.measured == np.inf
     assert check.problems
 
 
 def test_images_of_one_batch_only_say_nothing():
-    assert list(check_batching([(NAMES, OUTPUTS)], expected())) == []
+    assert list(expected().check_batching([(NAMES, OUTPUTS)])) == []
 
 
 def test_without_power_it_counts_for_nothing():
-    (check,) = check_batching(batches(0, 0, 0), expected(power=0.1))
+    (check,) = expected(power=0.1).check_batching(batches(0, 0, 0))
     assert not check.has_power

@@ -21,8 +21,8 @@ from models.preprocessing import HALF_RANGE
 from models.records.formats import ExportReport
 from validation.digits import train as training
 from validation.digits.pictures import HELD_OUT, NAMES, Digits
-from validation.formats.runtimes import open_model
-from validation.parity.oracle import run_oracle
+from validation.formats.runtimes import RunnableModel
+from validation.parity.oracle import OracleOutputs
 
 
 @pytest.fixture(scope="module")
@@ -148,8 +148,8 @@ def worst_error_on_held_out_pictures(folder, file):
     """The largest difference of a LiteRT file's logits from the oracle's, over their standard deviation."""
     _, held = Digits.load(TINY.image_size)
     images = (held.pictures.astype(np.float32) - HALF_RANGE) / HALF_RANGE
-    expected = run_oracle(folder / "digits.npz", images).logits
-    found = open_model("litert", folder / "models" / "digits-litert" / "2" / file).run(images)
+    expected = OracleOutputs.compute(folder / "digits.npz", images).logits
+    found = RunnableModel.open("litert", folder / "models" / "digits-litert" / "2" / file).run(images)
     return (np.abs(found - expected).max(axis=1) / expected.std(axis=1)).max()
 
 

@@ -17,8 +17,8 @@ from models.catalog import TESTING_HANDLES
 from models.formats import FORMATS
 from models.params import flatten
 from models.records.tolerances import EXPORT_TOLERANCES, TOLERANCES
-from validation.formats.check import PLAN, Truth, check_export
-from validation.formats.runtimes import open_model
+from validation.formats.check import PLAN, Truth
+from validation.formats.runtimes import RunnableModel
 from validation.formats.weights import read_kernels
 from validation.parity.outputs import _Distances
 
@@ -68,7 +68,7 @@ def params(tiny_source):
 @each_format
 @pytest.mark.parametrize("handle", [CLASSIFIER, EXTRACTOR], ids=lambda handle: handle.name)
 def test_right_models_pass_with_room(name, handle, written, truth):
-    checks = check_export(name, written[handle.name][name], handle, truth)
+    checks = truth.check(name, written[handle.name][name], handle)
     assert problems_of(checks) == ()
     assert all(check.has_power for check in checks)
     assert sum(check.name.endswith(" max_relative") for check in checks) == len(FORMATS[name].models) * len(PLAN)
@@ -79,7 +79,7 @@ def test_right_models_pass_with_room(name, handle, written, truth):
 
 def test_int8_is_compared_with_the_weights_that_it_stores_and_with_the_checkpoints(written, truth):
     for handle in (CLASSIFIER, EXTRACTOR):
-        checks = check_export("litert", written[handle.name]["litert"], handle, truth)
+        checks = truth.check("litert", written[handle.name]["litert"], handle)
         own, rounded = (
             [check for check in checks if check.name == f"int8 {name}"]
             for name in ("own_weights_relative", "max_relative")
@@ -104,7 +104,7 @@ def test_ties_say_more_than_the_largest_difference(weights):
 
 @each_file
 def test_any_number_of_images_gives_the_same(name, file, written, truth):
-    model = open_model(name, written[CLASSIFIER.name][name] / file)
+    model = RunnableModel.open(name, written[CLASSIFIER.name][name] / file)
     together = model.run(truth.inputs.images)
     for index in (2, 0):
         alone = model.run(truth.inputs.images[index : index + 1])
@@ -114,7 +114,7 @@ def test_any_number_of_images_gives_the_same(name, file, written, truth):
 @each_file
 @pytest.mark.parametrize("shape", [(1, SIZE, SIZE + 8, 3), (SIZE, SIZE, 3)], ids=["wide", "no batch"])
 def test_the_runtime_refuses_another_size(name, file, shape, written):
-    model = open_model(name, written[CLASSIFIER.name][name] / file)
+    model = RunnableModel.open(name, written[CLASSIFIER.name][name] / file)
     with pytest.raises((RuntimeError, ValueError, Exception), match=r"(?i)dimension|rank|shape|size|prepare"):
         model.run(np.zeros(shape, np.float32))
 
@@ -132,7 +132,7 @@ def zero_headed(params, tmp_path_factory):
 
 def test_a_head_of_zeros_may_have_a_bias_that_is_rounded_where_weights_are(zero_headed):
     truth, directory = zero_headed
-    checks = check_export("litert", directory, CLASSIFIER, truth)
+    checks = truth.check("litert", directory, CLASSIFIER)
     assert problems_of(checks) == ()
     worst = {}
     for check in checks:
@@ -147,7 +147,7 @@ def test_a_head_of_zeros_may_have_a_bias_that_is_rounded_where_weights_are(zero_
 def test_a_bias_beside_a_head_of_zeros_that_is_off_is_noticed(weights, by, zero_headed):
     truth, directory = zero_headed
     other = replace(truth, outputs=replace(truth.outputs, logits=truth.outputs.logits + by))
-    problems = problems_of(check_export("litert", directory, CLASSIFIER, other))
+    problems = problems_of(other.check("litert", directory, CLASSIFIER))
     assert any(problem.startswith(f"model_{weights}.tflite on ") for problem in problems)
 
 
@@ -178,7 +178,7 @@ def with_another_epsilon():
 @each_format
 def test_gelu_in_its_erf_form_is_noticed_in_float32(name, params, truth, tmp_path):
     directory = write_wrong(name, tmp_path, params, during=with_erf)
-    problems = problems_of(check_export(name, directory, CLASSIFIER, truth))
+    problems = problems_of(truth.check(name, directory, CLASSIFIER))
     (file,) = (file for file, weights in FORMATS[name].models.items() if weights == "float32")
     assert any(problem.startswith(file) and "max_relative" in problem for problem in problems)
 
@@ -186,14 +186,14 @@ def test_gelu_in_its_erf_form_is_noticed_in_float32(name, params, truth, tmp_pat
 @each_format
 def test_another_epsilon_is_noticed(name, params, truth, tmp_path):
     directory = write_wrong(name, tmp_path, params, during=with_another_epsilon)
-    problems = problems_of(check_export(name, directory, CLASSIFIER, truth))
+    problems = problems_of(truth.check(name, directory, CLASSIFIER))
     assert {problem.split()[0] for problem in problems} == set(FORMATS[name].models)
 
 
 @pytest.mark.parametrize("wrong", [with_erf, with_another_epsilon])
 def test_a_wrong_computation_is_noticed_in_the_int8_file_whatever_rounding_costs(wrong, params, truth, tmp_path):
     directory = write_wrong("litert", tmp_path, params, during=wrong)
-    checks = check_export("litert", directory, CLASSIFIER, truth)
+    checks = truth.check("litert", directory, CLASSIFIER)
     assert any(check.problems for check in checks if check.name == "int8 own_weights_relative")
 
 
@@ -211,7 +211,7 @@ def test_equal_kernels_are_each_stored_and_checked(params, tmp_path):
     }
     np.savez(tmp_path / "checkpoint.npz", **flatten(changed))
     truth = Truth.of(tmp_path / "checkpoint.npz", SIZE, "own")
-    checks = check_export("litert", write_wrong("litert", tmp_path, changed), CLASSIFIER, truth)
+    checks = truth.check("litert", write_wrong("litert", tmp_path, changed), CLASSIFIER)
     assert problems_of(checks) == ()
 
 
@@ -222,14 +222,14 @@ def test_one_int8_weight_changed_is_noticed(written, truth, params, tmp_path):
     changed = values.copy()
     changed[7, 5] ^= 3
     change_bytes(path, values.tobytes(), changed.tobytes())
-    (problem,) = problems_of(check_export("litert", directory, CLASSIFIER, truth))
+    (problem,) = problems_of(truth.check("litert", directory, CLASSIFIER))
     assert problem.startswith("model_int8.tflite: int8 weights_steps ")
 
 
 def test_an_int8_file_of_an_earlier_version_is_refused_in_words(written, truth, tmp_path):
     directory = shutil.copytree(written[CLASSIFIER.name]["litert"], tmp_path / "litert")
     shutil.copyfile(directory / "model_float32.tflite", directory / "model_int8.tflite")
-    (problem,) = problems_of(check_export("litert", directory, CLASSIFIER, truth))
+    (problem,) = problems_of(truth.check("litert", directory, CLASSIFIER))
     assert problem.startswith("model_int8.tflite: does not run: MixerError: it does not store MixerBlock_0/")
     assert problem.endswith("Export it again (--overwrite).")
 
@@ -239,7 +239,7 @@ def test_the_limits_of_rounding_are_wider_for_synthetic_weights(written, truth):
     limits = {
         origin: {
             check.limit
-            for check in check_export("litert", directory, CLASSIFIER, replace(truth, origin=origin))
+            for check in replace(truth, origin=origin).check("litert", directory, CLASSIFIER)
             if check.name == "int8 max_relative"
         }
         for origin in ("seeded", "own")
@@ -254,21 +254,21 @@ def test_another_first_class_is_named_with_how_near_a_tie_it_is(written, truth):
     tied = truth.outputs.logits.copy()
     tied[blank, second] = tied[blank, first] * (1 + 1e-9)
     other = replace(truth, outputs=replace(truth.outputs, logits=tied))
-    checks = check_export("onnx", written[CLASSIFIER.name]["onnx"], CLASSIFIER, other)
+    checks = other.check("onnx", written[CLASSIFIER.name]["onnx"], CLASSIFIER)
     said = {check.detail for check in checks if check.name == "float32 top1_disagreement" and "blank" in check.detail}
     assert all(one.startswith(f"blank: first class {first} instead of {second}, whose logit is ") for one in said)
     assert said
 
 
 def test_openvino_is_also_run_as_most_users_run_it(written, truth):
-    checks = check_export("openvino", written[CLASSIFIER.name]["openvino"], CLASSIFIER, truth)
+    checks = truth.check("openvino", written[CLASSIFIER.name]["openvino"], CLASSIFIER)
     (default,) = (check for check in checks if check.name == "float32 default_settings_relative")
     exact = max(check.measured for check in checks if check.name == "float32 max_relative")
     dtype, _, processor = default.detail.partition(" on ")
     assert processor
     assert (default.measured > 100 * exact) == (dtype == "bf16")
     other = replace(truth, outputs=replace(truth.outputs, logits=truth.outputs.logits + truth.outputs.logits.std()))
-    checks = check_export("openvino", written[CLASSIFIER.name]["openvino"], CLASSIFIER, other)
+    checks = other.check("openvino", written[CLASSIFIER.name]["openvino"], CLASSIFIER)
     assert [bool(one.problems) for one in checks if one.name == default.name] == [True]
 
 
@@ -276,7 +276,7 @@ def test_openvino_is_also_run_as_most_users_run_it(written, truth):
 def test_a_sign_of_the_input_is_noticed_in_every_file(name, params, truth, tmp_path):
     right = graph_function(CLASSIFIER)
     directory = write_wrong(name, tmp_path, params, function=lambda params, images: right(params, -images))
-    problems = problems_of(check_export(name, directory, CLASSIFIER, truth))
+    problems = problems_of(truth.check(name, directory, CLASSIFIER))
     assert {problem.split()[0] for problem in problems} == set(FORMATS[name].models)
 
 
@@ -298,7 +298,7 @@ def test_one_weight_changed_in_the_file_is_noticed(name, file, written, truth, p
     changed = bias.copy()
     changed[3] += 1e-3
     change_bytes(directory / store_of(name, file), bias.tobytes(), changed.tobytes())
-    problems = problems_of(check_export(name, directory, CLASSIFIER, truth))
+    problems = problems_of(truth.check(name, directory, CLASSIFIER))
     assert problems
     assert all(problem.startswith(file) for problem in problems)
 
@@ -310,7 +310,7 @@ def test_one_weight_changed_by_much_is_noticed_in_float16(written, truth, params
     changed = bias.copy()
     changed[3] += 10
     change_bytes(directory / file, bias.tobytes(), changed.tobytes())
-    problems = problems_of(check_export("litert", directory, CLASSIFIER, truth))
+    problems = problems_of(truth.check("litert", directory, CLASSIFIER))
     assert problems
     assert all(problem.startswith(file) for problem in problems)
 
@@ -322,13 +322,13 @@ def test_nan_is_noticed(name, file, written, truth, params, tmp_path):
     changed = bias.copy()
     changed[3] = np.nan
     change_bytes(directory / store_of(name, file), bias.tobytes(), changed.tobytes())
-    problems = problems_of(check_export(name, directory, CLASSIFIER, truth))
+    problems = problems_of(truth.check(name, directory, CLASSIFIER))
     assert any("max_relative inf is over" in problem for problem in problems)
 
 
 @each_format
 def test_another_model_is_noticed(name, written, truth):
-    problems = problems_of(check_export(name, written[EXTRACTOR.name][name], CLASSIFIER, truth))
+    problems = problems_of(truth.check(name, written[EXTRACTOR.name][name], CLASSIFIER))
     for file in FORMATS[name].models:
         mine = [problem for problem in problems if problem.startswith(file)]
         assert any("gives (('output_0', 'float32', (None, 32)),), expected" in problem for problem in mine)
@@ -340,7 +340,7 @@ def test_a_file_cut_short_is_noticed(name, file, written, truth, tmp_path):
     directory = shutil.copytree(written[CLASSIFIER.name][name], tmp_path / name)
     path = directory / file
     path.write_bytes(path.read_bytes()[:100])
-    problems = problems_of(check_export(name, directory, CLASSIFIER, truth))
+    problems = problems_of(truth.check(name, directory, CLASSIFIER))
     assert any(problem.startswith(f"{file}: does not run: ") for problem in problems)
 
 
@@ -348,7 +348,7 @@ def test_a_file_cut_short_is_noticed(name, file, written, truth, tmp_path):
 def test_a_missing_file_is_noticed(name, file, written, truth, tmp_path):
     directory = shutil.copytree(written[CLASSIFIER.name][name], tmp_path / name)
     (directory / file).unlink()
-    problems = problems_of(check_export(name, directory, CLASSIFIER, truth))
+    problems = problems_of(truth.check(name, directory, CLASSIFIER))
     assert any(problem.startswith(f"{file}: does not run: ") for problem in problems)
 
 

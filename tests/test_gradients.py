@@ -11,7 +11,7 @@ from writing import write_saved_model
 from models.catalog import TESTING_HANDLES
 from models.records.tolerances import TOLERANCES
 from validation.memory import release
-from validation.parity.gradients import JaxGradients, check_gradients
+from validation.parity.gradients import JaxGradients
 from validation.parity.images import Inputs
 
 HANDLE, FEATURES = TESTING_HANDLES.values()
@@ -58,7 +58,7 @@ def examine(directory, bench, change=lambda model: None):
     change(model)
     try:
         expected = JaxGradients.compute(bench.handle, bench.params, INPUTS, bench.reference.features)
-        found = check_gradients(model, bench.handle, expected)
+        found = expected.compare(model, bench.handle)
     finally:
         release(model)
     return Result(found, problems_of(found))

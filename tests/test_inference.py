@@ -20,7 +20,7 @@ from validation.benchmark.engines import ENGINES, Engine, OpenModel
 from validation.benchmark.inference import _image_flops, _large_products, _largest_difference, measure_model
 from validation.benchmark.records import InferenceBenchmark, StartBenchmark
 from validation.benchmark.startup import _start_once, measure_starts
-from validation.parity.oracle import run_oracle
+from validation.parity.oracle import OracleOutputs
 
 CLASSIFIER = next(iter(TESTING_HANDLES))
 HANDLE = TESTING_HANDLES[CLASSIFIER]
@@ -81,7 +81,7 @@ def test_an_engine_of_arrays_gives_the_oracles_outputs_or_says_what_it_needs(nam
     engine.require()
     images = np.random.default_rng(1).uniform(-1, 1, (3, 32, 32, 3)).astype(np.float32)
     opened = engine.open(HANDLE, path, 1)
-    assert _largest_difference(run_oracle(path, images).logits, opened.run(images)) < 5e-5
+    assert _largest_difference(OracleOutputs.compute(path, images).logits, opened.run(images)) < 5e-5
     assert opened.multiply(2, 3, 4) > 0
 
 

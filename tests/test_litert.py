@@ -13,10 +13,10 @@ from models.catalog import ALL_HANDLES, HANDLES, TESTING_HANDLES
 from models.errors import MixerError
 from models.records.tolerances import EXPORT_TOLERANCES
 from models.rotation import MOST_INPUTS, Rotation
-from validation.formats.runtimes import open_model
+from validation.formats.runtimes import RunnableModel
 from validation.formats.weights import read_kernels
 from validation.parity.images import Inputs
-from validation.parity.oracle import run_oracle
+from validation.parity.oracle import OracleOutputs
 
 CLASSIFIER, EXTRACTOR = TESTING_HANDLES
 CHECKPOINT = TESTING_HANDLES[CLASSIFIER].checkpoint
@@ -145,6 +145,6 @@ def test_a_convolution_too_large_for_float16_has_an_int8_scale_for_each_output_a
     assert {one.values.dtype for name, one in found.items() if "token_mixing" in name} == {np.dtype(np.float16)}
     images = Inputs.gate(CHECKPOINT.architecture.image_size).images
     dequantised = {name: one.dequantise() for name, one in found.items()}
-    expected = run_oracle(tiny_source / CHECKPOINT.object, images, replaced=dequantised).logits
-    errors = np.abs(open_model("litert", path).run(images) - expected).max(axis=1) / expected.std(axis=1)
+    expected = OracleOutputs.compute(tiny_source / CHECKPOINT.object, images, replaced=dequantised).logits
+    errors = np.abs(RunnableModel.open("litert", path).run(images) - expected).max(axis=1) / expected.std(axis=1)
     assert 0 < errors.max() < EXPORT_TOLERANCES["int8"]["own_weights_relative"].limit

@@ -12,7 +12,7 @@ from convert.checkpoints.reader import load_checkpoint
 from models.catalog import TESTING_HANDLES
 from models.mixer import MlpMixer
 from validation.parity.images import Inputs
-from validation.parity.oracle import run_oracle, trace_oracle
+from validation.parity.oracle import OracleOutputs, trace_oracle
 
 HANDLES = tuple(TESTING_HANDLES.values())
 CHECKPOINT = HANDLES[0].checkpoint
@@ -33,7 +33,7 @@ def test_it_agrees_with_flax_in_float64(handle, path):
         model = MlpMixer(architecture, handle.num_classes)
         expected = np.asarray(jax.jit(model.apply)({"params": double}, IMAGES.astype(np.float64)))
     assert expected.dtype == np.float64
-    outputs = run_oracle(path, IMAGES)
+    outputs = OracleOutputs.compute(path, IMAGES)
     found = outputs.logits if handle.head == "classification" else outputs.features
     assert np.abs(found - expected).max() < 1e-12 * expected.std()
 
@@ -64,4 +64,4 @@ def test_it_shares_no_code_with_the_project():
 def test_it_never_loads_a_pickle(tmp_path):
     np.savez(tmp_path / "pickled.npz", **{"stem/kernel": np.array([object()], dtype=object)})
     with pytest.raises(ValueError, match="allow_pickle=False"):
-        run_oracle(tmp_path / "pickled.npz", IMAGES)
+        OracleOutputs.compute(tmp_path / "pickled.npz", IMAGES)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.records.tolerances import TOLERANCES
-from validation.parity.outputs import Expected, _Distances, _OracleDistances, compare_outputs, relative_distance
+from validation.parity.outputs import Expected, _Distances, _OracleDistances, relative_distance
 from validation.parity.scale import Scale
 
 LIMIT = TOLERANCES["max_relative"].limit
@@ -20,7 +20,7 @@ def compare(found, expected, *, entry="__call__", classes=True, names=None, orac
     names = names or tuple("abcdefgh"[: len(expected)])
     chosen = np.arange(len(expected)) if indices is None else np.array(indices)
     scale = Scale.measure(expected, expected, None)
-    return compare_outputs(entry, found, Expected(names, expected, oracle or {}, classes, scale), chosen)
+    return Expected(names, expected, oracle or {}, classes, scale).compare(entry, found, chosen)
 
 
 def judge(comparison):

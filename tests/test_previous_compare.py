@@ -448,7 +448,7 @@ def test_the_full_set_compares_all_its_images(run, build, model, monkeypatch):
     # What has tests of its own and does not matter here.
     monkeypatch.setattr(gate, "check_consumer", lambda *_: (consumed(),))
     gradients = tuple(check(name, 0.0) for name in OF_THE_FULL_SET)
-    monkeypatch.setattr(gate, "check_gradients", lambda *_: SimpleNamespace(checks=gradients))
+    monkeypatch.setattr(gate.JaxGradients, "compare", lambda *_: SimpleNamespace(checks=gradients))
     monkeypatch.setattr(gate.Gate, "_explain", lambda *_: ())
     assert run("validate", CLASSIFIER, "--reference", model, "--set", "full")[0] == 0
     assert "near tie" in report_of(build).reference.outputs[0].on

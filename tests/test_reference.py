@@ -12,7 +12,7 @@ from models.catalog import TESTING_HANDLES
 from models.mixer import MlpMixer
 from validation.parity import reference
 from validation.parity.images import Inputs
-from validation.parity.oracle import run_oracle
+from validation.parity.oracle import OracleOutputs
 from validation.parity.reference import Reference, apply_both
 
 CHECKPOINT = next(iter(TESTING_HANDLES.values())).checkpoint
@@ -77,7 +77,7 @@ def test_outputs_are_float32_of_numpy(tmp_path, inputs):
 def test_the_oracle_is_run_on_the_images_named(tmp_path, inputs, images):
     checkpoint, path, params = seeded(tmp_path)
     found = Reference.compute(checkpoint, path, params, inputs, ("coffee.png", "noise"))
-    expected = run_oracle(path, images[[3, 0]])
+    expected = OracleOutputs.compute(path, images[[3, 0]])
     assert found.inputs is inputs
     assert found.oracle_names == ("coffee.png", "noise")
     assert (found.oracle.logits.shape, found.oracle.logits.dtype) == ((2, 1000), np.float64)

@@ -24,7 +24,7 @@ SIGNALLED = """\
 import gc, os, signal, sys
 from pathlib import Path
 from models.formats import import_openvino
-from validation.formats.runtimes import open_model
+from validation.formats.runtimes import RunnableModel
 
 openvino, file = import_openvino(), Path(sys.argv[1], "model.xml")
 given = openvino.opset13.parameter([-1, 3], openvino.Type.f32, "inputs")
@@ -34,7 +34,7 @@ given_back.output(0).set_names({"output_0"})
 openvino.save_model(openvino.Model([given_back], [given]), file)
 
 signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
-first, second = open_model("openvino", file), open_model("openvino", file)
+first, second = RunnableModel.open("openvino", file), RunnableModel.open("openvino", file)
 del first
 gc.collect()
 del second

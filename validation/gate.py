@@ -26,7 +26,7 @@ from validation.compatibility.same_graph import find_checks
 from validation.memory import keep_large_blocks_apart, release, trim
 from validation.parity.check import GATE_ORACLE, GATE_PLAN, check_parity, full_plan, one_line
 from validation.parity.depth import apply_steps, compare_depth
-from validation.parity.gradients import JaxGradients, check_gradients
+from validation.parity.gradients import JaxGradients
 from validation.parity.images import Inputs
 from validation.parity.near_tie import find_near_tie
 from validation.parity.oracle import Values, trace_oracle
@@ -211,7 +211,7 @@ class Gate:
         self._make_room()
         model = tf.saved_model.load(str(destination.directory))
         try:
-            found = check_gradients(model, handle, expected).checks
+            found = expected.compare(model, handle).checks
             return tuple(check.model_copy(update={"made_on": made_on}) for check in found)
         except Exception as error:  # TensorFlow raises several types
             said = f"gradients: {one_line(error, destination.directory)}"

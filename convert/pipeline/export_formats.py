@@ -158,7 +158,7 @@ def _find_truth(work: Exports, handle: Handle, on: Steps) -> tuple["Truth", str,
 
 def _export(work: Exports, handle: Handle, source: bytes, truth: "Truth", classes: int) -> ExportReport:
     from export.formats.writer import write_format
-    from validation.formats.check import check_export, make_export_report
+    from validation.formats.check import make_export_report
 
     saved_model, destination = work.saved_model(handle), work.destination(handle)
     with staged(destination) as stage:
@@ -166,7 +166,7 @@ def _export(work: Exports, handle: Handle, source: bytes, truth: "Truth", classe
         manifest = describe_export(work.format.name, destination.handle, source, stage)
         install(stage, destination, manifest, overwrite=work.overwrite)
     made = custom_handle(handle, work.custom.name, classes) if work.custom else handle
-    checks = check_export(work.format.name, destination.directory, made, truth)
+    checks = truth.check(work.format.name, destination.directory, made)
     if made.head == "classification" and not all(check.has_power for check in checks):
         probed = attempt(lambda: _check_probing_export(work, handle, made, truth))
         if isinstance(probed, Failure):  # the export is already in place: its report says what is not known
@@ -186,7 +186,6 @@ def _check_probing_export(work: Exports, handle: Handle, made: Handle, truth: "T
     """
     from export.formats.writer import write_format
     from export.saved_model.variables import copy_with_variables
-    from validation.formats.check import check_export
 
     probing = truth.probing()
     with tempfile.TemporaryDirectory() as folder:
@@ -195,7 +194,7 @@ def _check_probing_export(work: Exports, handle: Handle, made: Handle, truth: "T
         changed = {f"head/{name}": value for name, value in probing.head.items()}
         copy_with_variables(work.saved_model(handle).directory, model, changed)
         write_format(work.format.name, model, exported)
-        return check_export(work.format.name, exported, made, probing)
+        return probing.check(work.format.name, exported, made)
 
 
 def _read_source(work: Exports, handle: Handle, sha256: str | None = None) -> bytes:

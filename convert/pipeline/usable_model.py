@@ -55,10 +55,12 @@ class UsableModel:
         Raises:
             MixerError: it cannot be loaded, has another interface, or another number of classes than its list.
         """
-        from validation.formats.runtimes import open_model
+        from validation.formats.runtimes import RunnableModel
 
         try:
-            model = _open_saved_model(self.path) if self.kind == "saved_model" else open_model(self.kind, self.path)
+            model = (
+                _open_saved_model(self.path) if self.kind == "saved_model" else RunnableModel.open(self.kind, self.path)
+            )
         except MixerError:
             raise
         except Exception as error:  # each runtime raises its own types

@@ -16,10 +16,10 @@ from models.records.check import Check, Probe, Tolerance
 from models.records.formats import ExportManifest, ExportReport
 from models.records.provenance import EXPORT_VALIDATOR_SOURCES, library_versions, sources_sha256
 from models.records.tolerances import DEFAULT_SETTINGS, export_tolerances, limits_of
-from validation.formats.runtimes import RunnableModel, open_model, open_with_defaults
+from validation.formats.runtimes import RunnableModel
 from validation.formats.weights import read_kernels
 from validation.parity.images import Images, Inputs
-from validation.parity.oracle import OracleOutputs, run_oracle
+from validation.parity.oracle import OracleOutputs
 from validation.parity.outputs import Outputs, limited, measure
 from validation.parity.probe import ProbingHead
 from validation.parity.scale import Scale, Values
@@ -62,7 +62,7 @@ class Truth:
             head = {
                 name: arrays[f"{prefix}head/{name}"] for name in ("kernel", "bias") if f"{prefix}head/{name}" in arrays
             }
-        truth = run_oracle(checkpoint, inputs.images, prefix=prefix)
+        truth = OracleOutputs.compute(checkpoint, inputs.images, prefix=prefix)
         no_head = {"kernel": np.zeros((truth.features.shape[1], 2), np.float32), "bias": _NO_BIAS}
         return cls(checkpoint, origin, inputs, truth, head or no_head, prefix=prefix)
 
@@ -106,7 +106,7 @@ class Truth:
         head = {name: replaced[f"head/{name}"] for name in self.head}
         return replace(
             self,
-            outputs=run_oracle(self.checkpoint, self.inputs.images, replaced=replaced, prefix=self.prefix),
+            outputs=OracleOutputs.compute(self.checkpoint, self.inputs.images, replaced=replaced, prefix=self.prefix),
             head=head,
         ), steps
 
@@ -116,37 +116,37 @@ class Truth:
         outputs = self.outputs.logits if handle.head == "classification" else self.outputs.features
         return indices, self.inputs.images[indices], outputs[indices]
 
+    def check(self, name: FormatName, directory: Path, handle: Handle) -> tuple[Check, ...]:
+        """Run each model file of a directory in the runtime of its format, and compare it with the oracle.
 
-def check_export(name: FormatName, directory: Path, handle: Handle, truth: Truth) -> tuple[Check, ...]:
-    """Run each model file of a directory in the runtime of its format, and compare it with the oracle.
+        Files of int8 weights are also compared with the oracle on those weights: what they compute is judged as
+        strictly as in float32, and what rounding costs by a limit of its own.
 
-    Files of int8 weights are also compared with the oracle on those weights: what they compute is judged as strictly as
-    in float32, and what rounding costs by a limit of its own.
-
-    Args:
-        name: of the format.
-        directory: where the files are.
-        handle: the expected handle.
-        truth: the images and their expected outputs.
-    """
-    checks: list[Check] = []
-    for file, weights in FORMATS[name].models.items():
-        try:
-            model = open_model(name, directory / file)
-            checks.append(Check(name="interface", on=file, problems=tuple(_interface_problems(file, model, handle))))
-            found = [(names, _run(model, handle, truth, names)) for names in PLAN]
-            checks += _compare(found, file, weights, handle, truth)
-            if weights == "int8":
-                checks += _check_own_weights(found, directory / file, handle, truth)
-            if FORMATS[name].settings:
-                model, how = open_with_defaults(directory / file)
-                found = [(PLAN[0], _run(model, handle, truth, PLAN[0]))]
-                name_of = "float32 default_settings_relative"
-                checks += _compare_only(found, name_of, DEFAULT_SETTINGS, file, handle, truth, detail=how)
-        except Exception as error:  # each runtime raises its own types
-            said = f"{file}: does not run: {type(error).__name__}: {str(error).strip()}"
-            checks.append(Check(name="running", on=file, problems=(said,)))
-    return tuple(checks)
+        Args:
+            name: of the format.
+            directory: where the files are.
+            handle: the expected handle.
+        """
+        checks: list[Check] = []
+        for file, weights in FORMATS[name].models.items():
+            try:
+                model = RunnableModel.open(name, directory / file)
+                checks.append(
+                    Check(name="interface", on=file, problems=tuple(_interface_problems(file, model, handle)))
+                )
+                found = [(names, _run(model, handle, self, names)) for names in PLAN]
+                checks += _compare(found, file, weights, handle, self)
+                if weights == "int8":
+                    checks += _check_own_weights(found, directory / file, handle, self)
+                if FORMATS[name].settings:
+                    model = RunnableModel.open(name, directory / file, default_settings=True)
+                    found = [(PLAN[0], _run(model, handle, self, PLAN[0]))]
+                    name_of = "float32 default_settings_relative"
+                    checks += _compare_only(found, name_of, DEFAULT_SETTINGS, file, handle, self, detail=model.detail)
+            except Exception as error:  # each runtime raises its own types
+                said = f"{file}: does not run: {type(error).__name__}: {str(error).strip()}"
+                checks.append(Check(name="running", on=file, problems=(said,)))
+        return tuple(checks)
 
 
 _Found = Sequence[tuple[tuple[str, ...], Outputs]]

@@ -18,6 +18,9 @@ from validation.parity.outputs import Outputs
 Tensor = tuple[str, str, tuple[int | None, ...]]
 """Name, dtype and shape, with None for a free dimension."""
 
+Settings = dict[str, str]
+"""Of a runtime, by its own names; empty for its defaults."""
+
 
 @dataclass(frozen=True)
 class RunnableModel:
@@ -27,19 +30,24 @@ class RunnableModel:
         takes: its inputs.
         gives: its outputs.
         run: takes images `[n, size, size, 3]` for any n, returns outputs `[n, k]`.
+        detail: the dtype and the processor that it computes with, where the runtime says so.
     """
 
     takes: tuple[Tensor, ...]
     gives: tuple[Tensor, ...]
     run: Callable[[Images], Outputs]
+    detail: str = ""
+
+    @classmethod
+    def open(cls, name: FormatName, path: Path, *, default_settings: bool = False) -> "RunnableModel":
+        """Load a model file in the runtime of its format, with the format's settings or the runtime's own.
+
+        Errors are of the runtime's own types.
+        """
+        return OPENERS[name](path, {} if default_settings else FORMATS[name].settings)
 
 
-def open_model(name: FormatName, path: Path) -> RunnableModel:
-    """Load a model file in the runtime of its format; errors are of the runtime's own types."""
-    return OPENERS[name](path)
-
-
-def _open_litert(path: Path) -> RunnableModel:
+def _open_litert(path: Path, _: Settings) -> RunnableModel:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path))
@@ -56,7 +64,7 @@ def _open_litert(path: Path) -> RunnableModel:
     return RunnableModel(tensors(runner.get_input_details()), tensors(runner.get_output_details()), run)
 
 
-def _open_onnx(path: Path) -> RunnableModel:
+def _open_onnx(path: Path, _: Settings) -> RunnableModel:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -72,16 +80,7 @@ def _open_onnx(path: Path) -> RunnableModel:
     return RunnableModel(tensors(session.get_inputs()), tensors(session.get_outputs()), run)
 
 
-def _open_openvino(path: Path) -> RunnableModel:
-    return _compile_openvino(path, FORMATS["openvino"].settings)[0]
-
-
-def open_with_defaults(path: Path) -> tuple[RunnableModel, str]:
-    """Load an OpenVINO file with the runtime's default settings; return it and the processor and dtype it runs with."""
-    return _compile_openvino(path, {})
-
-
-def _compile_openvino(path: Path, settings: dict[str, str]) -> tuple[RunnableModel, str]:
+def _open_openvino(path: Path, settings: Settings) -> RunnableModel:
     core = openvino_core()
     model = core.compile_model(path, "CPU", settings)
     dtype = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
@@ -100,15 +99,15 @@ def _compile_openvino(path: Path, settings: dict[str, str]) -> tuple[RunnableMod
             for port in ports
         )
 
-    ready = RunnableModel(tensors(model.inputs), tensors(model.outputs), run)
-    return ready, f"{dtype} on {core.get_property('CPU', 'FULL_DEVICE_NAME').strip()}"
+    detail = f"{dtype} on {core.get_property('CPU', 'FULL_DEVICE_NAME').strip()}"
+    return RunnableModel(tensors(model.inputs), tensors(model.outputs), run, detail)
 
 
 def _sizes(shape: Any) -> tuple[int | None, ...]:  # noqa: ANN401 (sizes, or names of free dimensions)
     return tuple(None if isinstance(size, str) or size is None or size < 0 else int(size) for size in shape)
 
 
-OPENERS: dict[FormatName, Callable[[Path], RunnableModel]] = {
+OPENERS: dict[FormatName, Callable[[Path, Settings], RunnableModel]] = {
     "litert": _open_litert,
     "onnx": _open_onnx,
     "openvino": _open_openvino,

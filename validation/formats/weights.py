@@ -13,7 +13,7 @@ from models.rotation import ROTATED, Rotation
 
 
 @dataclass(frozen=True)
-class StoredKernel:
+class _StoredKernel:
     """A kernel with its outputs first.
 
     Attributes:
@@ -51,7 +51,7 @@ class StoredKernel:
         return float(np.abs(kernel / scales - self.values).max())
 
 
-def read_kernels(path: Path, names: Iterable[str]) -> dict[str, StoredKernel]:
+def read_kernels(path: Path, names: Iterable[str]) -> dict[str, _StoredKernel]:
     """Return the kernels of a LiteRT file of int8 weights, by name.
 
     Args:
@@ -73,6 +73,6 @@ def read_kernels(path: Path, names: Iterable[str]) -> dict[str, StoredKernel]:
     return {name: _read(interpreter.get_tensor(stored[name]["index"]), stored[name]) for name in names}
 
 
-def _read(values: NDArray[Any], details: dict[str, Any]) -> StoredKernel:
+def _read(values: NDArray[Any], details: dict[str, Any]) -> _StoredKernel:
     scales = details["quantization_parameters"]["scales"]
-    return StoredKernel(values, scales if len(scales) else None, ROTATED in details["name"])
+    return _StoredKernel(values, scales if len(scales) else None, ROTATED in details["name"])

@@ -15,8 +15,7 @@ from models.params import flatten
 from models.records.check import Check, Probe
 from models.records.tolerances import TOLERANCES
 from validation.memory import release
-from validation.parity.batching import check_batching
-from validation.parity.outputs import Comparison, Entry, Expected, Outputs, compare_outputs
+from validation.parity.outputs import Comparison, Entry, Expected, Outputs
 from validation.parity.probe import ProbingHead, assign
 from validation.parity.reference import Reference
 
@@ -162,7 +161,7 @@ def _check_model(
         }
     except Exception as error:  # as above
         return Findings((), variables, interface, (f"does not run: {one_line(error, directory)}",))
-    batching = check_batching([(batch.names, found) for batch, found in zip(plan, rows, strict=True)], expected)
+    batching = expected.check_batching([(batch.names, found) for batch, found in zip(plan, rows, strict=True)])
     running = []
     try:
         compared += _probe(model, handle, reference, _probe_plan(plan))
@@ -188,7 +187,7 @@ def _run(model: Any, batch: _InputBatch, reference: Reference) -> Outputs:  # no
 
 def _compare(batch: _InputBatch, found: Outputs, expected: Expected, *, probe: Probe | None = None) -> Comparison:
     indices = np.array([expected.names.index(name) for name in batch.names])
-    return compare_outputs(batch.entry, found, expected, indices, probe=probe)
+    return expected.compare(batch.entry, found, indices, probe=probe)
 
 
 def _probe(model: Any, handle: Handle, reference: Reference, plan: Sequence[_InputBatch]) -> Iterator[Comparison]:  # noqa: ANN401

@@ -149,37 +149,36 @@ class JaxGradients:
         after = np.asarray(apply_after_step(params, tree, rate, inputs.images))
         return cls(inputs, found, np.asarray(by_images), rate, after, scale, head)
 
+    def compare(self, model: Any, handle: Handle) -> _GradientCheck:  # noqa: ANN401 (a restored user object)
+        """Compare TensorFlow's gradients with these, and the outputs after the SGD step.
 
-def check_gradients(model: Any, handle: Handle, jax_found: JaxGradients) -> _GradientCheck:  # noqa: ANN401
-    """Compare TensorFlow's gradients with JAX's, and the outputs after the SGD step.
-
-    That step changes the variables of `model`, a restored SavedModel: load it again for anything else.
-    """
-    expected, inputs, scale = jax_found.by_variable, jax_found.inputs, jax_found.scale
-    if jax_found.head is not None:
-        assign(model, jax_found.head, group="head")
-    found, found_by_images, before = _tensorflow_gradients(model, inputs.images)
-    distances = _distances(found, expected)
-    worst = max(distances, key=distances.__getitem__, default=None)
-    missing = tuple(name for name, gradient in found.items() if gradient is None)
-    for variable in model.trainable_variables:
-        gradient = found.pop(_name(variable))  # freed at once: together they are as large as the model
-        if gradient is not None:
-            variable.assign_sub(jax_found.rate * gradient)
-    after = model(tf.constant(inputs.images)).numpy()
-    return _GradientCheck(
-        inputs=inputs.names,
-        compared=len(distances),
-        expected=len(handle.arrays),
-        missing=missing,
-        worst_variable=worst,
-        worst_relative=distances[worst] if worst else float("inf"),
-        input_relative=_distance(found_by_images.numpy(), jax_found.by_images, 0.0),
-        step_change=relative_distance(jax_found.after, before, scale.of),
-        step_relative=relative_distance(after, jax_found.after, scale.of),
-        power=float(scale.power.min()),
-        probe=None if jax_found.head is None else "head",
-    )
+        That step changes the variables of `model`, a restored SavedModel: load it again for anything else.
+        """
+        expected, images, scale = self.by_variable, self.inputs.images, self.scale
+        if self.head is not None:
+            assign(model, self.head, group="head")
+        found, found_by_images, before = _tensorflow_gradients(model, images)
+        distances = _distances(found, expected)
+        worst = max(distances, key=distances.__getitem__, default=None)
+        missing = tuple(name for name, gradient in found.items() if gradient is None)
+        for variable in model.trainable_variables:
+            gradient = found.pop(_name(variable))  # freed at once: together they are as large as the model
+            if gradient is not None:
+                variable.assign_sub(self.rate * gradient)
+        after = model(tf.constant(images)).numpy()
+        return _GradientCheck(
+            inputs=self.inputs.names,
+            compared=len(distances),
+            expected=len(handle.arrays),
+            missing=missing,
+            worst_variable=worst,
+            worst_relative=distances[worst] if worst else float("inf"),
+            input_relative=_distance(found_by_images.numpy(), self.by_images, 0.0),
+            step_change=relative_distance(self.after, before, scale.of),
+            step_relative=relative_distance(after, self.after, scale.of),
+            power=float(scale.power.min()),
+            probe=None if self.head is None else "head",
+        )
 
 
 def _tensorflow_gradients(model: Any, images: Images) -> tuple[dict[str, Any], tf.Tensor, Outputs]:  # noqa: ANN401

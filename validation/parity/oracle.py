@@ -27,21 +27,22 @@ class OracleOutputs:
     logits: Values
     features: Values
 
+    @classmethod
+    def compute(
+        cls,
+        checkpoint: Path,
+        images: NDArray[np.float32],
+        *,
+        replaced: Mapping[str, NDArray[np.floating]] | None = None,
+        prefix: str = "",
+    ) -> "OracleOutputs":
+        """Return the outputs for images `[n, size, size, 3]`, in [-1, 1], of an original `.npz` checkpoint.
 
-def run_oracle(
-    checkpoint: Path,
-    images: NDArray[np.float32],
-    *,
-    replaced: Mapping[str, NDArray[np.floating]] | None = None,
-    prefix: str = "",
-) -> OracleOutputs:
-    """Return logits and features of images `[n, size, size, 3]`, in [-1, 1], for an original `.npz` checkpoint.
-
-    `replaced` has arrays, by name, to use instead of the checkpoint's, whose names begin with `prefix`. Of a file
-    without a head, the logits are two zeros.
-    """
-    stages = dict(trace_oracle(checkpoint, images, replaced=replaced, prefix=prefix))
-    return OracleOutputs(stages["head"], stages["features"])
+        `replaced` has arrays, by name, to use instead of the checkpoint's, whose names begin with `prefix`. Of a file
+        without a head, the logits are two zeros.
+        """
+        steps = dict(trace_oracle(checkpoint, images, replaced=replaced, prefix=prefix))
+        return cls(steps["head"], steps["features"])
 
 
 def trace_oracle(

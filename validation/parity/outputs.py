@@ -1,6 +1,6 @@
 """Measure how far outputs are from the expected ones, and compare the figures with their limits."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,6 +32,47 @@ class Expected:
     oracle: Mapping[str, Values]
     classes: bool
     scale: Scale
+
+    def compare(
+        self, entry: Entry, found: Outputs, indices: NDArray[np.intp], *, probe: Probe | None = None
+    ) -> "Comparison":
+        """Measure how far the outputs `[m, k]` of an entry point for the images `indices` `[m]` are from these.
+
+        NaN and infinity count as infinitely far.
+
+        Raises:
+            ValueError: the shapes differ.
+        """
+        jax = self.jax[indices]
+        names = tuple(self.names[index] for index in indices)
+        if found.shape != jax.shape:
+            raise ValueError(f"{entry} gives outputs of shape {found.shape}, expected {jax.shape}")
+        tie = 2 * TOLERANCES["max_relative"].limit
+        return Comparison(
+            entry,
+            len(found),
+            tuple(dict.fromkeys(names)),
+            measure(found, jax, self.scale[indices], classes=self.classes, tie=tie),
+            _compare_with_oracle(found, jax, self, indices),
+            probe,
+        )
+
+    def check_batching(self, batches: Sequence[tuple[Sequence[str], Outputs]]) -> Iterator[Check]:
+        """Yield a check of how much an image's outputs differ between batches; nothing if no image was in two batches.
+
+        Args:
+            batches: the names of the images of each batch, and their outputs `[n, k]`, float32.
+        """
+        found: dict[str, list[Outputs]] = {}
+        for names, outputs in batches:
+            for name, row in zip(names, outputs, strict=True):
+                found.setdefault(name, []).append(row)
+        repeated = [name for name, rows in found.items() if len(rows) > 1]
+        if repeated:
+            scale = self.scale[np.array([self.names.index(name) for name in repeated])]
+            worst = float((np.array([_apart(found[name]) for name in repeated]) / scale.of).max())
+            on, limit = f"{', '.join(repeated)} in different batches", TOLERANCES["batch_relative"].limit
+            yield limited("batch_relative", on, worst, limit, power=float(scale.power.min()))
 
 
 @dataclass(frozen=True)
@@ -161,31 +202,6 @@ def _over(name: str, on: str, found: float, limit: float) -> str:
     return f"{on}: {name} {found:.3g} is over {limit:.3g}"
 
 
-def compare_outputs(
-    entry: Entry, found: Outputs, expected: Expected, indices: NDArray[np.intp], *, probe: Probe | None = None
-) -> Comparison:
-    """Measure how far outputs `[m, k]` are from the expected ones of the images `indices` `[m]`.
-
-    NaN and infinity count as infinitely far.
-
-    Raises:
-        ValueError: the shapes differ.
-    """
-    jax = expected.jax[indices]
-    names = tuple(expected.names[index] for index in indices)
-    if found.shape != jax.shape:
-        raise ValueError(f"{entry} gives outputs of shape {found.shape}, expected {jax.shape}")
-    tie = 2 * TOLERANCES["max_relative"].limit
-    return Comparison(
-        entry,
-        len(found),
-        tuple(dict.fromkeys(names)),
-        measure(found, jax, expected.scale[indices], classes=expected.classes, tie=tie),
-        _compare_with_oracle(found, jax, expected, indices),
-        probe,
-    )
-
-
 def measure(found: Outputs, expected: Outputs | Values, scale: Scale, *, classes: bool, tie: float) -> _Distances:
     """Measure how far outputs `[m, k]` are from the expected ones.
 
@@ -209,6 +225,11 @@ def measure(found: Outputs, expected: Outputs | Values, scale: Scale, *, classes
         top5=_agreement(ours, theirs, 5, slack) if classes else None,
         power=float(scale.power.min()),
     )
+
+
+def _apart(rows: Sequence[Outputs]) -> float:
+    values = np.asarray(rows, np.float64)
+    return float(np.ptp(values, axis=0).max()) if np.isfinite(values).all() else float("inf")
 
 
 def _finite_or_far(found: Outputs) -> Values:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from models.catalog import Architecture, Checkpoint, Head
 from models.mixer import MlpMixer
 from validation.parity.images import Images, Inputs
-from validation.parity.oracle import OracleOutputs, run_oracle
+from validation.parity.oracle import OracleOutputs
 from validation.parity.outputs import Expected, Outputs
 from validation.parity.probe import ProbingHead, probing_stem_bias
 from validation.parity.scale import Scale, Values
@@ -82,7 +82,7 @@ class Reference:
             logits,
             features,
             oracle_names,
-            run_oracle(path, inputs.images[chosen], prefix=prefix),
+            OracleOutputs.compute(path, inputs.images[chosen], prefix=prefix),
             {
                 "classification": Scale.measure(logits, features, params["head"]),
                 "fe": Scale.measure(features, features, None),
@@ -135,7 +135,7 @@ def _probe_stem(
     bias = probing_stem_bias(np.asarray(params["stem"]["bias"]))
     blank = inputs.images[[inputs.names.index("blank")]]
     _, features = apply_both(checkpoint, {**params, "stem": {**params["stem"], "bias": bias}}, blank)
-    oracle = run_oracle(path, blank, replaced={"stem/bias": bias}, prefix=prefix)
+    oracle = OracleOutputs.compute(path, blank, replaced={"stem/bias": bias}, prefix=prefix)
     return _StemReference(bias, features, oracle.features)
 
 

@@ -15,7 +15,7 @@ from models.records.report import PublishedComparison, PublishedVariables
 from validation.memory import free
 from validation.parity.check import one_line
 from validation.parity.images import Images, Inputs
-from validation.parity.outputs import Expected, Outputs, compare_outputs
+from validation.parity.outputs import Expected, Outputs
 from validation.previous.open import Published
 
 ENTRY: Final = "serving_default"
@@ -183,7 +183,7 @@ def _compare_outputs(
         odd = [name for name, row in zip(names, theirs, strict=True) if not np.isfinite(row).all()]
         return None, [f"outputs: the published version's are not finite on {', '.join(odd)}"]
     published = replace(expected, names=names, jax=theirs, oracle={})
-    checks = compare_outputs(ENTRY, ours, published, np.arange(len(names))).checks
+    checks = published.compare(ENTRY, ours, np.arange(len(names))).checks
     return checks, [f"outputs: {problem}" for check in checks for problem in check.problems]
 
 
