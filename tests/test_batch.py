@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from convert.checkpoints import open as open_module
-from convert.checkpoints.open import Source
+from convert.checkpoints.fetch import Source
 from convert.checkpoints.synthetic import write_seeded
 from convert.pipeline import batch, convert_handle
 from convert.pipeline.job import Batch

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import export.saved_model.writer
-from convert.checkpoints.open import OpenCheckpoint, Source, open_catalog
+from convert.checkpoints.fetch import Source
+from convert.checkpoints.open import OpenCheckpoint
 from convert.checkpoints.reader import LoadedCheckpoint
 from convert.pipeline import convert_handle, tracing
 from convert.pipeline.convert_handle import Item
@@ -102,7 +103,7 @@ def test_a_feature_extractor_is_written_without_the_head(tmp_path):
 
 def brought(tiny_source):
     source = Source(str(tiny_source), None, DigestTable.read())
-    return open_catalog(EXTRACTOR.checkpoint, source)
+    return OpenCheckpoint.of_catalog(EXTRACTOR.checkpoint, source)
 
 
 def test_parameters_that_were_released_are_freed_and_read_again(tiny_source):

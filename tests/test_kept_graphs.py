@@ -7,7 +7,8 @@ import pytest
 from command import run
 from writing import digests, native_function, write_saved_model
 
-from convert.checkpoints.open import Source, open_catalog
+from convert.checkpoints.fetch import Source
+from convert.checkpoints.open import OpenCheckpoint
 from convert.pipeline import kept_graphs, tracing
 from convert.pipeline.kept_graphs import KeptGraphs
 from convert.pipeline.tracing import GraphKey, graph_of, write_steps
@@ -84,7 +85,7 @@ def test_what_proves_models_traces_them(folder, traced, tiny_source, tmp_path, c
 
 
 def test_a_patched_trace_neither_reads_nor_fills_it(folder, tiny_source, tmp_path):
-    checkpoint = open_catalog(EXTRACTOR.checkpoint, Source(str(tiny_source), None, DigestTable.read()))
+    checkpoint = OpenCheckpoint.of_catalog(EXTRACTOR.checkpoint, Source(str(tiny_source), None, DigestTable.read()))
     arrays = flatten(checkpoint.for_head("fe"))
     for name in ("other", "steps"):
         (tmp_path / name).mkdir()

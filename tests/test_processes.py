@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from convert.checkpoints.buffer import ReusableBuffer
-from convert.checkpoints.open import Source
+from convert.checkpoints.fetch import Source
 from convert.checkpoints.synthetic import write_seeded
 from convert.pipeline import processes
 from convert.pipeline.job import Batch

@@ -11,6 +11,7 @@ import pytest
 from publishable import tree
 from reporting import consumed
 
+from convert.checkpoints.fetch import Source
 from convert.cli import main
 from convert.pipeline import republish
 from convert.pipeline.republish import Work, bring_up_to_date
@@ -37,8 +38,8 @@ WHERE = ("--publisher", "somebody", "--assets", "https://models.example/mixers")
 
 def work_in(out, source, *names, **fields):
     models = tuple(TESTING_HANDLES[name] for name in names or TESTING_HANDLES)
-    given = {"models": models, "source": str(source), "cache": None, "out": out, "rules": RULES, "where": None}
-    given["inputs_set"] = "gate"
+    place = Source(str(source), None, RULES.digests)
+    given = {"models": models, "source": place, "out": out, "rules": RULES, "where": None, "inputs_set": "gate"}
     return Work(**(given | fields))
 
 

@@ -89,7 +89,7 @@ def accuracy(
 
     After an interruption the same command resumes where it stopped.
     """
-    from convert.checkpoints.open import Source
+    from convert.checkpoints.fetch import Source
     from convert.pipeline.accuracy import find_pictures_of, measure_accuracy, require_data
     from convert.pipeline.accuracy_files import check_outputs
     from convert.pipeline.accuracy_record import check_recordable, record_accuracy

@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -114,16 +113,15 @@ def fetch(
     if record:
         _record(list(chosen.values()), source, cache, json=json)
         return
-    from convert.checkpoints.fetch import Outage, parse_source
-    from convert.checkpoints.fetch import fetch as fetch_checkpoint
+    from convert.checkpoints.fetch import Source
     from convert.pipeline.for_each import for_each
     from models.digests import DigestTable
 
-    parse_source(source)
-    get = partial(fetch_checkpoint, source=source, cache=cache, digests=DigestTable.read(), outage=Outage())
+    place = Source(source, cache, DigestTable.read())
+    place.check()
 
     def work(name: str, on: Steps) -> "FetchedFile":
-        return get(chosen[name], progress=on.start(f"fetching {name}"))
+        return place.fetch(chosen[name], progress=on.start(f"fetching {name}"))
 
     found, problems = for_each(list(chosen), work, console.progress_bar())
     rows = [{**asdict(file), "path": str(file.path)} for file in found]

@@ -109,7 +109,6 @@ def _batch(
     version: int,
     flavour: options.Flavour,
 ) -> "Batch":
-    from convert.checkpoints.npz import refuse_unreadable
     from convert.pipeline.selection import custom_checkpoint, select_batch
 
     batch = select_batch(
@@ -123,7 +122,7 @@ def _batch(
         custom=custom_checkpoint(handles, *custom),
     )
     if batch.custom is not None:
-        refuse_unreadable(batch.custom.path)
+        batch.custom.refuse_unreadable()
     return batch
 
 

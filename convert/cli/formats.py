@@ -54,8 +54,7 @@ def export(
     json: options.Json = False,
 ) -> None:
     """Export SavedModels of the graph flavour to another format, and compare each file with a float64 oracle."""
-    from convert.checkpoints.npz import refuse_unreadable
-    from convert.checkpoints.open import Source
+    from convert.checkpoints.fetch import Source
     from convert.pipeline.export_formats import Exports, check_exports, run_exports
     from convert.pipeline.page import refresh_page
     from convert.pipeline.selection import choose, custom_checkpoint
@@ -63,10 +62,10 @@ def export(
 
     formats = _parse_formats(to)
     given = custom_checkpoint(handles or [], checkpoint, name, labels, strip_prefix)
-    chosen, custom = choose(handles or [], source, given, out, version)
-    if custom is not None:
-        refuse_unreadable(custom.path)
     place = Source(source, cache, DigestTable.read())
+    chosen, custom = choose(handles or [], place, given, out, version)
+    if custom is not None:
+        custom.refuse_unreadable()
     works = [Exports(one, chosen, place, out, version, custom=custom, overwrite=overwrite) for one in formats]
     for work in works:
         check_exports(work)

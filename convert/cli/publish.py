@@ -137,20 +137,21 @@ def outdated(
     json: options.Json = False,
 ) -> None:
     """List which published models need a new version, and why; downloads no checkpoints."""
-    from convert.checkpoints.fetch import Outage, parse_source, probe
+    from convert.checkpoints.fetch import Source
     from convert.pipeline.for_each import raise_problems
     from convert.pipeline.outdated import compare_all_with_published
     from convert.pipeline.selection import in_flavours
     from export.publish.destinations import opened_store
     from models.digests import DigestTable
 
-    parse_source(source)
-    looked = functools.cache(functools.partial(probe, source=source, cache=cache, outage=Outage()))
+    place = Source(source, cache, DigestTable.read())
+    place.check()
+    looked = functools.cache(place.probe)
     known, custom = split_custom(handles or ())
     models = in_flavours(select_handles(known), flavour.each) if known or not custom else ()
     with opened_store(published) as store:
-        digests, watch = DigestTable.read(), console.progress_bar()
-        found, problems = compare_all_with_published(models, store, looked, digests, watch, custom=custom)
+        watch = console.progress_bar()
+        found, problems = compare_all_with_published(models, store, looked, place.digests, watch, custom=custom)
     if json:
         console.print_json([*({**asdict(one), "problems": []} for one in found), *console.problem_rows(problems)])
     else:

@@ -33,7 +33,7 @@ def _seed(checkpoints: list[Checkpoint], directory: Path) -> None:
 
 
 def _convert(checkpoints: list[Checkpoint], source: str, out: Path) -> None:
-    from convert.checkpoints.open import Source
+    from convert.checkpoints.fetch import Source
     from convert.pipeline.batch import check_batch, run_batch
     from convert.pipeline.for_each import Problem, raise_problems
     from convert.pipeline.job import Batch

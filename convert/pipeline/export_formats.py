@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convert.checkpoints.open import CustomCheckpoint, Source, open_catalog, open_custom
+from convert.checkpoints.fetch import Source
+from convert.checkpoints.open import CustomCheckpoint, OpenCheckpoint
 from convert.pipeline.convert_handle import refuse_other_labels
 from convert.pipeline.for_each import Failure, attempt
 from convert.pipeline.frameworks import import_frameworks, quiet_stderr
@@ -147,10 +148,10 @@ def _find_truth(work: Exports, handle: Handle, on: Steps) -> tuple["Truth", str,
     checkpoint = handle.checkpoint
     if work.custom is not None:
         reading = on.start(f"reading {work.custom.path}")
-        _, opened = open_custom(work.custom, handle, work.source.digests, reading=reading)
+        _, opened = work.custom.open(handle, work.source.digests, reading=reading)
     else:
         advance = on.start(f"loading {checkpoint.object}")
-        opened = open_catalog(checkpoint, work.source, fetching=advance, reading=advance)
+        opened = OpenCheckpoint.of_catalog(checkpoint, work.source, fetching=advance, reading=advance)
     on.start(f"running the oracle on {opened.path.name}")
     truth = Truth.of(opened.path, checkpoint.architecture.image_size, opened.record.origin, prefix=opened.prefix)
     return truth, opened.record.sha256, opened.loaded.num_classes

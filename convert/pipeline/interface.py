@@ -31,7 +31,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from convert.checkpoints.open import CustomCheckpoint, Source
+from convert.checkpoints.fetch import Source
+from convert.checkpoints.open import CustomCheckpoint
 from convert.pipeline.accuracy import AccuracyResult, find_pictures_of, measure_accuracy
 from convert.pipeline.accuracy_record import check_recordable, record_accuracy
 from convert.pipeline.arguments import checked
@@ -150,16 +151,9 @@ def export_to(
     - `format_name`: "litert", "onnx" or "openvino".
     - `overwrite`: replace exports that exist.
     """
-    chosen, custom = choose(handles, fspath(source), custom, Path(out), version)
-    work = Exports(
-        FORMATS[format_name],
-        chosen,
-        Source(fspath(source), _path(cache), DigestTable.read()),
-        Path(out),
-        version,
-        custom=custom,
-        overwrite=overwrite,
-    )
+    place = Source(fspath(source), _path(cache), DigestTable.read())
+    chosen, custom = choose(handles, place, custom, Path(out), version)
+    work = Exports(FORMATS[format_name], chosen, place, Path(out), version, custom=custom, overwrite=overwrite)
     check_exports(work)
     outcomes = run_apart(partial(with_page, run_exports, work), progress)
     _raise_failures([(one.name, one.problems) for one in outcomes], outcomes)

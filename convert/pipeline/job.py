@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from convert.checkpoints.buffer import ReusableBuffer
-from convert.checkpoints.open import CustomCheckpoint, OpenCheckpoint, Source, open_catalog, open_custom
+from convert.checkpoints.fetch import Source
+from convert.checkpoints.open import CustomCheckpoint, OpenCheckpoint
 from convert.pipeline import convert_handle
 from convert.pipeline.convert_handle import Item
 from convert.pipeline.for_each import Failure, attempt
@@ -120,11 +121,11 @@ def _open(
     """Open the checkpoint; items of a custom one get the number of classes of its head."""
     if batch.custom is not None:
         reading = steps.start(f"reading {batch.custom.path}")
-        handle, checkpoint = open_custom(batch.custom, items[0].handle, batch.source.digests, reading=reading)
+        handle, checkpoint = batch.custom.open(items[0].handle, batch.source.digests, reading=reading)
         return [replace(item, handle=handle.in_flavour(item.handle.flavour)) for item in items], checkpoint
     row = items[0].handle.checkpoint
     advance = steps.start(f"loading {row.object}")
-    return items, open_catalog(row, batch.source, fetching=advance, reading=advance, room=room)
+    return items, OpenCheckpoint.of_catalog(row, batch.source, fetching=advance, reading=advance, room=room)
 
 
 def _run(item: Item, checkpoint: OpenCheckpoint, work: Callable[[Item], Outcome]) -> Outcome:

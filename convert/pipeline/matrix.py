@@ -6,8 +6,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from convert.checkpoints.fetch import parse_source
-from convert.checkpoints.open import Source, open_catalog
+from convert.checkpoints.fetch import Source
+from convert.checkpoints.open import OpenCheckpoint
 from convert.checkpoints.synthetic import write_seeded
 from convert.pipeline import convert_handle
 from convert.pipeline.convert_handle import Item
@@ -42,29 +42,29 @@ def make_and_run(
         watch: called with each event.
     """
     rows = select_releases(releases)
-    if place is not None:
-        parse_source(place)
+    source = None if place is None else Source(place, cache, DigestTable.read())
+    if source is not None:
+        source.check()
     import_frameworks()
     with (
         TemporaryDirectory(prefix="matrix-") as folder,
         steps(watch, len(rows) * len(chosen) * len(flavours)) as on,
     ):
         on.start(f"making {counted(len(chosen) * len(flavours), 'model')}")
-        models = list(_make(chosen, flavours, Path(folder), place, cache))
+        models = list(_make(chosen, flavours, Path(folder), source))
         return run_matrix(rows, models, started=on.start, finished=on.finish, keep=keep)
 
 
 def _make(
-    chosen: Sequence[Handle], flavours: Sequence[Flavour], folder: Path, place: str | None, cache: Path | None
+    chosen: Sequence[Handle], flavours: Sequence[Flavour], folder: Path, source: Source | None
 ) -> Iterator[Model]:
     """Write each model in each flavour, with images and JAX's outputs for them, below `folder`."""
-    digests = DigestTable.read()
+    seeded = Source(str(folder), None, DigestTable.read())
     for checkpoint in dict.fromkeys(handle.checkpoint for handle in chosen):
-        source = Source(place or "", cache, digests)
-        if place is None or checkpoint.testing:  # those of the tests are in no bucket
-            source = Source(str(folder), cache, digests)
+        place = None if checkpoint.testing else source  # those of the tests are in no bucket
+        if place is None:
             write_seeded(checkpoint, folder)
-        yield from _make_of(source, [one for one in chosen if one.checkpoint == checkpoint], flavours, folder)
+        yield from _make_of(place or seeded, [one for one in chosen if one.checkpoint == checkpoint], flavours, folder)
 
 
 def _make_of(source: Source, handles: Sequence[Handle], flavours: Sequence[Flavour], folder: Path) -> Iterator[Model]:
@@ -73,7 +73,7 @@ def _make_of(source: Source, handles: Sequence[Handle], flavours: Sequence[Flavo
     from validation.parity.scale import Scale
 
     row = handles[0].checkpoint
-    checkpoint = open_catalog(row, source)
+    checkpoint = OpenCheckpoint.of_catalog(row, source)
     inputs = folder / f"{row.name}.npy"
     images = Inputs.gate(row.architecture.image_size).images
     np.save(inputs, images)

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from convert.checkpoints.fetch import Outage, probe
-from convert.checkpoints.open import Source
+from convert.checkpoints.fetch import Source
 from convert.pipeline.batch import check_batch, run_batch
 from convert.pipeline.for_each import for_each, raise_problems
 from convert.pipeline.job import Batch
@@ -40,8 +39,7 @@ class Work:
 
     models: tuple[Handle, ...]
     """In their flavours."""
-    source: str
-    cache: Path | None
+    source: Source
     out: Path
     rules: PublishPolicy
     where: Publisher | None
@@ -77,7 +75,7 @@ def bring_up_to_date(
             the recorded one, or the sources are not those of a commit.
     """
     watch = watch or (lambda event: None)
-    looked = functools.cache(functools.partial(probe, source=work.source, cache=work.cache, outage=Outage()))
+    looked = functools.cache(work.source.probe)
     standings, problems = compare_all_with_published(work.models, store, looked, work.rules.digests, watch)
     raise_problems(problems, len(work.models))
     for note in dict.fromkeys(note for one in standings for note in one.unknown):
@@ -147,8 +145,8 @@ def _changes(checkpoint: Checkpoint, work: Work, looked: Callable[[Checkpoint], 
         for what, is_now, recorded in pairs:
             if None not in (is_now, recorded) and is_now != recorded:
                 yield (
-                    f"{checkpoint.object} changed: its {what} at {work.source} is {is_now}, recorded was {recorded}; "
-                    f"{accept}"
+                    f"{checkpoint.object} changed: its {what} at {work.source.place} is {is_now}, recorded was "
+                    f"{recorded}; {accept}"
                 )
                 break
 
@@ -195,10 +193,9 @@ def _batches(work: Work, numbers: dict[str, int], watch: Watch) -> Iterator[Batc
         raise UsageError(
             f"{', '.join(foreign)} has no manifest, so it is not replaced: move it away, or give another --out."
         )
-    source = Source(work.source, work.cache, work.rules.digests)
     for number in sorted(set(numbers.values())):
         models = tuple(one for one in work.models if numbers.get(one.name) == number)
-        batch = Batch("convert-all", models, source, work.out, number, inputs_set=work.inputs_set)
+        batch = Batch("convert-all", models, work.source, work.out, number, inputs_set=work.inputs_set)
         check_batch(batch, watch)
         yield batch
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from convert.checkpoints.open import Source, open_catalog
+from convert.checkpoints.fetch import Source
+from convert.checkpoints.open import OpenCheckpoint
 from convert.finetune.features import FeatureFile
 from convert.finetune.pictures import Crop
 from convert.finetune.pictures import Reader as PictureReader
@@ -204,7 +205,12 @@ def readers(folder: Path) -> list[tuple[str, str, list[Path], Reader]]:
         return (f"{run.path.name}: {len(found)} of 3 batches are used" if len(found) < 3 else "",)
 
     return [
-        ("checkpoint in the cache", "`convert`", [cached], lambda: refused(lambda: open_catalog(row, source))),
+        (
+            "checkpoint in the cache",
+            "`convert`",
+            [cached],
+            lambda: refused(partial(OpenCheckpoint.of_catalog, row, source)),
+        ),
         ("state of fine-tuning", "`finetune`", [state], lambda: refused(lambda: State.read(state))),
         ("graph in the cache", "`convert`: traces again", *kept_graph(folder)),
         ("features of a fine-tuning", "`finetune`: computes again", *features(folder)),
