@@ -13,7 +13,7 @@ import export.saved_model.writer
 from convert.checkpoints.fetch import Source
 from convert.checkpoints.open import OpenCheckpoint
 from convert.checkpoints.reader import LoadedCheckpoint
-from convert.pipeline import convert_handle, tracing
+from convert.pipeline import tracing
 from convert.pipeline.convert_handle import Item
 from convert.pipeline.frameworks import imports_passed_over
 from models.catalog import SQUARE_HANDLES, TESTING_HANDLES
@@ -57,7 +57,7 @@ def opened(handle, seed):
 
 def write(handle, seed, out):
     destination = ModelPaths.of(out, f"{handle.name}_{seed}", 1)
-    convert_handle.write(Item(handle, destination, None), opened(handle, seed), overwrite=False)
+    Item(handle, destination, None).write(opened(handle, seed), overwrite=False)
     return destination.directory
 
 
@@ -136,7 +136,7 @@ def test_the_graph_of_all_steps_serves_every_checkpoint(handle, traced, tmp_path
 
     architecture = handle.checkpoint.architecture
     for seed in (1, 2):
-        graph = tracing.graph_of(steps_of(handle))
+        graph = steps_of(handle).graph()
         (tmp_path / str(seed)).mkdir()
         graph.write(flatten(opened(handle, seed).loaded.for_head("fe")), tmp_path / str(seed))
     assert len(traced) == 1
@@ -159,8 +159,8 @@ def flat(activations):
 
 def test_the_graph_of_all_steps_carries_no_gradient():
     """It would be as much work as all the rest of it, and nobody looks at it."""
-    assert b"vjp" in tracing.graph_of(tracing.GraphKey.of(EXTRACTOR, None)).saved_model
-    assert b"vjp" not in tracing.graph_of(steps_of(EXTRACTOR)).saved_model
+    assert b"vjp" in tracing.GraphKey.of(EXTRACTOR, None).graph().saved_model
+    assert b"vjp" not in steps_of(EXTRACTOR).graph().saved_model
 
 
 def test_the_collector_sees_all_there_is_again_after_a_batch_unless_the_caller_had_it_pass_over_some():

@@ -33,7 +33,7 @@ def card(
         written = [
             {"handle": one.name, "files": [*map(str, one.files)], "notes": one.notes, "problems": []} for one in done
         ]
-        console.print_json([*written, *console.problem_rows(problems)])
+        console.print_json([*written, *(one.as_json() for one in problems)])
     else:
         console.print_table("", ("handle", "file"), [(one.name, str(path)) for one in done for path in one.files])
     for note in (note for one in done for note in one.notes):

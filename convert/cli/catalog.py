@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convert.cli import console, options
-from convert.pipeline.progress import Steps, steps
+from convert.pipeline.progress import Steps
 from models.catalog import BUCKET, CHECKPOINTS, Checkpoint, Handle
 from models.errors import MixerError
 from models.markdown import markdown_table
@@ -90,7 +90,7 @@ def seed(
     from convert.checkpoints.synthetic import write_seeded
 
     chosen = CHECKPOINTS[collection or "mixer"]
-    with steps(console.progress_bar(), len(chosen)) as on:
+    with Steps(console.progress_bar(), len(chosen)) as on:
         for checkpoint in chosen.values():
             progress = on.start(f"seeding {checkpoint.object}")
             path = write_seeded(checkpoint, directory, progress=progress)
@@ -127,7 +127,7 @@ def fetch(
     rows = [{**asdict(file), "path": str(file.path)} for file in found]
     if json:
         done = [{**row, "problems": []} for row in rows]
-        console.print_json([*done, *console.problem_rows(problems, "object")])
+        console.print_json([*done, *(one.as_json("object") for one in problems)])
     else:
         columns = ("object", "file", "#size", "#transferred")
         cells = [(r["object"], r["path"], *(megabytes(r[key]) for key in ("size", "transferred"))) for r in rows]
@@ -144,7 +144,7 @@ def _record(checkpoints: list[Checkpoint], source: str, cache: Path | None, *, j
     if source != BUCKET:
         raise UsageError(f"--record reads the originals, from {BUCKET} only; --source is {source}.")
     rows = []
-    with steps(console.progress_bar(), len(checkpoints)) as on:
+    with Steps(console.progress_bar(), len(checkpoints)) as on:
         for checkpoint in checkpoints:
             progress = on.start(f"recording {checkpoint.object}")
             table = DigestTable.read()

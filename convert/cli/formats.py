@@ -55,7 +55,7 @@ def export(
 ) -> None:
     """Export SavedModels of the graph flavour to another format, and compare each file with a float64 oracle."""
     from convert.checkpoints.fetch import Source
-    from convert.pipeline.export_formats import Exports, check_exports, run_exports
+    from convert.pipeline.export_formats import Exports
     from convert.pipeline.page import refresh_page
     from convert.pipeline.selection import choose, custom_checkpoint
     from models.digests import DigestTable
@@ -68,9 +68,9 @@ def export(
         custom.refuse_unreadable()
     works = [Exports(one, chosen, place, out, version, custom=custom, overwrite=overwrite) for one in formats]
     for work in works:
-        check_exports(work)
+        work.check()
     watch = console.progress_bar()
-    outcomes = [outcome for work in works for outcome in run_exports(work, watch)]
+    outcomes = [outcome for work in works for outcome in work.run(watch)]
     refresh_page(out, watch)
     _print(outcomes, json=json)
 

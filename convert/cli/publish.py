@@ -39,7 +39,7 @@ def package(
     )
     if json:
         done = [{name: _plain(value) for name, value in asdict(one).items()} | {"problems": []} for one in packed]
-        console.print_json([*done, *console.problem_rows(problems)])
+        console.print_json([*done, *(one.as_json() for one in problems)])
     else:
         rows = [(one.handle, str(one.archive), megabytes(one.size), one.sha256) for one in packed]
         console.print_table("", ("handle", "archive", "#size", "sha256"), rows, least=("sha256", "archive"))
@@ -60,10 +60,10 @@ def verify(
     json: options.Json = False,
 ) -> None:
     """Check a model against its manifest, report and provenance; needs neither JAX nor TensorFlow."""
-    from convert.pipeline.progress import steps
+    from convert.pipeline.progress import Steps
     from export.package.verify import verify as verify_model
 
-    with steps(console.progress_bar(), 1) as on:
+    with Steps(console.progress_bar(), 1) as on:
         on.start(f"reading {path}")
         found = verify_model(path, check_signature=None if key is None else functools.partial(_check_signature, key))
     if json:
@@ -116,7 +116,7 @@ def publish(
         done, problems = for_each(names, work, console.progress_bar())
     if json:
         sent = [{**asdict(one), "sent": one.sent, "problems": []} for one in done]
-        console.print_json([*sent, *console.problem_rows(problems)])
+        console.print_json([*sent, *(one.as_json() for one in problems)])
     else:
         rows = [(item.address, f"{item.size:,}", item.action) for one in done for item in one.items]
         console.print_table("", ("address", "#bytes", ""), rows)
@@ -153,7 +153,7 @@ def outdated(
         watch = console.progress_bar()
         found, problems = compare_all_with_published(models, store, looked, place.digests, watch, custom=custom)
     if json:
-        console.print_json([*({**asdict(one), "problems": []} for one in found), *console.problem_rows(problems)])
+        console.print_json([*({**asdict(one), "problems": []} for one in found), *(one.as_json() for one in problems)])
     else:
         rows = [(one.handle, str(one.published or "none"), "\n".join(one.reasons) or "up to date") for one in found]
         console.print_table(

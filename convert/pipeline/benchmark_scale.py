@@ -14,7 +14,7 @@ from models.catalog import DEFAULT_VERSION, HEADS, Checkpoint, Handle
 from validation.benchmark.synthetic_models import rows
 
 
-def main() -> None:
+def _main() -> None:
     """Seed or convert."""
     task, architecture, blocks, count, source, out = sys.argv[1:]
     checkpoints = rows(architecture, int(blocks), int(count))
@@ -47,4 +47,4 @@ def _convert(checkpoints: list[Checkpoint], source: str, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    _main()

@@ -2,16 +2,15 @@
 
 import shlex
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from convert.checkpoints.open import CustomCheckpoint
 from convert.finetune.pictures import Labelled
-from convert.finetune.recipe import Recipe, choose_recipe
+from convert.finetune.recipe import Recipe
 from convert.finetune.state import State
 from convert.pipeline.batch import BYTES_OF_GRAPH, BYTES_PER_PARAMETER, check_batch, refuse_brackets, run_batch
 from convert.pipeline.cards import write_cards
-from convert.pipeline.fine_tuning import FineTuning, prepared_folder, settings_of
+from convert.pipeline.fine_tuning import FineTuning, prepared_folder
 from convert.pipeline.job import Batch, Task
 from convert.pipeline.made_models import made_below, nearest, similar
 from convert.pipeline.outcome import Outcome
@@ -19,7 +18,7 @@ from convert.pipeline.processes import run_apart
 from convert.pipeline.progress import Event, Watch
 from convert.pipeline.selection import select_batch
 from convert.pipeline.tfds_data import unpack_data
-from convert.pipeline.training import Training, train
+from convert.pipeline.training import Training
 from export.cards.publisher import Publisher
 from export.install import prepare_out
 from models.catalog import ALL_HANDLES, BUCKET, DEFAULT_VERSION, GRAPH_SUFFIX, Handle
@@ -78,8 +77,8 @@ def run_finetune(
     trained, held = pictures.split(tuning.held_out, tuning.seed)
     if not len(held):
         raise UsageError(f"{tuning.data} has one picture of each class, which leaves none to hold out: give more.")
-    recipe = choose_recipe(tuning.recipe, len(trained), tuning.batch_size, steps=tuning.steps, rate=tuning.rate)
-    settings = settings_of(tuning, manifest, classes, dataset)
+    recipe = Recipe.choose(tuning.recipe, len(trained), tuning.batch_size, steps=tuning.steps, rate=tuning.rate)
+    settings = tuning.settings(manifest, classes, dataset)
     require_room(tuning.out, _disk_need(tuning, template, len(classes), len(trained) + len(held)), _ROOM)
     with prepared_folder(tuning, settings, watch):
         for remark in (*dataset.remarks, _what_is_trained(tuning)):
@@ -88,7 +87,7 @@ def run_finetune(
         labels = tuning.labels
         write_atomically(labels, "".join(f"{name}\n" for name in classes).encode())
         training = _training(tuning, base.directory, template, trained, held, len(classes), recipe)
-        state = run_apart(partial(train, training), watch)
+        state = run_apart(training.run, watch)
         custom = CustomCheckpoint(training.result, tuning.name, labels, about=about)
         outcomes, cards = _convert(tuning, template, custom, publisher, watch)
     return FineTuningResult(training.result, recipe, len(trained), classes, state, tuple(outcomes), cards)

@@ -34,13 +34,13 @@ from pydantic import Field
 from convert.checkpoints.fetch import Source
 from convert.checkpoints.open import CustomCheckpoint
 from convert.pipeline.accuracy import AccuracyResult, find_pictures_of, measure_accuracy
-from convert.pipeline.accuracy_record import check_recordable, record_accuracy
+from convert.pipeline.accuracy_record import Recordable
 from convert.pipeline.arguments import checked
 from convert.pipeline.batch import check_batch, run_batch
-from convert.pipeline.classify import Classified, classify_pictures, find_pictures, in_order, usable
+from convert.pipeline.classify import Classified, classify_pictures, find_pictures
 from convert.pipeline.contenders import find_contenders
 from convert.pipeline.distributed import chosen_run
-from convert.pipeline.export_formats import ExportOutcome, Exports, check_exports, run_exports
+from convert.pipeline.export_formats import ExportOutcome, Exports
 from convert.pipeline.fine_tuning import FineTuning
 from convert.pipeline.finetune import FineTuningResult, run_finetune
 from convert.pipeline.job import Batch
@@ -154,8 +154,8 @@ def export_to(
     place = Source(fspath(source), _path(cache), DigestTable.read())
     chosen, custom = choose(handles, place, custom, Path(out), version)
     work = Exports(FORMATS[format_name], chosen, place, Path(out), version, custom=custom, overwrite=overwrite)
-    check_exports(work)
-    outcomes = run_apart(partial(with_page, run_exports, work), progress)
+    work.check()
+    outcomes = run_apart(partial(with_page, Exports.run, work), progress)
     _raise_failures([(one.name, one.problems) for one in outcomes], outcomes)
     return outcomes
 
@@ -212,8 +212,8 @@ def classify(
     run = chosen_run(ray)
     found = find_pictures([str(one) for one in pictures], progress)
     classifier = find_model(str(model), Path(out), version, labels=_path(labels))
-    call = partial(classify_pictures, classifier, usable(found), top=top, protocol=protocol, exif=exif, run=run)
-    return in_order(found, run_apart(call, progress))
+    call = partial(classify_pictures, classifier, found, top=top, protocol=protocol, exif=exif, run=run)
+    return run_apart(call, progress)
 
 
 @checked
@@ -258,11 +258,11 @@ def accuracy(
     dataset = find_pictures_of(
         contenders, Path(data), progress, cache=_path(cache), real=_path(real), devkit=_path(devkit)
     )
-    recordable = check_recordable(contenders, labels=_path(labels)) if record else {}
+    recordable = Recordable.of(contenders, labels=_path(labels)) if record else None
     call = partial(measure_accuracy, contenders, dataset, protocol=protocol, cache=_path(cache), run=run)
     result = run_apart(call, progress)
-    if record:
-        record_accuracy(result, protocol, recordable)
+    if recordable is not None:
+        recordable.record(result, protocol)
     return result
 
 

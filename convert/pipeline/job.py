@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Literal
 from convert.checkpoints.buffer import ReusableBuffer
 from convert.checkpoints.fetch import Source
 from convert.checkpoints.open import CustomCheckpoint, OpenCheckpoint
-from convert.pipeline import convert_handle
 from convert.pipeline.convert_handle import Item
 from convert.pipeline.for_each import Failure, attempt
 from convert.pipeline.kept_graphs import KeptGraphs
 from convert.pipeline.outcome import Outcome
 from convert.pipeline.progress import Steps
-from convert.pipeline.tracing import GraphKey, graph_of, tracing_ahead, write_steps
+from convert.pipeline.tracing import GraphKey, tracing_ahead
 from export.install import held
 from models.catalog import Handle
 from models.errors import counted
@@ -101,8 +100,10 @@ def run_checkpoint(
     gate = Gate(
         checkpoint,
         batch.inputs_set,
-        trace=lambda handle, found: graph_of(GraphKey.of(handle, labels[handle] or found)).saved_model,
-        write_steps=write_steps,
+        trace=lambda handle, found: GraphKey.of(handle, labels[handle] or found).graph().saved_model,
+        write_steps=lambda handle, arrays, directory: (
+            replace(GraphKey.of(handle, None), steps=True).graph().write(arrays, directory)
+        ),
         explain=batch.explain,
         published=batch.published,
     )
@@ -156,7 +157,7 @@ def _convert(batch: Batch, item: Item, checkpoint: OpenCheckpoint, steps: Steps)
     steps.start(f"converting {item.paths.handle}")
     overwrite = batch.overwrite or (batch.task == "convert-all" and _is_earlier(batch, item.paths, checkpoint))
     with held(item.paths, to_make=batch.custom is not None):  # with what is said about it
-        manifest = convert_handle.write(item, checkpoint, overwrite=overwrite, kept=batch.kept)
+        manifest = item.write(checkpoint, overwrite=overwrite, kept=batch.kept)
         _write_about(batch, item)
     return manifest
 
@@ -175,7 +176,7 @@ def _convert_and_check(batch: Batch, item: Item, checkpoint: OpenCheckpoint, gat
     if batch.task == "convert-all":
         if item.paths.manifest.is_file():
             steps.start(f"comparing {item.paths.handle} with its records")
-        report = convert_handle.find_current(item, checkpoint)
+        report = item.find_current(checkpoint)
         if report is not None:
             _write_about(batch, item)
             return Outcome.of(item.paths, report, kept=True)

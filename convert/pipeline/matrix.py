@@ -9,10 +9,9 @@ import numpy as np
 from convert.checkpoints.fetch import Source
 from convert.checkpoints.open import OpenCheckpoint
 from convert.checkpoints.synthetic import write_seeded
-from convert.pipeline import convert_handle
 from convert.pipeline.convert_handle import Item
 from convert.pipeline.frameworks import import_frameworks
-from convert.pipeline.progress import Watch, steps
+from convert.pipeline.progress import Steps, Watch
 from models.catalog import DEFAULT_VERSION, Flavour, Handle
 from models.digests import DigestTable
 from models.errors import counted
@@ -48,7 +47,7 @@ def make_and_run(
     import_frameworks()
     with (
         TemporaryDirectory(prefix="matrix-") as folder,
-        steps(watch, len(rows) * len(chosen) * len(flavours)) as on,
+        Steps(watch, len(rows) * len(chosen) * len(flavours)) as on,
     ):
         on.start(f"making {counted(len(chosen) * len(flavours), 'model')}")
         models = list(_make(chosen, flavours, Path(folder), source))
@@ -87,6 +86,6 @@ def _make_of(source: Source, handles: Sequence[Handle], flavours: Sequence[Flavo
         for flavour in flavours:
             made = handle.in_flavour(flavour)
             item = Item(made, ModelPaths.of(folder / "models", made.name, DEFAULT_VERSION), labels)
-            convert_handle.write(item, checkpoint, overwrite=False)
+            item.write(checkpoint, overwrite=False)
             given = (item.paths.directory, inputs, expected, scale)
             yield Model(made.name, row.architecture.name, flavour, *given, used=row.testing)

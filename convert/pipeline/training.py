@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convert.finetune.pictures import Crop, Labelled, Reader, batch_of
+from convert.finetune.pictures import Crop, Labelled, Reader
 from convert.finetune.recipe import Recipe
 from convert.finetune.state import State
 from convert.pipeline.frameworks import import_frameworks
-from convert.pipeline.progress import Steps, Watch, steps
+from convert.pipeline.progress import Steps, Watch
 from models.catalog import Architecture
 from models.errors import counted
 from models.params import save_params
@@ -55,7 +55,7 @@ class Training:
 
     def indices(self, step: int) -> list[tuple[int, int]]:
         """Return index and epoch of each picture of a step."""
-        return batch_of(step, self.batch_size, len(self.trained), self.seed)
+        return self.trained.batch(step, self.batch_size, self.seed)
 
     def labels(self, step: int) -> "Labels":
         """Return the class indices `[batch]` of a step."""
@@ -63,42 +63,41 @@ class Training:
 
         return np.asarray([self.trained.labels[index] for index, _ in self.indices(step)], np.int64)
 
+    def run(self, watch: Watch) -> State:
+        """Train, and leave the best params in `result`; go on where an earlier process stopped.
 
-def train(training: Training, watch: Watch) -> State:
-    """Train, and leave the best params in `training.result`; go on where an earlier process stopped.
+        Raises:
+            MixerError: a picture cannot be read, the SavedModel is another, or the loss is not finite.
+        """
+        import_frameworks(any_device=True)
+        import keras
+        import tensorflow as tf
 
-    Raises:
-        MixerError: a picture cannot be read, the SavedModel is another, or the loss is not finite.
-    """
-    import_frameworks(any_device=True)
-    import keras
-    import tensorflow as tf
+        tf.config.experimental.enable_op_determinism()
+        keras.utils.set_random_seed(self.seed)
+        from convert.finetune.network import FineTuned
+        from convert.finetune.train import Loop
 
-    tf.config.experimental.enable_op_determinism()
-    keras.utils.set_random_seed(training.seed)
-    from convert.finetune.network import FineTuned
-    from convert.finetune.train import Loop
-
-    size = training.architecture.image_size
-    loop = Loop(
-        training.recipe.steps,
-        training.batch_size,
-        training.score_every,
-        training.save_every,
-        training.patience,
-        training.folder / "state.npz",
-        training.result,
-    )
-    with steps(watch, 2) as on, Reader(size) as reader:
-        on.start(f"loading {training.extractor}")
-        model = FineTuned(training.extractor, training.architecture, training.classes, training.recipe, training.seed)
-        if not loop.state.exists():
-            every = [*training.trained.paths, *training.held_out.paths]
-            reader.check(every, on.start("checking the pictures", "pictures"))
-        on.finish(f"{counted(len(training.trained), 'picture')} to train on, {len(training.held_out):,} held out")
-        state = (_train_whole if training.whole else _train_head)(training, model, loop, reader, on)
-        on.finish(f"{counted(state.step, 'step')} done")
-    return state
+        size = self.architecture.image_size
+        loop = Loop(
+            self.recipe.steps,
+            self.batch_size,
+            self.score_every,
+            self.save_every,
+            self.patience,
+            self.folder / "state.npz",
+            self.result,
+        )
+        with Steps(watch, 2) as on, Reader(size) as reader:
+            on.start(f"loading {self.extractor}")
+            model = FineTuned(self.extractor, self.architecture, self.classes, self.recipe, self.seed)
+            if not loop.state.exists():
+                every = [*self.trained.paths, *self.held_out.paths]
+                reader.check(every, on.start("checking the pictures", "pictures"))
+            on.finish(f"{counted(len(self.trained), 'picture')} to train on, {len(self.held_out):,} held out")
+            state = (_train_whole if self.whole else _train_head)(self, model, loop, reader, on)
+            on.finish(f"{counted(state.step, 'step')} done")
+        return state
 
 
 def _train_whole(training: Training, model: "FineTuned", loop: "Loop", reader: Reader, on: Steps) -> State:
@@ -169,7 +168,7 @@ def _fit(
     on: Steps,
 ) -> State:
     """Train a part of the model; keep the best params, and write what TensorBoard shows."""
-    from convert.finetune.train import Trainer, fit
+    from convert.finetune.train import Trainer
     from models.scalars import ScalarLog
 
     trainer = Trainer(part, part.trainable_variables, training.recipe)
@@ -184,9 +183,8 @@ def _fit(
             f"{score.right:,} of {score.total:,} right"
         )
 
-    return fit(
+    return loop.run(
         trainer,
-        loop,
         batches,
         held_out,
         improved=lambda: save_params(model.arrays(), training.result),

@@ -25,7 +25,7 @@ from convert.finetune.state import Score, State
 from convert.pipeline.fine_tuning import FineTuning
 from convert.pipeline.finetune import run_finetune
 from convert.pipeline.kept_graphs import KeptGraphs
-from convert.pipeline.tracing import GraphKey, graph_of
+from convert.pipeline.tracing import GraphKey
 from convert.pipeline.unfinished import BatchAnswers, Unfinished, state_of
 from convert.pipeline.usable_model import find_model
 from export.package.verify import verify
@@ -165,7 +165,7 @@ def features(folder: Path) -> tuple[list[Path], Reader]:
 def kept_graph(folder: Path) -> tuple[list[Path], Reader]:
     """Return a graph that `convert` keeps, and who reads it."""
     kept, key = KeptGraphs.of(folder / "cache"), GraphKey.of(TESTING_HANDLES[NAMES[0]], None)
-    graph_of(key, kept)
+    key.graph(kept)
     (file,) = kept.folder.glob("*.graph")
     return [file], lambda: ("" if kept.read(key) else f"{file.name} is not used",)
 
