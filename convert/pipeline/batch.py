@@ -7,7 +7,7 @@ from pathlib import Path
 from convert.checkpoints.buffer import ReusableBuffer
 from convert.pipeline.convert_handle import Item
 from convert.pipeline.frameworks import IMPORTING, import_frameworks, imports_passed_over
-from convert.pipeline.job import WRITERS, Batch, run_checkpoint
+from convert.pipeline.job import WRITERS, Batch
 from convert.pipeline.outcome import Outcome
 from convert.pipeline.processes import run_in_processes
 from convert.pipeline.progress import Event, Steps, Watch
@@ -103,7 +103,7 @@ def run_batch(batch: Batch, watch: Watch | None = None) -> list[Outcome]:
         room = ReusableBuffer(_largest(items)) if converts else None  # checks release theirs bit by bit
         with imports_passed_over(), tracing_ahead(batch.graphs_needed(items) if converts else [], batch.kept):
             for group in groups.values():
-                for outcome in run_checkpoint(batch, group, on, room):
+                for outcome in batch.run_checkpoint(group, on, room):
                     outcomes.append(outcome)
                     finish(outcome)
                 trim()

@@ -86,11 +86,12 @@ def run_finetune(
                 watch(Event("noted", remark))
         labels = tuning.labels
         write_atomically(labels, "".join(f"{name}\n" for name in classes).encode())
-        training = _training(tuning, base.directory, template, trained, held, len(classes), recipe)
+        architecture = template.checkpoint.architecture
+        training = Training(tuning, base.directory, architecture, trained, held, len(classes), recipe)
         state = run_apart(training.run, watch)
-        custom = CustomCheckpoint(training.result, tuning.name, labels, about=about)
+        custom = CustomCheckpoint(tuning.result, tuning.name, labels, about=about)
         outcomes, cards = _convert(tuning, template, custom, publisher, watch)
-    return FineTuningResult(training.result, recipe, len(trained), classes, state, tuple(outcomes), cards)
+    return FineTuningResult(tuning.result, recipe, len(trained), classes, state, tuple(outcomes), cards)
 
 
 def _what_is_trained(tuning: FineTuning) -> str:
@@ -112,33 +113,6 @@ def _disk_need(tuning: FineTuning, template: Handle, classes: int, pictures: int
     folders = (tuning.folder, *(tuning.out / name for name in tuning.model_names))
     there = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
     return max(0, run + models - there)
-
-
-def _training(
-    tuning: FineTuning,
-    extractor: Path,
-    template: Handle,
-    trained: Labelled,
-    held: Labelled,
-    classes: int,
-    recipe: Recipe,
-) -> Training:
-    return Training(
-        extractor,
-        template.checkpoint.architecture,
-        trained,
-        held,
-        classes,
-        recipe,
-        tuning.folder,
-        tuning.name,
-        whole=tuning.whole,
-        crops=tuning.crops,
-        batch_size=tuning.batch_size,
-        patience=tuning.patience,
-        save_every=tuning.save_every,
-        seed=tuning.seed,
-    )
 
 
 def _convert(

@@ -75,45 +75,42 @@ class Batch:
             return []
         return list(dict.fromkeys(item.graph_key for item in items if not item.paths.manifest.is_file()))
 
+    def run_checkpoint(self, items: list[Item], steps: Steps, room: ReusableBuffer | None = None) -> Iterator[Outcome]:
+        """Do the task for items of one checkpoint; yield each outcome as it comes."""
+        # Nothing can be traced while checks run: see `tracing_ahead`.
+        begin, needed = time.perf_counter(), self.graphs_needed(items) if self.task == "convert-all" else []
+        with tracing_ahead(needed, self.kept):
+            opened = attempt(lambda: _open(self, items, steps, room))
+            if needed:
+                steps.start(f"tracing {counted(len(needed), 'graph')}")
+        if isinstance(opened, Failure):
+            for item in items:
+                yield Outcome(item.paths.handle, problems=(opened.reason,), seconds=time.perf_counter() - begin)
+            return
+        items, checkpoint = opened
+        if self.task == "convert":
+            yield from _convert_all(self, items, checkpoint, steps)
+            return
+        from validation.gate import Gate
 
-def run_checkpoint(
-    batch: Batch, items: list[Item], steps: Steps, room: ReusableBuffer | None = None
-) -> Iterator[Outcome]:
-    """Do the batch's task for items of one checkpoint; yield each outcome as it comes."""
-    # Nothing can be traced while checks run: see `tracing_ahead`.
-    begin, needed = time.perf_counter(), batch.graphs_needed(items) if batch.task == "convert-all" else []
-    with tracing_ahead(needed, batch.kept):
-        opened = attempt(lambda: _open(batch, items, steps, room))
-        if needed:
-            steps.start(f"tracing {counted(len(needed), 'graph')}")
-    if isinstance(opened, Failure):
+        labels = {item.handle: item.labels for item in items}
+        gate = Gate(
+            checkpoint,
+            self.inputs_set,
+            trace=lambda handle, found: GraphKey.of(handle, labels[handle] or found).graph().saved_model,
+            write_steps=lambda handle, arrays, directory: (
+                replace(GraphKey.of(handle, None), steps=True).graph().write(arrays, directory)
+            ),
+            explain=self.explain,
+            published=self.published,
+        )
+
+        def convert_and_check(item: Item) -> Outcome:
+            with held(item.paths, to_make=self.task == "convert-all"):
+                return _convert_and_check(self, item, checkpoint, gate, steps)
+
         for item in items:
-            yield Outcome(item.paths.handle, problems=(opened.reason,), seconds=time.perf_counter() - begin)
-        return
-    items, checkpoint = opened
-    if batch.task == "convert":
-        yield from _convert_all(batch, items, checkpoint, steps)
-        return
-    from validation.gate import Gate
-
-    labels = {item.handle: item.labels for item in items}
-    gate = Gate(
-        checkpoint,
-        batch.inputs_set,
-        trace=lambda handle, found: GraphKey.of(handle, labels[handle] or found).graph().saved_model,
-        write_steps=lambda handle, arrays, directory: (
-            replace(GraphKey.of(handle, None), steps=True).graph().write(arrays, directory)
-        ),
-        explain=batch.explain,
-        published=batch.published,
-    )
-
-    def convert_and_check(item: Item) -> Outcome:
-        with held(item.paths, to_make=batch.task == "convert-all"):
-            return _convert_and_check(batch, item, checkpoint, gate, steps)
-
-    for item in items:
-        yield _run(item, checkpoint, convert_and_check)
+            yield _run(item, checkpoint, convert_and_check)
 
 
 def _open(
