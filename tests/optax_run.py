@@ -44,7 +44,7 @@ def compare(extractor, architecture, name, steps, whole):
         params = nest({key: array for key, array in start.items() if not key.startswith("head/")})
         theirs = np.asarray(jax.jit(MlpMixer(sizes, None).apply)({"params": params}, images))
         start, apply = {key: array for key, array in start.items() if key.startswith("head/")}, linear
-    trainer = Trainer(part, part.trainable_variables, recipe)
+    trainer = Trainer(part, recipe)
     losses = np.array([trainer.step(ours[rows], digits.labels[rows]) for rows in chosen])
     keras = losses, {key: array for key, array in model.arrays().items() if key in start}
     batches = [(theirs[rows], digits.labels[rows]) for rows in chosen]

@@ -25,9 +25,9 @@ Labels = NDArray[np.int64]
 class Trainer:
     """A Keras model with an optimizer; each of its functions is traced once, for one size of batch."""
 
-    def __init__(self, model: keras.Model, variables: Sequence[Any], recipe: Recipe) -> None:
-        """Prepare to train some `variables` of a model that gives logits, by a recipe."""
-        self._model, self._trained = model, list(variables)
+    def __init__(self, model: keras.Model, recipe: Recipe) -> None:
+        """Prepare to train a model that gives logits, by a recipe."""
+        self._model, self._trained = model, list(model.trainable_variables)
         self._optimizer = recipe.optimizer()
         self._optimizer.build(self._trained)
         self._step: Callable[..., tf.Tensor] = tf.function(self._train)

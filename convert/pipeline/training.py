@@ -160,7 +160,7 @@ def _fit(
     from convert.finetune.train import Trainer
     from models.scalars import ScalarLog
 
-    trainer = Trainer(part, part.trainable_variables, training.recipe)
+    trainer = Trainer(part, training.recipe)
     log = ScalarLog(training.tuning.folder / "tensorboard")
 
     def scored(state: State) -> None:
