@@ -49,9 +49,9 @@ class Source:
 
     place: str
     """`gs://bucket`, `gs://bucket/prefix`, or a directory of the bucket's layout."""
-    cache: Path | None
+    cache: Path | None = None
     """Directory of downloads; None is the default one."""
-    digests: DigestTable
+    digests: DigestTable = field(default_factory=lambda: DigestTable.read())  # tests replace it
     """An object of the public bucket must match its `original` entry, if it has one."""
     _unreached: list[StoreUnreachableError] = field(default_factory=list, compare=False, repr=False)
     """Why the store could not be reached: it is not asked again, as each attempt takes half a minute."""

@@ -96,10 +96,9 @@ def accuracy(
     from convert.pipeline.accuracy_record import Recordable
     from convert.pipeline.contenders import Contender, find_contenders
     from convert.pipeline.distributed import chosen_run, run_where
-    from models.digests import DigestTable
 
     way, files = chosen_run(ray), AccuracyFiles(csv_file, confusion, tensorboard)
-    place, prefix = Source(source, cache, DigestTable.read()), strip_prefix or ""
+    place, prefix = Source(source, cache), strip_prefix or ""
     find = partial(find_contenders, model, backend or (), out, version, labels=labels, source=place)
     watch, contenders = console.progress_bar(), list[Contender]()
     finding = lambda: contenders.extend(find(checkpoint=checkpoint, strip_prefix=prefix))  # noqa: E731

@@ -115,9 +115,8 @@ def fetch(
         return
     from convert.checkpoints.fetch import Source
     from convert.pipeline.for_each import for_each
-    from models.digests import DigestTable
 
-    place = Source(source, cache, DigestTable.read())
+    place = Source(source, cache)
     place.check()
 
     def work(name: str, on: Steps) -> "FetchedFile":

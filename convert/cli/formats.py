@@ -58,11 +58,10 @@ def export(
     from convert.pipeline.export_formats import Exports
     from convert.pipeline.page import refresh_page
     from convert.pipeline.selection import choose, custom_checkpoint
-    from models.digests import DigestTable
 
     formats = _parse_formats(to)
     given = custom_checkpoint(handles or [], checkpoint, name, labels, strip_prefix)
-    place = Source(source, cache, DigestTable.read())
+    place = Source(source, cache)
     chosen, custom = choose(handles or [], place, given, out, version)
     if custom is not None:
         custom.refuse_unreadable()

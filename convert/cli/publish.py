@@ -177,9 +177,8 @@ def outdated(
     from convert.pipeline.outdated import compare_all_with_published
     from convert.pipeline.selection import in_flavours
     from export.publish.destinations import opened_store
-    from models.digests import DigestTable
 
-    place = Source(source, cache, DigestTable.read())
+    place = Source(source, cache)
     place.check()
     looked = functools.cache(place.probe)
     known, custom = split_custom(handles or ())

@@ -42,9 +42,8 @@ def republish(
     from export.package.signing import signer
     from export.publish.destinations import opened_store
     from export.publish.policy import PublishPolicy
-    from models.digests import DigestTable
 
-    place = Source(source, cache, DigestTable.read())
+    place = Source(source, cache)
     place.check()
     models = in_flavours(select_handles(handles or ()), flavour.each)
     rules = PublishPolicy(place.digests, allow_dirty=allow_dirty)

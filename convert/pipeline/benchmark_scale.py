@@ -37,10 +37,9 @@ def _convert(checkpoints: list[Checkpoint], source: str, out: Path) -> None:
     from convert.pipeline.batch import check_batch, run_batch
     from convert.pipeline.for_each import Problem, raise_problems
     from convert.pipeline.job import Batch
-    from models.digests import DigestTable
 
     handles = tuple(Handle(f"mixer_{row.name}_{head}", row, head) for row in checkpoints for head in HEADS)
-    work = Batch("convert", handles, Source(source, None, DigestTable.read()), out, DEFAULT_VERSION)
+    work = Batch("convert", handles, Source(source), out, DEFAULT_VERSION)
     check_batch(work)
     failed = [Problem(one.handle, "; ".join(one.problems)) for one in run_batch(work) if one.verdict == "failed"]
     raise_problems(failed, len(handles))

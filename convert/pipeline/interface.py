@@ -21,7 +21,7 @@ Each raises `UsageError` before any work for what cannot succeed, arguments of a
 `HandlesFailedError` at the end if handles failed; both are `MixerError`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -46,14 +46,13 @@ from convert.pipeline.finetune import FineTuningResult, run_finetune
 from convert.pipeline.job import Batch
 from convert.pipeline.outcome import Outcome
 from convert.pipeline.packages import package_models
-from convert.pipeline.page import with_page
-from convert.pipeline.processes import run_apart
+from convert.pipeline.page import refresh_page
+from convert.pipeline.processes import Result, run_apart
 from convert.pipeline.progress import Watch
 from convert.pipeline.selection import choose, chosen_names, select_batch
 from convert.pipeline.usable_model import find_model
 from export.package.archive import Package
 from models.catalog import BUCKET, DEFAULT_VERSION, Flavour
-from models.digests import DigestTable
 from models.errors import MixerError, UsageError
 from models.formats import FORMATS, Backend, FormatName
 from validation.previous.open import Published
@@ -151,11 +150,11 @@ def export_to(
     - `format_name`: "litert", "onnx" or "openvino".
     - `overwrite`: replace exports that exist.
     """
-    place = Source(fspath(source), _path(cache), DigestTable.read())
+    place = Source(fspath(source), _path(cache))
     chosen, custom = choose(handles, place, custom, Path(out), version)
     work = Exports(FORMATS[format_name], chosen, place, Path(out), version, custom=custom, overwrite=overwrite)
     work.check()
-    outcomes = run_apart(partial(with_page, Exports.run, work), progress)
+    outcomes = run_apart(partial(_with_page, work.run, work.out), progress)
     _raise_failures([(one.name, one.problems) for one in outcomes], outcomes)
     return outcomes
 
@@ -246,14 +245,9 @@ def accuracy(
     - `record`: write the accuracy beside the manifest of each SavedModel, for its card and publication.
     """
     run = chosen_run(ray)
+    place = Source(fspath(source), _path(cache))
     contenders = find_contenders(
-        str(model),
-        backends,
-        Path(out),
-        version,
-        labels=_path(labels),
-        source=Source(fspath(source), _path(cache), DigestTable.read()),
-        checkpoint=_path(checkpoint),
+        str(model), backends, Path(out), version, labels=_path(labels), source=place, checkpoint=_path(checkpoint)
     )
     dataset = find_pictures_of(
         contenders, Path(data), progress, cache=_path(cache), real=_path(real), devkit=_path(devkit)
@@ -280,9 +274,16 @@ def finetune(tuning: FineTuning, *, progress: Watch | None = None) -> FineTuning
 
 def _run(batch: Batch, progress: Watch | None) -> list[Outcome]:
     check_batch(batch, progress)
-    outcomes = run_apart(partial(with_page, run_batch, batch), progress)
+    outcomes = run_apart(partial(_with_page, partial(run_batch, batch), batch.out), progress)
     _raise_failures([(one.handle, one.problems) for one in outcomes if one.verdict == "failed"], outcomes)
     return outcomes
+
+
+def _with_page(work: Callable[[Watch], Result], out: Path, watch: Watch) -> Result:
+    """Do work on the models in `out`, then write their page."""
+    result = work(watch)
+    refresh_page(out, watch)
+    return result
 
 
 def _raise_failures(failed: Sequence[tuple[str, Sequence[str]]], outcomes: Sequence[Outcome | ExportOutcome]) -> None:

@@ -13,7 +13,6 @@ from convert.pipeline.convert_handle import Item
 from convert.pipeline.frameworks import import_frameworks
 from convert.pipeline.progress import Steps, Watch
 from models.catalog import DEFAULT_VERSION, Flavour, Handle
-from models.digests import DigestTable
 from models.errors import counted
 from models.records.layout import ModelPaths
 from validation.compatibility.environments import select_releases
@@ -24,8 +23,7 @@ def make_and_run(
     chosen: Sequence[Handle],
     flavours: Sequence[Flavour],
     releases: Sequence[str],
-    place: str | None,
-    cache: Path | None,
+    source: Source | None,
     keep: Callable[[Matrix], None],
     watch: Watch | None = None,
 ) -> Matrix:
@@ -35,13 +33,11 @@ def make_and_run(
         chosen: the models.
         flavours: those that each is written in.
         releases: none means all.
-        place: where checkpoints are read from; None makes synthetic ones.
-        cache: where downloads are kept.
+        source: where checkpoints are read from; None makes synthetic ones.
         keep: called with the results so far, after each release.
         watch: called with each event.
     """
     rows = select_releases(releases)
-    source = None if place is None else Source(place, cache, DigestTable.read())
     if source is not None:
         source.check()
     import_frameworks()
@@ -58,7 +54,7 @@ def _make(
     chosen: Sequence[Handle], flavours: Sequence[Flavour], folder: Path, source: Source | None
 ) -> Iterator[Model]:
     """Write each model in each flavour, with images and JAX's outputs for them, below `folder`."""
-    seeded = Source(str(folder), None, DigestTable.read())
+    seeded = Source(str(folder))
     for checkpoint in dict.fromkeys(handle.checkpoint for handle in chosen):
         place = None if checkpoint.testing else source  # those of the tests are in no bucket
         if place is None:

@@ -10,7 +10,6 @@ from convert.pipeline.convert_handle import refuse_other_labels
 from convert.pipeline.job import Batch, Task
 from export.install import tidy
 from models.catalog import GRAPH_SUFFIX, HANDLES, Flavour, Handle
-from models.digests import DigestTable
 from models.errors import UsageError, shown
 from models.formats import FORMATS
 from models.records.about import parse_about
@@ -148,7 +147,7 @@ def select_batch(
     Raises:
         UsageError: a handle, the source or the name cannot be used.
     """
-    place = Source(source, cache, DigestTable.read())
+    place = Source(source, cache)
     chosen, custom = choose(handles, place, custom, out, version)
     batch = Batch(task, in_flavours(chosen, flavours), place, out, version, custom=custom)
     for item in batch.items if task == "validate" else ():
