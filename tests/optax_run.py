@@ -12,7 +12,7 @@ import optax  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from convert.finetune.network import FineTuned  # noqa: E402
-from convert.finetune.recipe import BATCH_SIZE, choose_recipe  # noqa: E402
+from convert.finetune.recipe import BATCH_SIZE, Recipe  # noqa: E402
 from convert.finetune.train import Trainer  # noqa: E402
 from models.catalog import ALL_HANDLES  # noqa: E402
 from models.mixer import MlpMixer  # noqa: E402
@@ -31,7 +31,7 @@ def compare(extractor, architecture, name, steps, whole):
     """
     tf.config.experimental.enable_op_determinism()
     sizes = next(one.checkpoint.architecture for one in ALL_HANDLES.values() if name_of(one) == architecture)
-    recipe = choose_recipe(name, 800, BATCH_SIZE, steps=steps)
+    recipe = Recipe.choose(name, 800, BATCH_SIZE, steps=steps)
     model = FineTuned(extractor, sizes, CLASSES, recipe, 0)
     start = model.arrays()
     digits, _ = Digits.load(sizes.image_size)
@@ -44,7 +44,7 @@ def compare(extractor, architecture, name, steps, whole):
         params = nest({key: array for key, array in start.items() if not key.startswith("head/")})
         theirs = np.asarray(jax.jit(MlpMixer(sizes, None).apply)({"params": params}, images))
         start, apply = {key: array for key, array in start.items() if key.startswith("head/")}, linear
-    trainer = Trainer(part, part.trainable_variables, recipe)
+    trainer = Trainer(part, recipe)
     losses = np.array([trainer.step(ours[rows], digits.labels[rows]) for rows in chosen])
     keras = losses, {key: array for key, array in model.arrays().items() if key in start}
     batches = [(theirs[rows], digits.labels[rows]) for rows in chosen]

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.io import savemat
 from scipy.stats import binomtest
 
-from convert.checkpoints.open import Source
+from convert.checkpoints.fetch import Source
 from convert.pipeline.accuracy import BATCH, measure_accuracy
 from convert.pipeline.contenders import find_contenders
 from convert.pipeline.interface import accuracy

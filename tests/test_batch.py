@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from convert.checkpoints import open as open_module
-from convert.checkpoints.open import Source
+from convert.checkpoints.fetch import Source
 from convert.checkpoints.synthetic import write_seeded
 from convert.pipeline import batch, convert_handle
 from convert.pipeline.job import Batch
@@ -34,27 +34,27 @@ def converted(source, out, handles=HANDLES):
 
 
 def test_both_heads_of_a_checkpoint_are_written_side_by_side(source, tmp_path, monkeypatch):
-    together, real = threading.Barrier(batch.WRITERS, timeout=60), convert_handle.write
+    together, real = threading.Barrier(batch.WRITERS, timeout=60), convert_handle.Item.write
 
     def write(item, *arguments, **options):
         together.wait()  # passes only with as many at a time
         return real(item, *arguments, **options)
 
-    monkeypatch.setattr(convert_handle, "write", write)
+    monkeypatch.setattr(convert_handle.Item, "write", write)
     found = converted(source, tmp_path)
     assert [outcome.handle for outcome in found] == [handle.name for handle in HANDLES]
     assert {outcome.verdict for outcome in found} == {"converted"}
 
 
 def test_a_head_that_fails_leaves_the_one_beside_it_alone(source, tmp_path, monkeypatch):
-    real = convert_handle.write
+    real = convert_handle.Item.write
 
     def write(item, *arguments, **options):
         if item.handle.head == "classification":
             raise MixerError("no room for heads")
         return real(item, *arguments, **options)
 
-    monkeypatch.setattr(convert_handle, "write", write)
+    monkeypatch.setattr(convert_handle.Item, "write", write)
     found = {outcome.handle: outcome for outcome in converted(source, tmp_path)}
     failed = [name for name, outcome in found.items() if outcome.problems == ("no room for heads",)]
     assert failed == [handle.name for handle in HANDLES if handle.head == "classification"]

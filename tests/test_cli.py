@@ -593,14 +593,14 @@ def test_an_unexpected_exception_fails_its_handle_only(run, tiny_source, tmp_pat
 
 
 def test_an_unexpected_exception_while_reading_fails_its_handles_only(run, tiny_source, build, monkeypatch):
-    real = job.open_catalog
+    real = job.OpenCheckpoint.of_catalog
 
     def fail(checkpoint, source, **progress):
         if checkpoint.name != CHECKPOINT.name:
             raise RuntimeError("some detail")
         return real(checkpoint, source, **progress)
 
-    monkeypatch.setattr(job, "open_catalog", fail)
+    monkeypatch.setattr(job.OpenCheckpoint, "of_catalog", fail)
     result = run("validate", ABSENT, EXTRACTOR, "--source", tiny_source, "--out", build, "--json")
     assert result.status == 1
     assert result.verdicts == {ABSENT: "failed", EXTRACTOR: "passed"}

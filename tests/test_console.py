@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from convert.cli import console
-from convert.pipeline.progress import Event, steps
+from convert.pipeline.progress import Event, Steps
 from models.markdown import markdown_bullets, markdown_table
 from models.storage.files import megabytes
 
@@ -42,7 +42,7 @@ def test_a_path_is_shown_letter_by_letter(name, capsys):
     path = f"/data/{name}/x.npz"
     console.print_table(path, (f"in {name}",), [(path,)])
     console.tell(f"1 MB needed in {path}")
-    with steps(console.progress_bar(), 1) as on:
+    with Steps(console.progress_bar(), 1) as on:
         on.start(f"reading {path}")
         on.note(f"found {path}")
         on.finish(f"done: {path}")
@@ -60,7 +60,7 @@ def test_a_path_is_shown_letter_by_letter(name, capsys):
 @pytest.mark.parametrize(("silence", "said"), [(0.0, ["  1 of 3 pictures", "  2 of 3 pictures"]), (600.0, [])])
 def test_a_pipe_is_told_now_and_then_how_far_a_long_piece_is(capsys, monkeypatch, silence, said):
     monkeypatch.setattr(console, "_SILENCE", silence)
-    with steps(console.progress_bar(), 1) as on:
+    with Steps(console.progress_bar(), 1) as on:
         advance = on.start("classifying", "pictures")
         advance(1, 3)
         advance(2, 3)
@@ -70,7 +70,7 @@ def test_a_pipe_is_told_now_and_then_how_far_a_long_piece_is(capsys, monkeypatch
 
 def test_a_pipe_is_told_which_of_several_processes_is_how_far(capsys, monkeypatch):
     monkeypatch.setattr(console, "_SILENCE", 0.0)
-    with steps(console.progress_bar(), 2) as on:
+    with Steps(console.progress_bar(), 2) as on:
         for worker, text in enumerate(("loading one", "loading two"), 1):
             on.forward(Event("started", text), worker)
         on.forward(Event("advanced", "loading two", 2_000_000, 4_000_000), 2)
@@ -96,7 +96,7 @@ def test_a_terminal_has_a_row_for_each_process_at_work(monkeypatch):
         bar._progress.refresh()
         return re.findall(r"(?:all|loading|checking) (?:one|two)?", screen.getvalue().rsplit("all", 1)[1])
 
-    with steps(bar, 2) as on:
+    with Steps(bar, 2) as on:
         for worker, text in enumerate(("loading one", "loading two"), 1):
             on.forward(Event("started", text), worker)
         assert rows() == ["loading one", "loading two"]
@@ -168,7 +168,7 @@ def test_what_could_rewrite_the_screen_is_escaped(capsys):
     name = "\x1b[31mred\u202e\udcff"
     console.print_table(name, ("file",), [(name,)])
     console.tell(name)
-    with steps(console.progress_bar(), 1) as on:
+    with Steps(console.progress_bar(), 1) as on:
         on.start(name)
         on.finish(name)
     printed = capsys.readouterr()
@@ -213,7 +213,7 @@ def test_outside_a_job_no_summary_is_written(value, tmp_path, monkeypatch):
 
 
 def test_steps_leave_their_lines_on_standard_error(capsys):
-    with steps(console.progress_bar(), 2) as on:
+    with Steps(console.progress_bar(), 2) as on:
         advance = on.start("reading [a]")
         advance(10, 20)
         on.finish("[a] done")
@@ -228,7 +228,7 @@ def test_steps_draw_bars_on_a_terminal(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
-    with steps(console.progress_bar(), 2) as on:
+    with Steps(console.progress_bar(), 2) as on:
         on.start("reading a")(10_000_000, 20_000_000)
         on.finish("a done")
     assert "a done" in terminal.getvalue()

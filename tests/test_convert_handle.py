@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import export.saved_model.writer
-from convert.checkpoints.open import OpenCheckpoint, Source, open_catalog
+from convert.checkpoints.fetch import Source
+from convert.checkpoints.open import OpenCheckpoint
 from convert.checkpoints.reader import LoadedCheckpoint
-from convert.pipeline import convert_handle, tracing
+from convert.pipeline import tracing
 from convert.pipeline.convert_handle import Item
 from convert.pipeline.frameworks import imports_passed_over
 from models.catalog import SQUARE_HANDLES, TESTING_HANDLES
@@ -56,7 +57,7 @@ def opened(handle, seed):
 
 def write(handle, seed, out):
     destination = ModelPaths.of(out, f"{handle.name}_{seed}", 1)
-    convert_handle.write(Item(handle, destination, None), opened(handle, seed), overwrite=False)
+    Item(handle, destination, None).write(opened(handle, seed), overwrite=False)
     return destination.directory
 
 
@@ -102,7 +103,7 @@ def test_a_feature_extractor_is_written_without_the_head(tmp_path):
 
 def brought(tiny_source):
     source = Source(str(tiny_source), None, DigestTable.read())
-    return open_catalog(EXTRACTOR.checkpoint, source)
+    return OpenCheckpoint.of_catalog(EXTRACTOR.checkpoint, source)
 
 
 def test_parameters_that_were_released_are_freed_and_read_again(tiny_source):
@@ -135,7 +136,7 @@ def test_the_graph_of_all_steps_serves_every_checkpoint(handle, traced, tmp_path
 
     architecture = handle.checkpoint.architecture
     for seed in (1, 2):
-        graph = tracing.graph_of(steps_of(handle))
+        graph = steps_of(handle).graph()
         (tmp_path / str(seed)).mkdir()
         graph.write(flatten(opened(handle, seed).loaded.for_head("fe")), tmp_path / str(seed))
     assert len(traced) == 1
@@ -158,8 +159,8 @@ def flat(activations):
 
 def test_the_graph_of_all_steps_carries_no_gradient():
     """It would be as much work as all the rest of it, and nobody looks at it."""
-    assert b"vjp" in tracing.graph_of(tracing.GraphKey.of(EXTRACTOR, None)).saved_model
-    assert b"vjp" not in tracing.graph_of(steps_of(EXTRACTOR)).saved_model
+    assert b"vjp" in tracing.GraphKey.of(EXTRACTOR, None).graph().saved_model
+    assert b"vjp" not in steps_of(EXTRACTOR).graph().saved_model
 
 
 def test_the_collector_sees_all_there_is_again_after_a_batch_unless_the_caller_had_it_pass_over_some(

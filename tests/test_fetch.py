@@ -18,7 +18,7 @@ import pytest
 
 from convert.checkpoints import cache as cache_module
 from convert.checkpoints.cache import Slot
-from convert.checkpoints.fetch import fetch, parse_source, record
+from convert.checkpoints.fetch import Source, record
 from models.catalog import BUCKET, CHECKPOINTS, HANDLES
 from models.digests import Digest, DigestTable
 from models.errors import MixerError, UsageError
@@ -36,6 +36,10 @@ MIB = 1 << 20
 def put(store, content=SMALL, bucket="mixer_models", name=NAME):
     store.put(bucket, name, content)
     return content
+
+
+def fetch(checkpoint, *, source=BUCKET, cache=None, digests, progress=None):
+    return Source(source, cache, digests).fetch(checkpoint, progress=progress)
 
 
 def entry_of(content, **changes):
@@ -277,15 +281,15 @@ def test_gsutil_ends_with_the_process_that_started_it(number, store, tmp_path, s
         """
         import sys
         from pathlib import Path
-        from convert.checkpoints.fetch import fetch
-        from models.catalog import CHECKPOINTS
+        from convert.checkpoints.fetch import Source
+        from models.catalog import BUCKET, CHECKPOINTS
         from models.digests import DigestTable
 
         def progress(done, _):
             if done >= 4 << 20:
                 print("moving", flush=True)
 
-        fetch(CHECKPOINTS["mixer"]["b16_sam"], cache=Path(sys.argv[1]), digests=DigestTable(()), progress=progress)
+        Source(BUCKET, Path(sys.argv[1]), DigestTable(())).fetch(CHECKPOINTS["mixer"]["b16_sam"], progress=progress)
         """
     )
     root = Path(gsutil.__file__).parents[2]
@@ -658,4 +662,4 @@ def test_the_default_source_is_the_bucket_of_the_catalog():
 )
 def test_source_that_is_no_path_at_all(source):
     with pytest.raises(UsageError, match=r"--source .*expected gs://bucket"):
-        parse_source(source)
+        Source(source, None, NOTHING).check()

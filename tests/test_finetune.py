@@ -20,10 +20,10 @@ from command import run
 
 from convert.checkpoints.synthetic import write_seeded
 from convert.finetune.features import FeatureFile
-from convert.finetune.pictures import Crop, Labelled, Reader, batch_of
-from convert.finetune.recipe import choose_recipe
+from convert.finetune.pictures import Crop, Labelled, Reader
+from convert.finetune.recipe import Recipe
 from convert.finetune.state import Score, State
-from convert.finetune.train import Loop, fit
+from convert.finetune.train import Loop
 from convert.pipeline.fine_tuning import prepared_folder
 from convert.pipeline.interface import FineTuning, finetune
 from models.catalog import HANDLES, TESTING_HANDLES, TINY
@@ -264,12 +264,13 @@ def test_features_of_several_crops_are_computed_once(out, pictures, capfd):
 
 def test_each_picture_is_taken_once_an_epoch_in_another_order():
     count, size = 10, 4
-    stream = [one for step in range(5) for one in batch_of(step, size, count, seed=3)]
+    pictures = Labelled((Path("a"),) * count, (0,) * count)
+    stream = [one for step in range(5) for one in pictures.batch(step, size, seed=3)]
     epochs = [[index for index, of in stream if of == epoch] for epoch in (0, 1)]
     assert [sorted(epoch) for epoch in epochs] == [list(range(count))] * 2
     assert epochs[0] != epochs[1]
-    assert batch_of(2, size, count, seed=3) == stream[8:12]
-    assert batch_of(2, size, count, seed=4) != stream[8:12]
+    assert pictures.batch(2, size, seed=3) == stream[8:12]
+    assert pictures.batch(2, size, seed=4) != stream[8:12]
 
 
 def test_a_share_of_each_class_is_held_out():
@@ -322,21 +323,21 @@ def test_a_full_disk_names_the_file_of_features(tmp_path):
 
 
 def test_recipes_follow_their_sources():
-    notebook = choose_recipe("collection", 3303, 64)
+    notebook = Recipe.choose("collection", 3303, 64)
     assert (notebook.steps, notebook.warm_up, notebook.global_clip, notebook.momentum) == (412, 10, False, 0.0)
-    assert [choose_recipe("bit", count, 64).steps for count in (100, 19_999, 20_000, 500_000)] == [
+    assert [Recipe.choose("bit", count, 64).steps for count in (100, 19_999, 20_000, 500_000)] == [
         500,
         500,
         10_000,
         20_000,
     ]
-    assert choose_recipe("bit", 100, 64).zero_head
-    tiny = choose_recipe("bit", 100, 64, steps=1)
+    assert Recipe.choose("bit", 100, 64).zero_head
+    tiny = Recipe.choose("bit", 100, 64, steps=1)
     assert (tiny.steps, tiny.warm_up) == (1, 0)
 
 
 def test_the_rate_rises_and_falls_as_the_recipe_says():
-    rates = choose_recipe("collection", 3303, 64).optimizer()._learning_rate
+    rates = Recipe.choose("collection", 3303, 64).optimizer()._learning_rate
     assert [float(rates(step)) for step in (0, 5, 10, 412)] == pytest.approx([0.006, 0.018, 0.03, 0.0], abs=1e-7)
 
 
@@ -379,8 +380,8 @@ def run_loop(trainer, folder, *, steps=12, patience=None):
             yield batch
 
     improved = lambda: loop.best.write_text(str(trainer.steps))  # noqa: E731
-    state = fit(
-        trainer, loop, batches, lambda: [batch], improved=improved, scored=lambda _: None, progress=lambda *_: None
+    state = loop.run(
+        trainer, batches, lambda: [batch], improved=improved, scored=lambda _: None, progress=lambda *_: None
     )
     return state, taken
 

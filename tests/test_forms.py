@@ -13,7 +13,8 @@ from flax.core import freeze
 from flax.traverse_util import unflatten_dict
 
 from convert.checkpoints.forms import describe_msgpack
-from convert.checkpoints.npz import CheckpointError, refuse_unreadable
+from convert.checkpoints.npz import CheckpointError
+from convert.checkpoints.open import CustomCheckpoint
 from convert.checkpoints.reader import load_checkpoint
 from models.catalog import TESTING_HANDLES, TINY
 from models.errors import UsageError
@@ -104,7 +105,7 @@ def test_what_is_no_archive_is_told_without_reading_it(arrays, tmp_path):
     path = tmp_path / "checkpoint_7"
     msgpack(path, arrays)
     with pytest.raises(UsageError, match="MessagePack"):
-        refuse_unreadable(path)
+        CustomCheckpoint(path, "mine").refuse_unreadable()
     assert describe_msgpack(path, b"\x80\x04\x95") is None  # a pickle
 
 

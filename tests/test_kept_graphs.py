@@ -7,10 +7,11 @@ import pytest
 from command import run
 from writing import digests, native_function, write_saved_model
 
-from convert.checkpoints.open import Source, open_catalog
+from convert.checkpoints.fetch import Source
+from convert.checkpoints.open import OpenCheckpoint
 from convert.pipeline import kept_graphs, tracing
 from convert.pipeline.kept_graphs import KeptGraphs
-from convert.pipeline.tracing import GraphKey, graph_of, write_steps
+from convert.pipeline.tracing import GraphKey
 from models.catalog import TESTING_HANDLES
 from models.digests import DigestTable
 from models.labels import LABELS_1K
@@ -84,15 +85,15 @@ def test_what_proves_models_traces_them(folder, traced, tiny_source, tmp_path, c
 
 
 def test_a_patched_trace_neither_reads_nor_fills_it(folder, tiny_source, tmp_path):
-    checkpoint = open_catalog(EXTRACTOR.checkpoint, Source(str(tiny_source), None, DigestTable.read()))
+    checkpoint = OpenCheckpoint.of_catalog(EXTRACTOR.checkpoint, Source(str(tiny_source), None, DigestTable.read()))
     arrays = flatten(checkpoint.for_head("fe"))
     for name in ("other", "steps"):
         (tmp_path / name).mkdir()
     right = native_function(EXTRACTOR)
     size = EXTRACTOR.checkpoint.architecture.image_size
     write_saved_model(lambda values, images: right(values, 2 * images), arrays, tmp_path / "other", image_size=size)
-    write_steps(EXTRACTOR, arrays, tmp_path / "steps")
-    graph_of(KEY)
+    replace(KEY, steps=True).graph().write(arrays, tmp_path / "steps")
+    KEY.graph()
     assert not folder.exists()
 
 
@@ -153,7 +154,7 @@ def test_a_damaged_entry_is_traced_again_and_replaced(graph, folder, traced):
         assert KeptGraphs.of(None).read(KEY) is None
     path.write_bytes(whole[: len(whole) // 2])
     forget()
-    assert graph_of(KEY, KeptGraphs.of(None)).saved_model == graph.saved_model
+    assert KEY.graph(KeptGraphs.of(None)).saved_model == graph.saved_model
     assert path.read_bytes() == whole
     assert traced == [KEY]
 

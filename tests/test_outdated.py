@@ -10,13 +10,13 @@ import pytest
 from command import run
 from publishable import CHECKPOINT, HANDLE, write_model
 
-from convert.checkpoints.fetch import probe
+from convert.checkpoints import fetch
 from export.package.archive import package_model
 from export.publish.outdated import PublishedState
 from export.publish.policy import PublishPolicy
 from export.publish.publish import publish
 from export.publish.store import Mirror
-from models.catalog import DEFAULT_VERSION
+from models.catalog import BUCKET, DEFAULT_VERSION
 from models.digests import Digest, DigestTable
 from models.errors import MixerError
 from models.records.provenance import library_versions, pipeline_version
@@ -112,7 +112,7 @@ def test_a_new_digest_that_was_recorded_in_place_of_the_published_one_is_a_reaso
 
 def test_looking_at_a_bucket_downloads_nothing(store, tmp_path):
     store.put("mixer_models", CHECKPOINT.object, CONTENT)
-    found = probe(CHECKPOINT, cache=tmp_path)
+    found = fetch.Source(BUCKET, tmp_path, DigestTable(())).probe(CHECKPOINT)
     assert (found.url, found.size, found.md5, found.sha256) == (CHECKPOINT.url, len(CONTENT), MD5, None)
     assert store.served == 0
 
@@ -121,11 +121,11 @@ def test_looking_at_a_directory_reads_the_file(tmp_path):
     path = tmp_path / CHECKPOINT.object
     path.parent.mkdir()
     path.write_bytes(CONTENT)
-    found = probe(CHECKPOINT, source=str(tmp_path))
+    found = fetch.Source(str(tmp_path), None, DigestTable(())).probe(CHECKPOINT)
     assert (found.size, found.md5, found.sha256) == (len(CONTENT), MD5, SHA256)
     path.unlink()
     with pytest.raises(MixerError, match="is missing in"):
-        probe(CHECKPOINT, source=str(tmp_path))
+        fetch.Source(str(tmp_path), None, DigestTable(())).probe(CHECKPOINT)
 
 
 # --- the command ---

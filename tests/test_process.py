@@ -166,10 +166,10 @@ SHOWING = """
 import os, signal, time
 from convert.cli import console
 from convert.pipeline.process import run_and_leave
-from convert.pipeline.progress import steps
+from convert.pipeline.progress import Steps
 
 def work():
-    with steps(console.progress_bar(), 2) as on:
+    with Steps(console.progress_bar(), 2) as on:
         on.start("checking")
         time.sleep(0.3)
         os.kill(os.getpid(), signal.SIGTERM)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from convert.checkpoints.buffer import ReusableBuffer
-from convert.checkpoints.open import Source
+from convert.checkpoints.fetch import Source
 from convert.checkpoints.synthetic import write_seeded
 from convert.pipeline import processes
 from convert.pipeline.job import Batch
@@ -266,7 +266,7 @@ def test_a_process_keeps_no_memory_of_another_checkpoint_where_that_is_short_moc
 def test_a_process_reads_its_checkpoints_into_the_same_memory_where_nothing_is_checked(monkeypatch):
     rooms = []
     monkeypatch.setattr(processes, "import_frameworks", lambda any_platform: None)
-    monkeypatch.setattr(processes, "run_checkpoint", lambda work, items, steps, room: rooms.append(room) or [])
+    monkeypatch.setattr(Batch, "run_checkpoint", lambda work, items, steps, room: rooms.append(room) or [])
     for task in ("convert", "convert", "convert-all"):
         work = batch(2, TESTING_HANDLES.values(), task)
         processes._run_group(work, list(work.items), print)

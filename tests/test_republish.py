@@ -11,9 +11,10 @@ import pytest
 from publishable import tree
 from reporting import consumed
 
+from convert.checkpoints.fetch import Source
 from convert.cli import main
 from convert.pipeline import republish
-from convert.pipeline.republish import Work, bring_up_to_date
+from convert.pipeline.republish import Work
 from export.cards.publisher import Publisher
 from export.package.verify import verify
 from export.publish.bucket import Bucket
@@ -37,8 +38,8 @@ WHERE = ("--publisher", "somebody", "--assets", "https://models.example/mixers")
 
 def work_in(out, source, *names, **fields):
     models = tuple(TESTING_HANDLES[name] for name in names or TESTING_HANDLES)
-    given = {"models": models, "source": str(source), "cache": None, "out": out, "rules": RULES, "where": None}
-    given["inputs_set"] = "gate"
+    place = Source(str(source), None, RULES.digests)
+    given = {"models": models, "source": place, "out": out, "rules": RULES, "where": None, "inputs_set": "gate"}
     return Work(**(given | fields))
 
 
@@ -51,7 +52,7 @@ def _first(tmp_path_factory, tiny_source):
     """Both tiny models, published for the first time."""
     folder = tmp_path_factory.mktemp("first")
     mirror = Mirror(folder / "mirror")
-    done = bring_up_to_date(work_in(folder / "build", tiny_source), mirror)
+    done = work_in(folder / "build", tiny_source).bring_up_to_date(mirror)
     return folder, done
 
 
@@ -94,7 +95,7 @@ def test_nothing_that_leaves_tells_of_this_disk(_first, tiny_source):
 def test_a_second_time_nothing_is_made_nor_sent(first, tiny_source):
     out, mirror = first
     before = tree(mirror.root), tree(out)
-    done = bring_up_to_date(work_in(out, tiny_source), mirror)
+    done = work_in(out, tiny_source).bring_up_to_date(mirror)
     assert standing(done) == [(CLASSIFIER, None, "up to date"), (FEATURES, None, "up to date")]
     assert (tree(mirror.root), tree(out)) == before
 
@@ -103,10 +104,10 @@ def test_only_what_is_out_of_date_gets_the_next_number(first, tiny_source):
     out, mirror = first
     age(mirror, FEATURES, pipeline="0.0.9")
     before = tree(mirror.root), tree(out)
-    done = bring_up_to_date(work_in(out, tiny_source), mirror, dry_run=True)
+    done = work_in(out, tiny_source).bring_up_to_date(mirror, dry_run=True)
     assert standing(done) == [(CLASSIFIER, None, "up to date"), (FEATURES, 3, "to be republished")]
     assert (tree(mirror.root), tree(out)) == before
-    done = bring_up_to_date(work_in(out, tiny_source), mirror)
+    done = work_in(out, tiny_source).bring_up_to_date(mirror)
     assert standing(done) == [(CLASSIFIER, None, "up to date"), (FEATURES, 3, "republished")]
     assert [one.reasons for one in done][1] == (f"mixer-jax2tf 0.0.9 is now {provenance.pipeline_version()}",)
     new = {name: content for name, content in tree(mirror.root).items() if name not in before[0]}
@@ -122,10 +123,10 @@ def test_it_goes_to_a_bucket_through_the_real_client(store, tiny_source, tmp_pat
     store.make_bucket("republished")
     work = work_in(shutil.copytree(_first[0] / "build", tmp_path / "build"), tiny_source, FEATURES)
     with Bucket.opened("gs://republished/models") as place:
-        done = bring_up_to_date(work, place)
+        done = work.bring_up_to_date(place)
         assert standing(done) == [(FEATURES, 2, "republished")]
         received = store.received
-        assert standing(bring_up_to_date(work, place)) == [(FEATURES, None, "up to date")]
+        assert standing(work.bring_up_to_date(place)) == [(FEATURES, None, "up to date")]
     assert store.received == received
     there = store.objects("republished")
     assert there[f"models/{FEATURES}/2.tar.gz"] == (work.out / FEATURES / "2.tar.gz").read_bytes()
@@ -147,7 +148,7 @@ def test_what_stands_proven_is_kept_and_by_the_gate_set_only_is_proven_again(fir
     work = replace(
         work, rules=replace(RULES, needs_card=True), where=Publisher("somebody", "https://models.example/mixers")
     )
-    done = bring_up_to_date(work, elsewhere)
+    done = work.bring_up_to_date(elsewhere)
     assert standing(done) == [(FEATURES, 2, "republished")], done
     assert [(one.task, one.inputs_set) for one in batches] == [("convert-all", "full"), ("validate", "full")]
     report = Report.read(elsewhere.root / FEATURES / "2.report.json")
@@ -175,15 +176,15 @@ def test_a_model_that_fails_ends_only_itself(first, tiny_source, monkeypatch):
         age(mirror, name, pipeline="0.0.9")
     from convert.pipeline import convert_handle
 
-    write = convert_handle.write
+    write = convert_handle.Item.write
 
     def failing(item, *rest, **options):
         if item.handle.name == CLASSIFIER:
             raise MixerError("not today")
         return write(item, *rest, **options)
 
-    monkeypatch.setattr(convert_handle, "write", failing)
-    done = bring_up_to_date(work_in(out, tiny_source), mirror)
+    monkeypatch.setattr(convert_handle.Item, "write", failing)
+    done = work_in(out, tiny_source).bring_up_to_date(mirror)
     assert standing(done) == [(CLASSIFIER, 3, "failed"), (FEATURES, 3, "republished")]
     assert done[0].problem == "not today"
     assert Index.read(mirror.root / CLASSIFIER / "index.json").latest == 2
@@ -196,7 +197,7 @@ def test_an_unfinished_publication_of_the_same_files_is_finished(first, tiny_sou
     out, mirror = first
     (mirror.root / FEATURES / "index.json").unlink()
     (mirror.root / FEATURES / "2.report.json").unlink()
-    done = bring_up_to_date(work_in(out, tiny_source, FEATURES), mirror)
+    done = work_in(out, tiny_source, FEATURES).bring_up_to_date(mirror)
     assert standing(done) == [(FEATURES, 2, "republished")]
 
 
@@ -209,7 +210,7 @@ def test_an_unfinished_publication_of_other_files_keeps_its_number(first, tiny_s
         for name, content in left.items():
             (folder / name).write_bytes(content)
         (number,) = (int(name.split(".")[0]) for name in left)
-        done = bring_up_to_date(work_in(out, tiny_source, FEATURES), mirror, dry_run=True)
+        done = work_in(out, tiny_source, FEATURES).bring_up_to_date(mirror, dry_run=True)
         assert standing(done) == [(FEATURES, number + 1, "to be republished")]
 
 
@@ -219,7 +220,7 @@ def test_an_unfinished_publication_of_other_files_keeps_its_number(first, tiny_s
 def refused(work, place):
     before = tree(work.out), tree(place.root)
     with pytest.raises(MixerError, match=r"^nothing was made or published:\n") as error:
-        bring_up_to_date(work, place)
+        work.bring_up_to_date(place)
     assert (tree(work.out), tree(place.root)) == before
     return str(error.value)
 
@@ -249,7 +250,7 @@ def test_a_new_digest_lets_it_go_on(first, tiny_source, tmp_path):
     for name in TESTING_HANDLES:
         record = Manifest.read(mirror.root / name / "2.manifest.json").checkpoint
         age(mirror, name, checkpoint=record.model_copy(update={"sha256": "0" * 64}))
-    done = bring_up_to_date(work_in(out, tiny_source), mirror, dry_run=True)
+    done = work_in(out, tiny_source).bring_up_to_date(mirror, dry_run=True)
     assert standing(done) == [(CLASSIFIER, 3, "to be republished"), (FEATURES, 3, "to be republished")]
     recorded = SEEDED.find(CHECKPOINT.object, "seeded").sha256
     assert {one.reasons for one in done} == {
@@ -298,7 +299,7 @@ def test_what_cannot_be_read_there_stops_everything(first, tiny_source):
     (mirror.root / FEATURES / "index.json").write_text("{")
     before = tree(mirror.root)
     with pytest.raises(MixerError, match=f"1 of 2 handles failed.\n{FEATURES}: .* is not a readable index"):
-        bring_up_to_date(work_in(out, tiny_source), mirror)
+        work_in(out, tiny_source).bring_up_to_date(mirror)
     assert tree(mirror.root) == before
 
 
@@ -310,7 +311,7 @@ def test_something_of_the_users_in_the_way_is_told_before_any_work(first, tiny_s
     (ModelPaths.of(out, FEATURES, 3).directory / "notes.txt").write_text("mine")
     before = tree(out)
     with pytest.raises(MixerError, match=f"{FEATURES}/3 has no manifest, so .*: move it away") as error:
-        bring_up_to_date(work_in(out, tiny_source), mirror)
+        work_in(out, tiny_source).bring_up_to_date(mirror)
     assert CLASSIFIER not in str(error.value)
     assert tree(out) == before
 
@@ -356,7 +357,7 @@ def test_the_command(first, tiny_source, capfd, monkeypatch):
 def test_the_command_says_what_failed(first, tiny_source, capfd, monkeypatch):
     out, mirror = first
     failed = republish.Republished(FEATURES, 2, 3, ("old",), "failed", problem="no room")
-    monkeypatch.setattr(republish, "bring_up_to_date", lambda *_, **__: [failed])
+    monkeypatch.setattr(Work, "bring_up_to_date", lambda *_, **__: [failed])
     code, said, err = run(
         capfd, "republish", FEATURES, *WHERE, "--to", mirror.root, "--source", tiny_source, "--out", out
     )

@@ -7,7 +7,7 @@ import pytest
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from convert.pipeline import tracing
-from convert.pipeline.tracing import GraphKey, graph_of
+from convert.pipeline.tracing import GraphKey
 from export.saved_model.settings import SETTINGS, fixed_settings
 from models.catalog import TESTING_HANDLES
 
@@ -44,7 +44,7 @@ def other_settings():
 def test_what_is_traced_is_the_same_whatever_the_process_has_set(flavour, other_settings, tiny_build):
     handle = EXTRACTOR.in_flavour(flavour)
     expected = (tiny_build / handle.name / "2" / "saved_model.pb").read_bytes()
-    assert graph_of(GraphKey.of(handle, None)).saved_model == expected
+    assert GraphKey.of(handle, None).graph().saved_model == expected
 
 
 def test_settings_are_those_of_the_process_again_afterwards(other_settings):

@@ -37,7 +37,7 @@ def traced(monkeypatch):
 
 def test_what_is_wanted_while_it_is_traced_ahead_is_traced_once(traced):
     with tracing.tracing_ahead(KEYS):
-        assert [tracing.graph_of(key) for key in reversed(KEYS)] == KEYS[::-1]
+        assert [key.graph() for key in reversed(KEYS)] == KEYS[::-1]
     assert sorted(map(repr, (key for key, _ in traced))) == sorted(map(repr, KEYS))
 
 
@@ -51,7 +51,7 @@ def test_what_is_traced_is_given_while_others_are_traced(traced, monkeypatch):
 
     monkeypatch.setattr(tracing, "_trace", in_turn)
     with tracing.tracing_ahead(KEYS):
-        assert tracing.graph_of(KEYS[0]) == KEYS[0]
+        assert KEYS[0].graph() == KEYS[0]
         given.set()
     assert [key for key, _ in traced] == KEYS
 
@@ -69,7 +69,7 @@ def test_what_cannot_be_traced_ahead_is_complained_of_where_it_is_needed(traced,
     monkeypatch.setattr(tracing, "_trace", fail)
     with tracing.tracing_ahead(KEYS):
         with pytest.raises(MixerError, match="graph cannot be traced"):
-            tracing.graph_of(KEYS[1])
+            KEYS[1].graph()
         monkeypatch.undo()
 
 

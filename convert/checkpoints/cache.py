@@ -112,7 +112,7 @@ class Slot:
         notes = self._verified()
         if notes is not None:
             return (notes.size, notes.md5, notes.crc32c) == (stored.size, stored.md5, stored.crc32c)
-        return is_object(self.file, stored.size, stored.md5) and self._keep(stored)
+        return _is_object(self.file, stored.size, stored.md5) and self._keep(stored)
 
     def holds_entry(self, entry: Digest | None) -> bool:
         """Return, without asking the store, whether the cached file was checked and matches the entry, if given."""
@@ -120,8 +120,12 @@ class Slot:
         if entry is None:
             return notes is not None
         if notes is None:
-            return is_object(self.file, entry.size, entry.md5)
+            return _is_object(self.file, entry.size, entry.md5)
         return notes.size == entry.size and notes.md5 in {None, entry.md5} and notes.crc32c in {None, entry.crc32c}
+
+    def is_complete(self, stored: StoredObject) -> bool:
+        """Return whether all of this object was downloaded, but not yet moved into place."""
+        return _is_object(self.partial, stored.size, stored.md5)
 
     def accept(self, stored: StoredObject) -> None:
         """Move the downloaded file into place and note what was checked."""
@@ -143,6 +147,6 @@ class Slot:
         return notes if (notes.size, notes.mtime_ns) == (now.st_size, now.st_mtime_ns) else None
 
 
-def is_object(path: Path, size: int, md5: str | None) -> bool:
+def _is_object(path: Path, size: int, md5: str | None) -> bool:
     """Return whether a file has this size and MD5 (base64); False without an MD5 to compare."""
     return path.is_file() and path.stat().st_size == size and md5 is not None and Hashes.of(path).md5 == md5

@@ -10,11 +10,10 @@ only if it also matches the recorded entry, if there is one.
 import difflib
 import logging
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from convert.checkpoints.cache import VARIABLE, Slot, is_object
+from convert.checkpoints.cache import VARIABLE, Slot
 from models.catalog import BUCKET, Checkpoint
 from models.digests import Digest, DigestTable
 from models.errors import MixerError, UsageError
@@ -43,69 +42,82 @@ class FetchedFile:
     """Bytes downloaded now: 0 if the file was in the cache or in a directory."""
 
 
-class Outage:
-    """Remembers that a store could not be reached: each attempt takes half a minute."""
+@dataclass(frozen=True)
+class Source:
+    """Where checkpoints come from, and their recorded digests."""
 
-    def __init__(self) -> None:
-        self._error: StoreUnreachableError | None = None
+    place: str
+    """`gs://bucket`, `gs://bucket/prefix`, or a directory of the bucket's layout."""
+    cache: Path | None = None
+    """Directory of downloads; None is the default one."""
+    digests: DigestTable = field(default_factory=lambda: DigestTable.read())  # tests replace it
+    """An object of the public bucket must match its `original` entry, if it has one."""
+    _unreached: list[StoreUnreachableError] = field(default_factory=list, compare=False, repr=False)
+    """Why the store could not be reached: it is not asked again, as each attempt takes half a minute."""
 
-    def asked(self, ask: Callable[[], StoredObject]) -> StoredObject:
+    def check(self) -> None:
+        """Refuse what is no source.
+
+        Raises:
+            UsageError: it is neither a bucket nor a directory.
+        """
+        _parse(self.place)
+
+    def fetch(self, checkpoint: Checkpoint, *, progress: Progress | None = None) -> FetchedFile:
+        """Return the checkpoint as a local file, downloading it if it is not in the cache.
+
+        `progress` is called several times a second during a transfer with bytes so far and in all.
+
+        Raises:
+            UsageError: the source is neither a bucket nor a directory.
+            MixerError: the file is missing or differs, the store or gsutil cannot serve it, or the disk is full.
+        """
+        bucket = _parse(self.place)
+        if isinstance(bucket, Path):
+            return _from_directory(checkpoint, bucket)
+        url = f"{bucket}/{checkpoint.object}"
+        entry = self.digests.find(checkpoint.object, "original") if bucket == BUCKET else None
+        slot = Slot.of(url, self.cache)
+        try:
+            stored = self._stat(url, slot)
+        except StoreUnreachableError as error:
+            if not slot.holds_entry(entry):
+                raise
+            _LOG.warning("using %s from the cache, whose digest was checked, because: %s", slot.file, error)
+            transferred = 0
+        else:
+            _refuse_difference(stored, entry)
+            transferred = _bring(slot, stored, progress)
+        return FetchedFile(slot.file, checkpoint.object, url, slot.file.stat().st_size, transferred)
+
+    def probe(self, checkpoint: Checkpoint) -> Hashes | StoredObject:
+        """Return the checkpoint's metadata at the source now; nothing is downloaded from a bucket.
+
+        Raises:
+            UsageError: the source is neither a bucket nor a directory.
+            MixerError: the file is missing, or the store or gsutil cannot serve it.
+        """
+        bucket = _parse(self.place)
+        if isinstance(bucket, Path):
+            return Hashes.of(_from_directory(checkpoint, bucket).path)
+        url = f"{bucket}/{checkpoint.object}"
+        return self._stat(url, Slot.of(url, self.cache))
+
+    def _stat(self, url: str, slot: Slot) -> StoredObject:
         """Return the store's answer.
 
         Raises:
             StoreUnreachableError: it could not be reached, now or by an earlier call.
         """
-        if self._error is not None:
-            first = str(self._error).partition(". ")[0]
+        slot.prepare()
+        if self._unreached:
+            first = str(self._unreached[0]).partition(". ")[0]
             raise StoreUnreachableError(f"not tried, as an earlier attempt failed ({first}).")
         try:
-            return ask()
+            return StoredObject.of(url, slot.state)
         except StoreUnreachableError as error:
-            self._error = error
+            self._unreached.append(error)
             raise
-
-
-def fetch(
-    checkpoint: Checkpoint,
-    *,
-    source: str = BUCKET,
-    cache: Path | None = None,
-    digests: DigestTable,
-    outage: Outage | None = None,
-    progress: Progress | None = None,
-) -> FetchedFile:
-    """Return the checkpoint as a local file, downloading it if it is not in the cache.
-
-    Args:
-        checkpoint: Which one.
-        source: `gs://bucket`, `gs://bucket/prefix`, or a directory of the bucket's layout.
-        cache: Directory of downloads; None is the default one.
-        digests: The recorded digests; an object of the public bucket must match its `original` entry, if it has one.
-        outage: Of earlier calls of the same run, so that a store that cannot be reached is not asked again.
-        progress: Called several times a second during a transfer with bytes so far and in all.
-
-    Raises:
-        UsageError: the source is neither a bucket nor a directory.
-        MixerError: the file is missing or differs, the store or gsutil cannot serve it, or the disk is full.
-    """
-    bucket = parse_source(source)
-    if isinstance(bucket, Path):
-        return _from_directory(checkpoint, bucket)
-    url = f"{bucket}/{checkpoint.object}"
-    entry = digests.find(checkpoint.object, "original") if bucket == BUCKET else None
-    slot = Slot.of(url, cache)
-    slot.prepare()
-    try:
-        stored = (outage or Outage()).asked(lambda: StoredObject.of(url, slot.state))
-    except StoreUnreachableError as error:
-        if not slot.holds_entry(entry):
-            raise
-        _LOG.warning("using %s from the cache, whose digest was checked, because: %s", slot.file, error)
-        transferred = 0
-    else:
-        _refuse_difference(stored, entry)
-        transferred = _bring(slot, stored, progress)
-    return FetchedFile(slot.file, checkpoint.object, url, slot.file.stat().st_size, transferred)
 
 
 def record(
@@ -120,7 +132,7 @@ def record(
     The caller writes the table.
 
     Raises:
-        MixerError: as `fetch`; but a difference from the entry is accepted, and the store must answer.
+        MixerError: as `Source.fetch`; but a difference from the entry is accepted, and the store must answer.
     """
     slot = Slot.of(checkpoint.url, cache)
     slot.prepare()
@@ -140,32 +152,7 @@ def record(
     return digests.find(checkpoint.object, "original"), new
 
 
-def probe(
-    checkpoint: Checkpoint, *, source: str = BUCKET, cache: Path | None = None, outage: Outage | None = None
-) -> Hashes | StoredObject:
-    """Return the checkpoint's metadata at the source now; nothing is downloaded from a bucket.
-
-    `outage` is as for `fetch`.
-
-    Raises:
-        UsageError: the source is neither a bucket nor a directory.
-        MixerError: the file is missing, or the store or gsutil cannot serve it.
-    """
-    bucket = parse_source(source)
-    if isinstance(bucket, Path):
-        return Hashes.of(_from_directory(checkpoint, bucket).path)
-    url = f"{bucket}/{checkpoint.object}"
-    slot = Slot.of(url, cache)
-    slot.prepare()
-    return (outage or Outage()).asked(lambda: StoredObject.of(url, slot.state))
-
-
-def file_url(name: str) -> str:
-    """Return the URL of a local file for records: its name without its directory, which stays private."""
-    return f"file:{name}"
-
-
-def parse_source(source: str) -> str | Path:
+def _parse(source: str) -> str | Path:
     """Return a source as the URL of a bucket (or a folder in it), without a slash at its end, or as a directory.
 
     Raises:
@@ -201,7 +188,7 @@ def _from_directory(checkpoint: Checkpoint, folder: Path) -> FetchedFile:
             f".npz; found {', '.join(nearest)}. Put the file there, or give another --source "
             "(`mixer-jax2tf seed DIR` writes synthetic checkpoints to try with)."
         )
-    return FetchedFile(path, checkpoint.object, file_url(checkpoint.object), path.stat().st_size, 0)
+    return FetchedFile(path, checkpoint.object, f"file:{checkpoint.object}", path.stat().st_size, 0)
 
 
 def _refuse_difference(stored: StoredObject, entry: Digest | None) -> None:
@@ -229,7 +216,7 @@ def _bring(slot: Slot, stored: StoredObject, progress: Progress | None) -> int:
             if slot.holds(stored):
                 return 0
             transferred = 0
-            if not is_object(slot.partial, stored.size, stored.md5):  # else an earlier run was killed before moving it
+            if not slot.is_complete(stored):  # else an earlier run was killed before moving it
                 transferred = _download(slot, stored, progress)
             slot.accept(stored)
             return transferred

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -46,6 +46,40 @@ class Form:
     explains_names: bool
     """Whether the missing and unexpected names need no further explanation."""
 
+    @classmethod
+    def of(cls, path: Path, arrays: Mapping[str, Header], architecture: Architecture, *, strip_prefix: str) -> Self:
+        """Return what is known about the form of a checkpoint with these arrays, which is not as it should be.
+
+        Args:
+            path: the checkpoint.
+            arrays: of the file, by their names in it.
+            architecture: the expected architecture.
+            strip_prefix: what was stripped from the names.
+        """
+        if any(header.dtype.hasobject for header in arrays.values()):
+            said = (
+                "It contains Python objects, as np.savez(file, params) writes a nested dict: a pickle, which is never "
+                "loaded here, as that would run the code inside it. If you trust the file, write its arrays by name:"
+            )
+            return cls((said, f"  {_line(path, _PICKLED)}"), explains_names=True)
+        if {name: header.dtype.kind for name, header in arrays.items()} == {"arr_0": "U"}:
+            said = (
+                "It contains only names, as np.savez(file, params) writes a FrozenDict: the weights are not in it. "
+                "Save them with np.savez(file, **flax.traverse_util.flatten_dict(params, sep='/'))."
+            )
+            return cls((said,), explains_names=True)
+        stem = next((name for name in arrays if f"/{name.replace('.', '/')}".endswith(f"/{_STEM}")), None)
+        if stem is None:
+            return cls((), explains_names=False)
+        prefix = stem.replace(".", "/").removesuffix(_STEM)
+        named = {name.replace(".", "/").removeprefix(prefix): header for name, header in arrays.items()}
+        lines = [
+            *_of_values(path, arrays, named, architecture, dotted="." in stem),
+            *_of_prefix(prefix, strip_prefix),
+            *_of_tokens(named, architecture),
+        ]
+        return cls(tuple(lines), explains_names="." in stem or prefix != strip_prefix)
+
 
 def describe_msgpack(path: Path, start: bytes) -> str | None:
     """Return what a file of flax is, and how to convert it; None for a file that does not start like one.
@@ -62,40 +96,6 @@ def describe_msgpack(path: Path, start: bytes) -> str | None:
         "it is a checkpoint of flax (MessagePack, as flax.training.checkpoints writes checkpoint_N). Write its arrays "
         f"with np.savez, then give that file:\n  {_line(path, _MSGPACK)}"
     )
-
-
-def find_form(path: Path, arrays: Mapping[str, Header], architecture: Architecture, *, strip_prefix: str) -> Form:
-    """Return what is known about the form of a checkpoint with these arrays, which is not as it should be.
-
-    Args:
-        path: the checkpoint.
-        arrays: of the file, by their names in it.
-        architecture: the expected architecture.
-        strip_prefix: what was stripped from the names.
-    """
-    if any(header.dtype.hasobject for header in arrays.values()):
-        said = (
-            "It contains Python objects, as np.savez(file, params) writes a nested dict: a pickle, which is never "
-            "loaded here, as that would run the code inside it. If you trust the file, write its arrays by name:"
-        )
-        return Form((said, f"  {_line(path, _PICKLED)}"), explains_names=True)
-    if {name: header.dtype.kind for name, header in arrays.items()} == {"arr_0": "U"}:
-        said = (
-            "It contains only names, as np.savez(file, params) writes a FrozenDict: the weights are not in it. Save "
-            "them with np.savez(file, **flax.traverse_util.flatten_dict(params, sep='/'))."
-        )
-        return Form((said,), explains_names=True)
-    stem = next((name for name in arrays if f"/{name.replace('.', '/')}".endswith(f"/{_STEM}")), None)
-    if stem is None:
-        return Form((), explains_names=False)
-    prefix = stem.replace(".", "/").removesuffix(_STEM)
-    named = {name.replace(".", "/").removeprefix(prefix): header for name, header in arrays.items()}
-    lines = [
-        *_of_values(path, arrays, named, architecture, dotted="." in stem),
-        *_of_prefix(prefix, strip_prefix),
-        *_of_tokens(named, architecture),
-    ]
-    return Form(tuple(lines), explains_names="." in stem or prefix != strip_prefix)
 
 
 def _of_values(

@@ -14,7 +14,7 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 from isal import isal_zlib
 
 from convert.checkpoints.forms import describe_msgpack
-from models.errors import MixerError, UsageError, shown
+from models.errors import MixerError, shown
 from models.progress import Progress
 
 CHUNK = 1 << 22
@@ -71,22 +71,6 @@ def read_contents(file: io.FileIO, size: int) -> ZipFile:
         return ZipFile(cast(IO[bytes], _Contents(file)))
     except (*UNREADABLE, OSError, MemoryError) as error:
         raise CheckpointError(f"its table of contents is damaged ({shown(error)}).") from error
-
-
-def refuse_unreadable(path: Path) -> None:
-    """Refuse a custom checkpoint that is no archive, before JAX and TensorFlow are imported; contents are not read.
-
-    Raises:
-        UsageError: it cannot be read, or is something else; the message says what.
-    """
-    try:
-        with opened(path) as file:
-            try:
-                read_contents(file, os.fstat(file.fileno()).st_size)
-            except CheckpointError as error:
-                raise CheckpointError(f"{path}: {error}\nExpected an archive (.npz) written by np.savez.") from None
-    except CheckpointError as error:
-        raise UsageError(f"--checkpoint {error}") from error
 
 
 class _Contents:

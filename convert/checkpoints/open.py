@@ -1,19 +1,22 @@
 """Open a checkpoint of the catalog or a custom one: its params in memory, and its record."""
 
 import logging
+import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
 from convert.checkpoints.buffer import ReusableBuffer
-from convert.checkpoints.fetch import Outage, fetch, file_url
+from convert.checkpoints.fetch import Source
+from convert.checkpoints.npz import CheckpointError, opened, read_contents
 from convert.checkpoints.reader import LoadedCheckpoint, load_checkpoint
 from models.catalog import Checkpoint, Handle, Head
 from models.digests import DigestTable
-from models.errors import MixerError, counted
+from models.errors import MixerError, UsageError, counted
 from models.params import Params
 from models.progress import Progress
 from models.records.about import About
@@ -25,16 +28,6 @@ from models.storage.files import read_small
 _LOG = logging.getLogger(__name__)
 
 _LONGEST_LABEL, _MOST_LABELS = 1000, 1 << 25  # bytes per line on average, and in all: ImageNet-21k has 30, 0.6 MB
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where checkpoints come from, and their recorded digests."""
-
-    source: str
-    cache: Path | None
-    digests: DigestTable
-    outage: Outage = field(default_factory=Outage, compare=False, repr=False)
 
 
 class OpenCheckpoint:
@@ -57,6 +50,42 @@ class OpenCheckpoint:
         """What the names in the file begin with, and those of the params do not."""
         self._load = load
         self._loaded: LoadedCheckpoint | None = loaded
+
+    @classmethod
+    def of_catalog(
+        cls,
+        checkpoint: Checkpoint,
+        source: Source,
+        *,
+        fetching: Progress | None = None,
+        reading: Progress | None = None,
+        room: ReusableBuffer | None = None,
+    ) -> Self:
+        """Fetch and load a checkpoint of the catalog, into `room` if it is given.
+
+        Raises:
+            MixerError: it cannot be fetched, is not what it should be, or differs from its recorded original.
+        """
+        file = source.fetch(checkpoint, progress=fetching)
+        load = partial(load_checkpoint, file.path, checkpoint.architecture, num_classes=checkpoint.num_classes)
+        loaded = load(progress=reading, room=room)
+        origin = source.digests.origin_of(checkpoint.object, loaded.sha256)
+        entry = source.digests.find(checkpoint.object, "original")
+        if origin == "unknown" and entry is not None:
+            raise MixerError(
+                f"{file.path} has sha256 {loaded.sha256}, expected that of the recorded original, {entry.sha256}: it "
+                "was damaged or changed. Fetch it again; convert custom weights with --checkpoint and --name; record "
+                "an updated original with `mixer-jax2tf fetch --record`."
+            )
+        record = CheckpointRecord(
+            name=checkpoint.name,
+            object=checkpoint.object,
+            url=file.url,
+            sha256=loaded.sha256,
+            size=loaded.size,
+            origin=origin,
+        )
+        return cls(checkpoint, file.path, loaded, record, load=load)
 
     @property
     def loaded(self) -> LoadedCheckpoint:
@@ -89,48 +118,6 @@ class OpenCheckpoint:
         self._loaded = None
 
 
-def open_catalog(
-    checkpoint: Checkpoint,
-    source: Source,
-    *,
-    fetching: Progress | None = None,
-    reading: Progress | None = None,
-    room: ReusableBuffer | None = None,
-) -> OpenCheckpoint:
-    """Fetch and load a checkpoint of the catalog, into `room` if it is given.
-
-    Raises:
-        MixerError: it cannot be fetched, is not what it should be, or differs from its recorded original.
-    """
-    file = fetch(
-        checkpoint,
-        source=source.source,
-        cache=source.cache,
-        digests=source.digests,
-        outage=source.outage,
-        progress=fetching,
-    )
-    load = partial(load_checkpoint, file.path, checkpoint.architecture, num_classes=checkpoint.num_classes)
-    loaded = load(progress=reading, room=room)
-    origin = source.digests.origin_of(checkpoint.object, loaded.sha256)
-    entry = source.digests.find(checkpoint.object, "original")
-    if origin == "unknown" and entry is not None:
-        raise MixerError(
-            f"{file.path} has sha256 {loaded.sha256}, expected that of the recorded original, {entry.sha256}: it was "
-            "damaged or changed. Fetch it again; convert custom weights with --checkpoint and --name; record an "
-            "updated original with `mixer-jax2tf fetch --record`."
-        )
-    record = CheckpointRecord(
-        name=checkpoint.name,
-        object=checkpoint.object,
-        url=file.url,
-        sha256=loaded.sha256,
-        size=loaded.size,
-        origin=origin,
-    )
-    return OpenCheckpoint(checkpoint, file.path, loaded, record, load=load)
-
-
 @dataclass(frozen=True)
 class CustomCheckpoint:
     """A custom checkpoint, the name of its model, and its class list."""
@@ -143,42 +130,57 @@ class CustomCheckpoint:
     about: About | None = None
     """What its owner says about it, for cards; written beside its models."""
 
+    def refuse_unreadable(self) -> None:
+        """Refuse a file that is no archive, before JAX and TensorFlow are imported; contents are not read.
 
-def open_custom(
-    custom: CustomCheckpoint, template: Handle, digests: DigestTable, *, reading: Progress | None = None
-) -> tuple[Handle, OpenCheckpoint]:
-    """Load a custom checkpoint with the architecture and head of `template`, and the classes of its own head.
+        Raises:
+            UsageError: it cannot be read, or is something else; the message says what.
+        """
+        try:
+            with opened(self.path) as file:
+                try:
+                    read_contents(file, os.fstat(file.fileno()).st_size)
+                except CheckpointError as error:
+                    raise CheckpointError(
+                        f"{self.path}: {error}\nExpected an archive (.npz) written by np.savez."
+                    ) from None
+        except CheckpointError as error:
+            raise UsageError(f"--checkpoint {error}") from error
 
-    A feature extractor's file may lack the head.
+    def open(
+        self, template: Handle, digests: DigestTable, *, reading: Progress | None = None
+    ) -> tuple[Handle, OpenCheckpoint]:
+        """Load it with the architecture and head of `template`, and the classes of its own head.
 
-    Raises:
-        MixerError: the file is not such a Mixer, or the class list has another length.
-    """
-    load = partial(
-        load_checkpoint,
-        custom.path,
-        template.checkpoint.architecture,
-        num_classes=None,
-        needs_head=template.head == "classification",
-        strip_prefix=custom.strip_prefix,
-    )
-    loaded = load(progress=reading)
-    if template.head == "classification" and not np.any(loaded.params["head"]["kernel"]):
-        _LOG.warning("%s: %s: this head was never trained.", custom.path, ZERO_HEAD)
-    handle = custom_handle(template, custom.name, loaded.num_classes)
-    if custom.labels is not None:
-        _check_class_list(custom.labels, loaded.num_classes, custom.path)
-    seeded = [entry for entry in digests.entries if entry.origin == "seeded"]
-    record = CheckpointRecord(
-        name=custom.name,
-        object=custom.path.name,
-        url=file_url(custom.path.name),
-        sha256=loaded.sha256,
-        size=loaded.size,
-        origin="seeded" if any(entry.sha256 == loaded.sha256 for entry in seeded) else "own",
-    )
-    opened = OpenCheckpoint(handle.checkpoint, custom.path, loaded, record, load=load, prefix=custom.strip_prefix)
-    return handle, opened
+        A feature extractor's file may lack the head.
+
+        Raises:
+            MixerError: the file is not such a Mixer, or the class list has another length.
+        """
+        load = partial(
+            load_checkpoint,
+            self.path,
+            template.checkpoint.architecture,
+            num_classes=None,
+            needs_head=template.head == "classification",
+            strip_prefix=self.strip_prefix,
+        )
+        loaded = load(progress=reading)
+        if template.head == "classification" and not np.any(loaded.params["head"]["kernel"]):
+            _LOG.warning("%s: %s: this head was never trained.", self.path, ZERO_HEAD)
+        handle = custom_handle(template, self.name, loaded.num_classes)
+        if self.labels is not None:
+            _check_class_list(self.labels, loaded.num_classes, self.path)
+        seeded = [entry for entry in digests.entries if entry.origin == "seeded"]
+        record = CheckpointRecord(
+            name=self.name,
+            object=self.path.name,
+            url=f"file:{self.path.name}",  # its directory stays private
+            sha256=loaded.sha256,
+            size=loaded.size,
+            origin="seeded" if any(entry.sha256 == loaded.sha256 for entry in seeded) else "own",
+        )
+        return handle, OpenCheckpoint(handle.checkpoint, self.path, loaded, record, load=load, prefix=self.strip_prefix)
 
 
 def _check_class_list(labels: Path, classes: int, checkpoint: Path) -> None:

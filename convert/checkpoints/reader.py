@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convert.checkpoints.buffer import ALIGNMENT, ReusableBuffer
-from convert.checkpoints.forms import Header, find_form
+from convert.checkpoints.forms import Form, Header
 from convert.checkpoints.npz import CHUNK, UNREADABLE, CheckpointError, Reader, StoredMember, opened, read_contents
 from models.catalog import CHECKPOINTS, Architecture, Head, Shape
 from models.errors import MOST_SHOWN, MixerError, counted, shown
@@ -234,7 +234,7 @@ class _Content:
             self._note("missing", name, f"expected float32 {self._wanted[name]}".replace("'", ""))
         if self._classes is not None and not any(self._problems.values()):
             return nest({name: self._arrays[name] for name in self._wanted}), self._classes
-        form = find_form(path, self._headers, self._architecture, strip_prefix=self._prefix)
+        form = Form.of(path, self._headers, self._architecture, strip_prefix=self._prefix)
         damaged = {kind for kind, found in self._problems.items() if found} == {"damaged"}
         what = "damaged" if damaged else f"not a checkpoint of {_named(self._architecture, self._classes)}"
         lines = [f"{path} is {what}.", *([] if damaged else self._resemblance())]

@@ -1,5 +1,6 @@
 """The command accuracy."""
 
+import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -89,30 +90,43 @@ def accuracy(
 
     After an interruption the same command resumes where it stopped.
     """
-    from convert.checkpoints.open import Source
-    from convert.pipeline.accuracy import find_pictures_of, measure_accuracy, require_data
-    from convert.pipeline.accuracy_files import check_outputs
-    from convert.pipeline.accuracy_record import check_recordable, record_accuracy
+    from convert.checkpoints.fetch import Source
+    from convert.pipeline.accuracy import find_pictures_of, measure_accuracy
+    from convert.pipeline.accuracy_files import AccuracyFiles
+    from convert.pipeline.accuracy_record import Recordable
     from convert.pipeline.contenders import Contender, find_contenders
     from convert.pipeline.distributed import chosen_run, run_where
-    from models.digests import DigestTable
 
-    way = chosen_run(ray)
-    place, prefix = Source(source, cache, DigestTable.read()), strip_prefix or ""
+    way, files = chosen_run(ray), AccuracyFiles(csv_file, confusion, tensorboard)
+    place, prefix = Source(source, cache), strip_prefix or ""
     find = partial(find_contenders, model, backend or (), out, version, labels=labels, source=place)
     watch, contenders = console.progress_bar(), list[Contender]()
     finding = lambda: contenders.extend(find(checkpoint=checkpoint, strip_prefix=prefix))  # noqa: E731
-    each([finding, lambda: require_data(data), lambda: check_outputs(data, csv_file, confusion, tensorboard)])
+    each([finding, lambda: _require_data(data), lambda: files.check(data)])
     dataset = find_pictures_of(contenders, data, watch, cache=cache, real=real, devkit=devkit)
-    recordable = check_recordable(contenders, labels=labels) if record else {}
+    recordable = Recordable.of(contenders, labels=labels) if record else None
     console.tell(f"{data}: {dataset.layout}; {counted(len(dataset.pictures), 'picture')}.")
     measure = partial(measure_accuracy, contenders, dataset, protocol=protocol, cache=cache, run=way)
     result = run_where(ray, measure, watch)
-    _write(result, csv_file, confusion, tensorboard)
+    for path in files.write(result):
+        console.tell(f"written: {path}")
     _print(result, protocol, json=json)
-    for path in record_accuracy(result, protocol, recordable) if record else ():
+    for path in recordable.record(result, protocol) if recordable else ():
         console.tell(f"recorded in {path}")
     _raise_problems(result)
+
+
+def _require_data(data: Path) -> None:
+    """Refuse a directory of pictures that does not exist; a data set is looked for when it is unpacked.
+
+    Raises:
+        UsageError: there is no such directory.
+    """
+    from convert.pipeline.tfds_data import PREFIX
+    from validation.accuracy.dataset import require_directory
+
+    if not os.fspath(data).startswith(PREFIX):
+        require_directory(data)
 
 
 def _raise_problems(result: "AccuracyResult") -> None:
@@ -203,23 +217,6 @@ def _comparisons(result: "AccuracyResult") -> Iterator[dict[str, Any]]:
             "p": p,
             "other_first_class": [str(picture.path) for picture, a, b in answers if a.top[0] != b.top[0]],
         }
-
-
-def _write(result: "AccuracyResult", csv_file: Path | None, confusion: Path | None, tensorboard: Path | None) -> None:
-    from convert.pipeline.accuracy_files import write_csv, write_scalars
-
-    if csv_file is not None:
-        write_csv(result, csv_file)
-    if confusion is not None:
-        from validation.accuracy.plot import draw_confusion
-
-        first = result.measured[0]
-        draw_confusion(first.answers, first.model.classes, confusion)
-    if tensorboard is not None:
-        write_scalars(result, tensorboard)
-    for path in (csv_file, confusion, tensorboard):
-        if path is not None:
-            console.tell(f"written: {path}")
 
 
 def _as_json(result: "AccuracyResult", protocol: str) -> dict[str, object]:

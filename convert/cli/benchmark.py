@@ -119,11 +119,11 @@ def bench(
     if not part:
         work = work.narrowed()
     watch = console.progress_bar()
-    run.check_bench(work, watch)
+    work.check(watch)
     if quick:
-        _print_quick(*run.run_quick(work, watch), json=json)
+        _print_quick(*work.run_quick(watch), json=json)
     else:
-        _print(work.parts, run.run_bench(work, watch), json=json)
+        _print(work.parts, work.run(watch), json=json)
 
 
 def _refuse_threads(threads: int, cores: int) -> None:

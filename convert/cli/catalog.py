@@ -2,14 +2,13 @@
 
 import sys
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from convert.cli import console, options
-from convert.pipeline.progress import Steps, steps
+from convert.pipeline.progress import Steps
 from models.catalog import BUCKET, CHECKPOINTS, Checkpoint, Handle
 from models.errors import MixerError
 from models.markdown import markdown_table
@@ -91,7 +90,7 @@ def seed(
     from convert.checkpoints.synthetic import write_seeded
 
     chosen = CHECKPOINTS[collection or "mixer"]
-    with steps(console.progress_bar(), len(chosen)) as on:
+    with Steps(console.progress_bar(), len(chosen)) as on:
         for checkpoint in chosen.values():
             progress = on.start(f"seeding {checkpoint.object}")
             path = write_seeded(checkpoint, directory, progress=progress)
@@ -114,22 +113,20 @@ def fetch(
     if record:
         _record(list(chosen.values()), source, cache, json=json)
         return
-    from convert.checkpoints.fetch import Outage, parse_source
-    from convert.checkpoints.fetch import fetch as fetch_checkpoint
+    from convert.checkpoints.fetch import Source
     from convert.pipeline.for_each import for_each
-    from models.digests import DigestTable
 
-    parse_source(source)
-    get = partial(fetch_checkpoint, source=source, cache=cache, digests=DigestTable.read(), outage=Outage())
+    place = Source(source, cache)
+    place.check()
 
     def work(name: str, on: Steps) -> "FetchedFile":
-        return get(chosen[name], progress=on.start(f"fetching {name}"))
+        return place.fetch(chosen[name], progress=on.start(f"fetching {name}"))
 
     found, problems = for_each(list(chosen), work, console.progress_bar())
     rows = [{**asdict(file), "path": str(file.path)} for file in found]
     if json:
         done = [{**row, "problems": []} for row in rows]
-        console.print_json([*done, *console.problem_rows(problems, "object")])
+        console.print_json([*done, *(one.as_json("object") for one in problems)])
     else:
         columns = ("object", "file", "#size", "#transferred")
         cells = [(r["object"], r["path"], *(megabytes(r[key]) for key in ("size", "transferred"))) for r in rows]
@@ -146,7 +143,7 @@ def _record(checkpoints: list[Checkpoint], source: str, cache: Path | None, *, j
     if source != BUCKET:
         raise UsageError(f"--record reads the originals, from {BUCKET} only; --source is {source}.")
     rows = []
-    with steps(console.progress_bar(), len(checkpoints)) as on:
+    with Steps(console.progress_bar(), len(checkpoints)) as on:
         for checkpoint in checkpoints:
             progress = on.start(f"recording {checkpoint.object}")
             table = DigestTable.read()

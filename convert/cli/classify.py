@@ -11,7 +11,7 @@ import typer
 
 from convert.cli import console, options
 from models.catalog import DEFAULT_VERSION
-from models.errors import UsageError, each
+from models.errors import MixerError, UsageError, counted, each
 from models.preprocessing import Protocol
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def classify(
     as_csv: Csv = False,
 ) -> None:
     """Classify pictures: the likeliest classes of each, with their probabilities."""
-    from convert.pipeline.classify import STDIN, classify_pictures, find_pictures, in_order, raise_unreadable, usable
+    from convert.pipeline.classify import STDIN, classify_pictures, find_pictures
     from convert.pipeline.distributed import chosen_run, run_where
     from convert.pipeline.usable_model import UsableModel, find_model
 
@@ -79,10 +79,10 @@ def classify(
     watch, given, models = console.progress_bar(), dict[str, str | None](), list[UsableModel]()
     finding = lambda: models.append(find_model(model, out, version, labels=labels))  # noqa: E731
     each([finding, lambda: given.update(find_pictures(images, watch))])
-    (found,), pictures = models, usable(given)
-    stdin = sys.stdin.buffer if STDIN in pictures else None
-    work = partial(classify_pictures, found, pictures, top=top, protocol=protocol, exif=exif, stdin=stdin, run=way)
-    results = in_order(given, run_where(ray, work, watch if len(pictures) > 1 else None))
+    (found,), several = models, list(given.values()).count(None) > 1
+    stdin = sys.stdin.buffer if STDIN in given else None
+    work = partial(classify_pictures, found, given, top=top, protocol=protocol, exif=exif, stdin=stdin, run=way)
+    results = run_where(ray, work, watch if several else None)
     if json:
         console.print_json(_as_json(found, results, protocol, exif=exif))
     elif as_csv:
@@ -91,7 +91,20 @@ def classify(
         _print_table(found, results)
     for note in _notes(found, results, protocol, exif=exif):
         console.tell(note)
-    raise_unreadable(results)
+    _raise_unreadable(results)
+
+
+def _raise_unreadable(results: Sequence["Classified"]) -> None:
+    """Raise an error that names the pictures that could not be classified, if there are any.
+
+    Raises:
+        MixerError: some could not.
+    """
+    problems = [f"{one.picture}: {one.problem}" for one in results if one.problem]
+    if problems:
+        were = "was" if len(problems) == 1 else "were"
+        total = counted(len(results), "picture")
+        raise MixerError("\n".join((f"{len(problems):,} of {total} {were} not classified.", *problems)))
 
 
 def _print_table(model: "UsableModel", results: Sequence["Classified"]) -> None:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.cells import cell_len
@@ -22,9 +21,6 @@ from convert.pipeline.process import before_ending
 from convert.pipeline.progress import Event, Watch
 from models.errors import printable
 from models.storage.files import megabytes
-
-if TYPE_CHECKING:
-    from convert.pipeline.for_each import Problem
 
 WIDE = 160
 """Width in columns of a table that goes to a file or pipe, where no terminal cuts it."""
@@ -132,11 +128,6 @@ def _table(columns: Sequence[_Column], *, bordered: bool) -> Table:
     for row in zip(*(column.cells for column in columns), strict=True):
         table.add_row(*row)
     return table
-
-
-def problem_rows(problems: Iterable["Problem"], key: str = "handle") -> list[dict[str, object]]:
-    """Return what failed, and why, for a list of results in JSON; each result in it has `problems` too, empty."""
-    return [{key: problem.handle, "problems": [problem.reason]} for problem in problems]
 
 
 def is_terminal() -> bool:

@@ -51,7 +51,7 @@ def validate(
     out: options.Out = Path("build"),
     version: options.Version = DEFAULT_VERSION,
     flavour: options.FlavourOption = options.Flavour.native,
-    inputs_set: options.InputsSetOption = options.InputsSet.gate,
+    inputs_set: options.InputsSetOption = "gate",
     reference: options.Reference = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show the error after each step of the model.")] = False,
     checkpoint: options.CustomCheckpoint = None,
@@ -67,7 +67,7 @@ def validate(
     batch = _batch("validate", select_named(handles, collection), custom, source, cache, out, version, flavour)
     if reference is not None and (not handles or len(batch.handles) != 1):
         raise UsageError("--reference takes one HANDLE in one flavour: the model that it is an earlier version of.")
-    batch = replace(batch, inputs_set=inputs_set.value, explain=explain, jobs=jobs, memory=_bytes_of(memory))
+    batch = replace(batch, inputs_set=inputs_set, explain=explain, jobs=jobs, memory=_bytes_of(memory))
     _run(batch, reference=reference, json=json)
 
 
@@ -109,7 +109,6 @@ def _batch(
     version: int,
     flavour: options.Flavour,
 ) -> "Batch":
-    from convert.checkpoints.npz import refuse_unreadable
     from convert.pipeline.selection import custom_checkpoint, select_batch
 
     batch = select_batch(
@@ -123,7 +122,7 @@ def _batch(
         custom=custom_checkpoint(handles, *custom),
     )
     if batch.custom is not None:
-        refuse_unreadable(batch.custom.path)
+        batch.custom.refuse_unreadable()
     return batch
 
 

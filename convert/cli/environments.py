@@ -44,6 +44,7 @@ def matrix(
     json: options.Json = False,
 ) -> None:
     """Run models in each TensorFlow release, each in a temporary environment."""
+    from convert.checkpoints.fetch import Source
     from convert.pipeline.matrix import make_and_run
     from validation.compatibility.matrix import Matrix
     from validation.compatibility.tables import markdown_lines, tabulate, uses_in_markdown
@@ -65,7 +66,8 @@ def matrix(
     def keep(part: "Matrix") -> None:
         (earlier.renewed(part) if earlier else part).write(path)
 
-    ran = make_and_run(chosen, flavour.each, names, source, cache, keep, console.progress_bar())
+    place = None if source is None else Source(source, cache)
+    ran = make_and_run(chosen, flavour.each, names, place, keep, console.progress_bar())
     found = earlier.renewed(ran) if earlier and names else ran
     found.write(path)
     if json:

@@ -54,24 +54,22 @@ def export(
     json: options.Json = False,
 ) -> None:
     """Export SavedModels of the graph flavour to another format, and compare each file with a float64 oracle."""
-    from convert.checkpoints.npz import refuse_unreadable
-    from convert.checkpoints.open import Source
-    from convert.pipeline.export_formats import Exports, check_exports, run_exports
+    from convert.checkpoints.fetch import Source
+    from convert.pipeline.export_formats import Exports
     from convert.pipeline.page import refresh_page
     from convert.pipeline.selection import choose, custom_checkpoint
-    from models.digests import DigestTable
 
     formats = _parse_formats(to)
     given = custom_checkpoint(handles or [], checkpoint, name, labels, strip_prefix)
-    chosen, custom = choose(handles or [], source, given, out, version)
+    place = Source(source, cache)
+    chosen, custom = choose(handles or [], place, given, out, version)
     if custom is not None:
-        refuse_unreadable(custom.path)
-    place = Source(source, cache, DigestTable.read())
+        custom.refuse_unreadable()
     works = [Exports(one, chosen, place, out, version, custom=custom, overwrite=overwrite) for one in formats]
     for work in works:
-        check_exports(work)
+        work.check()
     watch = console.progress_bar()
-    outcomes = [outcome for work in works for outcome in run_exports(work, watch)]
+    outcomes = [outcome for work in works for outcome in work.run(watch)]
     refresh_page(out, watch)
     _print(outcomes, json=json)
 

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -161,15 +161,8 @@ class Flavour(StrEnum):
         return meant[self]
 
 
-class InputsSet(StrEnum):
-    """How much is checked."""
-
-    gate = "gate"
-    full = "full"
-
-
 InputsSetOption = Annotated[
-    InputsSet,
+    Literal["gate", "full"],
     typer.Option(
         "--set", help="gate: outputs and variables; full: also more inputs, gradients, and the ways users call a model."
     ),

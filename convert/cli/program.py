@@ -16,7 +16,6 @@ from rich.markup import escape
 from convert.cli import (
     accuracy,
     benchmark,
-    cards,
     catalog,
     classify,
     console,
@@ -64,7 +63,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     },
     "Publish": {
         "package": publish.package,
-        "card": cards.card,
+        "card": publish.card,
         "publish": publish.publish,
         "outdated": publish.outdated,
         "republish": republish.republish,

@@ -1,4 +1,4 @@
-"""Commands about publishing: package, verify, publish, outdated."""
+"""Commands about publishing: package, card, verify, publish, outdated."""
 
 import functools
 from dataclasses import asdict
@@ -9,7 +9,7 @@ import typer
 
 from convert.cli import console, options
 from models.catalog import BUCKET, DEFAULT_VERSION
-from models.errors import DifferentError, UsageError
+from models.errors import DifferentError, MixerError, UsageError
 from models.records.layout import ModelPaths
 from models.selection import select_handles, split_custom
 from models.storage.files import megabytes
@@ -39,7 +39,7 @@ def package(
     )
     if json:
         done = [{name: _plain(value) for name, value in asdict(one).items()} | {"problems": []} for one in packed]
-        console.print_json([*done, *console.problem_rows(problems)])
+        console.print_json([*done, *(one.as_json() for one in problems)])
     else:
         rows = [(one.handle, str(one.archive), megabytes(one.size), one.sha256) for one in packed]
         console.print_table("", ("handle", "archive", "#size", "sha256"), rows, least=("sha256", "archive"))
@@ -47,6 +47,41 @@ def package(
         if one.note:
             console.tell(f"{one.handle} has no SBOM: {one.note}.")
     raise_problems(problems, len(names))
+
+
+def card(
+    publisher: options.Publisher,
+    assets: options.Assets,
+    handles: options.Models = None,
+    out: options.Out = Path("build"),
+    version: options.Version = DEFAULT_VERSION,
+    flavour: options.FlavourOption = options.Flavour.native,
+    json: options.Json = False,
+) -> None:
+    """Write the cards of models that passed their check, for TensorFlow Hub, Kaggle and Hugging Face.
+
+    All figures come from the manifest and the report. Existing cards are replaced.
+
+    Only a report of `validate --set full` says whether a model can be fine-tuned.
+    """
+    from convert.pipeline.cards import write_cards
+    from convert.pipeline.selection import chosen_names
+    from export.cards.publisher import Publisher
+
+    where = Publisher(publisher, assets.rstrip("/"))
+    names = chosen_names(handles or [], flavour.each, out, version)
+    done, problems = write_cards(names, out, version, where, console.progress_bar())
+    if json:
+        written = [
+            {"handle": one.name, "files": [*map(str, one.files)], "notes": one.notes, "problems": []} for one in done
+        ]
+        console.print_json([*written, *(one.as_json() for one in problems)])
+    else:
+        console.print_table("", ("handle", "file"), [(one.name, str(path)) for one in done for path in one.files])
+    for note in (note for one in done for note in one.notes):
+        console.tell(note)
+    if problems:
+        raise MixerError("\n".join(("not all cards could be written:", *map(str, problems))))
 
 
 def verify(
@@ -60,10 +95,10 @@ def verify(
     json: options.Json = False,
 ) -> None:
     """Check a model against its manifest, report and provenance; needs neither JAX nor TensorFlow."""
-    from convert.pipeline.progress import steps
+    from convert.pipeline.progress import Steps
     from export.package.verify import verify as verify_model
 
-    with steps(console.progress_bar(), 1) as on:
+    with Steps(console.progress_bar(), 1) as on:
         on.start(f"reading {path}")
         found = verify_model(path, check_signature=None if key is None else functools.partial(_check_signature, key))
     if json:
@@ -116,7 +151,7 @@ def publish(
         done, problems = for_each(names, work, console.progress_bar())
     if json:
         sent = [{**asdict(one), "sent": one.sent, "problems": []} for one in done]
-        console.print_json([*sent, *console.problem_rows(problems)])
+        console.print_json([*sent, *(one.as_json() for one in problems)])
     else:
         rows = [(item.address, f"{item.size:,}", item.action) for one in done for item in one.items]
         console.print_table("", ("address", "#bytes", ""), rows)
@@ -137,22 +172,22 @@ def outdated(
     json: options.Json = False,
 ) -> None:
     """List which published models need a new version, and why; downloads no checkpoints."""
-    from convert.checkpoints.fetch import Outage, parse_source, probe
+    from convert.checkpoints.fetch import Source
     from convert.pipeline.for_each import raise_problems
     from convert.pipeline.outdated import compare_all_with_published
     from convert.pipeline.selection import in_flavours
     from export.publish.destinations import opened_store
-    from models.digests import DigestTable
 
-    parse_source(source)
-    looked = functools.cache(functools.partial(probe, source=source, cache=cache, outage=Outage()))
+    place = Source(source, cache)
+    place.check()
+    looked = functools.cache(place.probe)
     known, custom = split_custom(handles or ())
     models = in_flavours(select_handles(known), flavour.each) if known or not custom else ()
     with opened_store(published) as store:
-        digests, watch = DigestTable.read(), console.progress_bar()
-        found, problems = compare_all_with_published(models, store, looked, digests, watch, custom=custom)
+        watch = console.progress_bar()
+        found, problems = compare_all_with_published(models, store, looked, place.digests, watch, custom=custom)
     if json:
-        console.print_json([*({**asdict(one), "problems": []} for one in found), *console.problem_rows(problems)])
+        console.print_json([*({**asdict(one), "problems": []} for one in found), *(one.as_json() for one in problems)])
     else:
         rows = [(one.handle, str(one.published or "none"), "\n".join(one.reasons) or "up to date") for one in found]
         console.print_table(

@@ -34,23 +34,23 @@ def republish(
     json: options.Json = False,
 ) -> None:
     """Convert, validate, pack and publish a new version of each model that is out of date, with its cards."""
-    from convert.checkpoints.fetch import parse_source
+    from convert.checkpoints.fetch import Source
     from convert.pipeline.for_each import Problem, raise_problems
-    from convert.pipeline.republish import Work, bring_up_to_date
+    from convert.pipeline.republish import Work
     from convert.pipeline.selection import in_flavours
     from export.cards.publisher import Publisher
     from export.package.signing import signer
     from export.publish.destinations import opened_store
     from export.publish.policy import PublishPolicy
-    from models.digests import DigestTable
 
-    parse_source(source)
+    place = Source(source, cache)
+    place.check()
     models = in_flavours(select_handles(handles or ()), flavour.each)
-    rules = PublishPolicy(DigestTable.read(), allow_dirty=allow_dirty)
+    rules = PublishPolicy(place.digests, allow_dirty=allow_dirty)
     where = Publisher(publisher, assets.rstrip("/"))
-    work = Work(models, source, cache, out, rules, where, None if sign_key is None else signer(sign_key))
+    work = Work(models, place, out, rules, where, None if sign_key is None else signer(sign_key))
     with opened_store(to, out) as store:
-        done = bring_up_to_date(work, store, dry_run=dry_run, watch=console.progress_bar())
+        done = work.bring_up_to_date(store, dry_run=dry_run, watch=console.progress_bar())
     if json:
         console.print_json([_as_json(one) for one in done])
     else:

@@ -56,16 +56,15 @@ class Labelled:
         """Return the pictures at these indices."""
         return Labelled(tuple(self.paths[index] for index in indices), tuple(self.labels[index] for index in indices))
 
+    def batch(self, step: int, size: int, seed: int) -> list[tuple[int, int]]:
+        """Return index and epoch of each picture of a step: all of an epoch in a random order, then of the next."""
+        places = (divmod(step * size + place, len(self)) for place in range(size))
+        return [(int(_order(len(self), seed, epoch)[place]), epoch) for epoch, place in places]
+
 
 @lru_cache(maxsize=4)
 def _order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng((seed, epoch)).permutation(count)
-
-
-def batch_of(step: int, batch_size: int, count: int, seed: int) -> list[tuple[int, int]]:
-    """Return index and epoch of each picture of a step: all of an epoch in a random order, then those of the next."""
-    places = (divmod(step * batch_size + place, count) for place in range(batch_size))
-    return [(int(_order(count, seed, epoch)[place]), epoch) for epoch, place in places]
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ Labels = NDArray[np.int64]
 class Trainer:
     """A Keras model with an optimizer; each of its functions is traced once, for one size of batch."""
 
-    def __init__(self, model: keras.Model, variables: Sequence[Any], recipe: Recipe) -> None:
-        """Prepare to train some `variables` of a model that gives logits, by a recipe."""
-        self._model, self._trained = model, list(variables)
+    def __init__(self, model: keras.Model, recipe: Recipe) -> None:
+        """Prepare to train a model that gives logits, by a recipe."""
+        self._model, self._trained = model, list(model.trainable_variables)
         self._optimizer = recipe.optimizer()
         self._optimizer.build(self._trained)
         self._step: Callable[..., tf.Tensor] = tf.function(self._train)
@@ -80,56 +80,54 @@ class Loop:
     best: Path
     """The file of the best params; without it, a run that was scored starts again."""
 
+    def run(
+        self,
+        trainer: Trainer,
+        batches: Callable[[int], Iterable[tuple[Inputs, Labels]]],
+        held_out: Callable[[], Iterable[tuple[Inputs, Labels]]],
+        *,
+        improved: Callable[[], None],
+        scored: Callable[[State], None],
+        progress: Progress,
+    ) -> State:
+        """Train, from the saved state if there is one.
 
-def fit(
-    trainer: Trainer,
-    loop: Loop,
-    batches: Callable[[int], Iterable[tuple[Inputs, Labels]]],
-    held_out: Callable[[], Iterable[tuple[Inputs, Labels]]],
-    *,
-    improved: Callable[[], None],
-    scored: Callable[[State], None],
-    progress: Progress,
-) -> State:
-    """Train, from the saved state if there is one.
+        Args:
+            trainer: the model.
+            batches: yields the batches of the steps from a number on.
+            held_out: yields batches of the pictures that are not trained on.
+            improved: called after an evaluation that is the best so far.
+            scored: called after each evaluation.
+            progress: called with the steps done and in all.
 
-    Args:
-        trainer: the model.
-        loop: how long.
-        batches: yields the batches of the steps from a number on.
-        held_out: yields batches of the pictures that are not trained on.
-        improved: called after an evaluation that is the best so far.
-        scored: called after each evaluation.
-        progress: called with the steps done and in all.
-
-    Raises:
-        MixerError: the loss is not finite.
-        OSError: the state cannot be written.
-    """
-    state = _resume(trainer, loop)
-    if state.step >= loop.steps or state.has_stalled(loop.patience):
+        Raises:
+            MixerError: the loss is not finite.
+            OSError: the state cannot be written.
+        """
+        state = _resume(trainer, self)
+        if state.step >= self.steps or state.has_stalled(self.patience):
+            return state
+        progress(state.step, self.steps)
+        for inputs, labels in batches(state.step):
+            loss = trainer.step(inputs, labels)
+            state.step += 1
+            if not np.isfinite(loss):
+                raise MixerError(f"the loss of step {state.step} is not finite: give a lower learning rate (--rate).")
+            state.losses.append(loss)
+            progress(state.step, self.steps)
+            last = state.step == self.steps
+            if last or state.step % self.score_every == 0:
+                state.scores.append(_score(trainer, self, state, held_out()))
+                if state.best is state.scores[-1]:
+                    improved()
+                scored(state)
+                state.losses.clear()
+                state.save(trainer.values(), self.state)
+            elif state.step % self.save_every == 0:
+                state.save(trainer.values(), self.state)
+            if last or state.has_stalled(self.patience):
+                break
         return state
-    progress(state.step, loop.steps)
-    for inputs, labels in batches(state.step):
-        loss = trainer.step(inputs, labels)
-        state.step += 1
-        if not np.isfinite(loss):
-            raise MixerError(f"the loss of step {state.step} is not finite: give a lower learning rate (--rate).")
-        state.losses.append(loss)
-        progress(state.step, loop.steps)
-        last = state.step == loop.steps
-        if last or state.step % loop.score_every == 0:
-            state.scores.append(_score(trainer, loop, state, held_out()))
-            if state.best is state.scores[-1]:
-                improved()
-            scored(state)
-            state.losses.clear()
-            state.save(trainer.values(), loop.state)
-        elif state.step % loop.save_every == 0:
-            state.save(trainer.values(), loop.state)
-        if last or state.has_stalled(loop.patience):
-            break
-    return state
 
 
 def _resume(trainer: Trainer, loop: Loop) -> State:

@@ -5,7 +5,6 @@ import math
 import jax
 import tensorflow as tf
 
-from convert.flavours.arithmetic import cast, multiplied_in
 from convert.flavours.operand import GraphError, Operand, Params, Shape, reshape
 
 
@@ -22,12 +21,20 @@ def dot_general(params: Params, shape: Shape, batch: tf.Tensor, left: Operand, r
     )
     if not all(one.is_floating or one.is_integer for one in (*dtypes, result)):
         raise GraphError(f"has no rule for {dtypes[0].name} times {dtypes[1].name} in {result.name}.")
-    inner = multiplied_in(dtypes[0], dtypes[1], result)
-    left, right = (
-        Operand(cast(one.tensor, inner), one.shape) if one.unscaled.dtype != inner else one for one in (left, right)
-    )
+    inner = _multiplied_in(dtypes[0], dtypes[1], result)
+    left, right = (one if one.unscaled.dtype == inner else one.cast(inner) for one in (left, right))
     product = _product_of_matrices(params, shape, left, right)
-    return product if inner == result else Operand(cast(product.tensor, result), shape)
+    return product if inner == result else product.cast(result)
+
+
+def _multiplied_in(left: tf.DType, right: tf.DType, result: tf.DType) -> tf.DType:
+    """Return the dtype to multiply matrices in, wide enough for both operands and the result."""
+    floats = [one for one in (left, right, result) if one.is_floating]
+    if not floats:
+        sizes = max(one.size for one in (left, right, result))
+        return tf.int32 if sizes <= tf.int32.size else tf.int64  # wraps as smaller and unsigned ones do
+    widest = max(floats, key=lambda one: one.size)
+    return tf.float32 if len(set(floats)) > 1 and widest.size < tf.float32.size else widest
 
 
 def _require_full_precision(params: Params) -> None:

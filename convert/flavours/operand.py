@@ -71,6 +71,22 @@ class Operand:
         """Whether it is stored as a matrix of all its rows."""
         return self.unscaled.shape.rank == 2 and len(self.shape) > 2
 
+    def cast(self, dtype: tf.DType) -> "Operand":
+        """Cast as XLA does (https://openxla.org/stablehlo/spec#convert): floats to integers towards zero.
+
+        What is out of the range becomes its end, and NaN 0.
+        """
+        x = self.tensor
+        if not (x.dtype.is_floating and dtype.is_integer):
+            return Operand(tf.cast(x, dtype), self.shape)
+        wide = x if x.dtype in (tf.float32, tf.float64) else tf.cast(x, tf.float32)
+        above = tf.constant(float(dtype.max) + 1, wide.dtype)  # a power of two, unlike the largest integer itself
+        below = tf.constant(float(dtype.min), wide.dtype)
+        inside = (wide < above) & (wide > below)  # not NaN
+        kept = tf.cast(tf.where(inside, wide, tf.zeros_like(wide)), dtype)
+        highest, lowest = (tf.constant(end, dtype) for end in (dtype.max, dtype.min))
+        return Operand(tf.where(wide >= above, highest, tf.where(wide <= below, lowest, kept)), self.shape)
+
 
 def reshape(tensor: tf.Tensor, shape: Shape) -> tf.Tensor:
     """Reshape a tensor to a shape with at most one unknown size; return it unchanged if it has that shape."""

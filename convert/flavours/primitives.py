@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 import jax
 import tensorflow as tf
 
-from convert.flavours.arithmetic import cast, divide
 from convert.flavours.contractions import conv_general_dilated, dot_general
 from convert.flavours.operand import GraphError, Operand, Params, Shape, reshape
 
@@ -66,6 +65,22 @@ def _is_power_of_two(tensor: tf.Tensor) -> bool:
         return False
     value = tf.get_static_value(tensor)
     return value is not None and abs(value) <= 1 and math.frexp(abs(float(value)))[0] == 0.5
+
+
+def _divide(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
+    """Divide; integers towards zero, with all bits set (-1) for x / 0, and wrapping for the smallest by -1.
+
+    As XLA does: https://openxla.org/stablehlo/spec#divide.
+    """
+    if left.dtype.is_floating:
+        return tf.divide(left, right)
+    one, none = tf.ones_like(right), tf.zeros_like(right)
+    by_zero, ones = tf.equal(right, none), tf.bitwise.invert(none)
+    if left.dtype.is_unsigned:
+        return tf.where(by_zero, ones, tf.truncatediv(left, tf.where(by_zero, one, right)))
+    negated = tf.equal(right, ones)
+    quotient = tf.truncatediv(left, tf.where(by_zero | negated, one, right))
+    return tf.where(by_zero, ones, tf.where(negated, -left, quotient))
 
 
 def _erf(x: tf.Tensor) -> tf.Tensor:
@@ -134,7 +149,7 @@ def _stop_gradient(params: Params, shape: Shape, batch: tf.Tensor, x: Operand) -
 
 
 def _convert_element_type(params: Params, shape: Shape, batch: tf.Tensor, x: Operand) -> Operand:
-    return Operand(cast(x.tensor, tf.as_dtype(params["new_dtype"])), shape)
+    return x.cast(tf.as_dtype(params["new_dtype"]))
 
 
 def _tile(params: Params, shape: Shape, batch: tf.Tensor, x: Operand) -> Operand:
@@ -187,7 +202,7 @@ RULES: Mapping[str, Rule] = {
     "add": _elementwise(_add),
     "sub": _elementwise(tf.subtract),
     "mul": _mul,
-    "div": _elementwise(divide),
+    "div": _elementwise(_divide),
     "neg": _elementwise(tf.negative),
     "sign": _elementwise(tf.sign),
     "abs": _elementwise(tf.abs),

@@ -1,7 +1,6 @@
 """Measure the accuracy of models on labelled pictures."""
 
 import hashlib
-import os
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -13,8 +12,8 @@ from convert.pipeline.contenders import Contender
 from convert.pipeline.for_each import Failure, attempt
 from convert.pipeline.frameworks import import_frameworks
 from convert.pipeline.picture_work import Run, run_here
-from convert.pipeline.progress import Steps, Watch, steps
-from convert.pipeline.tfds_data import PREFIX, unpack_data
+from convert.pipeline.progress import Steps, Watch
+from convert.pipeline.tfds_data import unpack_data
 from convert.pipeline.unfinished import BatchAnswers, Unfinished, state_of
 from convert.pipeline.usable_model import UsableModel, read_classes
 from models.errors import MixerError, counted
@@ -23,7 +22,7 @@ from models.picture_files import read_picture
 from models.preprocessing import Protocol
 from models.records.layout import ModelPaths
 from validation.accuracy.counts import Answer
-from validation.accuracy.dataset import Dataset, Picture, require_directory
+from validation.accuracy.dataset import Dataset, Picture
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,19 +109,9 @@ def _shortened(remarks: Iterator[str]) -> Iterator[str]:
         yield f"{len(every) - _MOST_NAMED:,} more pictures {every[0].partition(':')[0].replace('occurs', 'occur')}"
 
 
-def is_imagenet(classes: Sequence[str] | None) -> bool:
+def _is_imagenet(classes: Sequence[str] | None) -> bool:
     """Return whether these are the classes of ImageNet-1k in their usual order, by their names."""
     return classes is not None and tuple(classes) == read_classes(LABELS_1K.checked_path())
-
-
-def require_data(data: Path) -> None:
-    """Refuse a directory of pictures that does not exist; a data set is looked for by `find_pictures_of`.
-
-    Raises:
-        UsageError: there is no such directory.
-    """
-    if not os.fspath(data).startswith(PREFIX):
-        require_directory(data)
 
 
 def find_pictures_of(
@@ -141,7 +130,7 @@ def find_pictures_of(
     """
     classes = contenders[0].model.classes
     directory, _ = unpack_data(data, cache, watch)
-    return Dataset.find(directory, classes, is_imagenet=is_imagenet(classes), real=real, devkit=devkit)
+    return Dataset.find(directory, classes, is_imagenet=_is_imagenet(classes), real=real, devkit=devkit)
 
 
 def measure_accuracy(
@@ -164,7 +153,7 @@ def measure_accuracy(
     """
     import_frameworks()
     resumed = Unfinished.of(cache, contenders, dataset, protocol)
-    with steps(watch, 1) as on:
+    with Steps(watch, 1) as on:
         batches = [dataset.pictures[start : start + BATCH] for start in range(0, len(dataset.pictures), BATCH)]
         found = resumed.read(batches)
         if found:

@@ -4,6 +4,7 @@ import csv
 import io
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from convert.pipeline.accuracy import AccuracyResult
@@ -17,25 +18,49 @@ _COLUMNS = ("picture", "sha256", "labels", "backend", "right", "first", "second"
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def check_outputs(data: Path, csv_file: Path | None, confusion: Path | None, tensorboard: Path | None) -> None:
-    """Refuse files that could not be written after the measurement, or would replace something else.
+@dataclass(frozen=True)
+class AccuracyFiles:
+    """What is to be written about a measurement; None of what was not asked for."""
 
-    Args:
-        data: where the pictures are.
-        csv_file: what `write_csv` is to write.
-        confusion: what `draw_confusion` is to write.
-        tensorboard: the directory that `write_scalars` is to write to.
+    csv: Path | None
+    """A line for each picture and backend: labels, and the first five classes."""
+    confusion: Path | None
+    """A picture of which classes the first model takes for which."""
+    tensorboard: Path | None
+    """A directory: top-1 and top-5 over growing parts of the pictures, a run for each backend."""
 
-    Raises:
-        UsageError: some cannot be used; all are named.
-    """
-    given = {"--csv": csv_file, "--confusion": confusion, "--tensorboard": tensorboard}
-    outputs = {option: path for option, path in given.items() if path is not None}
-    problems = [problem for option, path in outputs.items() for problem in _problems_of(option, path, data)]
-    if len({path.resolve() for path in outputs.values()}) < len(outputs):
-        problems.append(f"{', '.join(outputs)} are to be written to the same place: give each its own.")
-    if problems:
-        raise UsageError("\n".join(problems))
+    def check(self, data: Path) -> None:
+        """Refuse files that could not be written after the measurement, or would replace something else.
+
+        `data` is where the pictures are.
+
+        Raises:
+            UsageError: some cannot be used; all are named.
+        """
+        given = {"--csv": self.csv, "--confusion": self.confusion, "--tensorboard": self.tensorboard}
+        outputs = {option: path for option, path in given.items() if path is not None}
+        problems = [problem for option, path in outputs.items() for problem in _problems_of(option, path, data)]
+        if len({path.resolve() for path in outputs.values()}) < len(outputs):
+            problems.append(f"{', '.join(outputs)} are to be written to the same place: give each its own.")
+        if problems:
+            raise UsageError("\n".join(problems))
+
+    def write(self, result: AccuracyResult) -> list[Path]:
+        """Write them, and return their paths.
+
+        Raises:
+            OSError: one cannot be written.
+        """
+        if self.csv is not None:
+            _write_csv(result, self.csv)
+        if self.confusion is not None:
+            from validation.accuracy.plot import draw_confusion
+
+            first = result.measured[0]
+            draw_confusion(first.answers, first.model.classes, self.confusion)
+        if self.tensorboard is not None:
+            _write_scalars(result, self.tensorboard)
+        return [path for path in (self.csv, self.confusion, self.tensorboard) if path is not None]
 
 
 def _problems_of(option: str, path: Path, data: Path) -> Iterator[str]:
@@ -76,25 +101,7 @@ def _begins_with(path: Path, begins: bytes) -> bool:
         return file.read(len(begins)) == begins
 
 
-def write_scalars(result: AccuracyResult, directory: Path) -> None:
-    """Write top-1 and top-5 over growing parts of the pictures, a run for each backend."""
-    from models.scalars import ScalarLog
-
-    total = len(result.pictures)
-    every = max(1, total // _MOST_SCALARS)
-    for one in result.measured:
-        log = ScalarLog(directory / one.backend)
-        for done in sorted({*range(every, total, every), total}):
-            part = one.answers[:done]
-            log.write({"top-1": Share.of(part, 1).value, "top-5": Share.of(part, 5).value}, done)
-
-
-def write_csv(result: AccuracyResult, path: Path) -> None:
-    """Write a line for each picture and backend: labels, and the first five classes.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+def _write_csv(result: AccuracyResult, path: Path) -> None:
     with written_whole(path) as file:
         text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="", write_through=True)
         writer = csv.writer(text, lineterminator="\n")
@@ -104,3 +111,15 @@ def write_csv(result: AccuracyResult, path: Path) -> None:
                 labels = " ".join(map(str, picture.labels))
                 writer.writerow((picture.path, sha256, labels, one.backend, int(answer.is_right(1)), *answer.top))
         text.detach()
+
+
+def _write_scalars(result: AccuracyResult, directory: Path) -> None:
+    from models.scalars import ScalarLog
+
+    total = len(result.pictures)
+    every = max(1, total // _MOST_SCALARS)
+    for one in result.measured:
+        log = ScalarLog(directory / one.backend)
+        for done in sorted({*range(every, total, every), total}):
+            part = one.answers[:done]
+            log.write({"top-1": Share.of(part, 1).value, "top-5": Share.of(part, 5).value}, done)

@@ -3,7 +3,9 @@
 import hashlib
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from convert.pipeline.accuracy import AccuracyResult, Measured
 from convert.pipeline.contenders import Contender
@@ -18,47 +20,53 @@ from models.records.provenance import library_versions
 from models.storage.files import write_atomically
 from validation.accuracy.counts import Share
 
-Recordable = Mapping[Path, str]
-"""The sha256 of the manifest of each SavedModel that was found to be the one of its manifest, by its directory."""
 
+@dataclass(frozen=True)
+class Recordable:
+    """The SavedModels whose accuracy may be recorded: each was found to be the one of its manifest."""
 
-def check_recordable(contenders: Sequence[Contender], *, labels: Path | None) -> Recordable:
-    """Return what may be recorded, after comparing the files of each SavedModel with its manifest.
+    manifests: Mapping[Path, str]
+    """The sha256 of the manifest of each, by its directory."""
 
-    Raises:
-        UsageError: none has a manifest, or another class list than the model's own is given.
-        MixerError: the files of one differ from its manifest, or its earlier record cannot be read.
-    """
-    if labels is not None:
-        raise UsageError("--record takes the model's own class list: leave out --labels.")
-    found = {}
-    for paths in (one.paths for one in contenders):
-        if paths is not None:
-            found[paths.directory] = _checked(paths)
-            _earlier(paths)
-    if not found:
-        raise UsageError("--record needs a SavedModel with its manifest beside it: name one below --out.")
-    return found
+    @classmethod
+    def of(cls, contenders: Sequence[Contender], *, labels: Path | None) -> Self:
+        """Return what may be recorded, after comparing the files of each SavedModel with its manifest.
 
+        Raises:
+            UsageError: none has a manifest, or another class list than the model's own is given.
+            MixerError: the files of one differ from its manifest, or its earlier record cannot be read.
+        """
+        if labels is not None:
+            raise UsageError("--record takes the model's own class list: leave out --labels.")
+        found = {}
+        for paths in (one.paths for one in contenders):
+            if paths is not None:
+                found[paths.directory] = _checked(paths)
+                _earlier(paths)
+        if not found:
+            raise UsageError("--record needs a SavedModel with its manifest beside it: name one below --out.")
+        return cls(found)
 
-def record_accuracy(result: AccuracyResult, protocol: Protocol, recordable: Recordable) -> list[Path]:
-    """Record the accuracy of each SavedModel beside its manifest, and return the files.
+    def record(self, result: AccuracyResult, protocol: Protocol) -> list[Path]:
+        """Record the accuracy of each SavedModel beside its manifest, and return the files.
 
-    Raises:
-        MixerError: a SavedModel changed since `check_recordable`, or pictures occur with different labels.
-    """
-    if result.contradictions:
-        raise MixerError(f"the accuracy is not recorded: {result.contradictions[0]}.")
-    written = []
-    for one in result.measured:
-        if one.paths is not None and one.paths.directory in recordable:
-            with held(one.paths):
-                if _checked(one.paths) != recordable[one.paths.directory]:
-                    raise MixerError(f"{one.paths.directory} was replaced while it was measured: nothing is recorded.")
-                record = _record(one.paths, result, one, protocol, recordable[one.paths.directory])
-                write_atomically(one.paths.accuracy, record.to_bytes())
-            written.append(one.paths.accuracy)
-    return written
+        Raises:
+            MixerError: a SavedModel changed meanwhile, or pictures occur with different labels.
+        """
+        if result.contradictions:
+            raise MixerError(f"the accuracy is not recorded: {result.contradictions[0]}.")
+        written = []
+        for one in result.measured:
+            if one.paths is not None and (sha256 := self.manifests.get(one.paths.directory)) is not None:
+                with held(one.paths):
+                    if _checked(one.paths) != sha256:
+                        raise MixerError(
+                            f"{one.paths.directory} was replaced while it was measured: nothing is recorded."
+                        )
+                    record = _record(one.paths, result, one, protocol, sha256)
+                    write_atomically(one.paths.accuracy, record.to_bytes())
+                written.append(one.paths.accuracy)
+        return written
 
 
 def _checked(paths: ModelPaths) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 from convert.checkpoints.buffer import ReusableBuffer
 from convert.pipeline.convert_handle import Item
 from convert.pipeline.frameworks import IMPORTING, import_frameworks, imports_passed_over
-from convert.pipeline.job import WRITERS, Batch, run_checkpoint
+from convert.pipeline.job import WRITERS, Batch
 from convert.pipeline.outcome import Outcome
 from convert.pipeline.processes import run_in_processes
-from convert.pipeline.progress import Event, Watch, steps
+from convert.pipeline.progress import Event, Steps, Watch
 from convert.pipeline.tracing import tracing_ahead
 from export.install import prepare_out, refuse_to_replace, tidy
 from models.errors import UsageError
@@ -86,7 +86,7 @@ def run_batch(batch: Batch, watch: Watch | None = None) -> list[Outcome]:
     items = batch.items
     for item in items:
         groups.setdefault(item.handle.checkpoint.name, []).append(item)
-    with steps(watch, len(items)) as on:
+    with Steps(watch, len(items)) as on:
 
         def finish(outcome: Outcome, worker: int = 0) -> None:
             on.finish(_line(outcome), worker)
@@ -104,7 +104,7 @@ def run_batch(batch: Batch, watch: Watch | None = None) -> list[Outcome]:
         ahead = tracing_ahead(batch.graphs_needed(items) if converts else [], batch.kept)
         with imports_passed_over(), ahead as stop_tracing:
             for group in groups.values():
-                for outcome in run_checkpoint(batch, group, on, room):
+                for outcome in batch.run_checkpoint(group, on, room):
                     outcomes.append(outcome)
                     finish(outcome)
                 trim()

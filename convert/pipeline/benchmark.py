@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from convert.checkpoints.synthetic import write_seeded
-from convert.pipeline.progress import Event, Steps, Watch, steps
+from convert.pipeline.progress import Event, Steps, Watch
 from models.catalog import DEFAULT_VERSION, HANDLES, Handle
 from models.errors import MixerError, UsageError
 from models.storage.files import require_room
@@ -77,42 +77,75 @@ class Bench:
         some = self.handles or [one for one in HANDLES.values() if one.checkpoint.name in defaults]
         return [handle for handle in some if handle.head == "classification"]
 
+    def check(self, watch: Watch) -> None:
+        """Refuse, before any work, what cannot succeed.
+
+        Raises:
+            UsageError: a side is unknown or its library missing, a checkpoint is missing, the disk is too small.
+        """
+        if find_spec("psutil") is None:
+            raise UsageError(
+                "the benchmark needs psutil: install the extra bench, `pip install --editable '.[bench]'`."
+            )
+        known = _side_names(self)
+        names = dict.fromkeys(name for part in self.parts for name in known[part])
+        unknown = [side for side in self.sides if side not in names]
+        if unknown:
+            raise UsageError(
+                f"{', '.join(self.parts)} has no side {', '.join(unknown)}: expected some of {', '.join(names)}."
+            )
+        for part in self.parts:
+            if not any(self.wants(name) for name in known[part]):
+                raise UsageError(
+                    f"--side names no side of {part} ({', '.join(known[part])}): add one, or leave out --part {part}."
+                )
+            if not self.handles_of(part):
+                raise UsageError(f"{part} takes only classifiers, but none of the handles is one: add a classifier.")
+        for name, engine in ENGINES.items():
+            if "inference" in self.parts and name in self.sides:
+                engine.require()
+        _check_files(self, watch)
+        for engine in ENGINES.values():
+            if "inference" in self.parts and not self.sides and not engine.here:
+                watch(Event("noted", f"{engine.title} will not be measured: {engine.advice}"))
+
+    def run(self, watch: Watch | None = None) -> list[Benchmark]:
+        """Measure the parts, and write each one's record into the output directory."""
+        done: list[Benchmark] = []
+        with temporary_folder(self.out, ".work-") as folder, Steps(watch, _count(self)) as on:
+            work = folder.resolve()
+            place = Folders((self.source or work / "source").resolve(), (self.models or work / "kept").resolve(), work)
+            if self.source is None:
+                _seed(self, place.source, on)
+            measure = {"conversion": _conversion, "inference": _inference, "start": _start}
+            for part in self.parts:
+                found = measure[part](self, place, on)
+                path = self.out / f"{part}.json"
+                found.write(path)
+                on.note(f"written: {path}")
+                done.append(found)
+        return done
+
+    def run_quick(self, watch: Watch | None = None) -> tuple[QuickBenchmark, list[str]]:
+        """Measure the ratios of a few handles in minutes; return them, and which of them have grown.
+
+        They are compared with those in the repository, `QUICK`; the record is written into the output directory.
+
+        Raises:
+            MixerError: a side failed.
+        """
+        found = cast(ConversionBenchmark, self.run(watch)[0])
+        if failed := [f"{side.name} failed: {side.failure}" for side in found.sides if side.failure]:
+            raise MixerError("\n".join(failed))
+        quick = QuickBenchmark.of(found)
+        quick.write(self.out / QUICK.name)
+        return quick, quick.regressions(QuickBenchmark.read(QUICK))
+
 
 def _side_names(bench: Bench) -> dict[Part, list[str]]:
     """Return the names of the sides of each part."""
     rows = _scenarios(bench, Folders(Path(), Path(), Path()))
     return {"conversion": [*rows], "inference": [*ENGINES], "start": [*FLAVOURS]}
-
-
-def check_bench(bench: Bench, watch: Watch) -> None:
-    """Refuse, before any work, what cannot succeed.
-
-    Raises:
-        UsageError: a side is unknown or its library missing, a checkpoint is missing, the disk is too small.
-    """
-    if find_spec("psutil") is None:
-        raise UsageError("the benchmark needs psutil: install the extra bench, `pip install --editable '.[bench]'`.")
-    known = _side_names(bench)
-    names = dict.fromkeys(name for part in bench.parts for name in known[part])
-    unknown = [side for side in bench.sides if side not in names]
-    if unknown:
-        raise UsageError(
-            f"{', '.join(bench.parts)} has no side {', '.join(unknown)}: expected some of {', '.join(names)}."
-        )
-    for part in bench.parts:
-        if not any(bench.wants(name) for name in known[part]):
-            raise UsageError(
-                f"--side names no side of {part} ({', '.join(known[part])}): add one, or leave out --part {part}."
-            )
-        if not bench.handles_of(part):
-            raise UsageError(f"{part} takes only classifiers, but none of the handles is one: add a classifier.")
-    for name, engine in ENGINES.items():
-        if "inference" in bench.parts and name in bench.sides:
-            engine.require()
-    _check_files(bench, watch)
-    for engine in ENGINES.values():
-        if "inference" in bench.parts and not bench.sides and not engine.here:
-            watch(Event("noted", f"{engine.title} will not be measured: {engine.advice}"))
 
 
 def _check_files(bench: Bench, watch: Watch) -> None:
@@ -145,40 +178,6 @@ def _disk_need(bench: Bench) -> int:
         if part in bench.parts:
             need += sum(copies * 4 * handle.parameters for handle in bench.handles_of(part))
     return need
-
-
-def run_bench(bench: Bench, watch: Watch | None = None) -> list[Benchmark]:
-    """Measure the parts, and write each one's record into the output directory."""
-    done: list[Benchmark] = []
-    with temporary_folder(bench.out, ".work-") as folder, steps(watch, _count(bench)) as on:
-        work = folder.resolve()
-        place = Folders((bench.source or work / "source").resolve(), (bench.models or work / "kept").resolve(), work)
-        if bench.source is None:
-            _seed(bench, place.source, on)
-        measure = {"conversion": _conversion, "inference": _inference, "start": _start}
-        for part in bench.parts:
-            found = measure[part](bench, place, on)
-            path = bench.out / f"{part}.json"
-            found.write(path)
-            on.note(f"written: {path}")
-            done.append(found)
-    return done
-
-
-def run_quick(bench: Bench, watch: Watch | None = None) -> tuple[QuickBenchmark, list[str]]:
-    """Measure the ratios of a few handles in minutes; return them, and which of them have grown.
-
-    They are compared with those in the repository, `QUICK`; the record is written into the output directory.
-
-    Raises:
-        MixerError: a side failed.
-    """
-    found = cast(ConversionBenchmark, run_bench(bench, watch)[0])
-    if failed := [f"{side.name} failed: {side.failure}" for side in found.sides if side.failure]:
-        raise MixerError("\n".join(failed))
-    quick = QuickBenchmark.of(found)
-    quick.write(bench.out / QUICK.name)
-    return quick, quick.regressions(QuickBenchmark.read(QUICK))
 
 
 def _count(bench: Bench) -> int:

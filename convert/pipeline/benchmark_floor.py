@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 
-def main() -> None:
+def _main() -> None:
     """Import, then copy."""
     from convert.pipeline import convert_handle  # noqa: F401
     from convert.pipeline.frameworks import import_frameworks
@@ -28,4 +28,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    _main()

@@ -14,7 +14,7 @@ from models.catalog import DEFAULT_VERSION, HEADS, Checkpoint, Handle
 from validation.benchmark.synthetic_models import rows
 
 
-def main() -> None:
+def _main() -> None:
     """Seed or convert."""
     task, architecture, blocks, count, source, out = sys.argv[1:]
     checkpoints = rows(architecture, int(blocks), int(count))
@@ -33,18 +33,17 @@ def _seed(checkpoints: list[Checkpoint], directory: Path) -> None:
 
 
 def _convert(checkpoints: list[Checkpoint], source: str, out: Path) -> None:
-    from convert.checkpoints.open import Source
+    from convert.checkpoints.fetch import Source
     from convert.pipeline.batch import check_batch, run_batch
     from convert.pipeline.for_each import Problem, raise_problems
     from convert.pipeline.job import Batch
-    from models.digests import DigestTable
 
     handles = tuple(Handle(f"mixer_{row.name}_{head}", row, head) for row in checkpoints for head in HEADS)
-    work = Batch("convert", handles, Source(source, None, DigestTable.read()), out, DEFAULT_VERSION)
+    work = Batch("convert", handles, Source(source), out, DEFAULT_VERSION)
     check_batch(work)
     failed = [Problem(one.handle, "; ".join(one.problems)) for one in run_batch(work) if one.verdict == "failed"]
     raise_problems(failed, len(handles))
 
 
 if __name__ == "__main__":
-    main()
+    _main()

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from convert.pipeline.for_each import Failure, attempt
 from convert.pipeline.frameworks import import_frameworks
 from convert.pipeline.picture_work import Run, run_here
-from convert.pipeline.progress import Event, Watch, steps
+from convert.pipeline.progress import Event, Steps, Watch
 from convert.pipeline.usable_model import UsableModel
-from models.errors import MixerError, UsageError, counted, shown
+from models.errors import UsageError, shown
 from models.picture_files import MOST_BYTES, SUFFIXES, Listing, read_picture
 from models.preprocessing import Protocol
 
@@ -96,17 +96,6 @@ def _left_out(files: Sequence[Path]) -> str:
     )
 
 
-def usable(found: Mapping[str, str | None]) -> list[str]:
-    """Return the pictures among what `find_pictures` found."""
-    return [name for name, why in found.items() if why is None]
-
-
-def in_order(found: Mapping[str, str | None], results: Sequence[Classified]) -> list[Classified]:
-    """Return a result for all that `find_pictures` found, given those of the pictures."""
-    of_pictures = {one.picture: one for one in results}
-    return [of_pictures[name] if why is None else Classified(name, problem=why) for name, why in found.items()]
-
-
 def _why_not(path: Path) -> str:
     if path.is_symlink() and not path.exists():
         return f"is a link to {shown(path.readlink(), 300)}, which does not exist"
@@ -123,7 +112,7 @@ def _listings(folder: Path) -> Iterator[Listing]:
 
 def classify_pictures(
     model: UsableModel,
-    pictures: Sequence[str],
+    found: Mapping[str, str | None],
     watch: Watch | None = None,
     *,
     top: int = 5,
@@ -132,11 +121,11 @@ def classify_pictures(
     stdin: BinaryIO | None = None,
     run: Run = run_here,
 ) -> list[Classified]:
-    """Classify pictures; one that cannot be read gets a problem, and the others go on.
+    """Classify the pictures that were found; what cannot be read gets a problem, and the others go on.
 
     Args:
         model: the classifier.
-        pictures: paths of files; `-` is read from `stdin`.
+        found: what `find_pictures` found; `-` is read from `stdin`.
         watch: called with the progress.
         top: the most classes to return for a picture.
         protocol: how pictures are resized.
@@ -148,20 +137,21 @@ def classify_pictures(
         MixerError: the model cannot be used.
     """
     import_frameworks()
-    results: list[Classified] = []
+    pictures = [name for name, why in found.items() if why is None]
+    results: dict[str, Classified] = {}
     work = _Classifying(model, top, protocol, exif, stdin)
-    with steps(watch, len(pictures)) as on:
+    with Steps(watch, len(pictures)) as on:
         on.start(f"loading {model.path}")
         models = work.open()
         advance = on.start(f"classifying with {model.name}", "pictures")
         advance(0, len(pictures))
         batches = [pictures[start : start + _BATCH] for start in range(0, len(pictures), _BATCH)]
-        for found in run(work, models, batches):
-            results += found
-            for one in found:
+        for answers in run(work, models, batches):
+            for one in answers:
+                results[one.picture] = one
                 on.finish(f"{one.picture}: {one.problem}" if one.problem else "")
             advance(len(results), len(pictures))
-    return results
+    return [results[name] if why is None else Classified(name, problem=why) for name, why in found.items()]
 
 
 @dataclass(frozen=True)
@@ -232,16 +222,3 @@ def softmax(logits: "NDArray[Any]") -> "NDArray[np.float64]":
     powers = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
     probabilities: NDArray[np.float64] = powers / powers.sum(-1, keepdims=True)
     return probabilities
-
-
-def raise_unreadable(results: Sequence[Classified]) -> None:
-    """Raise an error that names the pictures that could not be classified, if there are any.
-
-    Raises:
-        MixerError: some could not.
-    """
-    problems = [f"{one.picture}: {one.problem}" for one in results if one.problem]
-    if problems:
-        were = "was" if len(problems) == 1 else "were"
-        total = counted(len(results), "picture")
-        raise MixerError("\n".join((f"{len(problems):,} of {total} {were} not classified.", *problems)))

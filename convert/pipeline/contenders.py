@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convert.checkpoints.npz import refuse_unreadable
-from convert.checkpoints.open import CustomCheckpoint, OpenCheckpoint, Source, open_catalog, open_custom
+from convert.checkpoints.fetch import Source
+from convert.checkpoints.open import CustomCheckpoint, OpenCheckpoint
 from convert.pipeline.usable_model import UsableModel, find_model, read_classes
 from models.catalog import ALL_HANDLES, GRAPH_SUFFIX, Handle
 from models.errors import UsageError, each
@@ -43,7 +43,7 @@ class Contender:
         if self.original is None:
             return self.model.path if self.model.kind == "saved_model" else self.model.path.parent
         custom, source = self.original.custom, self.original.source
-        return custom.path if custom else Path(source.source, self.original.handle.checkpoint.object)
+        return custom.path if custom else Path(source.place, self.original.handle.checkpoint.object)
 
     def open(self) -> "RunnableModel":
         """Load it; see `UsableModel.open`."""
@@ -62,9 +62,9 @@ class _Original:
 
     def open(self) -> "RunnableModel":
         if self.custom is None:
-            handle, original = self.handle, open_catalog(self.handle.checkpoint, self.source)
+            handle, original = self.handle, OpenCheckpoint.of_catalog(self.handle.checkpoint, self.source)
         else:
-            handle, original = open_custom(self.custom, self.handle, self.source.digests)
+            handle, original = self.custom.open(self.handle, self.source.digests)
         if self.sha256 is not None and original.record.sha256 != self.sha256:
             raise UsageError(
                 f"{original.path} has sha256 {original.record.sha256}, and the model was made from {self.sha256}: give "
@@ -161,11 +161,11 @@ def _custom_in_jax(
         checkpoint = tuned
     if checkpoint is None:
         raise UsageError(f"--backend jax needs the checkpoint that {name} was made from: --checkpoint FILE.")
-    refuse_unreadable(checkpoint)
+    custom = CustomCheckpoint(checkpoint, name, None, strip_prefix)
+    custom.refuse_unreadable()
     model = find_model(name, out, version, labels=labels)
     manifest = Manifest.read(ModelPaths.of(out, name, version).manifest)
     template = template_of(manifest.architecture, "classification")
-    custom = CustomCheckpoint(checkpoint, name, None, strip_prefix)
     return Contender("jax", model, _Original(template, source, custom, manifest.checkpoint.sha256))
 
 

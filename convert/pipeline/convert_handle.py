@@ -5,7 +5,7 @@ from pathlib import Path
 
 from convert.checkpoints.open import CustomCheckpoint, OpenCheckpoint
 from convert.pipeline.kept_graphs import KeptGraphs
-from convert.pipeline.tracing import GraphKey, graph_of
+from convert.pipeline.tracing import GraphKey
 from export.install import install, refuse_to_replace, staged
 from models.catalog import Handle
 from models.errors import MixerError, UsageError
@@ -30,48 +30,46 @@ class Item:
         """The key of its graph."""
         return GraphKey.of(self.handle, self.labels)
 
+    def write(self, checkpoint: OpenCheckpoint, *, overwrite: bool, kept: KeptGraphs | None = None) -> Manifest:
+        """Convert it, with a graph that was kept if there is one, and put its SavedModel and manifest in place."""
+        from export.saved_model.extra_assets import write_extras
 
-def _describe(item: Item, checkpoint: OpenCheckpoint, directory: Path | None) -> Manifest:
-    """Return the manifest of the item as made now from this checkpoint."""
-    from convert.flavours.native import PLATFORMS
-    from export.saved_model import manifest
+        handle, paths = self.handle, self.paths
+        with staged(paths) as stage:
+            refuse_to_replace(paths, overwrite=overwrite)
+            graph = self.graph_key.graph(kept)
+            graph.write(flatten(checkpoint.for_head(handle.head)), stage, labels=self.labels)
+            write_extras(stage, handle, paths.version, checkpoint.record, labels=self.labels)
+            manifest = self._describe(checkpoint, stage)
+            install(stage, paths, manifest, overwrite=overwrite)
+        return manifest
 
-    version = item.paths.version
-    return manifest.describe(item.handle, checkpoint.record, version=version, platforms=PLATFORMS, directory=directory)
+    def find_current(self, checkpoint: OpenCheckpoint) -> Report | None:
+        """Return the passing report of its SavedModel if it is what would be made now; else None."""
+        from export.saved_model.manifest import is_current
+        from validation.parity import report as reports
 
+        if not _has_labels(self.paths, self.labels):
+            return None
+        expected = self._describe(checkpoint, None)
+        try:
+            report = Report.read(self.paths.report)
+        except MixerError:
+            return None
+        if not is_current(self.paths, expected):
+            return None
+        current = reports.is_current(report, self.paths.manifest.read_bytes())
+        proven = report.verdict == "passed" and not any(report.contradictions(TOLERANCES))
+        return report if current and proven else None
 
-def write(item: Item, checkpoint: OpenCheckpoint, *, overwrite: bool, kept: KeptGraphs | None = None) -> Manifest:
-    """Convert a handle, with a graph that was kept if there is one, and put its SavedModel and manifest in place."""
-    from export.saved_model.extra_assets import write_extras
+    def _describe(self, checkpoint: OpenCheckpoint, directory: Path | None) -> Manifest:
+        """Return its manifest as made now from this checkpoint."""
+        from convert.flavours.native import PLATFORMS
+        from export.saved_model import manifest
 
-    handle, paths = item.handle, item.paths
-    with staged(paths) as stage:
-        refuse_to_replace(paths, overwrite=overwrite)
-        graph = graph_of(item.graph_key, kept)
-        graph.write(flatten(checkpoint.for_head(handle.head)), stage, labels=item.labels)
-        write_extras(stage, handle, paths.version, checkpoint.record, labels=item.labels)
-        manifest = _describe(item, checkpoint, stage)
-        install(stage, paths, manifest, overwrite=overwrite)
-    return manifest
-
-
-def find_current(item: Item, checkpoint: OpenCheckpoint) -> Report | None:
-    """Return the passing report of the item's SavedModel if it is what would be made now; else None."""
-    from export.saved_model.manifest import is_current
-    from validation.parity import report as reports
-
-    if not _has_labels(item.paths, item.labels):
-        return None
-    expected = _describe(item, checkpoint, None)
-    try:
-        report = Report.read(item.paths.report)
-    except MixerError:
-        return None
-    if not is_current(item.paths, expected):
-        return None
-    current = reports.is_current(report, item.paths.manifest.read_bytes())
-    proven = report.verdict == "passed" and not any(report.contradictions(TOLERANCES))
-    return report if current and proven else None
+        return manifest.describe(
+            self.handle, checkpoint.record, version=self.paths.version, platforms=PLATFORMS, directory=directory
+        )
 
 
 def _has_labels(paths: ModelPaths, labels: Path | None) -> bool:

@@ -10,11 +10,11 @@ from convert.checkpoints.open import CustomCheckpoint
 from convert.pipeline.batch import check_batch, run_batch
 from convert.pipeline.classify import classify_pictures, softmax
 from convert.pipeline.digits_files import EXTRACTOR, NAME, DigitsFiles
-from convert.pipeline.export_formats import Exports, check_exports, run_exports
+from convert.pipeline.export_formats import Exports
 from convert.pipeline.finetune import run_finetune
 from convert.pipeline.frameworks import import_frameworks
 from convert.pipeline.job import Batch
-from convert.pipeline.progress import Watch, steps
+from convert.pipeline.progress import Steps, Watch
 from convert.pipeline.selection import select_batch
 from convert.pipeline.usable_model import find_model
 from models.catalog import BUCKET, DEFAULT_VERSION, GRAPH_SUFFIX, TESTING_HANDLES, Architecture, Flavour, Handle
@@ -127,7 +127,7 @@ def _train(architecture: Architecture, digits: "Digits", path: Path, watch: Watc
 
     begin = time.perf_counter()
     trained_on = counted(len(digits.labels), "picture")
-    with steps(watch, 1) as on:
+    with Steps(watch, 1) as on:
         params = train(architecture, digits, progress=on.start(f"training on {trained_on}", "steps"))
         seconds = time.perf_counter() - begin
         on.finish(f"trained on {trained_on} in {seconds:.0f} s")
@@ -155,8 +155,8 @@ def _convert(handle: Handle, files: DigitsFiles, watch: Watch | None) -> list[Fo
             custom=files.custom,
             overwrite=files.overwrite,
         )
-        check_exports(work)
-        found += [(one.name, one.problems) for one in run_exports(work, watch)]
+        work.check()
+        found += [(one.name, one.problems) for one in work.run(watch)]
     _raise_problems(found)
     return left_out
 
@@ -234,7 +234,8 @@ class _HeldOut:
         gaps = (ordered[:, -1] - ordered[:, -2]) / ordered.std(axis=-1)
         yield Accuracy(title, int((best == labels).sum()), len(best))
         for given in models:
-            results = classify_pictures(find_model(given, self.out, DEFAULT_VERSION), self.files, watch, top=1)
+            model = find_model(given, self.out, DEFAULT_VERSION)
+            results = classify_pictures(model, dict.fromkeys(self.files), watch, top=1)
             _raise_problems((one.picture, (one.problem,)) for one in results if one.problem)
             found = digit[[one.scores[0].index for one in results]]
             disagreements = tuple(
@@ -243,5 +244,5 @@ class _HeldOut:
                 )
                 for index in np.flatnonzero(found != best)
             )
-            model = f"{Path(given).parts[-3]}/{Path(given).name}" if "/" in given else given
-            yield Accuracy(model, int((found == labels).sum()), len(found), disagreements)
+            name = f"{Path(given).parts[-3]}/{Path(given).name}" if "/" in given else given
+            yield Accuracy(name, int((found == labels).sum()), len(found), disagreements)

@@ -10,11 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convert.checkpoints.open import CustomCheckpoint, Source, open_catalog, open_custom
+from convert.checkpoints.fetch import Source
+from convert.checkpoints.open import CustomCheckpoint, OpenCheckpoint
 from convert.pipeline.convert_handle import refuse_other_labels
 from convert.pipeline.for_each import Failure, attempt
 from convert.pipeline.frameworks import import_frameworks, quiet_stderr
-from convert.pipeline.progress import Steps, Watch, steps
+from convert.pipeline.progress import Steps, Watch
 from export.formats.manifest import describe_export
 from export.install import held, install, refuse_to_replace, staged, tidy
 from models.catalog import Checkpoint, Handle
@@ -67,6 +68,37 @@ class Exports:
             name = shlex.join([*named, "--checkpoint", str(self.custom.path)])
         return f"mixer-jax2tf convert {name} --flavour graph"
 
+    def check(self) -> None:
+        """Refuse, before any work, what cannot succeed.
+
+        Raises:
+            UsageError: a library of the format is missing, or something exists that must not be replaced.
+        """
+        self.format.require()
+        require_temporary_room()
+        for handle in self.handles:
+            destination = self.destination(handle)
+            tidy(destination)
+            tidy(self.saved_model(handle))
+            refuse_to_replace(destination, ExportManifest, overwrite=self.overwrite)
+            refuse_other_labels(self.saved_model(handle), self.custom)
+
+    def run(self, watch: Watch | None = None) -> list["ExportOutcome"]:
+        """Write and check each handle, checkpoint by checkpoint; a failure ends that handle only."""
+        import_frameworks()
+        outcomes: list[ExportOutcome] = []
+        by_checkpoint: dict[Checkpoint, list[Handle]] = {}
+        for handle in self.handles:
+            by_checkpoint.setdefault(handle.checkpoint, []).append(handle)
+        with Steps(watch, len(self.handles)) as on:
+            for handles in by_checkpoint.values():
+                for outcome in _run_checkpoint(self, handles, on):
+                    outcomes.append(outcome)
+                    said = f"{outcome.name}: {outcome.verdict} in {outcome.seconds:.1f} s"
+                    on.finish("\n  ".join([said, *outcome.problems]))
+                gc.collect()
+        return outcomes
+
 
 @dataclass(frozen=True)
 class ExportOutcome:
@@ -81,40 +113,6 @@ class ExportOutcome:
     def verdict(self) -> str:
         """The report's verdict; `failed` without a report."""
         return self.report.verdict if self.report else "failed"
-
-
-def check_exports(work: Exports) -> None:
-    """Refuse, before any work, what cannot succeed.
-
-    Raises:
-        UsageError: a library of the format is missing, or something exists that must not be replaced.
-    """
-    work.format.require()
-    require_temporary_room()
-    for handle in work.handles:
-        destination = work.destination(handle)
-        tidy(destination)
-        tidy(work.saved_model(handle))
-        refuse_to_replace(destination, ExportManifest, overwrite=work.overwrite)
-        refuse_other_labels(work.saved_model(handle), work.custom)
-
-
-def run_exports(work: Exports, watch: Watch | None = None) -> list[ExportOutcome]:
-    """Write and check each handle, checkpoint by checkpoint; a failure ends that handle only."""
-    import_frameworks()
-    outcomes: list[ExportOutcome] = []
-    by_checkpoint: dict[Checkpoint, list[Handle]] = {}
-    for handle in work.handles:
-        by_checkpoint.setdefault(handle.checkpoint, []).append(handle)
-    with steps(watch, len(work.handles)) as on:
-        for handles in by_checkpoint.values():
-            for outcome in _run_checkpoint(work, handles, on):
-                outcomes.append(outcome)
-                on.finish(
-                    "\n  ".join([f"{outcome.name}: {outcome.verdict} in {outcome.seconds:.1f} s", *outcome.problems])
-                )
-            gc.collect()
-    return outcomes
 
 
 def _run_checkpoint(work: Exports, handles: list[Handle], on: Steps) -> Iterator[ExportOutcome]:
@@ -147,10 +145,10 @@ def _find_truth(work: Exports, handle: Handle, on: Steps) -> tuple["Truth", str,
     checkpoint = handle.checkpoint
     if work.custom is not None:
         reading = on.start(f"reading {work.custom.path}")
-        _, opened = open_custom(work.custom, handle, work.source.digests, reading=reading)
+        _, opened = work.custom.open(handle, work.source.digests, reading=reading)
     else:
         advance = on.start(f"loading {checkpoint.object}")
-        opened = open_catalog(checkpoint, work.source, fetching=advance, reading=advance)
+        opened = OpenCheckpoint.of_catalog(checkpoint, work.source, fetching=advance, reading=advance)
     on.start(f"running the oracle on {opened.path.name}")
     truth = Truth.of(opened.path, checkpoint.architecture.image_size, opened.record.origin, prefix=opened.prefix)
     return truth, opened.record.sha256, opened.loaded.num_classes

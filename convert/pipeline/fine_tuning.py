@@ -50,7 +50,7 @@ class FineTuning:
         out: directory of the models.
         version: of `base` and of the new model.
         flavours: of the new model; exports to other formats are made from `graph`.
-        recipe: see `choose_recipe`.
+        recipe: see `Recipe.choose`.
         whole: train all params; else only the head, on features that are computed once.
         crops: crops of each picture whose features are computed, if only the head is trained: the central one, then
             random ones.
@@ -152,27 +152,26 @@ class FineTuning:
         if wrong:
             raise UsageError("\n".join(wrong))
 
-
-def settings_of(tuning: FineTuning, manifest: Manifest, classes: Sequence[str], dataset: Dataset) -> dict[str, object]:
-    """Return all that decides the result; a run is resumed only with equal settings."""
-    listing = hashlib.sha256()
-    for picture in dataset.pictures:
-        stat = picture.path.stat()
-        name = os.fspath(picture.path.relative_to(dataset.directory))
-        listing.update(
-            f"{name}\0{picture.labels[0]}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(errors="surrogateescape")
-        )
-    left_out = ("out", "overwrite", "save_every", "data", "flavours", "cache", "about")
-    return {
-        **{name: value for name, value in asdict(tuning).items() if name not in left_out},
-        "base_checkpoint": manifest.checkpoint.model_dump(),
-        "base_files": {name: digest.sha256 for name, digest in manifest.files.items()},
-        "classes": list(classes),
-        "pictures": len(dataset.pictures),
-        "pictures_sha256": listing.hexdigest(),
-        "libraries": library_versions(),
-        "sources": sources_sha256(*_SOURCES),
-    }
+    def settings(self, manifest: Manifest, classes: Sequence[str], dataset: Dataset) -> dict[str, object]:
+        """Return all that decides the result; a run is resumed only with equal settings."""
+        listing = hashlib.sha256()
+        for picture in dataset.pictures:
+            stat = picture.path.stat()
+            name = os.fspath(picture.path.relative_to(dataset.directory))
+            listing.update(
+                f"{name}\0{picture.labels[0]}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(errors="surrogateescape")
+            )
+        left_out = ("out", "overwrite", "save_every", "data", "flavours", "cache", "about")
+        return {
+            **{name: value for name, value in asdict(self).items() if name not in left_out},
+            "base_checkpoint": manifest.checkpoint.model_dump(),
+            "base_files": {name: digest.sha256 for name, digest in manifest.files.items()},
+            "classes": list(classes),
+            "pictures": len(dataset.pictures),
+            "pictures_sha256": listing.hexdigest(),
+            "libraries": library_versions(),
+            "sources": sources_sha256(*_SOURCES),
+        }
 
 
 @contextmanager

@@ -2,16 +2,15 @@
 
 import shlex
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from convert.checkpoints.open import CustomCheckpoint
 from convert.finetune.pictures import Labelled
-from convert.finetune.recipe import Recipe, choose_recipe
+from convert.finetune.recipe import Recipe
 from convert.finetune.state import State
 from convert.pipeline.batch import BYTES_OF_GRAPH, BYTES_PER_PARAMETER, check_batch, refuse_brackets, run_batch
 from convert.pipeline.cards import write_cards
-from convert.pipeline.fine_tuning import FineTuning, prepared_folder, settings_of
+from convert.pipeline.fine_tuning import FineTuning, prepared_folder
 from convert.pipeline.job import Batch, Task
 from convert.pipeline.made_models import made_below, nearest, similar
 from convert.pipeline.outcome import Outcome
@@ -19,7 +18,7 @@ from convert.pipeline.processes import run_apart
 from convert.pipeline.progress import Event, Watch
 from convert.pipeline.selection import select_batch
 from convert.pipeline.tfds_data import unpack_data
-from convert.pipeline.training import Training, train
+from convert.pipeline.training import Training
 from export.cards.publisher import Publisher
 from export.install import prepare_out
 from models.catalog import ALL_HANDLES, BUCKET, DEFAULT_VERSION, GRAPH_SUFFIX, Handle
@@ -78,8 +77,8 @@ def run_finetune(
     trained, held = pictures.split(tuning.held_out, tuning.seed)
     if not len(held):
         raise UsageError(f"{tuning.data} has one picture of each class, which leaves none to hold out: give more.")
-    recipe = choose_recipe(tuning.recipe, len(trained), tuning.batch_size, steps=tuning.steps, rate=tuning.rate)
-    settings = settings_of(tuning, manifest, classes, dataset)
+    recipe = Recipe.choose(tuning.recipe, len(trained), tuning.batch_size, steps=tuning.steps, rate=tuning.rate)
+    settings = tuning.settings(manifest, classes, dataset)
     require_room(tuning.out, _disk_need(tuning, template, len(classes), len(trained) + len(held)), _ROOM)
     with prepared_folder(tuning, settings, watch):
         for remark in (*dataset.remarks, _what_is_trained(tuning)):
@@ -87,11 +86,12 @@ def run_finetune(
                 watch(Event("noted", remark))
         labels = tuning.labels
         write_atomically(labels, "".join(f"{name}\n" for name in classes).encode())
-        training = _training(tuning, base.directory, template, trained, held, len(classes), recipe)
-        state = run_apart(partial(train, training), watch)
-        custom = CustomCheckpoint(training.result, tuning.name, labels, about=about)
+        architecture = template.checkpoint.architecture
+        training = Training(tuning, base.directory, architecture, trained, held, len(classes), recipe)
+        state = run_apart(training.run, watch)
+        custom = CustomCheckpoint(tuning.result, tuning.name, labels, about=about)
         outcomes, cards = _convert(tuning, template, custom, publisher, watch)
-    return FineTuningResult(training.result, recipe, len(trained), classes, state, tuple(outcomes), cards)
+    return FineTuningResult(tuning.result, recipe, len(trained), classes, state, tuple(outcomes), cards)
 
 
 def _what_is_trained(tuning: FineTuning) -> str:
@@ -113,33 +113,6 @@ def _disk_need(tuning: FineTuning, template: Handle, classes: int, pictures: int
     folders = (tuning.folder, *(tuning.out / name for name in tuning.model_names))
     there = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
     return max(0, run + models - there)
-
-
-def _training(
-    tuning: FineTuning,
-    extractor: Path,
-    template: Handle,
-    trained: Labelled,
-    held: Labelled,
-    classes: int,
-    recipe: Recipe,
-) -> Training:
-    return Training(
-        extractor,
-        template.checkpoint.architecture,
-        trained,
-        held,
-        classes,
-        recipe,
-        tuning.folder,
-        tuning.name,
-        whole=tuning.whole,
-        crops=tuning.crops,
-        batch_size=tuning.batch_size,
-        patience=tuning.patience,
-        save_every=tuning.save_every,
-        seed=tuning.seed,
-    )
 
 
 def _convert(

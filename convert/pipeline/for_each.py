@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from convert.pipeline.progress import Steps, Watch, steps
+from convert.pipeline.progress import Steps, Watch
 from models.errors import MixerError, reason_of
 
 _LOG = logging.getLogger(__name__)
@@ -31,6 +31,10 @@ class Problem:
         """Return both on one line."""
         return f"{self.handle}: {self.reason}"
 
+    def as_json(self, key: str = "handle") -> dict[str, object]:
+        """Return an entry for a list of results in JSON; each result in it has `problems` too, empty."""
+        return {key: self.handle, "problems": [self.reason]}
+
 
 def attempt(work: Callable[[], Done]) -> Done | Failure:
     """Do one piece of work; an exception ends that piece only. Its traceback goes to the log, which --debug shows."""
@@ -46,7 +50,7 @@ def for_each(
 ) -> tuple[list[Done], list[Problem]]:
     """Do the work for each name; return the results, and the name and reason of each failure."""
     done, problems = [], []
-    with steps(watch, len(names)) as on:
+    with Steps(watch, len(names)) as on:
         for name in names:
             found = attempt(lambda name=name: work(name, on))  # type: ignore[misc]
             if isinstance(found, Failure):

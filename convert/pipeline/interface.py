@@ -21,7 +21,7 @@ Each raises `UsageError` before any work for what cannot succeed, arguments of a
 `HandlesFailedError` at the end if handles failed; both are `MixerError`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -31,28 +31,28 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from convert.checkpoints.open import CustomCheckpoint, Source
+from convert.checkpoints.fetch import Source
+from convert.checkpoints.open import CustomCheckpoint
 from convert.pipeline.accuracy import AccuracyResult, find_pictures_of, measure_accuracy
-from convert.pipeline.accuracy_record import check_recordable, record_accuracy
+from convert.pipeline.accuracy_record import Recordable
 from convert.pipeline.arguments import checked
 from convert.pipeline.batch import check_batch, run_batch
-from convert.pipeline.classify import Classified, classify_pictures, find_pictures, in_order, usable
+from convert.pipeline.classify import Classified, classify_pictures, find_pictures
 from convert.pipeline.contenders import find_contenders
 from convert.pipeline.distributed import chosen_run
-from convert.pipeline.export_formats import ExportOutcome, Exports, check_exports, run_exports
+from convert.pipeline.export_formats import ExportOutcome, Exports
 from convert.pipeline.fine_tuning import FineTuning
 from convert.pipeline.finetune import FineTuningResult, run_finetune
 from convert.pipeline.job import Batch
 from convert.pipeline.outcome import Outcome
 from convert.pipeline.packages import package_models
-from convert.pipeline.page import with_page
-from convert.pipeline.processes import run_apart
+from convert.pipeline.page import refresh_page
+from convert.pipeline.processes import Result, run_apart
 from convert.pipeline.progress import Watch
 from convert.pipeline.selection import choose, chosen_names, select_batch
 from convert.pipeline.usable_model import find_model
 from export.package.archive import Package
 from models.catalog import BUCKET, DEFAULT_VERSION, Flavour
-from models.digests import DigestTable
 from models.errors import MixerError, UsageError
 from models.formats import FORMATS, Backend, FormatName
 from validation.previous.open import Published
@@ -150,18 +150,11 @@ def export_to(
     - `format_name`: "litert", "onnx" or "openvino".
     - `overwrite`: replace exports that exist.
     """
-    chosen, custom = choose(handles, fspath(source), custom, Path(out), version)
-    work = Exports(
-        FORMATS[format_name],
-        chosen,
-        Source(fspath(source), _path(cache), DigestTable.read()),
-        Path(out),
-        version,
-        custom=custom,
-        overwrite=overwrite,
-    )
-    check_exports(work)
-    outcomes = run_apart(partial(with_page, run_exports, work), progress)
+    place = Source(fspath(source), _path(cache))
+    chosen, custom = choose(handles, place, custom, Path(out), version)
+    work = Exports(FORMATS[format_name], chosen, place, Path(out), version, custom=custom, overwrite=overwrite)
+    work.check()
+    outcomes = run_apart(partial(_with_page, work.run, work.out), progress)
     _raise_failures([(one.name, one.problems) for one in outcomes], outcomes)
     return outcomes
 
@@ -218,8 +211,8 @@ def classify(
     run = chosen_run(ray)
     found = find_pictures([str(one) for one in pictures], progress)
     classifier = find_model(str(model), Path(out), version, labels=_path(labels))
-    call = partial(classify_pictures, classifier, usable(found), top=top, protocol=protocol, exif=exif, run=run)
-    return in_order(found, run_apart(call, progress))
+    call = partial(classify_pictures, classifier, found, top=top, protocol=protocol, exif=exif, run=run)
+    return run_apart(call, progress)
 
 
 @checked
@@ -252,23 +245,18 @@ def accuracy(
     - `record`: write the accuracy beside the manifest of each SavedModel, for its card and publication.
     """
     run = chosen_run(ray)
+    place = Source(fspath(source), _path(cache))
     contenders = find_contenders(
-        str(model),
-        backends,
-        Path(out),
-        version,
-        labels=_path(labels),
-        source=Source(fspath(source), _path(cache), DigestTable.read()),
-        checkpoint=_path(checkpoint),
+        str(model), backends, Path(out), version, labels=_path(labels), source=place, checkpoint=_path(checkpoint)
     )
     dataset = find_pictures_of(
         contenders, Path(data), progress, cache=_path(cache), real=_path(real), devkit=_path(devkit)
     )
-    recordable = check_recordable(contenders, labels=_path(labels)) if record else {}
+    recordable = Recordable.of(contenders, labels=_path(labels)) if record else None
     call = partial(measure_accuracy, contenders, dataset, protocol=protocol, cache=_path(cache), run=run)
     result = run_apart(call, progress)
-    if record:
-        record_accuracy(result, protocol, recordable)
+    if recordable is not None:
+        recordable.record(result, protocol)
     return result
 
 
@@ -286,9 +274,16 @@ def finetune(tuning: FineTuning, *, progress: Watch | None = None) -> FineTuning
 
 def _run(batch: Batch, progress: Watch | None) -> list[Outcome]:
     check_batch(batch, progress)
-    outcomes = run_apart(partial(with_page, run_batch, batch), progress)
+    outcomes = run_apart(partial(_with_page, partial(run_batch, batch), batch.out), progress)
     _raise_failures([(one.handle, one.problems) for one in outcomes if one.verdict == "failed"], outcomes)
     return outcomes
+
+
+def _with_page(work: Callable[[Watch], Result], out: Path, watch: Watch) -> Result:
+    """Do work on the models in `out`, then write their page."""
+    result = work(watch)
+    refresh_page(out, watch)
+    return result
 
 
 def _raise_failures(failed: Sequence[tuple[str, Sequence[str]]], outcomes: Sequence[Outcome | ExportOutcome]) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from convert.checkpoints.buffer import ReusableBuffer
-from convert.checkpoints.open import CustomCheckpoint, OpenCheckpoint, Source, open_catalog, open_custom
-from convert.pipeline import convert_handle
+from convert.checkpoints.fetch import Source
+from convert.checkpoints.open import CustomCheckpoint, OpenCheckpoint
 from convert.pipeline.convert_handle import Item
 from convert.pipeline.for_each import Failure, attempt
 from convert.pipeline.kept_graphs import KeptGraphs
 from convert.pipeline.outcome import Outcome
 from convert.pipeline.progress import Steps
-from convert.pipeline.tracing import GraphKey, graph_of, tracing_ahead, write_steps
+from convert.pipeline.tracing import GraphKey, tracing_ahead
 from export.install import held
 from models.catalog import Handle
 from models.errors import counted
@@ -75,45 +75,44 @@ class Batch:
             return []
         return list(dict.fromkeys(item.graph_key for item in items if not item.paths.manifest.is_file()))
 
-
-def run_checkpoint(
-    batch: Batch, items: list[Item], steps: Steps, room: ReusableBuffer | None = None
-) -> Iterator[Outcome]:
-    """Do the batch's task for items of one checkpoint; yield each outcome as it comes."""
-    # Nothing can be traced while checks run: see `tracing_ahead`.
-    begin, needed = time.perf_counter(), batch.graphs_needed(items) if batch.task == "convert-all" else []
-    with tracing_ahead(needed, batch.kept) as stop_tracing:
-        opened = attempt(lambda: _open(batch, items, steps, room))
+    def run_checkpoint(self, items: list[Item], steps: Steps, room: ReusableBuffer | None = None) -> Iterator[Outcome]:
+        """Do the task for items of one checkpoint; yield each outcome as it comes."""
+        # Nothing can be traced while checks run: see `tracing_ahead`.
+        begin, needed = time.perf_counter(), self.graphs_needed(items) if self.task == "convert-all" else []
+        with tracing_ahead(needed, self.kept) as stop_tracing:
+            opened = attempt(lambda: _open(self, items, steps, room))
+            if isinstance(opened, Failure):
+                stop_tracing()
+            elif needed:
+                steps.start(f"tracing {counted(len(needed), 'graph')}")
         if isinstance(opened, Failure):
-            stop_tracing()
-        elif needed:
-            steps.start(f"tracing {counted(len(needed), 'graph')}")
-    if isinstance(opened, Failure):
+            for item in items:
+                yield Outcome(item.paths.handle, problems=(opened.reason,), seconds=time.perf_counter() - begin)
+            return
+        items, checkpoint = opened
+        if self.task == "convert":
+            yield from _convert_all(self, items, checkpoint, steps)
+            return
+        from validation.gate import Gate
+
+        labels = {item.handle: item.labels for item in items}
+        gate = Gate(
+            checkpoint,
+            self.inputs_set,
+            trace=lambda handle, found: GraphKey.of(handle, labels[handle] or found).graph().saved_model,
+            write_steps=lambda handle, arrays, directory: (
+                replace(GraphKey.of(handle, None), steps=True).graph().write(arrays, directory)
+            ),
+            explain=self.explain,
+            published=self.published,
+        )
+
+        def convert_and_check(item: Item) -> Outcome:
+            with held(item.paths, to_make=self.task == "convert-all"):
+                return _convert_and_check(self, item, checkpoint, gate, steps)
+
         for item in items:
-            yield Outcome(item.paths.handle, problems=(opened.reason,), seconds=time.perf_counter() - begin)
-        return
-    items, checkpoint = opened
-    if batch.task == "convert":
-        yield from _convert_all(batch, items, checkpoint, steps)
-        return
-    from validation.gate import Gate
-
-    labels = {item.handle: item.labels for item in items}
-    gate = Gate(
-        checkpoint,
-        batch.inputs_set,
-        trace=lambda handle, found: graph_of(GraphKey.of(handle, labels[handle] or found)).saved_model,
-        write_steps=write_steps,
-        explain=batch.explain,
-        published=batch.published,
-    )
-
-    def convert_and_check(item: Item) -> Outcome:
-        with held(item.paths, to_make=batch.task == "convert-all"):
-            return _convert_and_check(batch, item, checkpoint, gate, steps)
-
-    for item in items:
-        yield _run(item, checkpoint, convert_and_check)
+            yield _run(item, checkpoint, convert_and_check)
 
 
 def _open(
@@ -122,11 +121,11 @@ def _open(
     """Open the checkpoint; items of a custom one get the number of classes of its head."""
     if batch.custom is not None:
         reading = steps.start(f"reading {batch.custom.path}")
-        handle, checkpoint = open_custom(batch.custom, items[0].handle, batch.source.digests, reading=reading)
+        handle, checkpoint = batch.custom.open(items[0].handle, batch.source.digests, reading=reading)
         return [replace(item, handle=handle.in_flavour(item.handle.flavour)) for item in items], checkpoint
     row = items[0].handle.checkpoint
     advance = steps.start(f"loading {row.object}")
-    return items, open_catalog(row, batch.source, fetching=advance, reading=advance, room=room)
+    return items, OpenCheckpoint.of_catalog(row, batch.source, fetching=advance, reading=advance, room=room)
 
 
 def _run(item: Item, checkpoint: OpenCheckpoint, work: Callable[[Item], Outcome]) -> Outcome:
@@ -157,7 +156,7 @@ def _convert(batch: Batch, item: Item, checkpoint: OpenCheckpoint, steps: Steps)
     steps.start(f"converting {item.paths.handle}")
     overwrite = batch.overwrite or (batch.task == "convert-all" and _is_earlier(batch, item.paths, checkpoint))
     with held(item.paths, to_make=batch.custom is not None):  # with what is said about it
-        manifest = convert_handle.write(item, checkpoint, overwrite=overwrite, kept=batch.kept)
+        manifest = item.write(checkpoint, overwrite=overwrite, kept=batch.kept)
         _write_about(batch, item)
     return manifest
 
@@ -176,7 +175,7 @@ def _convert_and_check(batch: Batch, item: Item, checkpoint: OpenCheckpoint, gat
     if batch.task == "convert-all":
         if item.paths.manifest.is_file():
             steps.start(f"comparing {item.paths.handle} with its records")
-        report = convert_handle.find_current(item, checkpoint)
+        report = item.find_current(checkpoint)
         if report is not None:
             _write_about(batch, item)
             return Outcome.of(item.paths, report, kept=True)

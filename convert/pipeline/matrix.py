@@ -6,15 +6,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from convert.checkpoints.fetch import parse_source
-from convert.checkpoints.open import Source, open_catalog
+from convert.checkpoints.fetch import Source
+from convert.checkpoints.open import OpenCheckpoint
 from convert.checkpoints.synthetic import write_seeded
-from convert.pipeline import convert_handle
 from convert.pipeline.convert_handle import Item
 from convert.pipeline.frameworks import import_frameworks
-from convert.pipeline.progress import Watch, steps
+from convert.pipeline.progress import Steps, Watch
 from models.catalog import DEFAULT_VERSION, Flavour, Handle
-from models.digests import DigestTable
 from models.errors import counted
 from models.records.layout import ModelPaths
 from validation.compatibility.environments import select_releases
@@ -25,8 +23,7 @@ def make_and_run(
     chosen: Sequence[Handle],
     flavours: Sequence[Flavour],
     releases: Sequence[str],
-    place: str | None,
-    cache: Path | None,
+    source: Source | None,
     keep: Callable[[Matrix], None],
     watch: Watch | None = None,
 ) -> Matrix:
@@ -36,35 +33,33 @@ def make_and_run(
         chosen: the models.
         flavours: those that each is written in.
         releases: none means all.
-        place: where checkpoints are read from; None makes synthetic ones.
-        cache: where downloads are kept.
+        source: where checkpoints are read from; None makes synthetic ones.
         keep: called with the results so far, after each release.
         watch: called with each event.
     """
     rows = select_releases(releases)
-    if place is not None:
-        parse_source(place)
+    if source is not None:
+        source.check()
     import_frameworks()
     with (
         TemporaryDirectory(prefix="matrix-") as folder,
-        steps(watch, len(rows) * len(chosen) * len(flavours)) as on,
+        Steps(watch, len(rows) * len(chosen) * len(flavours)) as on,
     ):
         on.start(f"making {counted(len(chosen) * len(flavours), 'model')}")
-        models = list(_make(chosen, flavours, Path(folder), place, cache))
+        models = list(_make(chosen, flavours, Path(folder), source))
         return run_matrix(rows, models, started=on.start, finished=on.finish, keep=keep)
 
 
 def _make(
-    chosen: Sequence[Handle], flavours: Sequence[Flavour], folder: Path, place: str | None, cache: Path | None
+    chosen: Sequence[Handle], flavours: Sequence[Flavour], folder: Path, source: Source | None
 ) -> Iterator[Model]:
     """Write each model in each flavour, with images and JAX's outputs for them, below `folder`."""
-    digests = DigestTable.read()
+    seeded = Source(str(folder))
     for checkpoint in dict.fromkeys(handle.checkpoint for handle in chosen):
-        source = Source(place or "", cache, digests)
-        if place is None or checkpoint.testing:  # those of the tests are in no bucket
-            source = Source(str(folder), cache, digests)
+        place = None if checkpoint.testing else source  # those of the tests are in no bucket
+        if place is None:
             write_seeded(checkpoint, folder)
-        yield from _make_of(source, [one for one in chosen if one.checkpoint == checkpoint], flavours, folder)
+        yield from _make_of(place or seeded, [one for one in chosen if one.checkpoint == checkpoint], flavours, folder)
 
 
 def _make_of(source: Source, handles: Sequence[Handle], flavours: Sequence[Flavour], folder: Path) -> Iterator[Model]:
@@ -73,7 +68,7 @@ def _make_of(source: Source, handles: Sequence[Handle], flavours: Sequence[Flavo
     from validation.parity.scale import Scale
 
     row = handles[0].checkpoint
-    checkpoint = open_catalog(row, source)
+    checkpoint = OpenCheckpoint.of_catalog(row, source)
     inputs = folder / f"{row.name}.npy"
     images = Inputs.gate(row.architecture.image_size).images
     np.save(inputs, images)
@@ -87,6 +82,6 @@ def _make_of(source: Source, handles: Sequence[Handle], flavours: Sequence[Flavo
         for flavour in flavours:
             made = handle.in_flavour(flavour)
             item = Item(made, ModelPaths.of(folder / "models", made.name, DEFAULT_VERSION), labels)
-            convert_handle.write(item, checkpoint, overwrite=False)
+            item.write(checkpoint, overwrite=False)
             given = (item.paths.directory, inputs, expected, scale)
             yield Model(made.name, row.architecture.name, flavour, *given, used=row.testing)

@@ -1,23 +1,9 @@
 """Write the page of a directory of models after work on them."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
-from convert.pipeline.export_formats import Exports
 from convert.pipeline.for_each import Failure, attempt
-from convert.pipeline.job import Batch
 from convert.pipeline.progress import Event, Watch
-
-Work = TypeVar("Work", Batch, Exports)
-Done = TypeVar("Done")
-
-
-def with_page(run: Callable[[Work, Watch | None], list[Done]], work: Work, watch: Watch | None) -> list[Done]:
-    """Do work on models, then write the page of their directory."""
-    outcomes = run(work, watch)
-    refresh_page(work.out, watch)
-    return outcomes
 
 
 def refresh_page(out: Path, watch: Watch | None) -> None:

@@ -21,7 +21,7 @@ from convert.checkpoints.buffer import ReusableBuffer
 from convert.pipeline import process
 from convert.pipeline.convert_handle import Item
 from convert.pipeline.frameworks import IMPORTING, import_frameworks, imports_passed_over
-from convert.pipeline.job import Batch, run_checkpoint
+from convert.pipeline.job import Batch
 from convert.pipeline.outcome import Outcome
 from convert.pipeline.progress import Event, Steps, Watch
 from models.errors import MixerError, printable
@@ -278,7 +278,7 @@ def _run_group(batch: Batch, group: Group, send: Callable[[Outcome | Event], Non
     import_frameworks(any_platform=batch.task == "validate")
     room = _room() if batch.task == "convert" else None
     with imports_passed_over():
-        for outcome in run_checkpoint(batch, group, on, room):
+        for outcome in batch.run_checkpoint(group, on, room):
             send(outcome)
 
 

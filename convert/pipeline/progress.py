@@ -1,9 +1,8 @@
 """The events by which the pipeline reports its progress, for a terminal, a log or a caller's function."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Self
 
 from models.progress import Progress
 
@@ -34,11 +33,18 @@ Watch = Callable[[Event], None]
 
 
 class Steps:
-    """Reports the steps of one piece of work after another."""
+    """Reports the steps of one piece of work after another, of `total` pieces; a `with` block is all of the work."""
 
     def __init__(self, watch: Watch | None, total: int) -> None:
         self._watch: Watch = watch or (lambda event: None)
         self._done, self._total = 0, total
+
+    def __enter__(self) -> Self:
+        self._watch(Event("began", total=self._total))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._watch(Event("ended"))
 
     def start(self, text: str, unit: str = "bytes") -> Progress:
         """Report that a step starts; the returned function takes its bytes (or another unit) done and in all."""
@@ -57,17 +63,3 @@ class Steps:
     def note(self, text: str) -> None:
         """Report a message, without counting a piece."""
         self._watch(Event("noted", text))
-
-
-@contextmanager
-def steps(watch: Watch | None, total: int) -> Iterator[Steps]:
-    """Report work of `total` pieces for the duration of the block."""
-    on = Steps(watch, total)
-    if watch is None:
-        yield on
-        return
-    watch(Event("began", total=total))
-    try:
-        yield on
-    finally:
-        watch(Event("ended"))

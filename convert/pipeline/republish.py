@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from convert.checkpoints.fetch import Outage, probe
-from convert.checkpoints.open import Source
+from convert.checkpoints.fetch import Source
 from convert.pipeline.batch import check_batch, run_batch
 from convert.pipeline.for_each import for_each, raise_problems
 from convert.pipeline.job import Batch
@@ -40,8 +39,7 @@ class Work:
 
     models: tuple[Handle, ...]
     """In their flavours."""
-    source: str
-    cache: Path | None
+    source: Source
     out: Path
     rules: PublishPolicy
     where: Publisher | None
@@ -49,6 +47,36 @@ class Work:
     sign: Signer | None = None
     inputs_set: Literal["gate", "full"] = "full"
     """The set that they are checked with; cards contain results that only the full set gives."""
+
+    def bring_up_to_date(
+        self, store: Store, *, dry_run: bool = False, watch: Watch | None = None
+    ) -> list["Republished"]:
+        """Republish outdated models or, with `dry_run`, only report them; a failure ends only that model.
+
+        Raises:
+            MixerError: before any work, if the comparison with published models fails, a checkpoint at the source is
+                not the recorded one, or the sources are not those of a commit.
+        """
+        watch = watch or (lambda event: None)
+        looked = functools.cache(self.source.probe)
+        standings, problems = compare_all_with_published(self.models, store, looked, self.rules.digests, watch)
+        raise_problems(problems, len(self.models))
+        for note in dict.fromkeys(note for one in standings for note in one.unknown):
+            watch(Event("noted", f"not compared: {note}"))
+        _refuse(self, looked)
+        numbers = {one.handle: _free_number(one, store, self.out) for one in standings if one.reasons}
+        if dry_run or not numbers:
+            return [_result(one, numbers, "to be republished") for one in standings]
+        batches = list(_batches(self, numbers, watch))
+        failed = _make(batches, watch)
+        left = [name for name in numbers if name not in failed]
+        published, more = for_each(left, lambda name, on: _publish(self, store, name, numbers[name], on), watch)
+        _describe_collection(self, published, watch)
+        sent = {one.handle: one.sent for one in published}
+        failed |= {problem.handle: problem.reason for problem in more}
+        return [
+            _result(one, numbers, "republished", failed.get(one.handle), sent.get(one.handle, 0)) for one in standings
+        ]
 
 
 @dataclass(frozen=True)
@@ -65,35 +93,6 @@ class Republished:
     sent: int = 0
     """Bytes."""
     problem: str | None = None
-
-
-def bring_up_to_date(
-    work: Work, store: Store, *, dry_run: bool = False, watch: Watch | None = None
-) -> list[Republished]:
-    """Republish outdated models or, with `dry_run`, only report them; a failure ends only that model.
-
-    Raises:
-        MixerError: before any work, if the comparison with published models fails, a checkpoint at the source is not
-            the recorded one, or the sources are not those of a commit.
-    """
-    watch = watch or (lambda event: None)
-    looked = functools.cache(functools.partial(probe, source=work.source, cache=work.cache, outage=Outage()))
-    standings, problems = compare_all_with_published(work.models, store, looked, work.rules.digests, watch)
-    raise_problems(problems, len(work.models))
-    for note in dict.fromkeys(note for one in standings for note in one.unknown):
-        watch(Event("noted", f"not compared: {note}"))
-    _refuse(work, looked)
-    numbers = {one.handle: _free_number(one, store, work.out) for one in standings if one.reasons}
-    if dry_run or not numbers:
-        return [_result(one, numbers, "to be republished") for one in standings]
-    batches = list(_batches(work, numbers, watch))
-    failed = _make(batches, watch)
-    left = [name for name in numbers if name not in failed]
-    published, more = for_each(left, lambda name, on: _publish(work, store, name, numbers[name], on), watch)
-    _describe_collection(work, published, watch)
-    sent = {one.handle: one.sent for one in published}
-    failed |= {problem.handle: problem.reason for problem in more}
-    return [_result(one, numbers, "republished", failed.get(one.handle), sent.get(one.handle, 0)) for one in standings]
 
 
 def _result(
@@ -149,8 +148,8 @@ def _changes(
         for what, is_now, recorded in pairs:
             if None not in (is_now, recorded) and is_now != recorded:
                 yield (
-                    f"{checkpoint.object} changed: its {what} at {work.source} is {is_now}, recorded was {recorded}; "
-                    f"{accept}"
+                    f"{checkpoint.object} changed: its {what} at {work.source.place} is {is_now}, recorded was "
+                    f"{recorded}; {accept}"
                 )
                 break
 
@@ -197,10 +196,9 @@ def _batches(work: Work, numbers: dict[str, int], watch: Watch) -> Iterator[Batc
         raise UsageError(
             f"{', '.join(foreign)} has no manifest, so it is not replaced: move it away, or give another --out."
         )
-    source = Source(work.source, work.cache, work.rules.digests)
     for number in sorted(set(numbers.values())):
         models = tuple(one for one in work.models if numbers.get(one.name) == number)
-        batch = Batch("convert-all", models, source, work.out, number, inputs_set=work.inputs_set)
+        batch = Batch("convert-all", models, work.source, work.out, number, inputs_set=work.inputs_set)
         check_batch(batch, watch)
         yield batch
 

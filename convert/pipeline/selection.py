@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from convert.checkpoints.fetch import parse_source
-from convert.checkpoints.npz import refuse_unreadable
-from convert.checkpoints.open import CustomCheckpoint, Source
+from convert.checkpoints.fetch import Source
+from convert.checkpoints.open import CustomCheckpoint
 from convert.pipeline.convert_handle import refuse_other_labels
 from convert.pipeline.job import Batch, Task
 from export.install import tidy
 from models.catalog import GRAPH_SUFFIX, HANDLES, Flavour, Handle
-from models.digests import DigestTable
 from models.errors import UsageError, shown
 from models.formats import FORMATS
 from models.records.about import About
@@ -24,7 +22,7 @@ _MOST_NAMED = 12
 
 
 def choose(
-    handles: Sequence[str], source: str, custom: CustomCheckpoint | None, out: Path, version: int
+    handles: Sequence[str], source: Source, custom: CustomCheckpoint | None, out: Path, version: int
 ) -> tuple[tuple[Handle, ...], CustomCheckpoint | None]:
     """Return the named handles and the custom checkpoint, of which the only handle gives the architecture and head.
 
@@ -40,7 +38,7 @@ def choose(
         handles, custom = one[:1], one[1]
     chosen = tuple(select_handles(handles))
     if custom is None:
-        parse_source(source)
+        source.check()
     elif not handles or len(chosen) != 1:
         raise UsageError("--checkpoint takes one HANDLE, which gives the architecture and the head.")
     else:
@@ -122,7 +120,7 @@ def _find_custom(
         raise UsageError(
             f"{given} is a custom model: give the checkpoint that it was made from, --checkpoint FILE (it was {was})."
         )
-    refuse_unreadable(custom.path)
+    custom.refuse_unreadable()
     found = sha256_of(custom.path)
     if found != manifest.checkpoint.sha256:
         raise UsageError(f"{custom.path} has sha256 {found}, but {given} was made from {was}: give that file.")
@@ -149,8 +147,8 @@ def select_batch(
     Raises:
         UsageError: a handle, the source or the name cannot be used.
     """
-    chosen, custom = choose(handles, source, custom, out, version)
-    place = Source(source, cache, DigestTable.read())
+    place = Source(source, cache)
+    chosen, custom = choose(handles, place, custom, out, version)
     batch = Batch(task, in_flavours(chosen, flavours), place, out, version, custom=custom)
     for item in batch.items if task == "validate" else ():
         refuse_other_labels(item.paths, custom)

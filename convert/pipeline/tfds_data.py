@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from convert.checkpoints.cache import Slot
 from convert.pipeline.frameworks import import_frameworks
 from convert.pipeline.processes import run_apart
-from convert.pipeline.progress import Watch, steps
+from convert.pipeline.progress import Steps, Watch
 from models.errors import UsageError, counted, shown
 from models.records.provenance import sources_sha256
 from models.storage.files import write_atomically
@@ -141,7 +141,7 @@ def _unpack(builder: "DatasetBuilder", split: str, names: tuple[str, ...], folde
             f"no split {split!r} in tfds:{builder.info.name}: {reason} Expected one of {known}."
         ) from error
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with temporary_folder(folder.parent, f".{folder.name}.") as partial, steps(watch, 1) as on:
+    with temporary_folder(folder.parent, f".{folder.name}.") as partial, Steps(watch, 1) as on:
         progress = on.start(f"unpacking {builder.info.full_name}, {split}", "pictures")
         for number, (label, content) in enumerate(_examples(builder, split, read)):
             if label < 0:

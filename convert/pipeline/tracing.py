@@ -7,17 +7,15 @@ import contextlib
 import functools
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.catalog import Architecture, Flavour, Handle
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from convert.flavours.native import Apply, TensorFlowFunction
     from convert.pipeline.kept_graphs import KeptGraphs
     from export.saved_model.writer import Graph
@@ -42,6 +40,38 @@ class GraphKey:
         """Return the key of a handle's graph, with that class list."""
         return cls(handle.checkpoint.architecture, handle.num_classes, handle.flavour, labels)
 
+    def graph(self, kept: "KeptGraphs | None" = None) -> "Graph":
+        """Return the graph, for any checkpoint; traced once per process, one graph at a time.
+
+        `kept` are the graphs of earlier runs, which may be used, and to which it is added; None for one traced in this
+        process.
+
+        Raises:
+            MixerError: the Mixer cannot be written in that flavour.
+            OSError: there is no room for temporary files.
+        """
+
+        def found() -> "Graph | None":
+            return _TRACED.get(self) or (_READ.get(self) if kept else None)
+
+        with _CHANGED:
+            _CHANGED.wait_for(lambda: found() or not _IN_WORK)
+            if graph := found():
+                return graph
+            _IN_WORK.add(self)
+        try:
+            graph = kept.read(self) if kept else None
+            if graph is not None:
+                return _READ.setdefault(self, graph)
+            graph = _TRACED.setdefault(self, _trace(self))
+            if kept:
+                kept.store(self, graph)
+            return graph
+        finally:
+            with _CHANGED:
+                _IN_WORK.remove(self)
+                _CHANGED.notify_all()
+
 
 _TRACED: dict[GraphKey, "Graph"] = {}
 _READ: dict[GraphKey, "Graph"] = {}
@@ -51,47 +81,13 @@ _CHANGED = threading.Condition()
 """Notified when one of the two has changed."""
 
 
-def graph_of(key: GraphKey, kept: "KeptGraphs | None" = None) -> "Graph":
-    """Return the graph of a key, for any checkpoint; traced once per process, one graph at a time.
-
-    Args:
-        key: what the graph depends on.
-        kept: graphs of earlier runs, which may be used, and to which it is added; None for one traced in this process.
-
-    Raises:
-        MixerError: the Mixer cannot be written in that flavour.
-        OSError: there is no room for temporary files.
-    """
-
-    def found() -> "Graph | None":
-        return _TRACED.get(key) or (_READ.get(key) if kept else None)
-
-    with _CHANGED:
-        _CHANGED.wait_for(lambda: found() or not _IN_WORK)
-        if graph := found():
-            return graph
-        _IN_WORK.add(key)
-    try:
-        graph = kept.read(key) if kept else None
-        if graph is not None:
-            return _READ.setdefault(key, graph)
-        graph = _TRACED.setdefault(key, _trace(key))
-        if kept:
-            kept.store(key, graph)
-        return graph
-    finally:
-        with _CHANGED:
-            _IN_WORK.remove(key)
-            _CHANGED.notify_all()
-
-
 @contextmanager
 def tracing_ahead(keys: Sequence[GraphKey], kept: "KeptGraphs | None" = None) -> Iterator[Callable[[], None]]:
     """Trace graphs, in this order, in a thread during the block; all are traced when it ends.
 
     Unless it fails, or has called what it is given: graphs that were not begun by then are left untraced.
 
-    Errors are left for `graph_of` to raise. While a graph is traced, tensors are equal only to themselves, in all
+    Errors are left for `GraphKey.graph` to raise. While a graph is traced, tensors are equal only to themselves, in all
     threads (`export.saved_model.writer`), so the block must do nothing with them but write them.
     """
     stopped = threading.Event()
@@ -100,7 +96,7 @@ def tracing_ahead(keys: Sequence[GraphKey], kept: "KeptGraphs | None" = None) ->
         for key in keys:
             with contextlib.suppress(Exception):
                 if not stopped.is_set():
-                    graph_of(key, kept)
+                    key.graph(kept)
 
     thread = threading.Thread(target=work, name="graphs")
     interval = sys.getswitchinterval()
@@ -114,11 +110,6 @@ def tracing_ahead(keys: Sequence[GraphKey], kept: "KeptGraphs | None" = None) ->
     finally:
         thread.join()
         sys.setswitchinterval(interval)
-
-
-def write_steps(handle: Handle, arrays: "Mapping[str, np.ndarray]", directory: Path) -> None:
-    """Write a SavedModel of the handle's graph that returns the activations after each step."""
-    graph_of(replace(GraphKey.of(handle, None), steps=True)).write(arrays, directory)
 
 
 def _to_flavour(flavour: Flavour, *, gradient: bool = True) -> "Callable[[Apply], TensorFlowFunction]":

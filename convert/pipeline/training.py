@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convert.finetune.pictures import Crop, Labelled, Reader, batch_of
+from convert.finetune.pictures import Crop, Labelled, Reader
 from convert.finetune.recipe import Recipe
 from convert.finetune.state import State
+from convert.pipeline.fine_tuning import FineTuning
 from convert.pipeline.frameworks import import_frameworks
-from convert.pipeline.progress import Steps, Watch, steps
+from convert.pipeline.progress import Steps, Watch
 from models.catalog import Architecture
 from models.errors import counted
 from models.params import save_params
@@ -27,6 +28,7 @@ _MOST_SCORES = 50
 class Training:
     """All that training needs."""
 
+    tuning: FineTuning
     extractor: Path
     """The SavedModel of the feature extractor."""
     architecture: Architecture
@@ -34,28 +36,15 @@ class Training:
     held_out: Labelled
     classes: int
     recipe: Recipe
-    folder: Path
-    name: str
-    whole: bool
-    crops: int
-    batch_size: int
-    patience: int | None
-    save_every: int
-    seed: int
-
-    @property
-    def result(self) -> Path:
-        """The `.npz` with the best score, in the layout of the original checkpoints."""
-        return self.folder / f"{self.name}.npz"
 
     @property
     def score_every(self) -> int:
         """Steps between two evaluations: an epoch, or a part of all steps if that is longer."""
-        return max(-(-len(self.trained) // self.batch_size), self.recipe.steps // _MOST_SCORES)
+        return max(-(-len(self.trained) // self.tuning.batch_size), self.recipe.steps // _MOST_SCORES)
 
     def indices(self, step: int) -> list[tuple[int, int]]:
         """Return index and epoch of each picture of a step."""
-        return batch_of(step, self.batch_size, len(self.trained), self.seed)
+        return self.trained.batch(step, self.tuning.batch_size, self.tuning.seed)
 
     def labels(self, step: int) -> "Labels":
         """Return the class indices `[batch]` of a step."""
@@ -63,51 +52,50 @@ class Training:
 
         return np.asarray([self.trained.labels[index] for index, _ in self.indices(step)], np.int64)
 
+    def run(self, watch: Watch) -> State:
+        """Train, and leave the best params in `tuning.result`; go on where an earlier process stopped.
 
-def train(training: Training, watch: Watch) -> State:
-    """Train, and leave the best params in `training.result`; go on where an earlier process stopped.
+        Raises:
+            MixerError: a picture cannot be read, the SavedModel is another, or the loss is not finite.
+        """
+        import_frameworks(any_device=True)
+        import keras
+        import tensorflow as tf
 
-    Raises:
-        MixerError: a picture cannot be read, the SavedModel is another, or the loss is not finite.
-    """
-    import_frameworks(any_device=True)
-    import keras
-    import tensorflow as tf
+        tf.config.experimental.enable_op_determinism()
+        keras.utils.set_random_seed(self.tuning.seed)
+        from convert.finetune.network import FineTuned
+        from convert.finetune.train import Loop
 
-    tf.config.experimental.enable_op_determinism()
-    keras.utils.set_random_seed(training.seed)
-    from convert.finetune.network import FineTuned
-    from convert.finetune.train import Loop
-
-    size = training.architecture.image_size
-    loop = Loop(
-        training.recipe.steps,
-        training.batch_size,
-        training.score_every,
-        training.save_every,
-        training.patience,
-        training.folder / "state.npz",
-        training.result,
-    )
-    with steps(watch, 2) as on, Reader(size) as reader:
-        on.start(f"loading {training.extractor}")
-        model = FineTuned(training.extractor, training.architecture, training.classes, training.recipe, training.seed)
-        if not loop.state.exists():
-            every = [*training.trained.paths, *training.held_out.paths]
-            reader.check(every, on.start("checking the pictures", "pictures"))
-        on.finish(f"{counted(len(training.trained), 'picture')} to train on, {len(training.held_out):,} held out")
-        state = (_train_whole if training.whole else _train_head)(training, model, loop, reader, on)
-        on.finish(f"{counted(state.step, 'step')} done")
-    return state
+        size = self.architecture.image_size
+        loop = Loop(
+            self.recipe.steps,
+            self.tuning.batch_size,
+            self.score_every,
+            self.tuning.save_every,
+            self.tuning.patience,
+            self.tuning.folder / "state.npz",
+            self.tuning.result,
+        )
+        with Steps(watch, 2) as on, Reader(size) as reader:
+            on.start(f"loading {self.extractor}")
+            model = FineTuned(self.extractor, self.architecture, self.classes, self.recipe, self.tuning.seed)
+            if not loop.state.exists():
+                every = [*self.trained.paths, *self.held_out.paths]
+                reader.check(every, on.start("checking the pictures", "pictures"))
+            on.finish(f"{counted(len(self.trained), 'picture')} to train on, {len(self.held_out):,} held out")
+            state = (_train_whole if self.tuning.whole else _train_head)(self, model, loop, reader, on)
+            on.finish(f"{counted(state.step, 'step')} done")
+        return state
 
 
 def _train_whole(training: Training, model: "FineTuned", loop: "Loop", reader: Reader, on: Steps) -> State:
-    size = training.batch_size
+    size = training.tuning.batch_size
 
     def crops(step: int) -> list[Crop]:
         chosen = training.indices(step)
         return [
-            Crop(training.trained.paths[index], (training.seed, step * size + place))
+            Crop(training.trained.paths[index], (training.tuning.seed, step * size + place))
             for place, (index, _) in enumerate(chosen)
         ]
 
@@ -127,14 +115,14 @@ def _train_whole(training: Training, model: "FineTuned", loop: "Loop", reader: R
 def _train_head(training: Training, model: "FineTuned", loop: "Loop", reader: Reader, on: Steps) -> State:
     from convert.finetune.features import FeatureFile
 
-    count, size = training.crops, training.batch_size
+    count, size = training.tuning.crops, training.tuning.batch_size
     crops = [
-        Crop(path, None if number == 0 else (training.seed, index * count + number))
+        Crop(path, None if number == 0 else (training.tuning.seed, index * count + number))
         for index, path in enumerate(training.trained.paths)
         for number in range(count)
     ]
     crops += [Crop(path) for path in training.held_out.paths]
-    file = FeatureFile(training.folder / "features.bin", training.architecture.hidden_dim)
+    file = FeatureFile(training.tuning.folder / "features.bin", training.architecture.hidden_dim)
     file.fill(crops, model.extract, reader, size, on.start("computing features", "crops"))
     features = file.read()
     held = features[len(training.trained) * count :]
@@ -169,11 +157,11 @@ def _fit(
     on: Steps,
 ) -> State:
     """Train a part of the model; keep the best params, and write what TensorBoard shows."""
-    from convert.finetune.train import Trainer, fit
+    from convert.finetune.train import Trainer
     from models.scalars import ScalarLog
 
-    trainer = Trainer(part, part.trainable_variables, training.recipe)
-    log = ScalarLog(training.folder / "tensorboard")
+    trainer = Trainer(part, training.recipe)
+    log = ScalarLog(training.tuning.folder / "tensorboard")
 
     def scored(state: State) -> None:
         score = state.scores[-1]
@@ -184,12 +172,11 @@ def _fit(
             f"{score.right:,} of {score.total:,} right"
         )
 
-    return fit(
+    return loop.run(
         trainer,
-        loop,
         batches,
         held_out,
-        improved=lambda: save_params(model.arrays(), training.result),
+        improved=lambda: save_params(model.arrays(), training.tuning.result),
         scored=scored,
         progress=on.start("training", "steps"),
     )

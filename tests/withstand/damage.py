@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from convert.checkpoints.open import Source, open_catalog
+from convert.checkpoints.fetch import Source
+from convert.checkpoints.open import OpenCheckpoint
 from convert.finetune.features import FeatureFile
 from convert.finetune.pictures import Crop
 from convert.finetune.pictures import Reader as PictureReader
@@ -24,7 +25,7 @@ from convert.finetune.state import Score, State
 from convert.pipeline.fine_tuning import FineTuning
 from convert.pipeline.finetune import run_finetune
 from convert.pipeline.kept_graphs import KeptGraphs
-from convert.pipeline.tracing import GraphKey, graph_of
+from convert.pipeline.tracing import GraphKey
 from convert.pipeline.unfinished import BatchAnswers, Unfinished, state_of
 from convert.pipeline.usable_model import find_model
 from export.package.verify import verify
@@ -164,7 +165,7 @@ def features(folder: Path) -> tuple[list[Path], Reader]:
 def kept_graph(folder: Path) -> tuple[list[Path], Reader]:
     """Return a graph that `convert` keeps, and who reads it."""
     kept, key = KeptGraphs.of(folder / "cache"), GraphKey.of(TESTING_HANDLES[NAMES[0]], None)
-    graph_of(key, kept)
+    key.graph(kept)
     (file,) = kept.folder.glob("*.graph")
     return [file], lambda: ("" if kept.read(key) else f"{file.name} is not used",)
 
@@ -204,7 +205,12 @@ def readers(folder: Path) -> list[tuple[str, str, list[Path], Reader]]:
         return (f"{run.path.name}: {len(found)} of 3 batches are used" if len(found) < 3 else "",)
 
     return [
-        ("checkpoint in the cache", "`convert`", [cached], lambda: refused(lambda: open_catalog(row, source))),
+        (
+            "checkpoint in the cache",
+            "`convert`",
+            [cached],
+            lambda: refused(partial(OpenCheckpoint.of_catalog, row, source)),
+        ),
         ("state of fine-tuning", "`finetune`", [state], lambda: refused(lambda: State.read(state))),
         ("graph in the cache", "`convert`: traces again", *kept_graph(folder)),
         ("features of a fine-tuning", "`finetune`: computes again", *features(folder)),

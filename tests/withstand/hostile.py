@@ -34,7 +34,7 @@ from colours import write_colours
 from PIL import Image
 from publishable import write_card, write_model
 
-from convert.checkpoints.open import CustomCheckpoint, open_custom
+from convert.checkpoints.open import CustomCheckpoint
 from convert.checkpoints.reader import load_checkpoint
 from convert.checkpoints.synthetic import write_seeded
 from convert.pipeline.tfds_data import _find
@@ -228,7 +228,7 @@ def reads_checkpoint(folder: Path, content: bytes, _: bytes) -> str | None:
 def reads_class_list(folder: Path, checkpoint: Path, content: bytes, _: bytes) -> str | None:
     path = folder / "labels.txt"
     path.write_bytes(content)
-    handle, _ = open_custom(CustomCheckpoint(checkpoint, "mine", path), HANDLE, DigestTable(()))
+    handle, _ = CustomCheckpoint(checkpoint, "mine", path).open(HANDLE, DigestTable(()))
     lines = content.decode().removesuffix("\n").split("\n")
     return None if len(lines) == handle.num_classes else f"accepted with {len(lines)} lines"
 

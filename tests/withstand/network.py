@@ -25,12 +25,12 @@ from prepared import Starter
 from publishable import HANDLE, write_card, write_model
 from store import Faults, Store
 
-from convert.checkpoints.fetch import fetch
+from convert.checkpoints.fetch import Source
 from export.package.archive import package_model
 from export.publish.bucket import Bucket
 from export.publish.policy import PublishPolicy
 from export.publish.publish import publish
-from models.catalog import CHECKPOINTS
+from models.catalog import BUCKET, CHECKPOINTS
 from models.digests import DigestTable
 from models.errors import MixerError
 from models.records.layout import ModelPaths
@@ -281,13 +281,13 @@ def read(case: Case, place: Place) -> tuple[list[str], float]:
     other = content_of(case.size, 2)
     begin_faults(case, place, lambda: store.put("mixer_models", CHECKPOINT.object, other))
     begin = time.monotonic()
-    said = attempt(lambda: fetch(CHECKPOINT, cache=cache, digests=DigestTable(())))
+    said = attempt(lambda: Source(BUCKET, cache, DigestTable(())).fetch(CHECKPOINT))
     seconds, file = time.monotonic() - begin, cache / "mixer_models" / CHECKPOINT.object
     wrong = [*misjudged(case, said, seconds)]
     if file.is_file() and file.read_bytes() not in ([content, other] if case.replaced else [content]):
         wrong.append("a wrong file is in the cache")
     end_faults(place)
-    again = attempt(lambda: fetch(CHECKPOINT, cache=cache, digests=DigestTable(())))
+    again = attempt(lambda: Source(BUCKET, cache, DigestTable(())).fetch(CHECKPOINT))
     if again is not None or file.read_bytes() != (other if case.replaced else content):
         wrong.append(f"afterwards: {again or 'another file is in the cache'}")
     shutil.rmtree(cache)
