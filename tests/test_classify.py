@@ -183,6 +183,22 @@ def test_links_and_what_is_no_file_do_not_stop_a_folder(build, tmp_path, capfd):
     assert "gone.png: cannot be read: No such file or directory" in err
 
 
+def test_a_folder_that_cannot_be_read_is_named_and_the_others_go_on(tmp_path, monkeypatch):
+    """It is one whose path is too long: the superuser, who may run the tests, can read any other."""
+    deep = Path(*(250 * letter for letter in "abcdefghijklmnopq"))
+    (tmp_path / "readable").mkdir()
+    shutil.copyfile(ROCKET, tmp_path / "readable" / "rocket.jpg")
+    monkeypatch.chdir(tmp_path)
+    for part in deep.parts:
+        Path(part).mkdir()
+        os.chdir(part)
+    found = find_pictures([str(tmp_path)])
+    assert found.pop(str(tmp_path / "readable" / "rocket.jpg")) is None
+    ((folder, why),) = found.items()
+    assert deep.is_relative_to(Path(folder).relative_to(tmp_path))
+    assert why == "cannot be read: File name too long"
+
+
 def test_what_is_no_picture_and_no_model_is_named_at_once(build, tmp_path, capfd):
     (tmp_path / "link.jpg").symlink_to(tmp_path / "gone.jpg")
     given = (tmp_path / "link.jpg", tmp_path / "nowhere.jpg")

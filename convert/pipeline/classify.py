@@ -1,7 +1,7 @@
 """Classify pictures with a model of any format."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -60,10 +60,11 @@ def find_pictures(given: Sequence[str], watch: Watch | None = None) -> dict[str,
         watch: called with notes for the user.
 
     Returns:
-        By path, None or why there is no picture: it does not exist, or is a folder that contains none.
+        By path, None or why there is no picture: it does not exist, or is a folder that contains none or cannot be
+        read.
 
     Raises:
-        UsageError: there is no picture at all, or a folder cannot be read; all such paths are named.
+        UsageError: there is no picture at all; all paths are named.
     """
     found: dict[str, str | None] = {}
     others: list[Path] = []
@@ -72,10 +73,7 @@ def find_pictures(given: Sequence[str], watch: Watch | None = None) -> dict[str,
         if one == STDIN:
             found[one] = None
         elif os.path.isdir(path):  # noqa: PTH112 (unlike Path.is_dir it does not raise in an unreadable folder)
-            listings = list(_listings(path))
-            below = [str(file) for listing in listings for file in listing.pictures]
-            others += [file for listing in listings for file in listing.others]
-            found |= dict.fromkeys(below) if below else {one: "contains no picture"}
+            found |= _find_below(path, others) or {one: "contains no picture"}
         else:
             found[one] = None if os.path.isfile(path) else _why_not(path)  # noqa: PTH113
     if all(found.values()):
@@ -102,12 +100,21 @@ def _why_not(path: Path) -> str:
     return "is not a file" if os.path.lexists(path) else "does not exist"
 
 
-def _listings(folder: Path) -> Iterator[Listing]:
-    """Yield what is in a folder, then what is in those below it."""
-    yield (listing := Listing.of(folder))
-    for below in listing.folders:
-        if not below.is_symlink():  # it may lead back here
-            yield from _listings(below)
+def _find_below(folder: Path, others: list[Path]) -> dict[str, str | None]:
+    """Return the pictures in a folder and in those below it, and the folders that cannot be read; add other files."""
+    found: dict[str, str | None] = {}
+    folders = [folder]
+    while folders:
+        here = folders.pop(0)
+        try:
+            listing = Listing.of(here)
+        except UsageError as error:
+            found[str(here)] = str(error).removeprefix(f"{here} ").removesuffix(".")
+            continue
+        found |= dict.fromkeys(map(str, listing.pictures))
+        others += listing.others
+        folders[:0] = [below for below in listing.folders if not below.is_symlink()]  # a link may lead back here
+    return found
 
 
 def classify_pictures(
