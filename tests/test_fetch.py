@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -663,3 +664,22 @@ def test_the_default_source_is_the_bucket_of_the_catalog():
 def test_source_that_is_no_path_at_all(source):
     with pytest.raises(UsageError, match=r"--source .*expected gs://bucket"):
         Source(source, None, NOTHING).check()
+
+
+def test_a_store_that_cannot_be_reached_is_asked_once_and_another_is_asked_too(tmp_path, monkeypatch):
+    asked = []
+
+    def unreachable(url, state):
+        asked.append(url)
+        raise StoreUnreachableError(f"{url}: the store cannot be reached. Check the network.")
+
+    monkeypatch.setattr(gsutil.StoredObject, "of", unreachable)
+    source = Source("gs://first", tmp_path, NOTHING)
+    for ask in (source.fetch, source.fetch, source.probe):
+        with pytest.raises(StoreUnreachableError):
+            ask(CHECKPOINT)
+    with pytest.raises(StoreUnreachableError, match=r"^not tried, as an earlier attempt failed \(gs://first/"):
+        source.probe(CHECKPOINT)
+    with pytest.raises(StoreUnreachableError, match=r"^gs://second/"):
+        replace(source, place="gs://second").fetch(CHECKPOINT)
+    assert asked == [f"{bucket}/{CHECKPOINT.object}" for bucket in ("gs://first", "gs://second")]

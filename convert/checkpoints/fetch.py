@@ -52,7 +52,7 @@ class Source:
     """Directory of downloads; None is the default one."""
     digests: DigestTable = field(default_factory=lambda: DigestTable.read())  # tests replace it
     """An object of the public bucket must match its `original` entry, if it has one."""
-    _unreached: list[StoreUnreachableError] = field(default_factory=list, compare=False, repr=False)
+    _unreached: list[StoreUnreachableError] = field(default_factory=list, init=False, compare=False, repr=False)
     """Why the store could not be reached: it is not asked again, as each attempt takes half a minute."""
 
     def check(self) -> None:
