@@ -19,6 +19,7 @@ from models.params import save_params
 from models.pictures import decode, preprocess
 from models.preprocessing import HALF_RANGE
 from models.records.formats import ExportReport
+from validation.digits import pictures
 from validation.digits import train as training
 from validation.digits.pictures import HELD_OUT, NAMES, Digits
 from validation.formats.runtimes import RunnableModel
@@ -81,6 +82,15 @@ def no_training(monkeypatch):
 
 def contents_of(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_without_scikit_learn_the_extra_is_named_before_anything_is_written(tmp_path, capfd, no_training, monkeypatch):
+    monkeypatch.setattr(pictures, "find_spec", lambda _: None)
+    status, _, err = run(capfd, "digits", "--out", tmp_path)
+    assert status == 2
+    assert "the digits come with scikit-learn" in err
+    assert ".[digits]" in err
+    assert contents_of(tmp_path) == {}
 
 
 def test_nothing_that_exists_is_replaced_unasked(tmp_path, capfd, no_training):
