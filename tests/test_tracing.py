@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from convert.checkpoints.open import Source
+from convert.checkpoints.fetch import Source
 from convert.pipeline import tracing
 from convert.pipeline.batch import run_batch
 from convert.pipeline.job import Batch
