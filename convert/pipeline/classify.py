@@ -101,7 +101,10 @@ def _why_not(path: Path) -> str:
 
 
 def _find_below(folder: Path, others: list[Path]) -> dict[str, str | None]:
-    """Return the pictures in a folder and in those below it, and the folders that cannot be read; add other files."""
+    """Return the pictures in a folder and in those below it, and why folders among them cannot be read.
+
+    Files that are no pictures are added to `others`.
+    """
     found: dict[str, str | None] = {}
     folders = [folder]
     while folders:

@@ -83,9 +83,9 @@ _CHANGED = threading.Condition()
 
 @contextmanager
 def tracing_ahead(keys: Sequence[GraphKey], kept: "KeptGraphs | None" = None) -> Iterator[Callable[[], None]]:
-    """Trace graphs, in this order, in a thread during the block; all are traced when it ends.
+    """Trace graphs, in this order, in a thread during the block; when it ends, wait until all are traced.
 
-    Unless it fails, or has called what it is given: graphs that were not begun by then are left untraced.
+    If the block fails, or calls the function that it is given, graphs that are not begun by then are left untraced.
 
     Errors are left for `GraphKey.graph` to raise. While a graph is traced, tensors are equal only to themselves, in all
     threads (`export.saved_model.writer`), so the block must do nothing with them but write them.

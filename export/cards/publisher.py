@@ -28,7 +28,7 @@ class Publisher:
         if not _NAME.fullmatch(self.publisher):
             problems.append(
                 f"--publisher {self.publisher!r} is no name that TensorFlow Hub and Kaggle take: expected at most 100 "
-                "lower-case letters, digits and '-', the first of them no '-'."
+                "lower-case letters, digits and '-', and no '-' at the beginning."
             )
         if not _ASSETS.fullmatch(self.assets):
             problems.append(

@@ -40,7 +40,7 @@ class PublishedState:
             handle: a handle of the catalog, or the name of a custom model.
             store: where it is published.
             source: the checkpoint's metadata; None for a custom model, whose checkpoint is not compared.
-            digests: those of original checkpoints.
+            digests: the recorded ones, by which a file of known MD5 is recognised.
 
         Raises:
             MixerError: the published index or manifest cannot be read, or a custom model is not published.
