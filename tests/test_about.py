@@ -50,14 +50,14 @@ def cards(out, about):
 
 def test_a_file_is_read(tmp_path):
     (tmp_path / "about.toml").write_text(TOML)
-    assert About.given(tmp_path / "about.toml") == ABOUT
+    assert About.from_toml(tmp_path / "about.toml") == ABOUT
 
 
 def test_all_problems_are_told_at_once(tmp_path):
     path = tmp_path / "about.toml"
     path.write_text('licence = "MIT"\nlicense = "Mine"\ntraining_data = ""\naccuracy = [{top1 = 980}]\n')
     with pytest.raises(UsageError) as refused:
-        About.given(path)
+        About.from_toml(path)
     found = {line.split(":")[0].strip() for line in str(refused.value).splitlines()[1:]}
     of_accuracy = {f"accuracy.0.{name}" for name in ("top1", "data", "source")}
     assert found == {"license", "training_data", "description", "licence"} | of_accuracy
@@ -70,7 +70,7 @@ def test_what_is_no_file_of_toml_is_refused(content, said, tmp_path):
     if content is not None:
         (tmp_path / "about.toml").write_bytes(content)
     with pytest.raises(UsageError, match=said):
-        About.given(tmp_path / "about.toml")
+        About.from_toml(tmp_path / "about.toml")
 
 
 def test_an_earlier_record_is_refused_with_what_to_do(tmp_path):

@@ -65,7 +65,7 @@ def run_finetune(
     """
     tuning.check()
     refuse_brackets(tuning.out)
-    about = None if tuning.about is None else About.given(tuning.about)
+    about = None if tuning.about is None else About.from_toml(tuning.about)
     base, manifest, template = _find_base(tuning)
     prepare_out(tuning.out)
     custom_handle(template, tuning.name, 1)  # refuses an unusable name

@@ -87,7 +87,7 @@ def custom_checkpoint(
             "a custom model needs both --checkpoint FILE and --name NAME (--labels, --strip-prefix and --about are "
             "optional)."
         )
-    said = None if about is None else About.given(about)
+    said = None if about is None else About.from_toml(about)
     return CustomCheckpoint(checkpoint, name, labels, strip_prefix or "", said)
 
 

@@ -45,8 +45,8 @@ class About(Record):
     accuracy: tuple[ClaimedAccuracy, ...] = ()
 
     @classmethod
-    def given(cls, path: Path) -> Self:
-        """Read what `--about` gives: a file in TOML with these fields.
+    def from_toml(cls, path: Path) -> Self:
+        """Read the file that `--about` names: TOML with these fields.
 
         Raises:
             UsageError: it cannot be read, or has other fields or values; lists all problems.

@@ -269,7 +269,7 @@ def _is_same(content: bytes, good: bytes) -> bool:
 
 def reads_about(folder: Path, content: bytes, _: bytes) -> str | None:
     (folder / "about.toml").write_bytes(content)
-    about = About.given(folder / "about.toml")
+    about = About.from_toml(folder / "about.toml")
     return None if about.description.strip() else "accepted without a description"
 
 
