@@ -29,7 +29,7 @@ class Signature:
     heads: tuple[Head, ...] = HEADS
 
     @classmethod
-    def of(cls, handle: Handle) -> Iterator["Signature"]:
+    def all_of(cls, handle: Handle) -> Iterator["Signature"]:
         """Yield the signatures of a handle's SavedModel."""
         return (signature for signature in SIGNATURES.values() if handle.head in signature.heads)
 

@@ -75,7 +75,7 @@ def test_only_what_may_be_an_original_was_trained_as_the_catalog_says(origin, tr
 
 def test_signatures_are_those_that_the_model_says_it_has(tmp_path):
     handle = HANDLES["mixer_b16_i1k_fe"]
-    facts = {one.name: one.facts(handle) for one in Signature.of(handle)}
+    facts = {one.name: one.facts(handle) for one in Signature.all_of(handle)}
     found = CardFacts.read(write_catalogued(tmp_path, handle.name, more=model_json(**facts)), WHERE)
     assert list(found.signatures) == ["serving_default", "serving_uint8", "serving_bytes", "token_features"]
     assert found.signatures["token_features"].output.shape == (None, 196, 768)
@@ -96,7 +96,7 @@ def test_the_signatures_of_a_real_model_are_read(name, tiny_build, tmp_path):
     shutil.copytree(tiny_build / name, destination.directory.parent)
     write_report(destination, Manifest.read(destination.manifest))
     found = CardFacts.read(destination, WHERE)
-    assert set(found.signatures) == {one.name for one in Signature.of(TESTING_HANDLES[name])}
+    assert set(found.signatures) == {one.name for one in Signature.all_of(TESTING_HANDLES[name])}
     assert found.trained is False
     assert (found.classes is None) == name.endswith("_fe")
 

@@ -278,7 +278,7 @@ def test_nan_that_is_spread_or_hidden_fails(wrong, way, tmp_path):
 
 @each_handle
 def test_each_signature_is_called_with_what_it_takes(checks, name):
-    expected = ", ".join(sorted(signature.name for signature in Signature.of(TESTING_HANDLES[name])))
+    expected = ", ".join(sorted(signature.name for signature in Signature.all_of(TESTING_HANDLES[name])))
     assert checks["signatures"]["detail"] == expected
 
 

@@ -84,7 +84,7 @@ def test_every_page_is_by_the_rules_and_tagged_as_the_catalog_says(name, flavour
 def test_every_page_is_drawn_as_it_is_meant(name, tmp_path):
     """A real parser of Markdown sees no HTML but the metadata, and every row of a table as long as its heading."""
     handle = HANDLES[name]
-    facts = {one.name: one.facts(handle) for one in Signature.of(handle)}
+    facts = {one.name: one.facts(handle) for one in Signature.all_of(handle)}
     page = page_of(tmp_path, name, more={MODEL_JSON: json.dumps({"signatures": facts}).encode()})
     tokens = MarkdownIt("commonmark").enable("table").parse(page)
     drawn = [child for token in tokens for child in token.children or ()]
@@ -200,7 +200,7 @@ def test_only_signatures_that_the_model_has_are_told(tmp_path):
     page = page_of(tmp_path, "mixer_b16_i1k_fe")
     assert "`serving_default`" in page
     assert not [said for said in ("serving_bytes", "serving_uint8", "token_features", warned, warms) if said in page]
-    facts = {one.name: one.facts(HANDLES["mixer_b16_i1k_fe"]) for one in Signature.of(HANDLES["mixer_b16_i1k_fe"])}
+    facts = {one.name: one.facts(HANDLES["mixer_b16_i1k_fe"]) for one in Signature.all_of(HANDLES["mixer_b16_i1k_fe"])}
     more = {MODEL_JSON: json.dumps({"signatures": facts}).encode(), WARMUP: b"requests"}
     page = page_of(tmp_path, "mixer_b16_i1k_fe", more=more)
     takes = part(page, "Input and output")

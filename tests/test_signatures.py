@@ -53,14 +53,14 @@ def test_a_model_has_the_signatures_of_the_table_and_no_other(models, name):
             {signature.input_name: tf.TensorSpec(signature.input_shape(SIZE), signature.dtype, signature.input_name)},
             {OUTPUT: tf.TensorSpec(signature.output_shape(MODULES[name]), tf.float32, OUTPUT)},
         )
-        for signature in Signature.of(MODULES[name])
+        for signature in Signature.all_of(MODULES[name])
     }
     assert found == expected
 
 
 def test_only_feature_extractors_give_token_features():
     with_tokens = [
-        name for name, handle in HANDLES.items() if TOKEN_FEATURES in [one.name for one in Signature.of(handle)]
+        name for name, handle in HANDLES.items() if TOKEN_FEATURES in [one.name for one in Signature.all_of(handle)]
     ]
     assert with_tokens == [name for name in HANDLES if name.endswith("_fe")]
 

@@ -37,7 +37,7 @@ def test_each_request_runs_through_the_loaded_signature(tiny_build, name):
         np.testing.assert_allclose(outputs, np.repeat(outputs[:1], batch, axis=0), atol=1e-5)
         assert outputs.shape[0] == batch
         replayed.append((request.model_spec.signature_name, batch))
-    assert replayed == [(signature.name, batch) for signature in Signature.of(handle) for batch in BATCHES]
+    assert replayed == [(signature.name, batch) for signature in Signature.all_of(handle) for batch in BATCHES]
 
 
 @each_module

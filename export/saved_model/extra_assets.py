@@ -60,7 +60,7 @@ def _facts(handle: Handle, version: int, checkpoint: CheckpointRecord, labels: P
         handle.checkpoint.training,
         FLAVOURS[handle.flavour],
     )
-    signatures = {signature.name: signature.facts(handle) for signature in Signature.of(handle)}
+    signatures = {signature.name: signature.facts(handle) for signature in Signature.all_of(handle)}
     default = signatures[SERVING_DEFAULT]
     return {
         "schema_version": 1,
@@ -82,7 +82,7 @@ def _facts(handle: Handle, version: int, checkpoint: CheckpointRecord, labels: P
 
 
 def _write_warmup(folder: Path, handle: Handle) -> None:
-    records = [_request(handle, signature, batch) for signature in Signature.of(handle) for batch in BATCHES]
+    records = [_request(handle, signature, batch) for signature in Signature.all_of(handle) for batch in BATCHES]
     with tf.io.TFRecordWriter(str(folder / WARMUP)) as writer:
         for record in records:
             writer.write(record.SerializeToString(deterministic=True))
