@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import jax
 import numpy as np
@@ -19,7 +19,7 @@ from models.records.contents import compare_files, digest_files
 from models.records.layout import ModelPaths
 from models.records.manifest import CheckpointRecord, Manifest
 from models.records.provenance import PIPELINE_SOURCES, library_versions, sources_sha256
-from models.records.report import DepthStep, PublishedComparison, Report
+from models.records.report import DepthStep, InputsSet, PublishedComparison, Report
 from models.storage.files import sha256_of, write_atomically
 from validation.compatibility.run_consumer import OF_THE_GRAPH, check_consumer
 from validation.compatibility.same_graph import find_checks
@@ -35,8 +35,6 @@ from validation.parity.report import GATE, Extras, make_report
 from validation.parity.saved_outputs import SavedOutputs
 from validation.previous.compare import compare_versions
 from validation.previous.open import Published
-
-InputsSet = Literal["gate", "full"]
 
 SOME_INPUTS = ("noise", "chelsea.png")
 """Inputs of the gradient check and of the comparison along the depth."""

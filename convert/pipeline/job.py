@@ -22,6 +22,7 @@ from models.errors import counted
 from models.records.about import AboutRecord
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
+from models.records.report import InputsSet
 from models.storage.files import sha256_of, write_atomically
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Batch:
     overwrite: bool = False
     custom: CustomCheckpoint | None = None
     """Used instead of the handles' own checkpoint; the handles give the architecture and the head."""
-    inputs_set: Literal["gate", "full"] = "gate"
+    inputs_set: InputsSet = "gate"
     explain: bool = False
     jobs: int = 1
     """How many processes may work at a time, each on a checkpoint."""

@@ -29,6 +29,7 @@ from models.errors import MixerError, UsageError
 from models.records.contents import compare_files
 from models.records.layout import ModelPaths
 from models.records.provenance import git_state
+from models.records.report import InputsSet
 from models.storage.files import Hashes
 from models.storage.gsutil import StoredObject
 
@@ -45,7 +46,7 @@ class Work:
     where: Publisher | None
     """The publisher and the address of the models, for the cards; tests and measurements write none."""
     sign: Signer | None = None
-    inputs_set: Literal["gate", "full"] = "full"
+    inputs_set: InputsSet = "full"
     """The set that they are checked with; cards contain results that only the full set gives."""
 
     def bring_up_to_date(

@@ -10,6 +10,9 @@ from models.records.manifest import Record, SealedRecord
 
 ZERO_HEAD = "head/kernel is all zeros: every image has the same outputs, those of head/bias"
 
+InputsSet = Literal["gate", "full"]
+"""`gate`: outputs and variables; `full`: also more inputs, gradients, and the ways users call a model."""
+
 _FIGURES = ("max_ulp", "oracle_excess_ulp", "jax_oracle_relative")
 GRADIENTS = ("gradients_missing", "gradient_relative", "step_relative")
 """Checks of gradients, and of a training step with them."""
@@ -177,7 +180,7 @@ class Report(Verdict):
     head: Head
     saved_model_sha256: str | None = None
     """Digest of the model's `saved_model.pb`; None in earlier reports."""
-    inputs_set: Literal["gate", "full"]
+    inputs_set: InputsSet
     images: tuple[str, ...]
     """Names of the images that outputs were compared on."""
     fine_tunable: bool | None

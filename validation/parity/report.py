@@ -4,12 +4,11 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Literal
 
 from models.records.check import GRAPH, Check
 from models.records.manifest import Manifest
 from models.records.provenance import VALIDATOR_SOURCES, library_versions, sources_sha256
-from models.records.report import DepthStep, PublishedComparison, Report
+from models.records.report import DepthStep, InputsSet, PublishedComparison, Report
 from models.records.tolerances import TOLERANCES
 from validation.parity.check import Findings
 from validation.parity.images import Inputs
@@ -37,7 +36,7 @@ def make_report(
     findings: Findings,
     inputs: Inputs,
     *,
-    inputs_set: Literal["gate", "full"] = "gate",
+    inputs_set: InputsSet = "gate",
     extras: Extras = GATE,
     other_problems: Sequence[str] = (),
     zero_head: bool = False,
@@ -83,7 +82,7 @@ def make_report(
     ).concluded()
 
 
-def _not_checked(manifest: Manifest, inputs_set: Literal["gate", "full"], *, traced: bool) -> tuple[str, ...]:
+def _not_checked(manifest: Manifest, inputs_set: InputsSet, *, traced: bool) -> tuple[str, ...]:
     others = [platform for platform in manifest.platforms if platform != "cpu"]
     said = [f"{', '.join(others)}: exported, not run"] if others else []
     said += (
