@@ -18,7 +18,7 @@ from models.formats import FORMATS
 from models.params import flatten
 from models.records.tolerances import EXPORT_TOLERANCES, TOLERANCES
 from validation.formats.check import PLAN, Truth
-from validation.formats.runtimes import RunnableModel
+from validation.formats.runtimes import OPENERS, RunnableModel
 from validation.formats.weights import read_kernels
 from validation.parity.outputs import _Distances
 
@@ -260,8 +260,11 @@ def test_another_first_class_is_named_with_how_near_a_tie_it_is(written, truth):
     assert said
 
 
-def test_openvino_is_also_run_as_most_users_run_it(written, truth):
+def test_openvino_is_also_run_as_most_users_run_it(written, truth, monkeypatch):
+    real, opened = OPENERS["openvino"], []
+    monkeypatch.setitem(OPENERS, "openvino", lambda path, settings: opened.append(settings) or real(path, settings))
     checks = truth.check("openvino", written[CLASSIFIER.name]["openvino"], CLASSIFIER)
+    assert opened == [{"INFERENCE_PRECISION_HINT": "f32"}, {}]  # on many processors both are float32
     (default,) = (check for check in checks if check.name == "float32 default_settings_relative")
     exact = max(check.measured for check in checks if check.name == "float32 max_relative")
     dtype, _, processor = default.detail.partition(" on ")
