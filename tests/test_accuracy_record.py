@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from command import run
 from PIL import Image
 from publishable import HANDLE, change, write_card, write_model
 
+from convert.pipeline.accuracy_record import Recordable
 from export.package.archive import package_model
 from export.publish.policy import PublishPolicy
 from export.publish.publish import publish
@@ -158,6 +160,15 @@ def test_the_accuracy_of_a_changed_model_is_not_recorded(tiny_build, tmp_path, c
     assert status == 1
     assert "is not recorded, as it is not the model of its manifest" in err
     assert not destination.accuracy.exists()
+
+
+def test_the_accuracy_of_a_model_that_was_replaced_meanwhile_is_not_recorded(tiny_build, tmp_path):
+    shutil.copytree(tiny_build / CLASSIFIER, tmp_path / CLASSIFIER)
+    paths = ModelPaths.of(tmp_path, CLASSIFIER, 2)
+    result = SimpleNamespace(contradictions=(), measured=[SimpleNamespace(paths=paths)])
+    with pytest.raises(MixerError, match="was replaced while it was measured: nothing is recorded"):
+        Recordable({paths.directory: "0" * 64}).record(result, "paper")
+    assert not paths.accuracy.exists()
 
 
 def test_a_new_model_does_not_keep_the_accuracy_of_the_old(tiny_build, tiny_source, tmp_path, capfd):

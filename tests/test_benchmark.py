@@ -398,6 +398,12 @@ def test_figures_are_ratios_of_medians():
     assert _further_seconds(WHOLE) == 2.0
 
 
+def test_the_ratios_of_a_quick_run_are_those_of_medians_that_were_measured():
+    quick = QuickBenchmark.of(WHOLE)
+    assert quick.ratios == {"convert over floor": 2.0, "convert-all over convert": 3.0}
+    assert (quick.handles, quick.machine, quick.date) == (WHOLE.handles, WHOLE.machine, WHOLE.date)
+
+
 def test_what_was_not_measured_has_no_figure():
     some = converted(side("convert", 20.0), Side(name="notebook", what="n", failure="no"), further=())
     assert [one.value for one in Finding.all_of(some)] == [None] * 10
