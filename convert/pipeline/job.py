@@ -1,7 +1,7 @@
 """The work on the handles of one checkpoint, which is read once for all of them."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +26,8 @@ from models.records.report import InputsSet
 from models.storage.files import sha256_of, write_atomically
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from validation.gate import Gate
     from validation.previous.open import Published
 
@@ -101,9 +103,7 @@ class Batch:
             checkpoint,
             self.inputs_set,
             trace=lambda handle, found: GraphKey.of(handle, labels[handle] or found).graph().saved_model,
-            write_steps=lambda handle, arrays, directory: (
-                replace(GraphKey.of(handle, None), steps=True).graph().write(arrays, directory)
-            ),
+            write_steps=_write_steps,
             explain=self.explain,
             published=self.published,
         )
@@ -114,6 +114,11 @@ class Batch:
 
         for item in items:
             yield _run(item, checkpoint, convert_and_check)
+
+
+def _write_steps(handle: Handle, arrays: Mapping[str, "np.ndarray"], directory: Path) -> None:
+    """Write a SavedModel of the handle's graph that returns the activations after each step."""
+    replace(GraphKey.of(handle, None), steps=True).graph().write(arrays, directory)
 
 
 def _open(
