@@ -12,6 +12,7 @@ from models.errors import MixerError, UsageError, advice_on
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.selection import command_for
+from models.signatures import EXTRAS
 from models.storage.files import write_atomically
 from models.storage.temporary import PARTIAL, left_folders, locked, sweep, sweep_files, temporary_folder, uninterrupted
 
@@ -80,7 +81,7 @@ def _of_nothing(_: Path) -> bool:
 
 def _of_a_model(path: Path) -> bool:
     """Return whether a SavedModel may contain a file of this relative path."""
-    folders = ("variables", "assets", "assets.extra")
+    folders = ("variables", "assets", EXTRAS)
     return path.as_posix() in {"saved_model.pb", "fingerprint.pb"} or (
         len(path.parts) == 2 and path.parts[0] in folders
     )

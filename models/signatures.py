@@ -1,7 +1,8 @@
 """The signatures of a SavedModel: the input and the output of each, as one table.
 
 `serving_default` is that of version 1. The others save a client the preprocessing, or return the features of each
-token. All compute with the same weights, and their only output is `output_0`, float32.
+token. All compute with the same weights, and their only output is `output_0`, float32. The files of a SavedModel that
+describe and replay them are named here too.
 """
 
 from collections.abc import Iterator
@@ -10,6 +11,15 @@ from typing import Any
 
 from models.catalog import HEADS, Handle, Head
 from models.preprocessing import SCALING, Evaluation
+
+EXTRAS = "assets.extra"
+"""The folder in a SavedModel for files that TensorFlow does not load."""
+
+MODEL_JSON = f"{EXTRAS}/model.json"
+"""What a model says of itself."""
+
+WARMUP = f"{EXTRAS}/tf_serving_warmup_requests"
+"""The requests that TensorFlow Serving replays before it accepts others."""
 
 SERVING_DEFAULT = "serving_default"
 OUTPUT = "output_0"

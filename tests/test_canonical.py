@@ -15,7 +15,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from writing import digests, directory_of
 
-from export.saved_model import canonical, extra_assets
+from export.saved_model import canonical
 from export.saved_model.canonical import rewrite_saved_model
 from models.catalog import ALL_HANDLES, DEFAULT_VERSION, TESTING_HANDLES
 from models.errors import MixerError
@@ -23,6 +23,7 @@ from models.records.layout import ModelPaths
 
 ROOT = Path(__file__).parent.parent
 MODULES = [handle.in_flavour(flavour).name for handle in TESTING_HANDLES.values() for flavour in ("native", "graph")]
+EXTRAS = ("model.json", "LICENSE", "CITATION.bib", "tf_serving_warmup_requests")
 SMALL = 1024
 """Bytes of the largest constant that a graph may hold."""
 
@@ -78,7 +79,7 @@ def test_no_file_names_a_path_a_user_a_host_or_the_day(tiny_build, name):
 @each_module
 def test_the_parts_of_a_model_are_these(tiny_build, name):
     expected = {"saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"}
-    expected |= {f"assets.extra/{file}" for file in ("model.json", "LICENSE", "CITATION.bib", extra_assets.WARMUP)}
+    expected |= {f"assets.extra/{file}" for file in EXTRAS}
     expected |= {"assets/labels_1k.txt"} if "classification" in name else set()
     assert digests(directory_of(tiny_build, name)).keys() == expected
 

@@ -13,14 +13,14 @@ from publishable import HANDLE, WHERE, write_catalogued, write_model, write_repo
 from export.cards.facts import CardFacts
 from export.cards.publisher import Publisher
 from export.package.archive import package_model
-from export.package.facts import MODEL_JSON, SignatureFacts
+from export.package.facts import SignatureFacts
 from models.catalog import HANDLES, TESTING_HANDLES
 from models.errors import MixerError, UsageError
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.report import Report
 from models.selection import is_catalogued
-from models.signatures import SIGNATURES, Signature
+from models.signatures import MODEL_JSON, SIGNATURES, Signature
 
 
 def refused(destination):

@@ -6,7 +6,6 @@ import shutil
 import pytest
 
 from convert.flavours.native import PLATFORMS
-from export.saved_model import extra_assets
 from export.saved_model.manifest import describe, is_current
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
 from models.errors import MixerError
@@ -17,6 +16,7 @@ from models.records.manifest import FileDigest, Manifest
 from models.records.provenance import library_versions, pipeline_version
 from models.storage.files import sha256_of
 
+EXTRAS = ("model.json", "LICENSE", "CITATION.bib", "tf_serving_warmup_requests")
 NAMES = sorted(TESTING_HANDLES)
 WEIGHTS = "variables/variables.data-00000-of-00001"
 
@@ -59,7 +59,7 @@ def test_manifest_says_what_the_model_is(tiny_build, tiny_source, name):
 def test_manifest_lists_every_file_with_its_digest(tiny_build, name):
     destination, manifest = made(tiny_build, name)
     expected = {"saved_model.pb", "variables/variables.index", WEIGHTS}
-    expected |= {f"assets.extra/{file}" for file in ("model.json", "LICENSE", "CITATION.bib", extra_assets.WARMUP)}
+    expected |= {f"assets.extra/{file}" for file in EXTRAS}
     labels = TESTING_HANDLES[name].labels
     assert manifest.files.keys() == expected | ({f"assets/{labels.file}"} if labels else set())
     for file, digest in manifest.files.items():

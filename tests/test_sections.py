@@ -9,18 +9,17 @@ from publishable import CHECKPOINT, HANDLE, WHERE, write_catalogued, write_model
 from reporting import checks, export_of
 
 from export.cards.errata import ERRATA
-from export.cards.facts import WARMUP, CardFacts
+from export.cards.facts import CardFacts
 from export.cards.hugging_face import Card
 from export.cards.kaggle import ModelMetadata
 from export.cards.tfhub import DATASETS, TASKS, Page
 from export.cards.write import write_model_cards
-from export.package.facts import MODEL_JSON
 from models.catalog import ALL_HANDLES, HANDLES
 from models.citations import ACCURACIES, CITATIONS
 from models.flavours import FLAVOURS
 from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
-from models.signatures import Signature
+from models.signatures import MODEL_JSON, WARMUP, Signature
 
 each_handle = pytest.mark.parametrize("name", HANDLES)
 each_flavour = pytest.mark.parametrize("flavour", FLAVOURS)

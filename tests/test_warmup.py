@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from export.saved_model.extra_assets import BATCHES, WARMUP
+from export.saved_model.extra_assets import BATCHES
 from models.catalog import DEFAULT_VERSION, TESTING_HANDLES
 from models.signatures import Signature
 
@@ -17,8 +17,12 @@ MODULES = {
 each_module = pytest.mark.parametrize("name", MODULES)
 
 
+FILE = "assets.extra/tf_serving_warmup_requests"
+"""Where TensorFlow Serving looks for them."""
+
+
 def requests_of(directory):
-    for record in tf.data.TFRecordDataset(str(directory / "assets.extra" / WARMUP)):
+    for record in tf.data.TFRecordDataset(str(directory / FILE)):
         yield PredictionLog.FromString(record.numpy()).predict_log.request
 
 
@@ -42,7 +46,7 @@ def test_each_request_runs_through_the_loaded_signature(tiny_build, name):
 
 @each_module
 def test_the_file_is_small(tiny_build, name):
-    size = (tiny_build / name / str(DEFAULT_VERSION) / "assets.extra" / WARMUP).stat().st_size
+    size = (tiny_build / name / str(DEFAULT_VERSION) / FILE).stat().st_size
     assert 0 < size < 4096
 
 

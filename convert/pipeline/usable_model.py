@@ -15,7 +15,7 @@ from models.records.formats import ExportManifest
 from models.records.layout import ARCHIVE_SUFFIX, ModelPaths
 from models.records.manifest import Manifest
 from models.selection import command_for, is_catalogued
-from models.signatures import SERVING_DEFAULT
+from models.signatures import MODEL_JSON, SERVING_DEFAULT
 from models.storage.files import read_small
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def _has_many_labels(name: str) -> bool:
 
 def _read_facts(path: Path) -> dict[str, Any]:
     """Return the contents of a SavedModel's `model.json`; empty if it was not made by this project."""
-    file = path / "assets.extra" / "model.json"
+    file = path / MODEL_JSON
     if not file.is_file():
         return {}
     try:

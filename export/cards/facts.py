@@ -35,9 +35,6 @@ _WARNINGS = {
 }
 """The warning at the top of a card, by the origin of a checkpoint that is not a recorded original."""
 
-WARMUP = "assets.extra/tf_serving_warmup_requests"
-"""Written by `export.saved_model.extra_assets`, which is not imported here because it imports TensorFlow."""
-
 
 @dataclass(frozen=True)
 class Export:

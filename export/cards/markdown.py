@@ -12,11 +12,11 @@ import jinja2
 from markupsafe import Markup
 
 from export.cards.errata import ERRATA
-from export.cards.facts import WARMUP
 from models import catalog, citations
 from models.errors import printable, shown
 from models.flavours import FLAVOURS
 from models.records.report import ZERO_HEAD
+from models.signatures import WARMUP
 from models.storage.files import megabytes
 
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"})

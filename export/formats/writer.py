@@ -14,6 +14,7 @@ from pathlib import Path
 from models.catalog import GRAPH_SUFFIX
 from models.errors import MixerError
 from models.formats import FORMATS, LABELS, FormatName, import_openvino, openvino_core
+from models.signatures import EXTRAS, MODEL_JSON
 from models.storage.files import naming
 
 
@@ -94,7 +95,7 @@ def _describe(name: FormatName, saved_model: Path) -> dict[str, str]:
 
     `labels` is a JSON list, as are the settings of the runtime under which the model was checked, if it needs any.
     """
-    description = saved_model / "assets.extra" / "model.json"
+    description = saved_model / MODEL_JSON
     if not description.is_file():
         return {}
     facts = json.loads(description.read_bytes())
@@ -123,5 +124,5 @@ def _copy_companions(saved_model: Path, directory: Path) -> None:
     for labels in (saved_model / "assets").glob("*"):
         shutil.copyfile(labels, directory / LABELS)
     for name in ("LICENSE", "CITATION.bib"):
-        if (saved_model / "assets.extra" / name).is_file():
-            shutil.copyfile(saved_model / "assets.extra" / name, directory / name)
+        if (saved_model / EXTRAS / name).is_file():
+            shutil.copyfile(saved_model / EXTRAS / name, directory / name)

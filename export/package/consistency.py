@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
-from export.package.facts import MODEL_JSON, ModelFacts
+from export.package.facts import ModelFacts
 from export.package.provenance import LOCAL_BUILDER, WORKFLOW, Statement
 from models.records.about import AboutRecord
 from models.records.accuracy import AccuracyRecord
@@ -19,6 +19,7 @@ from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.published_index import INDEX, Index
 from models.records.report import Report
+from models.signatures import MODEL_JSON
 from models.storage.files import Hashes
 
 Name = Literal["asked", "report", "about", "accuracy", "facts", "provenance", "index"]

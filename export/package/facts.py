@@ -8,10 +8,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models.errors import MixerError, shown
 from models.records.manifest import MOST_BYTES, Manifest, fault_of
+from models.signatures import MODEL_JSON
 from models.storage.archives import read_file
-
-MODEL_JSON = "assets.extra/model.json"
-"""Written by `export.saved_model.extra_assets`, which is not imported here because it imports TensorFlow."""
 
 _MOST_OF_LABELS = 1 << 24
 """Bytes of a class list; those of the collection have less than one megabyte."""

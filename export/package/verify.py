@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 
 from export.install import refuse_aside
 from export.package.consistency import Records
-from export.package.facts import MODEL_JSON, ModelFacts
+from export.package.facts import ModelFacts
 from export.package.provenance import Statement
 from models.errors import MixerError, UsageError, counted, printable, shown
 from models.records.about import AboutRecord
@@ -23,6 +23,7 @@ from models.records.layout import ARCHIVE_SUFFIX, ModelPaths
 from models.records.manifest import Manifest
 from models.records.published_index import INDEX, Index
 from models.records.report import Report
+from models.signatures import MODEL_JSON
 from models.storage.archives import MOST_BYTES, digest_archive
 from models.storage.files import Hashes
 

@@ -23,11 +23,7 @@ from models.citations import CITATIONS
 from models.flavours import FLAVOURS
 from models.records.manifest import CheckpointRecord
 from models.records.provenance import ROOT
-from models.signatures import SERVING_DEFAULT, Signature
-
-FOLDER = "assets.extra"
-
-WARMUP = "tf_serving_warmup_requests"
+from models.signatures import EXTRAS, MODEL_JSON, SERVING_DEFAULT, WARMUP, Signature
 
 BATCHES = (1, 8)
 """Batch sizes: a single image, and a usual batch of a server. The native flavour compiles again for each batch size."""
@@ -43,10 +39,10 @@ def write_extras(
     Raises:
         OSError: the folder cannot be written.
     """
-    folder = directory / FOLDER
+    folder = directory / EXTRAS
     folder.mkdir()
-    (folder / "model.json").write_text(json.dumps(_facts(handle, version, checkpoint, labels), indent=1) + "\n")
-    _write_warmup(folder, handle)
+    (directory / MODEL_JSON).write_text(json.dumps(_facts(handle, version, checkpoint, labels), indent=1) + "\n")
+    _write_warmup(directory / WARMUP, handle)
     training = handle.checkpoint.training
     if training.license == LICENSE:
         (folder / "LICENSE").write_bytes((ROOT / "LICENSE").read_bytes())
@@ -81,9 +77,9 @@ def _facts(handle: Handle, version: int, checkpoint: CheckpointRecord, labels: P
     }
 
 
-def _write_warmup(folder: Path, handle: Handle) -> None:
+def _write_warmup(path: Path, handle: Handle) -> None:
     records = [_request(handle, signature, batch) for signature in Signature.all_of(handle) for batch in BATCHES]
-    with tf.io.TFRecordWriter(str(folder / WARMUP)) as writer:
+    with tf.io.TFRecordWriter(str(path)) as writer:
         for record in records:
             writer.write(record.SerializeToString(deterministic=True))
 
