@@ -99,7 +99,7 @@ def prepare_out(out: Path) -> None:
             pass
     except OSError as error:
         raise UsageError(
-            f"cannot write to the output directory {out} ({error.strerror}): give another --out, or make it writable."
+            f"cannot write to the output directory {out} ({error.strerror}): give another one, or make it writable."
         ) from error
 
 

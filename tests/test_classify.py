@@ -95,10 +95,17 @@ def test_a_table_shows_five_classes_of_each_picture_and_synthetic_weights_say_so
     assert "synthetic, never trained" in err
 
 
+def test_a_name_of_several_lines_is_one_row(build, tmp_path, capfd):
+    picture = shutil.copyfile(ROCKET, tmp_path / "new\nline.jpg")
+    status, out, err = run(capfd, "classify", CLASSIFIER, picture, "--out", build, "--top", 1)
+    assert (status, "new\\nline.jpg" in out) == (0, True), out + err
+
+
 def test_csv_has_one_line_a_class(build, capfd):
-    status, out, _ = run(capfd, "classify", CLASSIFIER, ROCKET, "--out", build, "--csv", "--top", 3)
+    status, out, err = run(capfd, "classify", CLASSIFIER, ROCKET, "--out", build, "--csv", "--top", 3)
     rows = list(csv.DictReader(io.StringIO(out)))
     assert status == 0
+    assert "classifying " in err  # one picture takes seconds too, as it is the first
     assert [row["rank"] for row in rows] == ["1", "2", "3"]
     assert rows[0]["picture"] == str(ROCKET)
     assert float(rows[0]["probability"]) >= float(rows[1]["probability"]) > 0

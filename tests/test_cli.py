@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -398,8 +399,8 @@ def test_seed_below_a_file_is_refused(run, tmp_path, monkeypatch):
     monkeypatch.setattr(catalog_commands, "CHECKPOINTS", {"mixer": {CHECKPOINT.name: CHECKPOINT}})
     (tmp_path / "file").write_text("")
     result = run("seed", tmp_path / "file")
-    assert result.status == 1
-    assert "cannot be written: Not a directory" in result.err
+    assert result.status == 2
+    assert f"cannot write to the output directory {tmp_path / 'file'} (" in result.err
 
 
 def test_fetch_uses_a_directory_in_place(run, tiny_source):
@@ -574,6 +575,28 @@ def test_advice_has_the_places_that_the_command_was_given(written, run, tiny_sou
     result = run("package", EXTRACTOR, *written)  # which has no --source
     assert f"Run `mixer-jax2tf convert {EXTRACTOR} --out 'my models'` first" in result.err
     assert f"Run `mixer-jax2tf convert {EXTRACTOR}` first" in run("package", EXTRACTOR).err
+    result = run("package", EXTRACTOR, *written, "--version", 4)
+    assert f"Run `mixer-jax2tf convert {EXTRACTOR} --out 'my models' --version 4` first" in result.err
+
+
+def test_a_library_that_logs_does_not_make_our_messages_appear_twice():
+    """As absl does, which TensorFlow logs by: it gives the root a handler if there is none."""
+    said = "logging.basicConfig(); logging.getLogger('export.install').warning('once')"
+    code = f"""import logging, sys
+from convert.cli import main
+try:
+    main(["list", "nope"])
+except SystemExit:
+    {said}"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True
+    )
+    assert done.stderr.count("once") == 1
+    assert "mixer-jax2tf: once" in done.stderr
+
+
+def test_empty_words_are_named_by_the_words_before(run):
+    assert "an empty word after classify, '': expected a value" in run("classify", "", "").err
 
 
 def test_an_unexpected_exception_fails_its_handle_only(run, tiny_source, tmp_path, monkeypatch):
@@ -881,6 +904,11 @@ def damage_weights(build):
     flip(build / CLASSIFIER / "2" / WEIGHTS)
 
 
+def replace_outputs(build):
+    """Leave what a check leaves that is killed between its outputs and its report."""
+    (build / CLASSIFIER / "2.evidence.npz").write_bytes(b"those of another check")
+
+
 def drop_a_file(build):
     (build / CLASSIFIER / "2" / "saved_model.pb").unlink()
 
@@ -900,8 +928,10 @@ def drop_directory(build):
 
 
 @pytest.mark.parametrize(
-    "change", [drop_report, fail_report, forge_report, damage_weights, drop_a_file, change_pipeline, drop_directory]
-)
+    "change",
+    [drop_report, fail_report, forge_report, damage_weights, replace_outputs, drop_a_file, change_pipeline,
+     drop_directory],
+)  # fmt: skip
 def test_only_what_is_not_right_is_made_anew(change, run, tiny_source, build, conversions):
     before = contents(build)
     change(build)

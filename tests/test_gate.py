@@ -271,6 +271,17 @@ def test_corrupted_variables_show_at_the_block_they_belong_to(build, tiny_source
     assert any("saved_model.pb" in problem or "variables" in problem for problem in report.problems)
 
 
+def test_a_check_that_is_interrupted_leaves_the_outputs_of_the_last_report(build, tiny_source, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    outputs = build / CLASSIFIER / "2.evidence.npz"
+    outputs.write_bytes(b"those of the last report")
+    monkeypatch.setattr(gate, "make_report", interrupted)
+    assert validate(tiny_source, build, CLASSIFIER) == 130
+    assert outputs.read_bytes() == b"those of the last report"
+
+
 @pytest.mark.whole
 def test_a_model_without_gradients_is_not_fine_tunable(build, tiny_source, params, no_consumer):
     with without_gradients():

@@ -551,7 +551,9 @@ def test_output_directory_is_made_and_left_empty(tmp_path):
 def test_output_at_or_below_a_file_is_refused(tmp_path, below):
     file = tmp_path / "file"
     file.write_text("mine", encoding="utf-8")
-    with pytest.raises(UsageError, match=r"cannot write to the output directory .*file.* \((Not a|File ex).*--out"):
+    with pytest.raises(
+        UsageError, match=r"cannot write to the output directory .*file.* \((Not a|File ex).*another one"
+    ):
         prepare_out(file / below)
     assert file.read_text(encoding="utf-8") == "mine"
 
@@ -559,7 +561,7 @@ def test_output_at_or_below_a_file_is_refused(tmp_path, below):
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="this system has no /proc, where not even root may write")
 @pytest.mark.parametrize("place", ["/proc", "/proc/mixer-build"])
 def test_output_where_nobody_may_write_is_refused(place):
-    with pytest.raises(UsageError, match=rf"cannot write to the output directory {place} \(.+\): give another --out"):
+    with pytest.raises(UsageError, match=rf"cannot write to the output directory {place} \(.+\): give another one"):
         prepare_out(Path(place))
 
 

@@ -162,6 +162,8 @@ def test_the_command_tells_a_place_that_cannot_be_read(tmp_path, source, capfd):
     (mirror.root / HANDLE / "index.json").write_text("{")
     code, _, err = run(capfd, "outdated", HANDLE, "--published", mirror.root, "--source", source)
     assert (code, "is not a readable index" in err) == (1, True)
+    code, _, err = run(capfd, "outdated", HANDLE, "--published", mirror.root / "mistyped", "--source", source)
+    assert (code, "mistyped does not exist" in err) == (2, True), err
     code, _, err = run(capfd, "outdated", HANDLE, "--published", "s3://x", "--source", source)
     assert (code, "s3 is not supported" in err) == (2, True)
 

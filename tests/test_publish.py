@@ -911,8 +911,14 @@ def test_secrets_are_neither_told_nor_stored(destination, store, gs, monkeypatch
     ("text", "place"), [("gs://bucket/", "gs://bucket"), ("gs://bucket/a/b", "gs://bucket/a/b"), ("mirror", None)]
 )
 def test_a_destination_is_a_bucket_or_a_directory(text, place):
-    with opened_store(text) as store:
+    with opened_store(text, Path("out")) as store:
         assert store.address("a", "b") == f"{place or Path('mirror').absolute()}/a/b"
+
+
+def test_a_directory_that_is_only_read_must_exist(tmp_path):
+    expected = "nope does not exist: expected a directory in which models are published"
+    with pytest.raises(UsageError, match=expected), opened_store(str(tmp_path / "nope")):
+        pytest.fail("opened")
 
 
 @pytest.mark.parametrize(

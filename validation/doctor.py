@@ -374,9 +374,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         facts = {"can_run": runs, "python": sys.executable, "findings": [finding._asdict() for finding in findings]}
         sys.stdout.write(json.dumps(facts, indent=1) + "\n")
-    else:
+    elif os.path.isfile(options.directory / "saved_model.pb"):  # noqa: PTH113
         sys.stdout.write(f"This environment {'can' if runs else 'cannot'} run this model.\n")
-    return 0 if runs else 1
+    return 0 if runs else 1 if os.path.isfile(options.directory / "saved_model.pb") else 2  # noqa: PTH113
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from models.records.manifest import CheckpointRecord, Manifest
 from models.records.provenance import PIPELINE_SOURCES, library_versions, sources_sha256
 from models.records.report import DepthStep, InputsSet, PublishedComparison, Report
 from models.storage.files import sha256_of, write_atomically
+from models.storage.temporary import uninterrupted
 from validation.compatibility.run_consumer import OF_THE_GRAPH, check_consumer
 from validation.compatibility.same_graph import find_checks
 from validation.memory import keep_large_blocks_apart, release, trim
@@ -108,13 +109,10 @@ class Gate:
             *self._identity_problems(manifest, handle, destination),
             *compare_files(manifest.files, digest_files(destination.directory)),
         ]
-        extras = replace(GATE, checks=self._check_graph(manifest, handle, destination))
+        extras, outputs = replace(GATE, checks=self._check_graph(manifest, handle, destination)), b""
         if findings.comparisons:
-            saved = SavedOutputs.collect(findings, reference.for_head(handle.head), reference.inputs)
-            saved.write(destination.outputs)
-            extras = replace(extras, outputs_sha256=sha256_of(destination.outputs))
-        else:
-            destination.outputs.unlink(missing_ok=True)  # of an earlier report
+            outputs = SavedOutputs.collect(findings, reference.for_head(handle.head), reference.inputs).to_bytes()
+            extras = replace(extras, outputs_sha256=hashlib.sha256(outputs).hexdigest())
         if findings.comparisons and (self._set == "full" or self._explains):
             extras, more = self._check_extras(handle, destination, extras)
             problems += more
@@ -128,7 +126,12 @@ class Gate:
             zero_head=reference.zero_head and handle.head == "classification",
             reference=self._compare_with_published(handle, destination),
         )
-        write_atomically(destination.report, report.to_bytes())
+        with uninterrupted():  # an earlier report lists other outputs
+            if outputs:
+                write_atomically(destination.outputs, outputs)
+            else:
+                destination.outputs.unlink(missing_ok=True)
+            write_atomically(destination.report, report.to_bytes())
         return report
 
     def _compare_with_published(self, handle: Handle, destination: ModelPaths) -> PublishedComparison | None:

@@ -88,7 +88,9 @@ def seed(
     Without --collection these are the six of the twelve handles.
     """
     from convert.checkpoints.synthetic import write_seeded
+    from export.install import prepare_out
 
+    prepare_out(directory)
     chosen = CHECKPOINTS[collection or "mixer"]
     with Steps(console.progress_bar(), len(chosen)) as on:
         for checkpoint in chosen.values():

@@ -11,7 +11,7 @@ import typer
 
 from convert.cli import console, options
 from models.catalog import DEFAULT_VERSION
-from models.errors import MixerError, UsageError, counted, each
+from models.errors import MixerError, UsageError, counted, each, shown
 from models.preprocessing import Protocol
 
 if TYPE_CHECKING:
@@ -79,10 +79,10 @@ def classify(
     watch, given, models = console.progress_bar(), dict[str, str | None](), list[UsableModel]()
     finding = lambda: models.append(find_model(model, out, version, labels=labels))  # noqa: E731
     each([finding, lambda: given.update(find_pictures(images, watch))])
-    (found,), several = models, list(given.values()).count(None) > 1
+    (found,) = models
     stdin = sys.stdin.buffer if STDIN in given else None
     work = partial(classify_pictures, found, given, top=top, protocol=protocol, exif=exif, stdin=stdin, run=way)
-    results = run_where(ray, work, watch if several else None)
+    results = run_where(ray, work, watch)
     if json:
         console.print_json(_as_json(found, results, protocol, exif=exif))
     elif as_csv:
@@ -113,7 +113,7 @@ def _print_table(model: "UsableModel", results: Sequence["Classified"]) -> None:
     short = len(set(files)) == len(files)
     for one, file in zip(results, files, strict=True):
         for rank, score in enumerate(one.scores):
-            picture = (file if short else one.picture) if rank == 0 else ""
+            picture = shown(file if short else one.picture) if rank == 0 else ""
             rows.append((picture, str(rank + 1), score.name or "", str(score.index), f"{score.probability:.2%}"))
     if rows:
         console.print_table(model.name, ("picture", "#rank", "class", "#index", "#probability"), rows, prose=("class",))

@@ -112,7 +112,10 @@ def doctor(
     ] = sys.executable,
     json: options.Json = False,
 ) -> None:
-    """Check whether an environment can run a model, and say what to do if not; exit status 1 if it cannot."""
+    """Check whether an environment can run a model, and say what to do if not.
+
+    The exit status is 1 if it cannot, and 2 if DIR is not a model.
+    """
     from validation import doctor as file
 
     command = [python, str(Path(file.__file__).resolve()), str(directory), *["--json"] * json]

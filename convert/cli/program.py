@@ -128,7 +128,7 @@ def run(arguments: Sequence[str]) -> None:
 
 def _refuse_empty(arguments: Sequence[str]) -> None:
     """Refuse empty words: an empty path would be the working directory."""
-    befores = [PROGRAM, *arguments]
+    befores = [PROGRAM, *(word or "''" for word in arguments)]
     empty = [before for before, word in zip(befores, arguments, strict=False) if not word]
     empty += [word for word in arguments if word.startswith("--") and word.find("=") == len(word) - 1]
     if empty:
@@ -136,11 +136,11 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
 
 
 def _with_places(message: str, arguments: Sequence[str]) -> str:
-    """Return a message whose advice, commands between backquotes, has the --out and --source of this command too."""
+    """Return a message whose advice, commands between backquotes, has this command's --out, --source and --version."""
     if not {*arguments} & _WITH_MODELS:
         return message
     words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    places = {name: value for name, value in itertools.pairwise(words) if name in ("--out", "--source")}
+    places = {name: value for name, value in itertools.pairwise(words) if name in ("--out", "--source", "--version")}
 
     def with_places(found: re.Match[str]) -> str:
         command, name = found[1], found[2]
@@ -170,6 +170,8 @@ def _fail(message: str, status: int) -> None:
 
 
 def _log_to_stderr(*, debug: bool) -> None:
+    if not logging.root.handlers:  # absl would give the root a handler, which would show each message again
+        logging.root.addHandler(logging.NullHandler())
     for package in ("convert", "export", "models", "validation"):
         logger = logging.getLogger(package)
         logger.setLevel(logging.DEBUG if debug else logging.WARNING)

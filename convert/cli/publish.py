@@ -52,7 +52,7 @@ def package(
 def card(
     publisher: options.Publisher,
     assets: options.Assets,
-    handles: options.Models = None,
+    handles: options.HandlesOrNames = None,
     out: options.Out = Path("build"),
     version: options.Version = DEFAULT_VERSION,
     flavour: options.FlavourOption = options.Flavour.native,
@@ -112,7 +112,10 @@ def verify(
         )
     if found.differences:
         said = "".join(f"\n  {difference}" for difference in found.differences)
-        raise DifferentError(f"{path} differs from its records:{said}\nDownload it again from where it was published.")
+        raise DifferentError(
+            f"{path} differs from its records:{said}\nDownload it again from where it was published, or, if it was "
+            "made here, validate it again."
+        )
 
 
 def publish(
@@ -123,7 +126,7 @@ def publish(
             help="Destination: gs://bucket[/prefix], a directory (a mirror), kaggle:owner/model or hf:owner/repo.",
         ),
     ],
-    handles: options.Models = None,
+    handles: options.HandlesOrNames = None,
     out: options.Out = Path("build"),
     version: options.Version = DEFAULT_VERSION,
     flavour: options.FlavourOption = options.Flavour.native,

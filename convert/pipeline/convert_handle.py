@@ -14,6 +14,7 @@ from models.records.layout import ModelPaths
 from models.records.manifest import Manifest
 from models.records.report import Report
 from models.records.tolerances import TOLERANCES
+from models.storage.files import sha256_of
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Item:
             return None
         if not is_current(self.paths, expected):
             return None
+        if self.paths.outputs.is_file() and sha256_of(self.paths.outputs) != report.outputs_sha256:
+            return None  # the check that wrote them was killed before it wrote its report
         current = reports.is_current(report, self.paths.manifest.read_bytes())
         proven = report.verdict == "passed" and not any(report.contradictions(TOLERANCES))
         return report if current and proven else None

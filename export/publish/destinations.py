@@ -40,10 +40,10 @@ def opened_place(to: str, out: Path) -> Iterator[Send]:
 
 @contextmanager
 def opened_store(to: str, out: Path | None = None) -> Iterator[Store]:
-    """Yield the bucket or directory that `--to` names.
+    """Yield the bucket or directory that `--to` names, or, without `out`, that models are only read from.
 
     Raises:
-        UsageError: `--to` names neither, or names the directory in which the models are made.
+        UsageError: it is neither, is the directory in which the models are made, or is only read and does not exist.
     """
     if to.startswith(tuple(hub.PREFIX for hub in HUBS)):
         raise UsageError(
@@ -56,6 +56,10 @@ def opened_store(to: str, out: Path | None = None) -> Iterator[Store]:
         return
     if out is not None and place.resolve() == out.resolve():
         raise UsageError(f"--to {to} is the output directory (--out): give another directory.")
+    if out is None and not place.is_dir():
+        raise UsageError(
+            f"{to} does not exist: expected a directory in which models are published. Is a `gs://` missing?"
+        )
     yield Mirror(place)
 
 

@@ -9,8 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.storage.files import write_atomically
-
 if TYPE_CHECKING:  # the page reads saved outputs without importing TensorFlow
     from validation.parity.check import Findings
     from validation.parity.images import Inputs
@@ -54,16 +52,16 @@ class SavedOutputs:
 
     @classmethod
     def read(cls, path: Path) -> "SavedOutputs":
-        """Read a file that `write` wrote; pickles are refused."""
+        """Read a file with the contents that `to_bytes` returns; pickles are refused."""
         with np.load(path, allow_pickle=False) as arrays:
             names = tuple(str(name) for name in arrays["names"])
             return cls(names, *(arrays[name] for name in _ARRAYS))
 
-    def write(self, path: Path) -> None:
-        """Write the arrays as `.npz`, atomically."""
+    def to_bytes(self) -> bytes:
+        """Return the arrays as the contents of an `.npz` file."""
         content = io.BytesIO()
         np.savez(content, names=np.array(self.names), **{name: getattr(self, name) for name in _ARRAYS})
-        write_atomically(path, content.getvalue())
+        return content.getvalue()
 
 
 def _reduced(image: NDArray[np.float32]) -> NDArray[np.uint8]:
