@@ -62,7 +62,7 @@ def test_of_ones_own_there_is_no_card_for_kaggle_and_it_is_said(tmp_path):
     done = write_card(write_model(tmp_path, handle="my_mixer", checkpoint={"origin": "own"}))
     assert [path.name for path in done.files] == ["2.md", "README.md"]
     (note,) = done.notes
-    assert "Kaggle takes no model without a licence" in note
+    assert "which takes only models with a licence" in note
 
 
 def test_a_card_that_breaks_a_rule_is_not_written_nor_any_other(tmp_path, monkeypatch):

@@ -4,6 +4,8 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from models.records.manifest import FileDigest, Manifest
 from models.records.report import Report
 from models.records.tolerances import export_tolerances
 
+ROOT = Path(__file__).parent.parent
 CLASSIFIER, EXTRACTOR = TESTING_HANDLES
 CHECKPOINT = TESTING_HANDLES[CLASSIFIER].checkpoint
 ABSENT = next(iter(HANDLES))
@@ -417,3 +420,19 @@ def test_formats_are_given_by_other_names_and_several_at_once(tiny_source, build
     status, _, err = run(capfd, "export", handle, "--to", "onnx,tflite,tfjs", *options)
     assert status == 2
     assert "--to 'tfjs': no such format; expected one or more of litert, onnx, openvino" in err
+
+
+def test_where_nothing_was_converted_it_is_said_without_importing_tensorflow(tmp_path):
+    code = """import sys
+from convert.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    assert "tensorflow" not in sys.modules"""
+    words = ("export", CLASSIFIER, "--to", "litert", "--out", str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"Run `mixer-jax2tf convert {CLASSIFIER} --flavour graph --out {tmp_path}` first" in " ".join(
+        done.stderr.split()
+    )
+    assert "AssertionError" not in done.stderr

@@ -14,7 +14,7 @@ from convert.checkpoints.fetch import Source
 from convert.checkpoints.open import CustomCheckpoint, OpenCheckpoint
 from convert.pipeline.convert_handle import refuse_other_labels
 from convert.pipeline.for_each import Failure, attempt
-from convert.pipeline.frameworks import import_frameworks, quiet_stderr
+from convert.pipeline.frameworks import IMPORTING, import_frameworks, quiet_stderr
 from convert.pipeline.progress import Steps, Watch
 from export.formats.manifest import describe_export
 from export.install import held, install, refuse_to_replace, staged, tidy
@@ -85,12 +85,14 @@ class Exports:
 
     def run(self, watch: Watch | None = None) -> list["ExportOutcome"]:
         """Write and check each handle, checkpoint by checkpoint; a failure ends that handle only."""
-        import_frameworks()
         outcomes: list[ExportOutcome] = []
         by_checkpoint: dict[Checkpoint, list[Handle]] = {}
         for handle in self.handles:
             by_checkpoint.setdefault(handle.checkpoint, []).append(handle)
         with Steps(watch, len(self.handles)) as on:
+            if any(self.saved_model(handle).manifest.is_file() for handle in self.handles):  # the others fail before
+                on.start(IMPORTING)
+                import_frameworks()
             for handles in by_checkpoint.values():
                 for outcome in _run_checkpoint(self, handles, on):
                     outcomes.append(outcome)

@@ -219,7 +219,7 @@ def _below(facts: dict[str, Any], *keys: str) -> Any:  # noqa: ANN401 (as in JSO
 def _extractor(name: str, paths: ModelPaths) -> UsageError:
     """Say that a model has no classes, and name the classifiers beside it."""
     made = made_below(paths.out, paths.version, "classification") if paths.stem.isdecimal() else []
-    such = f", such as {' or '.join(nearest(name, made))}" if made else ""
+    such = f", such as {', '.join(nearest(name, made))}" if made else ""
     return UsageError(f"{shown(name)} is a feature extractor, which has no classes: give a classifier{such}.")
 
 

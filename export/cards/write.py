@@ -95,7 +95,7 @@ def write_model_cards(destination: ModelPaths, where: Publisher) -> Written:
     notes = [*subject.left_out]
     variation = kaggle.VariationMetadata.of(subject)
     if variation is None:
-        notes.append("Kaggle takes no model without a licence, and none of these weights is known: no file for it")
+        notes.append("no file for Kaggle, which takes only models with a licence: none is known for these weights")
     else:
         cards[files.kaggle_variation(name)] = variation
     return Written(name, _write(cards), tuple(notes))
