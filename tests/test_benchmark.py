@@ -312,6 +312,12 @@ def test_bad_usage_is_refused_before_any_work(options, said, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_directory_that_cannot_be_made_is_refused_before_any_work(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert status_of("bench", "--out", tmp_path / "file" / "out") == 2
+    assert f"cannot write to the output directory {tmp_path / 'file' / 'out'} (" in capsys.readouterr().err
+
+
 def test_a_disk_too_small_is_refused_before_any_work(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6))
     assert status_of("bench", "--out", tmp_path) == 2

@@ -403,6 +403,14 @@ def test_seed_below_a_file_is_refused(run, tmp_path, monkeypatch):
     assert f"cannot write to the output directory {tmp_path / 'file'} (" in result.err
 
 
+@pytest.mark.parametrize("command", ["fetch", "convert", "convert-all"])
+def test_a_cache_that_cannot_be_made_is_refused_before_any_work(command, run, tmp_path):
+    (tmp_path / "file").write_text("")
+    out = () if command == "fetch" else ("--out", tmp_path / "out")
+    result = run(command, ABSENT, "--source", "gs://some_bucket", "--cache", tmp_path / "file", *out)
+    assert (result.status, f"cannot write the cache {tmp_path / 'file'}: " in result.err) == (2, True), result.err
+
+
 def test_fetch_uses_a_directory_in_place(run, tiny_source):
     result = run("fetch", *TESTING_HANDLES, "--source", tiny_source, "--json")
     assert result.status == 0

@@ -56,12 +56,18 @@ class Source:
     """Why the store could not be reached: it is not asked again, as each attempt takes half a minute."""
 
     def check(self) -> None:
-        """Refuse what is no source.
+        """Refuse what is no source, and a bucket whose objects have no place.
 
         Raises:
-            UsageError: it is neither a bucket nor a directory.
+            UsageError: it is neither a bucket nor a directory, or the cache cannot be made.
         """
-        _parse(self.place)
+        bucket = _parse(self.place)
+        if isinstance(bucket, str):
+            slot = Slot.of(bucket, self.cache)
+            try:
+                slot.cache.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UsageError(str(slot.not_writable(error))) from error
 
     def fetch(self, checkpoint: Checkpoint, *, progress: Progress | None = None) -> FetchedFile:
         """Return the checkpoint as a local file, downloading it if it is not in the cache.

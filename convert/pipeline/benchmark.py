@@ -8,6 +8,7 @@ from typing import Literal, cast
 
 from convert.checkpoints.synthetic import write_seeded
 from convert.pipeline.progress import Event, Steps, Watch
+from export.install import prepare_out
 from models.catalog import DEFAULT_VERSION, HANDLES, Handle
 from models.errors import MixerError, UsageError
 from models.storage.files import require_room
@@ -157,7 +158,7 @@ def _check_files(bench: Bench, watch: Watch) -> None:
                 f"no such checkpoint: {', '.join(missing)}. --source takes a directory of the bucket's layout; leave "
                 "it out to use synthetic checkpoints."
             )
-    bench.out.mkdir(parents=True, exist_ok=True)
+    prepare_out(bench.out)
     advice = "free some space, name fewer handles or sides, or give --source, --models or another --out."
     watch(Event("noted", require_room(bench.out, _disk_need(bench), advice)))
 
