@@ -76,6 +76,9 @@ _WITH_MODELS = frozenset(
 )
 """Commands whose --out is the directory of the models."""
 
+_PACKAGES = ("convert", "export", "models", "validation")
+"""Ours, whose loggers write to standard error themselves."""
+
 for _group, _commands in _COMMANDS.items():
     for _name, _command in _commands.items():
         app.command(_name, rich_help_panel=_group)(_command)
@@ -170,9 +173,12 @@ def _fail(message: str, status: int) -> None:
 
 
 def _log_to_stderr(*, debug: bool) -> None:
-    if not logging.root.handlers:  # absl would give the root a handler, which would show each message again
-        logging.root.addHandler(logging.NullHandler())
-    for package in ("convert", "export", "models", "validation"):
+    if not logging.root.handlers:  # absl would give the root one, which would show our messages again
+        others = _StandardError()
+        others.setLevel(logging.WARNING)
+        others.addFilter(lambda record: record.name.partition(".")[0] not in _PACKAGES)
+        logging.root.addHandler(others)
+    for package in _PACKAGES:
         logger = logging.getLogger(package)
         logger.setLevel(logging.DEBUG if debug else logging.WARNING)
         if not any(isinstance(handler, _StandardError) for handler in logger.handlers):
