@@ -11,6 +11,7 @@ from export.cards.collection import COLLECTION
 from export.cards.facts import CardFacts
 from export.cards.kaggle import ModelMetadata, VariationMetadata
 from export.cards.publisher import Publisher
+from export.cards.write import write_model_cards
 from models.catalog import GRAPH_SUFFIX, HANDLES
 from models.errors import MixerError
 from models.records.about import About, AboutRecord
@@ -102,10 +103,11 @@ def test_the_longest_custom_name_can_be_a_variation_in_each_flavour(tmp_path):
 
 def test_what_is_said_of_a_custom_model_and_kaggle_does_not_take_is_named(tmp_path):
     about = About(license="MIT", training_data="INSERT_DATA_HERE", description="INSERT_SUMMARY_HERE")
-    with pytest.raises(
-        MixerError, match=r"(?s)Kaggle would not take .* my_mixer:\n  overview: .*\n  trainingData\.0: "
-    ):
-        VariationMetadata.of(custom(tmp_path, "my_mixer", about))
+    subject = custom(tmp_path, "my_mixer", about)
+    said = r"model-instance-metadata\.json: overview: .*\n  model-instance-metadata\.json: trainingData\.0: it still is"
+    with pytest.raises(MixerError, match=rf"(?s)breaks the rules of its site, so nothing was:.*{said}"):
+        write_model_cards(subject.paths, WHERE)
+    assert not list(tmp_path.rglob("model-instance-metadata.json"))
 
 
 def test_without_a_known_licence_there_is_none(tmp_path):

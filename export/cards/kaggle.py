@@ -17,7 +17,6 @@ from export.cards.markdown import render
 from export.cards.publisher import Publisher
 from models.catalog import GRAPH_SUFFIX, LICENSE, REPOSITORY
 from models.citations import VERSION_1_PAGE
-from models.errors import MixerError
 
 LICENSES = {
     LICENSE: "Apache 2.0",
@@ -55,14 +54,9 @@ Day = Annotated[str, Field(pattern=r"^(\d{4}-\d{2}-\d{2})?$")]
 Address = Annotated[str, Field(pattern=r"^(https://\S+)?$")]
 
 
-def _said(error: ValidationError) -> list[str]:
-    return [
-        f"{'.'.join(map(str, one['loc'])) or 'the whole'}: {one['msg'].removeprefix('Value error, ')}"
-        for one in error.errors()
-    ]
-
-
 class _Metadata(BaseModel):
+    """A file for Kaggle; `of` makes it without validation, so that its problems are found like those of other cards."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @property
@@ -81,7 +75,10 @@ class _Metadata(BaseModel):
         try:
             cls.model_validate_json(text)
         except ValidationError as error:
-            return _said(error)
+            return [
+                f"{'.'.join(map(str, one['loc'])) or 'the whole'}: {one['msg'].removeprefix('Value error, ')}"
+                for one in error.errors()
+            ]
         return []
 
 
@@ -100,7 +97,7 @@ class ModelMetadata(_Metadata):
     @classmethod
     def of(cls, where: Publisher, members: Sequence[CardFacts]) -> Self:
         """Return the metadata of the collection with these models; it is private until its owner makes it public."""
-        return cls(
+        return cls.model_construct(
             ownerSlug=where.publisher,
             title=COLLECTION_TITLE,
             slug=COLLECTION,
@@ -141,31 +138,23 @@ class VariationMetadata(_Metadata):
 
     @classmethod
     def of(cls, subject: CardFacts) -> Self | None:
-        """Return the metadata of a model; None if its licence is unknown, because Kaggle requires one.
-
-        Raises:
-            MixerError: what is said about a custom model cannot stand there.
-        """
+        """Return the metadata of a model; None if its licence is unknown, because Kaggle requires one."""
         training, about = subject.handle.checkpoint.training, subject.about
         if subject.license not in LICENSES:
             return None
         base = training.source if about is None else about.source or ""
         data = (training.data,) if subject.trained else ()
-        try:
-            return cls(
-                ownerSlug=subject.where.publisher,
-                modelSlug=COLLECTION if subject.is_catalogued else subject.manifest.handle.removesuffix(GRAPH_SUFFIX),
-                instanceSlug=subject.manifest.handle,
-                framework="tensorFlow2",
-                overview=subject.summary,
-                usage=render("kaggle.md", model=subject).strip(),
-                licenseName=LICENSES[subject.license],
-                fineTunable=subject.fine_tunable,
-                trainingData=data if about is None else (about.training_data,),
-                modelInstanceType="ExternalVariant" if base else "BaseModel",
-                baseModelInstance="",
-                externalBaseModelUrl=base,
-            )
-        except ValidationError as error:
-            said = "".join(f"\n  {problem}" for problem in _said(error))
-            raise MixerError(f"Kaggle would not take what is said about {subject.manifest.handle}:{said}") from error
+        return cls.model_construct(
+            ownerSlug=subject.where.publisher,
+            modelSlug=COLLECTION if subject.is_catalogued else subject.manifest.handle.removesuffix(GRAPH_SUFFIX),
+            instanceSlug=subject.manifest.handle,
+            framework="tensorFlow2",
+            overview=subject.summary,
+            usage=render("kaggle.md", model=subject).strip(),
+            licenseName=LICENSES[subject.license],
+            fineTunable=subject.fine_tunable,
+            trainingData=data if about is None else (about.training_data,),
+            modelInstanceType="ExternalVariant" if base else "BaseModel",
+            baseModelInstance="",
+            externalBaseModelUrl=base,
+        )
