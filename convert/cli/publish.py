@@ -114,7 +114,7 @@ def verify(
         said = "".join(f"\n  {difference}" for difference in found.differences)
         raise DifferentError(
             f"{path} differs from its records:{said}\nDownload it again from where it was published, or, if it was "
-            "made here, validate it again."
+            "made here, make it again with convert-all."
         )
 
 
